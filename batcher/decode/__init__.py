@@ -1,0 +1,1 @@
+"""Formats: raw bytes into columns."""

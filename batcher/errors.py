@@ -1,0 +1,129 @@
+"""One class for each reaction.
+
+    BatcherError                     exit code   reaction
+    ├── ConfigurationError               78      stop before anything is read; say which flag to change
+    ├── Unreachable                      69      stop at start-up: broker or target does not answer
+    ├── SinkUnavailable                  75      same block, same token, again, until it works or the deadline
+    ├── RowsRejected                      -      those rows to the dead-letter queue, the rest written again
+    ├── BlockRejected                     -      some row is poison, which one is unknown: bisect
+    ├── SinkMisconfigured                78      at start-up: stop; later: pause, alarm, keep asking
+    ├── PoisonLimitExceeded              78      stop, commit nothing past the last good batch
+    ├── DeadLetterFailed                 75      stop without committing
+    ├── CommitRefused                    75      forget the partition; re-read on the next assignment
+    ├── SourceLost                       75      the source cannot go on; stop without committing more
+    ├── DataGap                          78      records are gone or the log was cut: stop, name the gap
+    └── DrainTimeout                     75      stopped before all was durable: say what is read again
+
+A message is one line: what, where (topic, partition, offset, flag), what to do next. It quotes no value of
+a record and no secret. The cause is chained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+from batcher.records import Partition, Rejection
+
+
+class BatcherError(Exception):
+    """Stop the process with `exit_code` and print the message as one line."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class ConfigurationError(BatcherError):
+    """Refuse a setting, or a set of settings that cannot work together."""
+
+    exit_code = 78
+
+
+class Unreachable(BatcherError):
+    """Give up at start-up because a server does not answer."""
+
+    exit_code = 69
+
+
+class SinkUnavailable(BatcherError):
+    """Report that the target cannot take the block now; the same block will be offered again.
+
+    Raise it whenever the outcome is unknown (a reset, a timeout): the token makes the repeat safe.
+    """
+
+    exit_code = 75
+
+
+class RowsRejected(BatcherError):
+    """Report rows of the block that can never be written. Nothing of the block has been written.
+
+    `rejections` name rows by their number in the block, at least one.
+    """
+
+    exit_code = 78
+
+    def __init__(self, rejections: Sequence[Rejection]) -> None:
+        super().__init__(f"{len(rejections)} rows rejected, the first: {rejections[0].message}")
+        self.rejections = tuple(rejections)
+
+
+class BlockRejected(BatcherError):
+    """Report that the target refused the block because of some row, and that nothing of it was written.
+
+    `reason` is one word for counting.
+    """
+
+    exit_code = 78
+
+    def __init__(self, message: str, reason: str = "refused") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class SinkMisconfigured(BatcherError):
+    """Report a fault of the target or its settings that no record is to blame for."""
+
+    exit_code = 78
+
+
+class PoisonLimitExceeded(BatcherError):
+    """Stop because too many records are rejected, or because there is nowhere to put the first one."""
+
+    exit_code = 78
+
+
+class DeadLetterFailed(BatcherError):
+    """Stop because a dead letter could not be made durable."""
+
+    exit_code = 75
+
+
+class CommitRefused(BatcherError):
+    """Report partitions whose commit was refused: they are no longer ours.
+
+    `reasons` has the refusal for each partition; partitions not in it were committed.
+    """
+
+    exit_code = 75
+
+    def __init__(self, reasons: Mapping[Partition, str]) -> None:
+        listed = ", ".join(f"{partition}: {reason}" for partition, reason in sorted(reasons.items()))
+        super().__init__(f"commit refused for {listed}")
+        self.reasons = dict(reasons)
+
+
+class SourceLost(BatcherError):
+    """Stop because the source failed in a way that reading on could hide."""
+
+    exit_code = 75
+
+
+class DataGap(BatcherError):
+    """Stop because the next record to read is not in the log: expired, cut off, or another log."""
+
+    exit_code = 78
+
+
+class DrainTimeout(BatcherError):
+    """Report that the stop deadline, or a second signal, came before everything buffered was durable."""
+
+    exit_code = 75

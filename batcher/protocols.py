@@ -1,0 +1,183 @@
+"""The seams: what the pipeline asks of a source, a format, a sink and a dead-letter queue.
+
+Each contract says who calls, from which thread, and what returning means. Implementations may be
+written outside this project; `tests/contract` holds the laws they are tested against.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+import pyarrow as pa
+
+from batcher.records import Batch, Block, DeadLetter, Decoded, Partition, Position, Records
+
+Guarantee = Literal["exactly-once", "at-least-once"]
+
+
+class PartitionListener(Protocol):
+    """Hear about partitions coming and going. Called inside `Source.fetch` or `close`, on the consumer thread."""
+
+    def on_assigned(self, positions: Mapping[Partition, Position]) -> None:
+        """Take over partitions; reading starts at each position, whose note is the one last committed."""
+
+    def on_revoked(self, partitions: Collection[Partition]) -> None:
+        """Give partitions up. May call `Source.commit` for them until it returns; afterwards they are foreign."""
+
+    def on_lost(self, partitions: Collection[Partition]) -> None:
+        """Learn that partitions are already foreign: nothing about them may be committed any more."""
+
+
+class Source(Protocol):
+    """Deliver records. Every method is called from the consumer thread and no other."""
+
+    def open(self, listener: PartitionListener) -> None:
+        """Connect and subscribe. Raise Unreachable or ConfigurationError if that cannot work."""
+
+    def fetch(self, max_records: int, timeout_s: float) -> Sequence[Records]:
+        """Return at most `max_records` records that have come in, after at most about `timeout_s` seconds.
+
+        Several runs of one partition may be returned, ascending. The listener is called inside; records of a
+        partition revoked during the call are not returned. Has to be called regularly, also while everything
+        is paused: it keeps the membership alive. Raise SourceLost or DataGap when reading on could lose records.
+        """
+
+    def pause(self, partitions: Collection[Partition]) -> None:
+        """Deliver nothing from these partitions until they are resumed. Newly assigned ones are never paused."""
+
+    def resume(self, partitions: Collection[Partition]) -> None:
+        """Deliver from these partitions again, from where delivery stopped."""
+
+    def commit(self, positions: Mapping[Partition, Position], timeout_s: float) -> None:
+        """Make the positions the ones a successor starts from. Returning means all of them are stored.
+
+        Retries by itself what is worth a retry, for at most about `timeout_s` seconds.
+        Raise CommitRefused with the partitions that are no longer ours, SourceLost when the outcome is
+        unknown after that time, ConfigurationError when it can never work (rights, metadata size).
+        """
+
+    @property
+    def exhausted(self) -> bool:
+        """Tell whether everything that was there when reading started has been returned by `fetch`.
+
+        Always False for a source that was not asked to stop at the end.
+        """
+
+    def close(self) -> None:
+        """Leave the group and let go of everything, without committing. Twice is harmless."""
+
+
+class Decoder(Protocol):
+    """Turn raw values into columns of one schema. Called from the flusher thread."""
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Return the schema of every decoded table."""
+
+    def decode(self, batch: Batch) -> Decoded:
+        """Return every position of the batch as a row, a rejection or a skip; never raise because of a record."""
+
+
+class Format(Protocol):
+    """Make decoders for one encoding of records, such as JSON."""
+
+    def infer(self, batch: Batch) -> pa.Schema | None:
+        """Return a schema that fits the readable records of the batch; None when not one is readable."""
+
+    def decoder(self, schema: pa.Schema) -> Decoder:
+        """Return a decoder for a schema. Raise ConfigurationError for a type the encoding cannot fill."""
+
+
+@dataclass(frozen=True, slots=True)
+class SinkInfo:
+    """Say what a sink found when it opened.
+
+    `schema` is what the decoder has to produce, without coordinate columns: a field with `nullable=False`
+    must be there in every record; None when the sink takes its schema from the first batch
+    (it then is a `SchemaPinning`). `coordinates` are the names from `records.COORDINATES` that the
+    target has; they are appended to each block. `guarantee` is the strongest the target can keep and
+    `reason` one sentence why. With `mixes_partitions` False every block holds one partition only.
+    """
+
+    target: str
+    schema: pa.Schema | None
+    coordinates: tuple[str, ...] = ()
+    guarantee: Guarantee = "at-least-once"
+    reason: str = ""
+    mixes_partitions: bool = True
+
+
+class Sink(Protocol):
+    """Write blocks to a target: three methods, all called from the flusher thread except as said.
+
+    `open` comes first, once, from the main thread before any other thread is started. Then `write`,
+    as often as there are blocks, one call at a time. `close` comes last, also after a failure.
+    """
+
+    def open(self) -> SinkInfo:
+        """Connect, check the target, and say what was found.
+
+        Raise Unreachable when it does not answer, SinkMisconfigured when it is there and cannot
+        work (no such table, no rights, wrong kind of path). Write nothing.
+        """
+
+    def write(self, block: Block) -> None:
+        """Write a block. Returning means every row is durable: the offsets below it may be committed.
+
+        Neither retries nor sleeps: it tries once and says by the exception what should happen.
+
+        * SinkUnavailable: not now, or nobody knows. The same block with the same token comes again.
+        * RowsRejected: these rows can never be written; nothing of the block was. They go to the
+          dead-letter queue and the rest comes again as a smaller block under a token derived from this one.
+        * BlockRejected: some row is to blame but not known, and nothing of the block was written.
+          The block comes again in halves, under derived tokens, until the row stands alone.
+        * SinkMisconfigured: no row is to blame (table dropped, rights taken). Reading pauses, the
+          same block comes again later; nothing is dead-lettered.
+
+        Anything else is a bug and stops the process without a commit.
+
+        `block.token` names exactly these rows. Writing the same token again must leave no second copy
+        where the sink promised so in `SinkInfo.guarantee`, also when the first attempt ended
+        in an error or in another process.
+        """
+
+    def close(self) -> None:
+        """Let go of connections and temporary files. Twice is harmless."""
+
+
+@runtime_checkable
+class SchemaPinning(Protocol):
+    """Fix the schema of a target that had none when it was opened. Called from the flusher thread."""
+
+    def pin(self, proposed: pa.Schema) -> pa.Schema:
+        """Make the proposed schema, without coordinates, the target's, and return the one that holds.
+
+        When somebody else was first, theirs is returned. Raise SinkUnavailable or SinkMisconfigured.
+        """
+
+
+@runtime_checkable
+class Reconcilable(Protocol):
+    """Answer which records a target already has: what exactly-once replay and `verify` need."""
+
+    def present(self, partition: Partition, first: int, last: int) -> pa.Int64Array:
+        """Return the offsets from `first` to `last`, both included, that the target holds, ascending."""
+
+
+class DeadLetterQueue(Protocol):
+    """Keep refused records. `open` is called once from the main thread, the rest from the flusher thread."""
+
+    def open(self) -> None:
+        """Check that letters can be stored. Raise Unreachable or ConfigurationError."""
+
+    def send(self, letters: Sequence[DeadLetter]) -> None:
+        """Store the letters. Returning means every one of them is durable.
+
+        Raise DeadLetterFailed otherwise: nothing of their batch is committed then. A repeat after a
+        crash may store a letter twice; both carry the same coordinates.
+        """
+
+    def close(self) -> None:
+        """Let go of everything. Twice is harmless."""

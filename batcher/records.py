@@ -1,0 +1,287 @@
+"""The values that travel through the pipeline, from a fetched record to a written block.
+
+Records live in Arrow columns from the moment they are fetched; a Python object for each record exists
+only on the rare paths (dead letters, messages to people). All classes are frozen: a value handed to
+another thread never changes behind its back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal, NamedTuple
+
+import pyarrow as pa
+
+Headers = tuple[tuple[str, bytes | None], ...]
+"""The headers of one record, in order; names may repeat."""
+
+HEADERS_TYPE: Final = pa.list_(pa.struct([("key", pa.string()), ("value", pa.binary())]))
+"""The Arrow type of `Records.headers`."""
+
+COORDINATES: Final = pa.schema(
+    [
+        pa.field("_topic", pa.string(), nullable=False),
+        pa.field("_partition", pa.int32(), nullable=False),
+        pa.field("_offset", pa.int64(), nullable=False),
+        pa.field("_timestamp", pa.timestamp("ms", "UTC")),
+        pa.field("_key", pa.binary()),
+    ]
+)
+"""The coordinate columns a target may have, with the types in which they are handed to a sink."""
+
+RAW_JSON: Final = b"batcher.raw_json"
+"""Field metadata key: this string column takes any JSON value as its text (ClickHouse `JSON`)."""
+
+Trigger = Literal["rows", "bytes", "age", "memory", "revoke", "end", "stop"]
+"""Why a batch was sealed. `memory`: the buffer was full and nothing else was due."""
+
+Stage = Literal["decode", "sink"]
+"""Where a record was refused."""
+
+
+class Partition(NamedTuple):
+    """Name one partition of one topic."""
+
+    topic: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}[{self.number}]"
+
+
+class Position(NamedTuple):
+    """Say where to read next, with the note that travels in the commit's metadata.
+
+    `next_offset` is the first offset not yet done. `note` is empty, or an intent written by `ledger.py`.
+    """
+
+    next_offset: int
+    note: str = ""
+
+
+class Range(NamedTuple):
+    """Name a run of offsets of one partition, both ends included; offsets inside may be missing."""
+
+    partition: Partition
+    first: int
+    last: int
+
+    def __str__(self) -> str:
+        return f"{self.partition} {self.first}-{self.last}"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Hold one record as Python values: for dead letters and messages to people, never on the hot path."""
+
+    partition: Partition
+    offset: int
+    timestamp_ms: int | None
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """Hold a run of raw records of one partition in columns, offsets strictly ascending.
+
+    All arrays have the same length, which is at least 1. Offsets may have gaps (compaction, control
+    records). A null value is a tombstone; a null timestamp means the broker had none.
+    """
+
+    partition: Partition
+    offsets: pa.Int64Array
+    timestamps_ms: pa.Int64Array
+    keys: pa.BinaryArray
+    values: pa.BinaryArray
+    headers: pa.ListArray | None = None
+    """`HEADERS_TYPE`, or None where no record of the run has headers."""
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    @property
+    def first_offset(self) -> int:
+        """Return the offset of the first record."""
+        return int(self.offsets[0].as_py())
+
+    @property
+    def last_offset(self) -> int:
+        """Return the offset of the last record."""
+        return int(self.offsets[len(self.offsets) - 1].as_py())
+
+    @property
+    def next_offset(self) -> int:
+        """Return where reading goes on after this run. The only place that adds one to an offset."""
+        return self.last_offset + 1
+
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes of the columns: what the memory bound counts."""
+        columns = (self.offsets, self.timestamps_ms, self.keys, self.values, self.headers)
+        return sum(column.nbytes for column in columns if column is not None)
+
+    def slice(self, start: int, length: int | None = None) -> Records:
+        """Return rows `start` to `start + length` without copying; raise ValueError if that is none."""
+        stop = len(self) if length is None else min(start + length, len(self))
+        if not 0 <= start < stop:
+            raise ValueError(f"slice {start}:{stop} of {len(self)} records is empty")
+        length = stop - start
+        return Records(
+            self.partition,
+            self.offsets.slice(start, length),
+            self.timestamps_ms.slice(start, length),
+            self.keys.slice(start, length),
+            self.values.slice(start, length),
+            None if self.headers is None else self.headers.slice(start, length),
+        )
+
+    def record(self, index: int) -> Record:
+        """Return one record as Python values."""
+        headers = None if self.headers is None else self.headers[index].as_py()
+        return Record(
+            self.partition,
+            self.offsets[index].as_py(),
+            self.timestamps_ms[index].as_py(),
+            self.keys[index].as_py(),
+            self.values[index].as_py(),
+            tuple((header["key"], header["value"]) for header in headers or ()),
+        )
+
+    @staticmethod
+    def concat(runs: Sequence[Records]) -> Records:
+        """Join runs of one partition, in ascending order of offsets, into one; copies unless there is one run."""
+        if len(runs) == 1:
+            return runs[0]
+        partition = runs[0].partition
+        if any(run.partition != partition for run in runs):
+            raise ValueError("only runs of one partition can be joined")
+        headers = None
+        if any(run.headers is not None for run in runs):
+            headers = pa.concat_arrays(
+                [pa.nulls(len(run), HEADERS_TYPE) if run.headers is None else run.headers for run in runs]
+            )
+        return Records(
+            partition,
+            pa.concat_arrays([run.offsets for run in runs]),
+            pa.concat_arrays([run.timestamps_ms for run in runs]),
+            pa.concat_arrays([run.keys for run in runs]),
+            pa.concat_arrays([run.values for run in runs]),
+            headers,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Hold what is written together: one run for each partition, and why it was sealed.
+
+    A *position* is a row's number in the batch, counted over the runs in their order, from 0.
+    """
+
+    runs: tuple[Records, ...]
+    trigger: Trigger
+    number: int = 0
+    """Counts the batches of this process; for logs only, never part of a token."""
+
+    @property
+    def rows(self) -> int:
+        """Return the number of records."""
+        return sum(len(run) for run in self.runs)
+
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes of the raw records."""
+        return sum(run.nbytes for run in self.runs)
+
+    @property
+    def ranges(self) -> tuple[Range, ...]:
+        """Return the range of offsets of each partition."""
+        return tuple(Range(run.partition, run.first_offset, run.last_offset) for run in self.runs)
+
+    @property
+    def next_offsets(self) -> Mapping[Partition, int]:
+        """Return where reading goes on, for each partition, once this batch is durable."""
+        return {run.partition: run.next_offset for run in self.runs}
+
+    def values(self) -> pa.BinaryArray:
+        """Return the values of all records, in order of position, as one array."""
+        return pa.concat_arrays([run.values for run in self.runs]) if len(self.runs) > 1 else self.runs[0].values
+
+    def record(self, position: int) -> Record:
+        """Return the record at a position; raise IndexError if there is none."""
+        for run in self.runs:
+            if position < len(run):
+                return run.record(position)
+            position -= len(run)
+        raise IndexError("position is beyond the batch")
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """Say which row cannot be loaded and why.
+
+    `position` is the row's position in the batch; inside `RowsRejected`, raised by a sink, it is the
+    row's number in the block. `reason` is one word for counting (`syntax`, `overflow`, `null`, …).
+    `message` is one line for people that names the field and quotes no value. `path` is the field (`a.b`).
+    """
+
+    position: int
+    reason: str
+    message: str
+    path: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """Hold the outcome of decoding a batch: each position is in exactly one of the three places.
+
+    `table` has one row for each entry of `positions` (ascending int64) and exactly the decoder's schema.
+    `skipped` are positions without a row by policy (tombstones), ascending int64.
+    """
+
+    table: pa.Table
+    positions: pa.Int64Array
+    rejections: tuple[Rejection, ...] = ()
+    skipped: pa.Int64Array = field(default_factory=lambda: pa.array([], pa.int64()))
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Hold what a sink writes in one go.
+
+    `table` is one contiguous record batch (`len(table.to_batches()) == 1`, at least one row): the decoded
+    columns, then the coordinate columns the sink asked for. Row i is the record at `positions[i]` of the batch.
+    `token` is the same for the same rows, in every process and on every attempt. `ranges` are those of the
+    whole batch, rejected rows included.
+    """
+
+    table: pa.Table
+    positions: pa.Int64Array
+    token: str
+    ranges: tuple[Range, ...]
+
+    @property
+    def rows(self) -> int:
+        """Return the number of rows."""
+        return int(self.table.num_rows)
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """Hold a record put aside, with where and why it was refused (see `Rejection` for the fields)."""
+
+    record: Record
+    stage: Stage
+    reason: str
+    message: str
+    path: str | None = None
+
+
+def merged(runs: Iterable[Records]) -> tuple[Records, ...]:
+    """Join runs so that each partition has one, partitions in ascending order."""
+    groups: dict[Partition, list[Records]] = {}
+    for run in runs:
+        groups.setdefault(run.partition, []).append(run)
+    return tuple(Records.concat(groups[partition]) for partition in sorted(groups))

@@ -1,0 +1,1 @@
+"""Targets that batcher writes to."""
