@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import pyarrow as pa
 
 from batcher.records import COORDINATES, HEADERS_TYPE, Batch, Block, Headers, Partition, Records, Trigger
 
+EVENTS_0: Final = Partition("events", 0)
+
 
 def make_records(
     values: Sequence[bytes | str | None],
     *,
-    partition: Partition = Partition("events", 0),
+    partition: Partition = EVENTS_0,
     first_offset: int = 0,
     offsets: Sequence[int] | None = None,
     timestamp_ms: int = 1_700_000_000_000,
@@ -45,7 +48,7 @@ def make_batch(*runs: Records, trigger: Trigger = "rows") -> Batch:
 def make_block(
     table: pa.Table,
     *,
-    partition: Partition = Partition("events", 0),
+    partition: Partition = EVENTS_0,
     first_offset: int = 0,
     token: str | None = None,
     coordinates: Sequence[str] = (),
