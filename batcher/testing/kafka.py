@@ -1,0 +1,181 @@
+"""What tests do to a broker, whichever broker it is: make topics, fill them, cut them, look at a group."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, Self
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewPartitions, NewTopic
+
+from batcher.records import Headers, Partition, Position
+
+REQUEST_TIMEOUT_S: Final = 30.0
+"""A broker that has just started, on a machine that is busy, needs some seconds for its first answers."""
+
+
+class Broker:
+    """Hold the address of a running broker. Subclasses start and stop one; this one only uses it."""
+
+    def __init__(self, bootstrap: str) -> None:
+        self.bootstrap = bootstrap
+        self._admin_client: AdminClient | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Let go of the broker. Twice is harmless."""
+        self._admin_client = None
+
+    def create_topic(self, name: str, partitions: int = 1, **config: str) -> None:
+        """Create a topic and wait until every partition has a leader.
+
+        `config` are topic settings with `_` for `.`, as in `cleanup_policy="compact"`.
+        """
+        topic = NewTopic(name, num_partitions=partitions, config={k.replace("_", "."): v for k, v in config.items()})
+        self._admin.create_topics([topic])[name].result(REQUEST_TIMEOUT_S)
+        self._wait_for_leaders(name, partitions)
+
+    def delete_topic(self, name: str) -> None:
+        """Delete a topic."""
+        self._admin.delete_topics([name])[name].result(REQUEST_TIMEOUT_S)
+
+    def add_partitions(self, topic: str, total: int) -> None:
+        """Give a topic more partitions, up to `total`, and wait until they have leaders."""
+        self._admin.create_partitions([NewPartitions(topic, total)])[topic].result(REQUEST_TIMEOUT_S)
+        self._wait_for_leaders(topic, total)
+
+    def delete_records(self, partition: Partition, before_offset: int) -> None:
+        """Expire everything below an offset, as retention would."""
+        target = TopicPartition(partition.topic, partition.number, before_offset)
+        self._admin.delete_records([target])[target].result(REQUEST_TIMEOUT_S)
+
+    def ends(self, topic: str) -> dict[Partition, int]:
+        """Return the offset at which the next record of each partition will be written."""
+        consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": "batcher-testing-ends"})
+        try:
+            numbers = consumer.list_topics(topic, REQUEST_TIMEOUT_S).topics[topic].partitions
+            return {
+                Partition(topic, number): consumer.get_watermark_offsets(
+                    TopicPartition(topic, number), REQUEST_TIMEOUT_S
+                )[1]
+                for number in numbers
+            }
+        finally:
+            consumer.close()
+
+    def committed(self, group: str, partitions: Iterable[Partition]) -> dict[Partition, Position]:
+        """Return what a group has committed, notes included; partitions without a commit are left out."""
+        consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": group})
+        try:
+            found = consumer.committed([TopicPartition(*p) for p in partitions], REQUEST_TIMEOUT_S)
+            return {
+                Partition(tp.topic, tp.partition): Position(tp.offset, tp.metadata or "")
+                for tp in found
+                if tp.offset >= 0
+            }
+        finally:
+            consumer.close()
+
+    def commit(self, group: str, positions: Mapping[Partition, Position]) -> None:
+        """Commit for a group that has no members: what an operator does to rewind one."""
+        consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": group, "enable.auto.commit": False})
+        try:
+            offsets = [TopicPartition(*p, q.next_offset, q.note) for p, q in positions.items()]
+            consumer.assign(offsets)
+            consumer.commit(offsets=offsets, asynchronous=False)
+        finally:
+            consumer.close()
+
+    def produce(self, topic: str, values: Iterable[bytes | str | None], **options: Any) -> int:
+        """Produce to this broker: see `produce`."""
+        return produce(self.bootstrap, topic, values, **options)
+
+    @property
+    def _admin(self) -> AdminClient:
+        if self._admin_client is None:
+            self._admin_client = AdminClient({"bootstrap.servers": self.bootstrap})
+        return self._admin_client
+
+    def _wait_for_leaders(self, topic: str, partitions: int) -> None:
+        deadline = time.monotonic() + REQUEST_TIMEOUT_S
+        while time.monotonic() < deadline:
+            found = self._admin.list_topics(topic, REQUEST_TIMEOUT_S).topics[topic]
+            led = [number for number, one in found.partitions.items() if one.leader >= 0 and one.error is None]
+            if len(led) >= partitions:
+                return
+            time.sleep(0.05)
+        raise TimeoutError(f"topic {topic} got no leaders within {REQUEST_TIMEOUT_S:.0f} s")
+
+
+def produce(
+    bootstrap: str,
+    topic: str,
+    values: Iterable[bytes | str | None],
+    *,
+    partition: int | None = None,
+    keys: Sequence[bytes | None] | None = None,
+    headers: Sequence[Headers | None] | None = None,
+    timestamps_ms: Sequence[int] | None = None,
+    compression: str = "none",
+    properties: Mapping[str, str] | None = None,
+) -> int:
+    """Produce the values in order and return how many; every one of them is in the log then.
+
+    `keys`, `headers` and `timestamps_ms` have one entry for each value. Without `partition` the
+    partitioner decides. Raises KafkaException with the first delivery error, TimeoutError after a minute.
+    """
+    failures: list[KafkaError] = []
+
+    def on_delivery(error: KafkaError | None, _message: Message) -> None:
+        if error is not None:
+            failures.append(error)
+
+    producer = Producer(
+        {
+            "bootstrap.servers": bootstrap,
+            "enable.idempotence": True,
+            "compression.type": compression,
+            "linger.ms": 20,
+            "queue.buffering.max.messages": 1_000_000,
+            # Successful reports are only counted, and flush() does that: no Python call for each record.
+            "delivery.report.only.error": True,
+            "on_delivery": on_delivery,
+            # A fresh broker makes every first producer wait for its id, and librdkafka warn about it.
+            "log_level": 3,
+            **(properties or {}),
+        }
+    )
+    count = 0
+    for value in values:
+        extra: dict[str, Any] = {} if partition is None else {"partition": partition}
+        if keys is not None:
+            extra["key"] = keys[count]
+        if headers is not None:
+            extra["headers"] = list(headers[count] or ())
+        if timestamps_ms is not None:
+            extra["timestamp"] = timestamps_ms[count]
+        _enqueue(producer, topic, value, extra)
+        count += 1
+    left = producer.flush(60.0)
+    if failures:
+        raise KafkaException(failures[0])
+    if left:
+        raise TimeoutError(f"{left} of {count} records for {topic} not delivered within 60 s")
+    return count
+
+
+def _enqueue(producer: Producer, topic: str, value: bytes | str | None, extra: dict[str, Any]) -> None:
+    while True:
+        try:
+            producer.produce(topic, value, **extra)
+        except BufferError:
+            producer.poll(0.1)
+        else:
+            return

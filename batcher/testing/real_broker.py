@@ -1,0 +1,181 @@
+"""One Apache Kafka node in KRaft mode, from jars, without Docker."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, Self
+
+from confluent_kafka import KafkaException
+
+from batcher.testing.jars import Unavailable, kafka_jars
+from batcher.testing.kafka import Broker
+
+START_TIMEOUT_S: Final = 120.0
+"""Ten seconds on a quiet machine; several times that where all cores are taken."""
+
+STOP_TIMEOUT_S: Final = 15.0
+
+# On Linux the kernel kills the broker when its starter dies, even by SIGKILL (prctl 1 is PR_SET_PDEATHSIG).
+_RUN_TETHERED: Final = (
+    "import ctypes, os, sys\n"
+    "if sys.platform == 'linux': ctypes.CDLL(None).prctl(1, 9)\n"
+    "os.execvp(sys.argv[1], sys.argv[1:])\n"
+)
+
+
+class RealBroker(Broker):
+    """Run Apache Kafka while in the `with` block, on two free ports of loopback.
+
+    `properties` are added to `server.properties`. Start it from a thread that lives as long as the broker is
+    needed: on Linux it dies with that thread. Raises Unavailable where Java or the jars are missing, or when the
+    broker does not come up; its files are kept then, and after a `with` block that failed.
+    """
+
+    def __init__(self, properties: Mapping[str, str] | None = None) -> None:
+        broker_port, controller_port = _free_ports(2)
+        super().__init__(f"127.0.0.1:{broker_port}")
+        self._properties = {
+            "process.roles": "broker,controller",
+            "node.id": "1",
+            "listeners": f"PLAINTEXT://{self.bootstrap},CONTROLLER://127.0.0.1:{controller_port}",
+            "advertised.listeners": f"PLAINTEXT://{self.bootstrap}",
+            "controller.listener.names": "CONTROLLER",
+            "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+            "controller.quorum.bootstrap.servers": f"127.0.0.1:{controller_port}",
+            "offsets.topic.replication.factor": "1",
+            "offsets.topic.num.partitions": "4",
+            "transaction.state.log.replication.factor": "1",
+            "transaction.state.log.min.isr": "1",
+            "transaction.state.log.num.partitions": "4",
+            "share.coordinator.state.topic.replication.factor": "1",
+            "share.coordinator.state.topic.min.isr": "1",
+            "share.coordinator.state.topic.num.partitions": "4",
+            # A second of waiting for members that never come would be the longest part of most tests.
+            "group.initial.rebalance.delay.ms": "0",
+            "auto.create.topics.enable": "false",
+            **(properties or {}),
+        }
+        self._directory: Path | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        self.stop(keep_files=kind is not None)
+
+    @property
+    def log_file(self) -> Path:
+        """Return where the broker writes its log."""
+        if self._directory is None:
+            raise RuntimeError("the broker has not been started")
+        return self._directory / "broker.log"
+
+    def start(self) -> None:
+        """Start the broker and wait until it answers; after `kill`, start it again with what it had on disk."""
+        classpath = f"{kafka_jars()}/*"
+        if self._directory is None:
+            self._directory = Path(tempfile.mkdtemp(prefix="batcher-kafka-"))
+            self._format(classpath, self._directory)
+        java = ["java", "-Xms128m", "-Xmx768m", "-XX:+UseSerialGC", "-Dlog4j2.level=WARN"]
+        command = [*java, "-cp", classpath, "kafka.Kafka", str(self._directory / "server.properties")]
+        with self.log_file.open("ab") as log:
+            self._process = subprocess.Popen(  # noqa: S603 (a fixed command)
+                [sys.executable, "-c", _RUN_TETHERED, *command], stdout=log, stderr=subprocess.STDOUT
+            )
+        self._wait_until_ready()
+
+    def kill(self) -> None:
+        """End the broker at once, as a power cut would; `start` brings it back."""
+        self._end(signal.SIGKILL)
+
+    def shut_down(self) -> None:
+        """End the broker in good order and keep its files; `start` brings it back."""
+        self._end(signal.SIGTERM)
+
+    def suspend(self) -> None:
+        """Freeze the broker: connections stay open and nobody answers."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let a frozen broker go on."""
+        self._signal(signal.SIGCONT)
+
+    def stop(self, *, keep_files: bool = False) -> None:
+        """End the broker and remove its files. Twice is harmless."""
+        super().stop()
+        # Nothing of it is needed any more, so no time is spent on an orderly end.
+        self.kill()
+        if self._directory is not None and not keep_files:
+            shutil.rmtree(self._directory, ignore_errors=True)
+            self._directory = None
+
+    def _format(self, classpath: str, directory: Path) -> None:
+        properties = directory / "server.properties"
+        settings = {**self._properties, "log.dirs": str(directory / "data")}
+        properties.write_text("".join(f"{key}={value}\n" for key, value in settings.items()), encoding="utf-8")
+        tool = ["java", "-Xmx128m", "-XX:TieredStopAtLevel=1", "-cp", classpath, "kafka.tools.StorageTool"]
+        # Any 16 bytes in base64 serve as the cluster's id.
+        command = [*tool, "format", "-t", "YmF0Y2hlci10ZXN0aW5nIQ", "-c", str(properties), "--standalone"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=START_TIMEOUT_S, check=False)  # noqa: S603
+        if done.returncode != 0:
+            raise Unavailable(f"kafka.tools.StorageTool failed: {(done.stderr or done.stdout).strip()[-500:]}")
+
+    def _wait_until_ready(self) -> None:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline:
+            if self._process is None or self._process.poll() is not None:
+                break
+            if _listens(self.bootstrap):
+                with suppress(KafkaException):
+                    if self._admin.list_topics(timeout=5.0).brokers:
+                        return
+            time.sleep(0.1)
+        self.kill()
+        raise Unavailable(f"Kafka did not start within {START_TIMEOUT_S:.0f} s: see {self.log_file}")
+
+    def _signal(self, number: int) -> None:
+        if self._process is None:
+            raise RuntimeError("the broker is not running")
+        self._process.send_signal(number)
+
+    def _end(self, number: int) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.send_signal(number)
+        try:
+            process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+
+
+def _listens(address: str) -> bool:
+    host, port = address.rsplit(":", 1)
+    try:
+        socket.create_connection((host, int(port)), timeout=1.0).close()
+    except OSError:
+        return False
+    return True
