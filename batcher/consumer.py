@@ -1,0 +1,160 @@
+"""The consumer thread: the only one that touches the source.
+
+It fills the buffer, pauses and resumes, carries out the commits that the flusher has decided, and answers rebalances.
+It never stops polling while it is a member, so a slow sink does not cost the membership.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping
+from typing import Final
+
+import structlog
+
+from batcher.errors import CommitRefused
+from batcher.exchange import Exchange
+from batcher.protocols import Source
+from batcher.records import Partition, Position, Records
+
+log = structlog.get_logger(__name__)
+
+FETCH_RECORDS: Final = 10_000
+"""Records asked for at once: enough to make the fixed cost of a fetch vanish, few enough that the Python objects the
+client makes for them stay in the cache."""
+
+POLL_S: Final = 0.1
+"""The longest wait for records: how late a stop or a due commit may be noticed."""
+
+COMMIT_POLL_S: Final = 0.02
+"""The longest wait for records while a commit is wanted: it delays the flusher by that much."""
+
+
+class Consumer:
+    """Run the source. `step` does one round; `run` does rounds until the pipeline has drained or aborted.
+
+    `drain_timeout_s` bounds how long a revoked partition is held back for the batch in flight; it has to stay well
+    below the session timeout. `commit_timeout_s` bounds a commit.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        exchange: Exchange,
+        *,
+        max_records: int | None = None,
+        drain_timeout_s: float = 20.0,
+        commit_timeout_s: float = 15.0,
+        clock: Callable[[], float] = time.monotonic,
+        on_consumed: Callable[[Records], None] = lambda _: None,
+    ) -> None:
+        self._source = source
+        self._exchange = exchange
+        self._left = max_records
+        self._drain_timeout_s = drain_timeout_s
+        self._commit_timeout_s = commit_timeout_s
+        self._clock = clock
+        self._on_consumed = on_consumed
+        self._paused: set[Partition] = set()
+        self._record_bytes = 1024.0
+        self.consumed = 0
+        self.consumed_bytes = 0
+
+    @property
+    def paused(self) -> frozenset[Partition]:
+        """Return the partitions that deliver nothing now, because the buffer is full or a stop is under way."""
+        return frozenset(self._paused)
+
+    def open(self) -> None:
+        """Open the source; it will call back into this object."""
+        self._source.open(self)
+
+    def run(self) -> None:
+        """Open the source, run until the pipeline has drained or aborted, then leave the group."""
+        try:
+            self.open()
+            while self._exchange.phase != "aborted" and not self._exchange.drained:
+                self.step()
+        finally:
+            self._source.close()
+
+    def step(self) -> None:
+        """Carry out wanted commits, pause or resume, and fetch once."""
+        self.commit()
+        self._balance()
+        draining = self._exchange.phase != "running"
+        timeout_s = COMMIT_POLL_S if draining or self._exchange.commit_near else POLL_S
+        runs = self._source.fetch(self._appetite(), timeout_s)
+        if not draining:
+            self._keep(runs)
+            if self._left == 0 or self._source.exhausted:
+                self._exchange.drain("end")
+
+    def commit(self) -> None:
+        """Carry out the commits in the mailbox."""
+        receipts, positions = self._exchange.commit_wanted()
+        if not receipts:
+            return
+        refused: Mapping[Partition, str] = {}
+        if positions:
+            try:
+                self._source.commit(positions, self._commit_timeout_s)
+            except CommitRefused as error:
+                refused = error.reasons
+                log.warning("commit_refused", error=str(error))
+                self._exchange.forget(refused)
+        self._exchange.committed(receipts, {part: at for part, at in positions.items() if part not in refused})
+
+    def on_assigned(self, positions: Mapping[Partition, Position]) -> None:
+        """Take over partitions (see PartitionListener)."""
+        log.info("partitions_assigned", positions={str(part): at.next_offset for part, at in sorted(positions.items())})
+        self._exchange.assign(positions)
+        self._paused -= set(positions)
+
+    def on_revoked(self, partitions: Collection[Partition]) -> None:
+        """Finish and commit the batch in flight within a bound, forget the rest (see PartitionListener)."""
+        self._exchange.begin_revoke(partitions)
+        deadline = self._clock() + self._drain_timeout_s
+        while self._exchange.busy(partitions) and self._clock() < deadline:
+            self.commit()
+            self._exchange.wait_changed(COMMIT_POLL_S)
+        self.commit()
+        self._give_up(partitions, "partitions_revoked")
+
+    def on_lost(self, partitions: Collection[Partition]) -> None:
+        """Forget partitions that are already foreign (see PartitionListener)."""
+        self._give_up(partitions, "partitions_lost")
+
+    def _give_up(self, partitions: Collection[Partition], event: str) -> None:
+        dropped = self._exchange.forget(partitions)
+        self._paused -= set(partitions)
+        log.info(event, partitions=[str(part) for part in sorted(partitions)], left_to_successor=dropped)
+
+    def _balance(self) -> None:
+        if self._exchange.full or self._exchange.phase != "running":
+            if fresh := self._exchange.owned - self._paused:
+                if not self._paused:
+                    log.debug("reading_paused")
+                self._source.pause(fresh)
+                self._paused |= fresh
+        elif self._paused and self._exchange.roomy:
+            log.debug("reading_resumed")
+            self._source.resume(self._paused & self._exchange.owned)
+            self._paused.clear()
+
+    def _appetite(self) -> int:
+        """Return how many records to ask for, so that large ones do not overrun the memory in one fetch."""
+        wanted = min(FETCH_RECORDS, max(1, int(self._exchange.room_bytes / self._record_bytes)))
+        return wanted if self._left is None else max(1, min(wanted, self._left))
+
+    def _keep(self, runs: Collection[Records]) -> None:
+        for run in runs:
+            kept = self._exchange.put([run])
+            nbytes = run.nbytes
+            self.consumed += kept
+            self.consumed_bytes += nbytes
+            self._on_consumed(run)
+            if self._left is not None:
+                self._left -= kept
+            # An average that forgets within some ten fetches: record sizes change with the topic's traffic.
+            self._record_bytes += (nbytes / len(run) - self._record_bytes) * 0.2

@@ -1,0 +1,232 @@
+"""Bring one batch to a durable end: every record written, or in the dead-letter queue, or skipped by policy.
+
+    decode ─► rows ─► Sink.write ──────────────────────────────► durable
+       │                 │  SinkUnavailable     same block, same token, again (retry.py)
+       │                 │  SinkMisconfigured   the same, with an alarm; nothing is dead-lettered
+       │                 │  RowsRejected        those rows are letters, the rest is written
+       │                 │  BlockRejected       halves, until the row stands alone
+       └► rejections ────┴──────────────────────► dead letters, awaited
+
+Runs on the flusher thread. Whatever else is raised stops the process without a commit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import structlog
+from tenacity import Retrying
+
+from batcher.errors import BlockRejected, PoisonLimitExceeded, RowsRejected, SinkMisconfigured
+from batcher.ledger import token
+from batcher.poison import PoisonLimit
+from batcher.protocols import DeadLetterQueue, Decoder, Format, SchemaPinning, Sink, SinkInfo
+from batcher.records import COORDINATES, Batch, Block, DeadLetter, Decoded, Rejection, Stage
+from batcher.retry import RetryPolicy
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """Say what became of a batch: `rows == written + dead_lettered + skipped`."""
+
+    rows: int
+    written: int
+    dead_lettered: int
+    skipped: int
+    refused_by_sink: int
+    """The dead letters that the sink refused; the others could not be decoded."""
+    nbytes: int
+    decode_s: float
+    write_s: float
+    """Seconds in the sink, with retries and waits."""
+
+
+class Delivery:
+    """Deliver batches, one at a time. `abort` ends retries at once."""
+
+    def __init__(
+        self,
+        sink: Sink,
+        info: SinkInfo,
+        format_: Format,
+        *,
+        dead_letters: DeadLetterQueue | None,
+        poison: PoisonLimit,
+        retry: RetryPolicy,
+        abort: threading.Event,
+        name: str,
+        on_retry: Callable[[BaseException], None] = lambda _: None,
+    ) -> None:
+        self._sink = sink
+        self._info = info
+        self._format = format_
+        self._dead_letters = dead_letters
+        self._poison = poison
+        self._name = name
+        self._on_retry = on_retry
+        self._retrying: Retrying = retry.retrying(abort, self._waiting)
+        self._decoder: Decoder | None = None if info.schema is None else format_.decoder(info.schema)
+
+    def deliver(self, batch: Batch) -> Delivered:
+        """Return when every record of the batch is durable; raise when that cannot be reached.
+
+        Raise PoisonLimitExceeded, DeadLetterFailed, or the sink's last error when retrying ended.
+        """
+        started = time.perf_counter()
+        decoded = self._decoder_for(batch).decode(batch)
+        refused = [(rejection.position, _letter(batch, rejection, "decode")) for rejection in decoded.rejections]
+        self._require_queue([letter for _, letter in refused])
+        self._poison.observe(batch.rows, refused)
+        letters = [letter for _, letter in refused]
+        decode_s = time.perf_counter() - started
+
+        started = time.perf_counter()
+        refused_by_sink = 0
+        if decoded.table.num_rows:
+            for letter in self._write(batch, self._block(batch, decoded)):
+                refused_by_sink += 1
+                letters.append(letter)
+        if letters and self._dead_letters is not None:
+            self._dead_letters.send(letters)
+        return Delivered(
+            rows=batch.rows,
+            written=len(decoded.positions) - refused_by_sink,
+            dead_lettered=len(letters),
+            skipped=len(decoded.skipped),
+            refused_by_sink=refused_by_sink,
+            nbytes=batch.nbytes,
+            decode_s=decode_s,
+            write_s=time.perf_counter() - started,
+        )
+
+    def _decoder_for(self, batch: Batch) -> Decoder:
+        if self._decoder is not None:
+            return self._decoder
+        proposed = self._format.infer(batch)
+        if proposed is None:
+            # Not one readable record: with no columns at all, each of them is still refused for its own reason.
+            return self._format.decoder(pa.schema([]))
+        if not isinstance(self._sink, SchemaPinning):
+            raise SinkMisconfigured(f"{self._info.target} has no schema and cannot take one; give --decode.schema FILE")
+        schema = self._retrying(self._sink.pin, proposed)
+        log.info("schema_pinned", target=self._info.target, columns=[f"{f.name}: {f.type}" for f in schema])
+        self._decoder = self._format.decoder(schema)
+        return self._decoder
+
+    def _block(self, batch: Batch, decoded: Decoded) -> Block:
+        table = decoded.table
+        whole = len(decoded.positions) == batch.rows
+        for name in self._info.coordinates:
+            column = _coordinate(batch, name)
+            table = table.append_column(COORDINATES.field(name), column if whole else column.take(decoded.positions))
+        return Block(_contiguous(table), decoded.positions, token(self._name, batch), batch.ranges)
+
+    def _write(self, batch: Batch, block: Block) -> Iterator[DeadLetter]:
+        """Write a block in as many parts as it takes, and yield the rows that the sink refused."""
+        try:
+            self._retrying(self._sink.write, block)
+        except RowsRejected as error:
+            letters = [
+                _letter(batch, rejection, "sink", position=block.positions[rejection.position].as_py())
+                for rejection in error.rejections
+            ]
+            yield from self._refuse(letters)
+            rest = _without(block, {rejection.position for rejection in error.rejections})
+            if rest is not None:
+                yield from self._write(batch, rest)
+        except BlockRejected as error:
+            if block.rows > 1:
+                if self._dead_letters is None:
+                    # Looking for the row would write its neighbours, again after every restart.
+                    spans = ", ".join(str(span) for span in block.ranges)
+                    raise PoisonLimitExceeded(
+                        f"{self._info.target} refused a record of {spans}: {error}; nothing of it is committed. "
+                        f"Give --dlq.topic or --dlq.path to have the record found and put aside"
+                    ) from error
+                for half in _halves(block):
+                    yield from self._write(batch, half)
+                return
+            rejection = Rejection(0, error.reason, str(error))
+            yield from self._refuse([_letter(batch, rejection, "sink", position=block.positions[0].as_py())])
+
+    def _refuse(self, letters: Sequence[DeadLetter]) -> Sequence[DeadLetter]:
+        self._require_queue(letters)
+        self._poison.refuse(letters)
+        return letters
+
+    def _require_queue(self, letters: Sequence[DeadLetter]) -> None:
+        if letters and self._dead_letters is None:
+            first = letters[0]
+            raise PoisonLimitExceeded(
+                f"{first.record.partition} offset {first.record.offset} cannot be loaded: {first.message} "
+                f"({first.reason}); nothing from there on is committed. "
+                f"Give --dlq.topic or --dlq.path to put such records aside"
+            )
+
+    def _waiting(self, attempt: int, wait_s: float, error: BaseException) -> None:
+        self._on_retry(error)
+        level = log.error if isinstance(error, SinkMisconfigured) else log.warning
+        level(
+            "sink_refused" if isinstance(error, SinkMisconfigured) else "sink_unavailable",
+            target=self._info.target,
+            attempt=attempt,
+            wait_s=round(wait_s, 3),
+            error=str(error),
+            cause=type(error.__cause__ or error).__name__,
+        )
+
+
+def _letter(batch: Batch, rejection: Rejection, stage: Stage, *, position: int | None = None) -> DeadLetter:
+    record = batch.record(rejection.position if position is None else position)
+    return DeadLetter(record, stage, rejection.reason, rejection.message, rejection.path)
+
+
+def _coordinate(batch: Batch, name: str) -> pa.Array:
+    kind = COORDINATES.field(name).type
+    columns = {
+        "_topic": lambda run: pa.repeat(pa.scalar(run.partition.topic, kind), len(run)),
+        "_partition": lambda run: pa.repeat(pa.scalar(run.partition.number, kind), len(run)),
+        "_offset": lambda run: run.offsets,
+        "_timestamp": lambda run: run.timestamps_ms.cast(kind),
+        "_key": lambda run: run.keys,
+    }
+    parts = [columns[name](run) for run in batch.runs]
+    return parts[0] if len(parts) == 1 else pa.concat_arrays(parts)
+
+
+def _contiguous(table: pa.Table) -> pa.Table:
+    # One record batch: ClickHouse deduplicates a token block by block, and a different split is a different block.
+    combined = table.combine_chunks()
+    if len(combined.to_batches()) != 1:
+        raise ValueError(f"{combined.num_rows} rows do not fit one record batch")
+    return combined
+
+
+def _without(block: Block, rows: set[int]) -> Block | None:
+    keep = pa.array([row for row in range(block.rows) if row not in rows], pa.int64())
+    if not len(keep):
+        return None
+    positions = block.positions.take(keep)
+    return Block(_contiguous(block.table.take(keep)), positions, f"{block.token}|{_digest(positions)}", block.ranges)
+
+
+def _halves(block: Block) -> Iterator[Block]:
+    middle = block.rows // 2
+    for start, length in ((0, middle), (middle, block.rows - middle)):
+        positions = block.positions.slice(start, length)
+        table = _contiguous(block.table.slice(start, length))
+        yield Block(table, positions, f"{block.token}|{_digest(positions)}", block.ranges)
+
+
+def _digest(positions: pa.Int64Array) -> str:
+    """Name a choice of rows: the same choice has the same name in every process."""
+    text = b",".join(str(position).encode() for position in pc.cast(positions, pa.int64()).to_pylist())
+    return hashlib.sha256(text).hexdigest()[:16]

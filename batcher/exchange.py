@@ -1,0 +1,243 @@
+"""What the consumer thread and the flusher share, and the one lock that guards it.
+
+    consumer thread                      exchange                        flusher
+    put(records)  ────────────────►  buffer  ─────────────────────►  begin() → batch
+    commit_wanted() → receipts  ◄──  mailbox  ◄─────────────────────  finish(receipt)
+    committed / refused ─────────►  ledger
+
+The flusher decides a commit, the consumer thread executes it: a commit from another thread while the owner sits
+in a rebalance callback never returns. Every method is short and none waits, except those named `wait_…`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Final, Literal
+
+from batcher.buffer import BoundedBuffer
+from batcher.ledger import Ledger, Receipt
+from batcher.records import Batch, Partition, Position, Records, Trigger
+
+Phase = Literal["running", "draining", "aborted"]
+
+MAX_UNCOMMITTED: Final = 2
+"""Batches that may be written and not yet committed. One would make the flusher wait for each commit; many would be
+read again after a crash."""
+
+
+class Exchange:
+    """Guard the buffer, the ledger and the mailbox of commits, and say in which phase the pipeline is.
+
+    `running` until `drain`, then `draining`: nothing more is read, everything buffered is sealed, delivered and
+    committed. `abort` from any phase: nothing more is begun or committed. `aborting` is the event that waits elsewhere
+    (retries) listen to.
+    """
+
+    def __init__(self, buffer: BoundedBuffer, ledger: Ledger, clock: Callable[[], float] = time.monotonic) -> None:
+        self._buffer = buffer
+        self._ledger = ledger
+        self._clock = clock
+        self._changed = threading.Condition()
+        self._phase: Phase = "running"
+        self._drain_trigger: Trigger = "stop"
+        self._in_flight: Receipt | None = None
+        self._mailbox: deque[Receipt] = deque()
+        self._uncommitted = 0
+        self._revoking: frozenset[Partition] = frozenset()
+        self.aborting = threading.Event()
+
+    @property
+    def phase(self) -> Phase:
+        """Return the phase, which only ever moves forward."""
+        return self._phase
+
+    @property
+    def owned(self) -> frozenset[Partition]:
+        """Return the partitions that are ours now."""
+        with self._changed:
+            return self._ledger.owned
+
+    @property
+    def drained(self) -> bool:
+        """Tell whether a drain has come to its end: nothing buffered, in delivery or waiting for its commit."""
+        with self._changed:
+            return self._phase == "draining" and self._idle()
+
+    @property
+    def full(self) -> bool:
+        """Tell whether reading has to pause."""
+        with self._changed:
+            return self._buffer.full
+
+    @property
+    def roomy(self) -> bool:
+        """Tell whether reading may resume after a pause."""
+        with self._changed:
+            return self._buffer.roomy
+
+    @property
+    def room_bytes(self) -> int:
+        """Return the bytes that may still be put in."""
+        with self._changed:
+            return self._buffer.room_bytes
+
+    @property
+    def commit_near(self) -> bool:
+        """Tell whether a commit is wanted or may be soon, so that the consumer thread keeps its waits short."""
+        return self._in_flight is not None or bool(self._mailbox)
+
+    @property
+    def uncommitted_offsets(self) -> int:
+        """Return how many offsets were read and not committed: what is read again if the process ends now."""
+        with self._changed:
+            return self._ledger.uncommitted
+
+    def assign(self, positions: Mapping[Partition, Position]) -> None:
+        """Take over partitions. Called on the consumer thread, as all of the following up to `refuse`."""
+        with self._changed:
+            self._ledger.assign(positions)
+
+    def put(self, runs: Iterable[Records]) -> int:
+        """Add fetched records to the buffer and return how many were new; none are once a drain has begun."""
+        with self._changed:
+            if self._phase != "running":
+                return 0
+            fresh = [run for found in runs if (run := self._ledger.admit(found)) is not None]
+            if fresh:
+                self._buffer.extend(fresh, self._clock())
+                self._changed.notify_all()
+            return sum(len(run) for run in fresh)
+
+    def begin_revoke(self, partitions: Collection[Partition]) -> None:
+        """Drop what waits of these partitions, and begin nothing more of them."""
+        with self._changed:
+            self._revoking = frozenset(partitions)
+            self._buffer.forget(partitions)
+
+    def busy(self, partitions: Collection[Partition]) -> bool:
+        """Tell whether one of these partitions is in delivery or waits for a commit."""
+        with self._changed:
+            if self._phase == "aborted":
+                return False
+            pending = [*self._mailbox, *([self._in_flight] if self._in_flight else [])]
+            return any(partition in partitions for receipt in pending for partition in receipt.epochs)
+
+    def forget(self, partitions: Collection[Partition]) -> int:
+        """Give partitions up, with everything about them, and return how many buffered records were dropped."""
+        with self._changed:
+            self._revoking = frozenset()
+            dropped = self._buffer.forget(partitions)
+            self._ledger.forget(partitions)
+            self._changed.notify_all()
+            return dropped
+
+    def commit_wanted(self) -> tuple[list[Receipt], Mapping[Partition, Position]]:
+        """Take what is in the mailbox: the receipts, and the highest position of each partition still ours."""
+        with self._changed:
+            if self._phase == "aborted":
+                return [], {}
+            receipts = list(self._mailbox)
+            self._mailbox.clear()
+            positions: dict[Partition, Position] = {}
+            for receipt in receipts:
+                positions.update(self._ledger.due(receipt))
+            return receipts, positions
+
+    def committed(self, receipts: Collection[Receipt], positions: Mapping[Partition, Position]) -> None:
+        """Note that the positions taken with these receipts are committed, except refused ones."""
+        with self._changed:
+            self._ledger.commit({part: at for part, at in positions.items() if part in self._ledger.owned})
+            self._uncommitted -= len(receipts)
+            self._changed.notify_all()
+
+    def begin(self) -> Receipt | None:
+        """Seal and take the next due batch; None when none is. Called on the flusher, as `finish`."""
+        with self._changed:
+            if self._phase == "aborted" or self._uncommitted >= MAX_UNCOMMITTED or self._in_flight:
+                return None
+            batch = self._take()
+            if batch is None:
+                return None
+            self._in_flight = self._ledger.begin(batch)
+            return self._in_flight
+
+    def finish(self, receipt: Receipt) -> None:
+        """Note that a batch is durable, let go of its memory and ask for its commit."""
+        with self._changed:
+            self._buffer.release(receipt.batch)
+            self._in_flight = None
+            if self._phase != "aborted":
+                self._ledger.finish(receipt)
+                self._mailbox.append(receipt)
+                self._uncommitted += 1
+            self._changed.notify_all()
+
+    def drain(self, trigger: Trigger) -> None:
+        """Stop reading and bring everything buffered to its end. Once is enough; later calls change nothing."""
+        with self._changed:
+            if self._phase == "running":
+                self._phase = "draining"
+                self._drain_trigger = trigger
+                self._changed.notify_all()
+
+    def abort(self) -> None:
+        """Begin and commit nothing more, and wake everybody who waits."""
+        with self._changed:
+            self._phase = "aborted"
+            self._changed.notify_all()
+        self.aborting.set()
+
+    def wait_due(self) -> bool:
+        """Wait until `begin` may have a batch; False when there will never be one again. For the flusher."""
+        with self._changed:
+            while self._phase != "aborted":
+                if self._phase == "draining" and self._idle():
+                    return False
+                due_in_s = self._due_in_s()
+                if due_in_s is not None and due_in_s <= 0:
+                    return True
+                self._changed.wait(due_in_s)
+            return False
+
+    def wait_changed(self, timeout_s: float) -> None:
+        """Wait until something happened, at most `timeout_s`. For the consumer thread inside a callback."""
+        with self._changed:
+            if not self._mailbox:
+                self._changed.wait(timeout_s)
+
+    def snapshot(self) -> Mapping[str, object]:
+        """Return what is going on, for status and metrics."""
+        with self._changed:
+            now = self._clock()
+            in_flight = self._in_flight.batch if self._in_flight else None
+            return {
+                "phase": self._phase,
+                "buffer_rows": self._buffer.rows,
+                "buffer_bytes": self._buffer.nbytes,
+                "buffer_age_s": self._buffer.age_s(now),
+                "due_in_s": self._due_in_s(),
+                "full": self._buffer.full,
+                "in_flight": in_flight,
+                "uncommitted_batches": self._uncommitted,
+                "committed": dict(self._ledger.committed()),
+                "uncommitted_offsets": self._ledger.uncommitted,
+            }
+
+    def _idle(self) -> bool:
+        return not self._in_flight and not self._uncommitted and self._buffer.due_in_s(self._clock()) is None
+
+    def _due_in_s(self) -> float | None:
+        if self._uncommitted >= MAX_UNCOMMITTED or self._in_flight:
+            return None
+        due_in_s = self._buffer.due_in_s(self._clock())
+        return 0.0 if due_in_s is not None and self._phase == "draining" else due_in_s
+
+    def _take(self) -> Batch | None:
+        now = self._clock()
+        batch = self._buffer.take(now)
+        if batch is None and self._phase == "draining":
+            batch = self._buffer.take_rest(self._drain_trigger)
+        return batch

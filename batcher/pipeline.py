@@ -1,0 +1,259 @@
+"""Assemble the threads, watch over them, and stop them in order. This is the Python API.
+
+    main thread        run(): open the sink and the queue, start the threads, wait, close, report
+    thread "consumer"  the source and nothing else touches it          (consumer.py)
+    thread "flusher"   decode, write, dead letters                     (flusher.py)
+
+Stopping: `stop` ends reading; everything buffered is sealed, delivered and committed; then the group is left.
+`abort`, or the deadline, ends retries at once and commits nothing more. Both only set flags, so that a signal
+handler may call them. A thread that dies takes the pipeline with it: its exception comes out of `run`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import structlog
+
+from batcher.buffer import BoundedBuffer, FlushPolicy
+from batcher.consumer import Consumer
+from batcher.delivery import Delivered, Delivery
+from batcher.errors import ConfigurationError, DrainTimeout, SinkUnavailable, Unreachable
+from batcher.exchange import Exchange
+from batcher.flusher import Flusher
+from batcher.ledger import Ledger
+from batcher.poison import PoisonLimit, PoisonPolicy
+from batcher.protocols import DeadLetterQueue, Format, Guarantee, Sink, SinkInfo, Source
+from batcher.records import Batch
+from batcher.retry import RetryPolicy
+
+log = structlog.get_logger(__name__)
+
+DeliveryMode = Literal["auto", "exactly-once", "at-least-once"]
+
+WATCH_S: Final = 0.05
+"""How often the main thread looks for a signal, a dead thread or the deadline."""
+
+CLOSE_SHARE: Final = 0.15
+"""The share of the stop timeout kept for leaving the group after the drain was given up."""
+
+LEAVE_S: Final = 5.0
+"""How long threads get to return after an abort before they are left behind: a hanging write cannot be interrupted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Say what a run did. `consumed == written + dead_lettered + skipped` after a complete drain."""
+
+    consumed: int
+    written: int
+    dead_lettered: int
+    skipped: int
+    duplicates_suppressed: int
+    batches: int
+    bytes: int
+    seconds: float
+    delivery: Guarantee
+
+    @property
+    def rows_per_second(self) -> float:
+        """Return the records made durable a second, over the whole run."""
+        return (self.written + self.dead_lettered) / self.seconds if self.seconds > 0 else 0.0
+
+
+class Pipeline:
+    """Load a source into a sink. Build it, call `run` once from the main thread.
+
+    `name` (the consumer group) is part of every token. `stop_timeout_s` bounds the time from `stop` to the
+    return of `run`, as far as the sink's calls return.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        sink: Sink,
+        format_: Format,
+        *,
+        name: str,
+        dead_letters: DeadLetterQueue | None = None,
+        flush: FlushPolicy | None = None,
+        memory_bytes: int = 256 << 20,
+        retry: RetryPolicy | None = None,
+        poison: PoisonPolicy | None = None,
+        delivery: DeliveryMode = "auto",
+        max_records: int | None = None,
+        stop_timeout_s: float = 25.0,
+    ) -> None:
+        if delivery == "exactly-once":
+            raise ConfigurationError("--delivery exactly-once is not in this version; use auto or at-least-once")
+        if not stop_timeout_s > 0:
+            raise ConfigurationError("--stop-timeout must be more than 0; try 25s")
+        if max_records is not None and max_records < 1:
+            raise ConfigurationError("--max-records must be at least 1")
+        self._source = source
+        self._sink = sink
+        self._format = format_
+        self._name = name
+        self._dead_letters = dead_letters
+        self._flush = flush or FlushPolicy()
+        self._memory_bytes = memory_bytes
+        BoundedBuffer(
+            self._flush, memory_bytes, mixes_partitions=True
+        )  # refuses impossible settings before anything is opened
+        self._retry = retry or RetryPolicy()
+        self._poison = poison or PoisonPolicy()
+        self._max_records = max_records
+        self._stop_timeout_s = stop_timeout_s
+        self._stops = 0
+        self._failure: BaseException | None = None
+        self._failed_thread = ""
+        self._totals = Delivered(0, 0, 0, 0, 0, 0, 0.0, 0.0)
+        self._batches = 0
+        self._started = 0.0
+        self._exchange: Exchange | None = None
+        self._consumer: Consumer | None = None
+        self.guarantee: Guarantee = "at-least-once"
+        self.on_delivered: Callable[[Batch, Delivered], None] = lambda *_: None
+
+    def stop(self) -> None:
+        """Ask for a drain. Safe in a signal handler: sets a flag that `run` sees within 0.1 s."""
+        self._stops = max(self._stops, 1)
+
+    def abort(self) -> None:
+        """Ask for the end at once, committing nothing more. Safe in a signal handler."""
+        self._stops = 2
+
+    def run(self) -> Summary:
+        """Run until stopped or until the source has come to its end, and return what was done.
+
+        Raise Unreachable or SinkMisconfigured when it cannot start, DrainTimeout when the stop was cut short, and
+        whatever ended a thread.
+        """
+        self._started = time.monotonic()
+        try:
+            info = self._open()
+            exchange, threads = self._assemble(info)
+            for thread in threads:
+                thread.start()
+            self._watch(exchange, threads)
+            stuck = [thread.name for thread in threads if thread.is_alive()]
+        finally:
+            self._close()
+        if self._failure is not None:
+            raise self._failure
+        if exchange.phase == "aborted":
+            busy = f" (still busy: {', '.join(stuck)})" if stuck else ""
+            raise DrainTimeout(
+                f"stopped before everything was durable{busy}; nothing is lost, {exchange.uncommitted_offsets} records "
+                f"will be read again. Start again, or give more time with --stop-timeout"
+            )
+        return self.summary()
+
+    def summary(self) -> Summary:
+        """Return what was done so far; also after `run` raised."""
+        totals = self._totals
+        return Summary(
+            consumed=self._consumer.consumed if self._consumer else 0,
+            written=totals.written,
+            dead_lettered=totals.dead_lettered,
+            skipped=totals.skipped,
+            duplicates_suppressed=0,
+            batches=self._batches,
+            bytes=self._consumer.consumed_bytes if self._consumer else 0,
+            seconds=time.monotonic() - self._started if self._started else 0.0,
+            delivery=self.guarantee,
+        )
+
+    def _open(self) -> SinkInfo:
+        try:
+            info = self._sink.open()
+        except SinkUnavailable as error:
+            raise Unreachable(str(error)) from error
+        if self._dead_letters is not None:
+            self._dead_letters.open()
+        log.info(
+            "pipeline_started",
+            delivery=self.guarantee,
+            target=info.target,
+            target_could_keep=info.guarantee,
+            reason=info.reason,
+            dead_letters=self._dead_letters is not None,
+        )
+        return info
+
+    def _assemble(self, info: SinkInfo) -> tuple[Exchange, list[threading.Thread]]:
+        buffer = BoundedBuffer(self._flush, self._memory_bytes, mixes_partitions=info.mixes_partitions)
+        exchange = self._exchange = Exchange(buffer, Ledger())
+        delivery = Delivery(
+            self._sink,
+            info,
+            self._format,
+            dead_letters=self._dead_letters,
+            poison=PoisonLimit(self._poison),
+            retry=self._retry,
+            abort=exchange.aborting,
+            name=self._name,
+        )
+        consumer = self._consumer = Consumer(self._source, exchange, max_records=self._max_records)
+        flusher = Flusher(exchange, delivery, self._count)
+        # Daemons: a write that hangs in a server's hands must not keep the process from ending.
+        return exchange, [
+            threading.Thread(target=self._guarded, args=(exchange, name, run), name=name, daemon=True)
+            for name, run in (("consumer", consumer.run), ("flusher", flusher.run))
+        ]
+
+    def _guarded(self, exchange: Exchange, name: str, run: Callable[[], None]) -> None:
+        try:
+            run()
+        except BaseException as error:  # the supervisor re-raises it in the main thread
+            if exchange.phase == "aborted":
+                log.debug("thread_ended", thread=name, error=type(error).__name__)
+                return
+            self._failure = error
+            log.error("thread_failed", thread=name, error=type(error).__name__)
+            exchange.abort()
+
+    def _watch(self, exchange: Exchange, threads: list[threading.Thread]) -> None:
+        deadline: float | None = None
+        leave_by: float | None = None
+        while alive := [thread for thread in threads if thread.is_alive()]:
+            alive[0].join(WATCH_S)
+            now = time.monotonic()
+            if self._stops == 1 and deadline is None:
+                deadline = now + self._stop_timeout_s * (1 - CLOSE_SHARE)
+                log.info("stopping", timeout_s=self._stop_timeout_s)
+                exchange.drain("stop")
+            late = deadline is not None and now > deadline
+            if (self._stops > 1 or late) and exchange.phase != "aborted":
+                log.warning("stop_cut_short", reason="deadline" if late else "second signal")
+                exchange.abort()
+            if exchange.phase == "aborted":
+                leave_by = leave_by or now + min(LEAVE_S, self._stop_timeout_s * CLOSE_SHARE)
+                if now > leave_by:
+                    return
+
+    def _close(self) -> None:
+        if any(thread.name == "flusher" for thread in threading.enumerate()):
+            return  # it hangs inside the sink or the queue: closing them under it could hang as well
+        self._sink.close()
+        if self._dead_letters is not None:
+            self._dead_letters.close()
+
+    def _count(self, batch: Batch, delivered: Delivered) -> None:
+        totals = self._totals
+        self._totals = Delivered(
+            rows=totals.rows + delivered.rows,
+            written=totals.written + delivered.written,
+            dead_lettered=totals.dead_lettered + delivered.dead_lettered,
+            skipped=totals.skipped + delivered.skipped,
+            refused_by_sink=totals.refused_by_sink + delivered.refused_by_sink,
+            nbytes=totals.nbytes + delivered.nbytes,
+            decode_s=totals.decode_s + delivered.decode_s,
+            write_s=totals.write_s + delivered.write_s,
+        )
+        self._batches += 1
+        self.on_delivered(batch, delivered)

@@ -1,0 +1,71 @@
+"""How long to wait before the same block is offered again, and when to give up. The loop is tenacity's."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from tenacity import RetryCallState, Retrying, retry_if_exception_type
+from tenacity.nap import sleep_using_event
+from tenacity.stop import stop_after_delay, stop_base, stop_when_event_set
+from tenacity.wait import wait_base, wait_incrementing, wait_random_exponential
+
+from batcher.errors import ConfigurationError, SinkMisconfigured, SinkUnavailable
+
+OnWait = Callable[[int, float, BaseException], None]
+"""Called before each wait with the attempts made so far, the seconds to come and what went wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """Say how long the waits are.
+
+    `exponential`: a random time up to `wait_s`, doubling to `max_wait_s` (full jitter: many workers
+    that lost the same server do not come back together). `linear`: `wait_s`, twice that, three times that, up to
+    `max_wait_s`. `max_elapsed_s` None means for ever.
+    """
+
+    strategy: Literal["exponential", "linear"] = "exponential"
+    wait_s: float = 0.5
+    max_wait_s: float = 30.0
+    max_elapsed_s: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.wait_s > 0:
+            raise ConfigurationError("--retry.wait must be more than 0; try 500ms")
+        if self.max_wait_s < self.wait_s:
+            raise ConfigurationError("--retry.max-wait must not be less than --retry.wait")
+        if self.max_elapsed_s is not None and not self.max_elapsed_s > 0:
+            raise ConfigurationError("--retry.max-elapsed must be more than 0, or none")
+
+    def wait(self) -> wait_base:
+        """Return the waits as tenacity counts them."""
+        if self.strategy == "linear":
+            return wait_incrementing(start=self.wait_s, increment=self.wait_s, max=self.max_wait_s)
+        return wait_random_exponential(multiplier=self.wait_s, max=self.max_wait_s)
+
+    def retrying(
+        self, abort: threading.Event, on_wait: OnWait, *, sleep: Callable[[float], None] | None = None
+    ) -> Retrying:
+        """Return a caller that repeats on SinkUnavailable and SinkMisconfigured and raises the last error in the end.
+
+        Setting `abort` ends a wait at once and the series with it.
+        """
+
+        def before_sleep(state: RetryCallState) -> None:
+            if state.outcome is not None and (error := state.outcome.exception()) is not None:
+                on_wait(state.attempt_number, state.upcoming_sleep, error)
+
+        stop: stop_base = stop_when_event_set(abort)
+        if self.max_elapsed_s is not None:
+            stop = stop | stop_after_delay(self.max_elapsed_s)
+        return Retrying(
+            wait=self.wait(),
+            stop=stop,
+            retry=retry_if_exception_type((SinkUnavailable, SinkMisconfigured)),
+            sleep=sleep or sleep_using_event(abort),
+            before_sleep=before_sleep,
+            reraise=True,
+        )

@@ -1,0 +1,32 @@
+"""A dead-letter queue in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from batcher.errors import DeadLetterFailed
+from batcher.records import DeadLetter, Partition
+
+
+class MemoryDeadLetterQueue:
+    """Keep letters in a list; refuse them all while `broken`."""
+
+    def __init__(self) -> None:
+        self.letters: list[DeadLetter] = []
+        self.broken = False
+
+    def open(self) -> None:
+        """Do nothing: memory is always there."""
+
+    def send(self, letters: Sequence[DeadLetter]) -> None:
+        """Keep the letters."""
+        if self.broken:
+            raise DeadLetterFailed("the dead-letter queue in memory is broken; repair it and start again")
+        self.letters.extend(letters)
+
+    def close(self) -> None:
+        """Do nothing."""
+
+    def coordinates(self) -> set[tuple[Partition, int]]:
+        """Return where the letters came from."""
+        return {(letter.record.partition, letter.record.offset) for letter in self.letters}
