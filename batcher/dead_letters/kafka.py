@@ -1,0 +1,288 @@
+"""Dead letters in a Kafka topic, as Kafka Connect writes them.
+
+Key, value, headers and timestamp stay as they were; why and from where is told by headers behind the
+record's own (`letters.added_headers`). The producer is the queue's own, idempotent, and every single delivery
+report is awaited: `flush` returning 0 also happens after everything in the queue has failed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Final, cast
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from batcher.dead_letters.letters import added_headers, coordinates, from_headers, now, one_line
+from batcher.errors import ConfigurationError, DeadLetterFailed, Unreachable
+from batcher.records import DeadLetter
+
+MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
+"""What the producer lets through, so that the topic's own `max.message.bytes` decides. Brokers cut the
+connection above `socket.request.max.bytes`, 100 MiB by default, without saying which record it was."""
+
+MAX_QUEUE_KBYTES: Final = 128 * 1024
+"""The producer's memory, instead of its default of 1 GiB; larger than one message has to be."""
+
+CONSUMER_ONLY: Final = frozenset(
+    """
+    group.id group.instance.id group.protocol group.protocol.type group.remote.assignor partition.assignment.strategy
+    session.timeout.ms heartbeat.interval.ms coordinator.query.interval.ms max.poll.interval.ms max.poll.records
+    enable.auto.commit auto.commit.enable auto.commit.interval.ms enable.auto.offset.store auto.offset.reset
+    offset.store.method offset.store.path offset.store.sync.interval.ms queued.min.messages queued.max.messages.kbytes
+    fetch.wait.max.ms fetch.queue.backoff.ms fetch.message.max.bytes max.partition.fetch.bytes fetch.max.bytes
+    fetch.min.bytes fetch.error.backoff.ms isolation.level consume_cb rebalance_cb offset_commit_cb
+    enable.partition.eof check.crcs share.acknowledgement.mode consume.callback.max.messages
+    """.split()  # noqa: SIM905  forty names read better as text than one a line
+)
+"""Properties that librdkafka 2.16 marks as a consumer's: a producer ignores them with a warning for each."""
+
+NOT_OURS: Final = frozenset({"transactional.id", "statistics.interval.ms"})
+"""Left out as well: a transactional producer sends nothing outside a transaction, and nobody reads its statistics."""
+
+TOO_LARGE: Final = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE})
+"""Refusals that a smaller record gets past."""
+
+BAD_TIME: Final = frozenset({KafkaError.INVALID_TIMESTAMP})
+"""Refusals that another timestamp gets past: brokers refuse times too far from their own clock."""
+
+REFUSED: Final = TOO_LARGE | BAD_TIME | {KafkaError.INVALID_RECORD, KafkaError._INVALID_DIFFERENT_RECORD}  # noqa: SLF001
+"""Refusals that may be the fault of another record in the same request. The underscore marks librdkafka's own codes."""
+
+WRONG_SETTINGS: Final = frozenset(
+    {
+        KafkaError._AUTHENTICATION,  # noqa: SLF001  librdkafka's own codes begin with an underscore
+        KafkaError._SSL,  # noqa: SLF001
+        KafkaError.SASL_AUTHENTICATION_FAILED,
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    }
+)
+"""Errors at start-up that waiting does not mend."""
+
+PARTS: Final = ("value", "key", "headers")
+"""What a record is made of, in the order in which it is left out when the topic takes no record that large."""
+
+log = logging.getLogger(__name__)
+
+
+class KafkaDeadLetterQueue:
+    """Store dead letters in a Kafka topic that exists already.
+
+    `brokers` and `properties` are librdkafka's; of the properties those of consumers are left out, so the
+    source's may be handed over as they are. `group` tells readers which pipeline put the record aside. One `send`
+    takes at most about `timeout_s` seconds.
+
+    A record that the topic refuses for its size is stored without its value, if need be without key and
+    headers, with `batcher.omitted` naming what is missing and size and SHA-256 of the value in its place. One
+    whose time the broker refuses gets the broker's; `batcher.timestamp_ms` always has the original.
+    """
+
+    def __init__(
+        self,
+        brokers: str,
+        topic: str,
+        properties: Mapping[str, str] | None = None,
+        group: str = "",
+        timeout_s: float = 30.0,
+    ) -> None:
+        self._topic = topic
+        self._group = group
+        self._timeout_s = timeout_s
+        self._properties = producer_properties(brokers, properties or {}, timeout_s)
+        self._producer: Producer | None = None
+        self._last_error: KafkaError | None = None
+
+    def open(self) -> None:
+        """Connect and check that the topic is there; it is never created, least of all with defaults.
+
+        Raise Unreachable when no broker answers, ConfigurationError for a missing topic, for rights, and for
+        properties that librdkafka refuses.
+        """
+        try:
+            producer = self._connected()
+        except KafkaException as error:
+            raise ConfigurationError(f"-X: {one_line(error.args[0].str())} (producer of --dlq.topic)") from error
+        try:
+            found = producer.list_topics(self._topic, timeout=self._timeout_s).topics[self._topic].error
+        except KafkaException as error:
+            producer.poll(0)
+            reason = self._last_error if self._last_error is not None else error.args[0]
+            self._disconnect()
+            text = one_line(f"no broker answers for --dlq.topic {self._topic}: {reason.str()}; check brokers and -X")
+            raise (ConfigurationError if reason.code() in WRONG_SETTINGS else Unreachable)(text) from error
+        if found is not None and not found.retriable():
+            self._disconnect()
+            raise ConfigurationError(
+                one_line(
+                    f"--dlq.topic {self._topic}: {found.str()}; create the topic, with the retention of the source"
+                    " at least, and let this user describe it and write to it"
+                )
+            )
+
+    def send(self, letters: Sequence[DeadLetter]) -> None:
+        if not letters:
+            return
+        deadline_s = time.monotonic() + self._timeout_s
+        failed_at = now()
+        parcels = [_Parcel(letter, added_headers(letter, self._group, failed_at)) for letter in letters]
+        failures = self._deliver(parcels, deadline_s)
+        hopeless = {index: error for index, error in failures.items() if error.code() not in REFUSED}
+        if hopeless:
+            raise self._failed(letters, hopeless)
+        for index in sorted(failures):
+            parcel = parcels[index]
+            refusal = failures if len(parcels) == 1 else self._deliver([parcel], deadline_s)
+            while refusal:
+                (error,) = refusal.values()
+                lighter = parcel.lighter(error)
+                if lighter is None:
+                    raise self._failed(letters, {index: error})
+                parcel = lighter
+                refusal = self._deliver([parcel], deadline_s)
+            if parcel.omitted:
+                log.warning(
+                    "dead letter from %s stored without its %s: larger than topic %s takes",
+                    coordinates(parcel.letter),
+                    ", ".join(parcel.omitted),
+                    self._topic,
+                )
+
+    def close(self) -> None:
+        self._disconnect()
+
+    def _deliver(self, parcels: Sequence[_Parcel], deadline_s: float) -> dict[int, KafkaError]:
+        """Hand the parcels to the brokers and return the failures by index."""
+        reports: dict[int, KafkaError | None] = {}
+
+        def report(index: int, error: KafkaError | None, _message: Message) -> None:
+            reports[index] = error
+
+        try:
+            producer = self._connected()
+        except KafkaException as error:
+            return dict.fromkeys(range(len(parcels)), error.args[0])
+        for index, parcel in enumerate(parcels):
+            refusal = self._produce(producer, parcel, partial(report, index), deadline_s)
+            if refusal is not None:
+                reports[index] = refusal
+        producer.flush(max(deadline_s - time.monotonic(), 0.0))
+        unknown = KafkaError(KafkaError._TIMED_OUT, f"no delivery report within {self._timeout_s:g} s")  # noqa: SLF001
+        outcomes = {index: reports.get(index, unknown) for index in range(len(parcels))}
+        return {index: error for index, error in outcomes.items() if error is not None}
+
+    def _produce(self, producer: Producer, parcel: _Parcel, report: Any, deadline_s: float) -> KafkaError | None:
+        while True:
+            try:
+                producer.produce(self._topic, on_delivery=report, **parcel.arguments())
+            except BufferError:
+                if time.monotonic() >= deadline_s:
+                    return KafkaError(KafkaError._QUEUE_FULL, "the producer's queue stays full")  # noqa: SLF001
+                producer.poll(0.1)
+            except KafkaException as error:
+                refusal: KafkaError = error.args[0]
+                return refusal
+            else:
+                producer.poll(0)
+                return None
+
+    def _failed(self, letters: Sequence[DeadLetter], failures: Mapping[int, KafkaError]) -> DeadLetterFailed:
+        """Give up the producer with everything still in it, and return the error to raise."""
+        first = min(failures)
+        error = failures[first]
+        self._disconnect()
+        failed = DeadLetterFailed(
+            one_line(
+                f"{len(failures)} of {len(letters)} dead letters could not be stored in topic {self._topic}, the first"
+                f" from {coordinates(letters[first])}: {error.name()}, {error.str()}; mend it and start again"
+            )
+        )
+        failed.__cause__ = KafkaException(error)
+        return failed
+
+    def _connected(self) -> Producer:
+        if self._producer is None:
+            self._last_error = None
+            self._producer = Producer({**self._properties, "error_cb": self._note}, logger=log)
+        return self._producer
+
+    def _disconnect(self) -> None:
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            # Nothing of it is wanted any more: without the purge, closing waits for what cannot be delivered.
+            producer.purge()
+            producer.flush(1.0)
+            producer.close()
+
+    def _note(self, error: KafkaError) -> None:
+        self._last_error = error
+
+
+@dataclass(frozen=True, slots=True)
+class _Parcel:
+    """Hold a letter as it is to be sent, and what has been left out of it after refusals."""
+
+    letter: DeadLetter
+    added: Sequence[tuple[str, bytes | None]]
+    omitted: tuple[str, ...] = ()
+    timed: bool = True
+
+    def lighter(self, error: KafkaError) -> _Parcel | None:
+        """Return what to try next, alone, after a refusal; None when there is nothing left to try."""
+        if error.code() in BAD_TIME and self.timed:
+            return replace(self, timed=False)
+        if error.code() in TOO_LARGE and not self.omitted:
+            return replace(self, omitted=PARTS[:1])
+        if error.code() in TOO_LARGE and self.omitted != PARTS:
+            return replace(self, omitted=PARTS)
+        return None
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments of `Producer.produce`."""
+        record = self.letter.record
+        arguments: dict[str, Any] = {
+            "key": None if "key" in self.omitted else record.key,
+            "value": None if "value" in self.omitted else record.value,
+            "headers": [*(() if "headers" in self.omitted else record.headers), *self.added, *self._replacements()],
+        }
+        # librdkafka takes 0 for "now" and a broker takes nothing below: those times are told by the header only.
+        if self.timed and record.timestamp_ms is not None and record.timestamp_ms > 0:
+            arguments["timestamp"] = record.timestamp_ms
+        return arguments
+
+    def _replacements(self) -> list[tuple[str, bytes]]:
+        if not self.omitted:
+            return []
+        value = self.letter.record.value or b""
+        return [
+            ("batcher.omitted", ",".join(self.omitted).encode()),
+            ("batcher.value.bytes", str(len(value)).encode()),
+            ("batcher.value.sha256", hashlib.sha256(value).hexdigest().encode()),
+        ]
+
+
+def producer_properties(brokers: str, properties: Mapping[str, str], timeout_s: float) -> dict[str, Any]:
+    """Return the configuration of the producer: what was given, less what only consumers know, and ours on top."""
+    given = {name: value for name, value in properties.items() if name not in CONSUMER_ONLY | NOT_OURS}
+    return {
+        "message.max.bytes": MAX_MESSAGE_BYTES,
+        "queue.buffering.max.kbytes": MAX_QUEUE_KBYTES,
+        # Each failed connection is a line at level 3, twenty a second; what matters is in the exception.
+        "log_level": 2,
+        **given,
+        "bootstrap.servers": brokers,
+        "acks": "all",
+        "enable.idempotence": True,
+        "allow.auto.create.topics": False,
+        "message.timeout.ms": max(int(timeout_s * 1000), 1),
+    }
+
+
+def letter_of(message: Message) -> DeadLetter:
+    """Return the letter stored in a message of the topic; raise ValueError if it is none of ours."""
+    headers = cast("list[tuple[str, bytes | None]] | None", message.headers())
+    return from_headers(message.key(), message.value(), headers)
