@@ -1,0 +1,58 @@
+# Needs Python 3.11 or newer and make; everything else is set up in .venv.
+.DEFAULT_GOAL := help
+VENV ?= .venv
+PYTHON ?= $(firstword $(foreach v,3.14 3.13 3.12 3.11,$(shell python$(v) -c 'print("python$(v)")' 2>/dev/null)) python3)
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+LOCK := requirements/development.lock
+SOURCES := batcher sinks tests benchmarks
+
+.PHONY: help setup demo test check bench lock format clean
+
+help: ## show this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1	\2/' | expand -t 16
+
+setup: $(READY) ## make the virtual environment with the locked dependencies
+
+$(READY): $(LOCK) pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "batcher needs Python 3.11 or newer; name one with: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	@echo "setting up $(VENV) (about 1.5 GB with the embedded ClickHouse; once)"
+	@if command -v uv >/dev/null 2>&1; then \
+		uv venv --quiet --allow-existing --python "$(PYTHON)" $(VENV) && \
+		uv pip install --quiet --python $(BIN)/python --require-hashes -r $(LOCK) && \
+		uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e . ; \
+	else \
+		"$(PYTHON)" -m venv $(VENV) && \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(LOCK) && \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . ; \
+	fi
+	@touch $(READY)
+
+demo: $(READY) ## load an embedded Kafka into an embedded ClickHouse, with a crash in the middle
+	@$(BIN)/python -m batcher demo $(ARGS)
+
+test: $(READY) ## run the tests; says what was skipped and why
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(READY) ## lint, format, types, import rules
+	@$(BIN)/ruff check $(SOURCES)
+	@$(BIN)/ruff format --check $(SOURCES)
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+bench: $(READY) ## measure this machine: rows a second beside the bare client library
+	@$(BIN)/python benchmarks/bench_pipeline.py $(ARGS)
+
+lock: ## resolve the dependencies anew (needs uv)
+	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --quiet --upgrade \
+		--custom-compile-command "make lock" -o requirements/runtime.lock
+	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --quiet --upgrade \
+		--extra embedded --group dev -c requirements/runtime.lock --custom-compile-command "make lock" -o $(LOCK)
+
+format: $(READY) ## format the code
+	@$(BIN)/ruff check --fix $(SOURCES)
+	@$(BIN)/ruff format $(SOURCES)
+
+clean: ## remove the virtual environment and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -1,0 +1,77 @@
+import pytest
+
+from batcher.errors import ConfigurationError, PoisonLimitExceeded
+from batcher.poison import PoisonLimit, PoisonPolicy
+from batcher.records import DeadLetter, Partition, Record
+
+
+def letter(position: int) -> tuple[int, DeadLetter]:
+    record = Record(Partition("t", 0), position, None, None, b"secret")
+    return position, DeadLetter(record, "decode", "syntax", "is not JSON")
+
+
+def test_the_first_record_ever_being_bad_does_not_trip_it() -> None:
+    PoisonLimit(PoisonPolicy()).observe(1, [letter(0)])
+
+
+def test_a_topic_of_nothing_but_poison_stops_after_so_many_in_a_row() -> None:
+    limit = PoisonLimit(PoisonPolicy(max_consecutive=1000))
+    limit.observe(600, [letter(i) for i in range(600)])
+
+    with pytest.raises(PoisonLimitExceeded, match="1001 records in a row") as error:
+        limit.observe(600, [letter(i) for i in range(600)])
+
+    assert "secret" not in str(error.value)
+    assert "--dlq.max-consecutive" in str(error.value)
+
+
+def test_a_good_record_between_starts_the_row_anew() -> None:
+    limit = PoisonLimit(PoisonPolicy(max_ratio=1.0, max_consecutive=3))
+
+    for _ in range(10):
+        limit.observe(4, [letter(i) for i in range(3)])
+
+
+def test_a_row_goes_on_over_the_end_of_a_batch() -> None:
+    limit = PoisonLimit(PoisonPolicy(max_ratio=1.0, max_consecutive=3))
+    limit.observe(4, [letter(2), letter(3)])
+
+    with pytest.raises(PoisonLimitExceeded):
+        limit.observe(4, [letter(0), letter(1)])
+
+
+def test_too_large_a_share_of_a_fair_sample_stops() -> None:
+    limit = PoisonLimit(PoisonPolicy(max_ratio=0.1))
+    limit.observe(900, [letter(i) for i in range(0, 900, 2)])
+
+    with pytest.raises(PoisonLimitExceeded, match=r"--dlq\.max-ratio"):
+        limit.observe(900, [letter(i) for i in range(0, 900, 2)])
+
+
+def test_a_long_good_past_does_not_hide_a_bad_deploy() -> None:
+    limit = PoisonLimit(PoisonPolicy(max_ratio=0.5, max_consecutive=10**9))
+    for _ in range(100):
+        limit.observe(100_000, [])
+
+    bad_days = iter(range(15))
+
+    def go_on() -> None:
+        for _ in bad_days:
+            limit.observe(100_000, [letter(i) for i in range(100_000)])
+
+    with pytest.raises(PoisonLimitExceeded):
+        go_on()
+
+
+def test_records_the_sink_refused_count_too() -> None:
+    limit = PoisonLimit(PoisonPolicy(max_ratio=1.0, max_consecutive=2))
+    limit.observe(10, [])
+
+    with pytest.raises(PoisonLimitExceeded):
+        limit.refuse([letter(i)[1] for i in range(3)])
+
+
+@pytest.mark.parametrize("policy", [{"max_ratio": 0.0}, {"max_ratio": 1.1}, {"max_consecutive": 0}])
+def test_impossible_limits_are_refused(policy: dict[str, float]) -> None:
+    with pytest.raises(ConfigurationError, match=r"--dlq\.max"):
+        PoisonPolicy(**policy)  # type: ignore[arg-type]
