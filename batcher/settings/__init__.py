@@ -1,0 +1,36 @@
+"""The settings of a pipeline: one model, read from flags, environment, secret files and a TOML file."""
+
+from batcher.settings.errors import UsageError
+from batcher.settings.flags import Parser, suggestion
+from batcher.settings.load import Loaded, add_config_flag, load
+from batcher.settings.masking import HIDDEN, masked_url, masked_value, secrets
+from batcher.settings.model import Settings
+from batcher.settings.reference import Row, reference
+from batcher.settings.units import show_duration, show_size
+
+
+def masked(settings: Settings) -> dict[str, object]:
+    """Return the settings as nested mappings that may be shown: secrets as `***`."""
+    shown = masked_value("", settings)
+    assert isinstance(shown, dict)
+    return shown
+
+
+__all__ = [
+    "HIDDEN",
+    "Loaded",
+    "Parser",
+    "Row",
+    "Settings",
+    "UsageError",
+    "add_config_flag",
+    "load",
+    "masked",
+    "masked_url",
+    "masked_value",
+    "reference",
+    "secrets",
+    "show_duration",
+    "show_size",
+    "suggestion",
+]

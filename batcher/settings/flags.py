@@ -1,0 +1,110 @@
+"""Read settings from a command line.
+
+The parser is made from `reference()`. The command line of pydantic-settings is not used: it splits every list
+and mapping at commas, so that a password with a comma in `-X` cannot be given, and cannot suggest a flag.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Collection, Sequence
+from difflib import get_close_matches
+from typing import Any, Final, NoReturn
+
+from batcher.settings.errors import UsageError
+from batcher.settings.reference import Row, reference, section_help
+from batcher.settings.units import parse_pair
+
+_WIDTH: Final = 120
+
+
+class Parser(argparse.ArgumentParser):
+    """Parse flags; faults become UsageError instead of an exit, unknown flags get a suggestion."""
+
+    def __init__(self, prog: str, *, usage: str | None = None, description: str | None = None) -> None:
+        super().__init__(
+            prog=prog, usage=usage, description=description, allow_abbrev=False, formatter_class=_Formatter
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Raise the fault as UsageError."""
+        name, separator, rest = message.removeprefix("argument ").partition(": ")
+        flag = name.rpartition("/")[2]
+        raise UsageError([f"{flag}: {rest}" if separator and flag.startswith("-") else message])
+
+    def parse(self, argv: Sequence[str]) -> argparse.Namespace:
+        """Parse all of a command line; raise UsageError, with a suggestion where a flag is misspelt."""
+        values, unknown = self.parse_known_args(list(argv))
+        if not unknown:
+            return values
+        flag = unknown[0].partition("=")[0]
+        if not flag.startswith("-"):
+            raise UsageError([f"{unknown[0]}: unexpected argument; see {self.prog} --help"])
+        known = [option for option in self._option_string_actions if option.startswith("--")]
+        raise UsageError([f"{flag}: no such flag{suggestion(flag, known)}; see {self.prog} --help"])
+
+    def add_settings(self, only: Collection[str] | None = None) -> None:
+        """Add the flags of the settings; with `only`, those of the named sections or keys (`kafka.brokers`)."""
+        groups: dict[str, Any] = {"": self}
+        for row in reference():
+            if only is not None and row.section not in only and row.key not in only:
+                continue
+            if row.section not in groups:
+                groups[row.section] = self.add_argument_group(row.section, section_help(row.section))
+            names = [name for name in (row.flag, row.short) if name]
+            groups[row.section].add_argument(*names, dest=row.key, help=_help(row), **_behaviour(row))
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=36, width=_WIDTH)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        # `-b, --kafka.brokers HOST:PORT` instead of the metavar after each of the two.
+        if not action.option_strings:
+            return super()._format_action_invocation(action)
+        shown = [name for name in action.option_strings if not name.startswith("--no-")]
+        names = ", ".join(sorted(shown, key=len))
+        return names if action.nargs == 0 else f"{names} {self._format_args(action, action.dest.upper())}"
+
+
+def suggestion(word: str, known: Collection[str]) -> str:
+    """Return `; did you mean …?`, or nothing where no known word is close."""
+    # The words after the last dot count too: --max-rows is meant to be --batch.max-rows.
+    tails = {name.rpartition(".")[2].lstrip("-"): name for name in known}
+    exact = tails.get(word.lstrip("-"))
+    close = [exact] if exact else get_close_matches(word, known, n=1, cutoff=0.6)
+    return f", did you mean {close[0]}?" if close else ""
+
+
+def given(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings of a parsed command line as nested mappings; raise UsageError for a bad pair."""
+    values: dict[str, Any] = {}
+    for row in reference():
+        value = getattr(arguments, row.key, None)
+        if value is None:
+            continue
+        if row.kind == "pairs":
+            value = dict(_pair(row, one) for one in value)
+        target = values.setdefault(row.section, {}) if row.section else values
+        target[row.name] = value
+    return values
+
+
+def _pair(row: Row, text: str) -> tuple[str, str]:
+    try:
+        return parse_pair(text)
+    except ValueError as error:
+        raise UsageError([f"{row.short or row.flag}: {error}"]) from None
+
+
+def _behaviour(row: Row) -> dict[str, Any]:
+    if row.kind == "switch":
+        return {"action": argparse.BooleanOptionalAction, "default": None}
+    metavar = row.type.replace("%", "%%")
+    return {"metavar": metavar, "action": "append"} if row.kind in ("list", "pairs") else {"metavar": metavar}
+
+
+def _help(row: Row) -> str:
+    notes = [row.default] if row.default and row.kind != "switch" else []
+    return f"{row.help} [{'; '.join([*notes, '$' + row.env])}]".replace("%", "%%")

@@ -1,0 +1,222 @@
+"""Gather settings: flags over environment over `*_FILE` secrets over the TOML file over defaults."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import EnvSettingsSource, TomlConfigSettingsSource
+
+from batcher.settings.errors import UsageError
+from batcher.settings.flags import Parser, given
+from batcher.settings.model import Settings
+from batcher.settings.reference import ENV_PREFIX, Row, reference
+from batcher.settings.rules import Problem, conflicts, missing
+from batcher.settings.units import parse_mapping
+
+CONFIG_ENV: Final = "BATCHER_CONFIG"
+
+# Kubernetes gives every pod variables for each service: one named `batcher` or `batcher-kafka` must not be
+# taken for settings. BATCHER_TEST_… is read by the tests.
+_FOREIGN: Final = re.compile(
+    r"BATCHER_(?:TEST_.*|CONFIG|(?:\w+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT(?:_\d+_(?:TCP|UDP)(?:_\w+)?)?))"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Hold the settings, the parsed command line, where each value came from, and what to warn about.
+
+    `origins` has the flag, variable or file for each path that is not a default.
+    """
+
+    settings: Settings
+    arguments: argparse.Namespace
+    origins: Mapping[tuple[str, ...], str]
+    warnings: tuple[str, ...]
+
+
+class _Environment(EnvSettingsSource):
+    """Read the given variables instead of the process's, lists and mappings as people write them."""
+
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        self._variables = variables
+        super().__init__(Settings)
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        return {name.lower(): value for name, value in self._variables.items()}
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        """Return pairs as a mapping, so that they merge with those of the file; validation refuses what is none."""
+        del field_name
+        if field.annotation != dict[str, str]:
+            return value
+        try:
+            return parse_mapping(value)
+        except ValueError:
+            return value
+
+
+def add_config_flag(parser: Parser) -> None:
+    """Add `-c`."""
+    parser.add_argument("-c", "--config", metavar="FILE", help=f"TOML file with settings [${CONFIG_ENV}]")
+
+
+def load(parser: Parser, argv: list[str], environ: Mapping[str, str] = os.environ, *, runnable: bool = False) -> Loaded:
+    """Parse a command line and gather the settings; raise UsageError with every fault.
+
+    With `runnable`, what `run` cannot do without has to be there. The exit code is 78 where all the blame
+    is on variables or the file, otherwise 2.
+    """
+    arguments = parser.parse(argv)
+    config = getattr(arguments, "config", None) or environ.get(CONFIG_ENV)
+    ours = {name: value for name, value in environ.items() if name.startswith(ENV_PREFIX)}
+    ours = {name: value for name, value in ours.items() if not _FOREIGN.fullmatch(name)}
+    layers: list[tuple[str, Mapping[str, Any]]] = [
+        ("file", _file(config) if config else {}),
+        ("secret file", _environment(_secret_files(ours))),
+        ("variable", _environment(ours)),
+        ("flag", given(arguments)),
+    ]
+    values: dict[str, Any] = {}
+    origins: dict[tuple[str, ...], str] = {}
+    for layer, found in layers:
+        _merge(values, found)
+        origins |= {path: _origin(layer, path, config) for path in _paths(found)}
+    try:
+        settings = Settings(**_with_clickhouse_fallback(values, environ, origins))
+    except ValidationError as error:
+        raise _refused([_problem(one) for one in error.errors(include_url=False)], origins) from None
+    problems = [*(missing(settings) if runnable else ()), *conflicts(settings)]
+    if problems:
+        raise _refused(problems, origins)
+    return Loaded(settings, arguments, origins, tuple(_unknown(ours)))
+
+
+def _file(name: str) -> Mapping[str, Any]:
+    path = Path(name)
+    try:
+        if not path.is_file():  # the library passes over a file that is not there
+            raise UsageError([f"--config: {name}: no such file"], 2)
+        return TomlConfigSettingsSource(Settings, path)()
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError([f"{name}: is not TOML: {error}"], 78) from None
+    except OSError as error:
+        raise UsageError([f"{name}: {error.strerror}"], 78) from None
+
+
+def _environment(variables: Mapping[str, str]) -> Mapping[str, Any]:
+    return _Environment({name: value for name, value in variables.items() if _setting(name)})()
+
+
+def _setting(name: str) -> bool:
+    sections = tuple(f"{ENV_PREFIX}{row.section.upper()}_" for row in reference() if row.section)
+    return name in {row.env for row in reference()} or (name.startswith(sections) and not name.endswith("_FILE"))
+
+
+def _secret_files(variables: Mapping[str, str]) -> Mapping[str, str]:
+    found = {}
+    for row in reference():
+        name = f"{row.env}_FILE"
+        if not (row.secret or row.kind == "pairs") or name not in variables:
+            continue
+        if row.env in variables:
+            raise UsageError([f"{name}: {row.env} is given too; which one?"], 78)
+        try:
+            found[row.env] = Path(variables[name]).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
+            raise UsageError([f"{name}: {variables[name]}: {reason}"], 78) from None
+    return found
+
+
+def _with_clickhouse_fallback(
+    values: dict[str, Any], environ: Mapping[str, str], origins: dict[tuple[str, ...], str]
+) -> dict[str, Any]:
+    """Add CLICKHOUSE_USER and CLICKHOUSE_PASSWORD, as clickhouse-client reads them, where nothing else has any."""
+    section = values.get("clickhouse", {})
+    if not isinstance(section, dict) or {"user", "password"} & section.keys() or "@" in str(section.get("dsn", "")):
+        return values
+    for name in ("user", "password"):
+        if value := environ.get(f"CLICKHOUSE_{name.upper()}"):
+            section = {**section, name: value}
+            origins["clickhouse", name] = f"CLICKHOUSE_{name.upper()}"
+    return {**values, "clickhouse": section} if section else values
+
+
+def _merge(into: dict[str, Any], found: Mapping[str, Any]) -> None:
+    for name, value in found.items():
+        if isinstance(value, Mapping):
+            below = into.get(name)
+            into[name] = dict(below) if isinstance(below, Mapping) else {}
+            _merge(into[name], value)
+        else:
+            into[name] = value
+
+
+def _paths(found: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for name, value in found.items():
+        yield (*above, name)
+        if isinstance(value, Mapping):
+            yield from _paths(value, (*above, name))
+
+
+def _row(path: tuple[str, ...]) -> Row | None:
+    return next((row for row in reference() if row.path == path[: len(row.path)]), None)
+
+
+def _origin(layer: str, path: tuple[str, ...], config: str | None) -> str:
+    row = _row(path)
+    if layer == "file":
+        return str(config)
+    if layer == "flag":
+        return row.flag if row else ""
+    name = row.env if row else ENV_PREFIX + "_".join(path).upper()
+    return f"{name}_FILE" if layer == "secret file" else name
+
+
+def _problem(error: Any) -> Problem:
+    path = tuple(str(part) for part in error["loc"])
+    row = _row(path)
+    if error["type"] == "extra_forbidden":
+        siblings = [one.name for one in reference() if one.path[:-1] == path[:-1]]
+        close = get_close_matches(path[-1], siblings, n=1)
+        return Problem((path,), "no such setting" + (f", did you mean {close[0]}?" if close else ""))
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "byte_size":
+        message = "needs a size such as 64MiB, 1.5GiB or a number of bytes"
+    if error["type"] == "model_type":
+        message = "is a section, not a value"
+    if row is not None and row.choices:
+        message = f"is one of {', '.join(row.choices)}"
+    return Problem((path,), message[:1].lower() + message[1:])
+
+
+def _refused(problems: list[Problem], origins: Mapping[tuple[str, ...], str]) -> UsageError:
+    lines = []
+    to_blame = set()
+    for problem in problems:
+        sources = [origins.get(path, "") for path in problem.paths]
+        row = _row(problem.paths[0])
+        origin = sources[0] or (row.flag if row else ".".join(problem.paths[0]))
+        place = origin if origin.startswith(("-", ENV_PREFIX)) else f"{origin}: {'.'.join(problem.paths[0])}"
+        lines.append(f"{place}: {problem.message}")
+        to_blame |= {source.startswith("--") for source in sources if source} or {True}
+    return UsageError(lines, 2 if True in to_blame else 78)
+
+
+def _unknown(variables: Mapping[str, str]) -> Iterator[str]:
+    known = {row.env for row in reference()}
+    for name in sorted(variables):
+        if not _setting(name) and name.removesuffix("_FILE") not in known:
+            close = get_close_matches(name, known, n=1, cutoff=0.8)
+            yield f"{name}: no such setting" + (f", did you mean {close[0]}?" if close else ", ignored")

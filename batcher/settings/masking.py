@@ -1,0 +1,72 @@
+"""Keep secrets out of everything that people and logs see."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from pydantic import BaseModel, SecretStr
+
+HIDDEN: Final = "***"
+
+# By name, because a property of a librdkafka or ClickHouse version to come is not in any list. `key` also
+# hides locations of key files, which is harmless; `_key` coordinates never come through here.
+_SECRET_NAME: Final = re.compile(
+    r"pass|secret|token|key|pem|sasl\.username|sasl\.jaas|sasl\.oauthbearer\.config|credential", re.IGNORECASE
+)
+_USERINFO: Final = re.compile(r"(?<=://)(?P<user>[^/?#@:]*):(?P<secret>[^/?#]*)@")
+_PARAMETER: Final = re.compile(r"(?P<name>[^?&=\s]+)=(?P<secret>[^&\s]*)")
+
+
+def masked_value(name: str, value: object) -> object:
+    """Return a value as it may be shown under a name: secrets as `***`, also inside mappings and URLs."""
+    if isinstance(value, BaseModel):
+        return {key: masked_value(key, item) for key, item in _items(value)}
+    if isinstance(value, Mapping):
+        return {key: masked_value(str(key), item) for key, item in value.items()}
+    if value in (None, "") or isinstance(value, bool | int | float):
+        return value
+    text = value.get_secret_value() if isinstance(value, SecretStr) else value
+    if _SECRET_NAME.search(name):
+        return HIDDEN
+    if isinstance(text, str) and "://" in text:
+        return masked_url(text)
+    return HIDDEN if isinstance(value, SecretStr) else value
+
+
+def masked_url(url: str) -> str:
+    """Return the URL with the password of its user, and parameters named like secrets, as `***`."""
+    base, question, query = _USERINFO.sub(rf"\g<user>:{HIDDEN}@", url).partition("?")
+    return base + question + _PARAMETER.sub(_masked_parameter, query)
+
+
+def _masked_parameter(match: re.Match[str]) -> str:
+    return f"{match['name']}={HIDDEN}" if _SECRET_NAME.search(match["name"]) else match[0]
+
+
+def secrets(model: BaseModel) -> Iterator[str]:
+    """Yield every text in the settings that `masked_value` hides, so that logs can hide it wherever it turns up."""
+    for name, value in _items(model):
+        yield from _secrets(name, value)
+
+
+def _secrets(name: str, value: object) -> Iterator[str]:
+    if isinstance(value, BaseModel):
+        yield from secrets(value)
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _secrets(str(key), item)
+    elif isinstance(value, str | SecretStr):
+        text = value.get_secret_value() if isinstance(value, SecretStr) else value
+        if "://" in text:
+            yield from (match["secret"] for match in _USERINFO.finditer(text))
+            parameters = _PARAMETER.finditer(text.partition("?")[2])
+            yield from (match["secret"] for match in parameters if _SECRET_NAME.search(match["name"]))
+        elif isinstance(value, SecretStr) or _SECRET_NAME.search(name):
+            yield text
+
+
+def _items(model: BaseModel) -> Iterator[tuple[str, object]]:
+    for name, field in type(model).model_fields.items():
+        yield field.alias or name, getattr(model, name)

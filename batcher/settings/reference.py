@@ -1,0 +1,119 @@
+"""List every setting as data: the command line, `--help` and the table in the README come from here."""
+
+from __future__ import annotations
+
+import types
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cache
+from typing import Any, Final, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, ByteSize, SecretStr
+from pydantic.fields import FieldInfo
+
+from batcher.settings.model import Flag, Settings
+from batcher.settings.units import show_duration, show_size
+
+ENV_PREFIX: Final = "BATCHER_"
+
+Kind = Literal["value", "switch", "list", "pairs"]
+"""How a setting takes its value: one, yes or no, several, or names with values."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Describe one setting. `section` is empty for those without one."""
+
+    section: str
+    name: str
+    kind: Kind
+    type: str
+    default: str
+    help: str
+    short: str | None
+    choices: tuple[str, ...]
+    secret: bool
+
+    @property
+    def path(self) -> tuple[str, ...]:
+        """Return the keys that lead to the setting in a nested mapping."""
+        return (self.section, self.name) if self.section else (self.name,)
+
+    @property
+    def flag(self) -> str:
+        """Return the long flag."""
+        return "--" + ".".join(self.path).replace("_", "-")
+
+    @property
+    def env(self) -> str:
+        """Return the environment variable."""
+        return ENV_PREFIX + "_".join(self.path).upper()
+
+    @property
+    def key(self) -> str:
+        """Return the TOML key."""
+        return ".".join(self.path)
+
+
+@cache
+def reference() -> tuple[Row, ...]:
+    """Return a row for each setting: those without a section first, then section by section."""
+    fields = Settings.model_fields
+    rows = [_row("", name, field) for name, field in fields.items() if not _is_section(field)]
+    for section, field in fields.items():
+        if _is_section(field):
+            rows += [_row(section, name, one) for name, one in field.annotation.model_fields.items()]  # type: ignore[union-attr]
+    return tuple(rows)
+
+
+def section_help(section: str) -> str:
+    """Return what a section is for."""
+    return Settings.model_fields[section].description or ""
+
+
+def _is_section(field: FieldInfo) -> bool:
+    return isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+
+
+def _row(section: str, name: str, field: FieldInfo) -> Row:
+    flag = next((one for one in field.metadata if isinstance(one, Flag)), Flag())
+    annotation = _without_none(field.annotation)
+    choices = tuple(str(choice) for choice in get_args(annotation)) if get_origin(annotation) is Literal else ()
+    kind: Kind = "value"
+    if annotation is bool:
+        kind = "switch"
+    elif get_origin(annotation) is tuple:
+        kind = "list"
+    elif get_origin(annotation) is dict:
+        kind = "pairs"
+    return Row(
+        section=section,
+        name=field.alias or name,
+        kind=kind,
+        type="yes|no" if kind == "switch" else flag.metavar or "|".join(choices),
+        default=_shown(field.get_default(call_default_factory=True)),
+        help=(field.description or "").replace("\n", " "),
+        short=flag.short,
+        choices=choices,
+        secret=annotation is SecretStr,
+    )
+
+
+def _without_none(annotation: Any) -> Any:
+    if get_origin(annotation) in (Union, types.UnionType):
+        return next(one for one in get_args(annotation) if one is not type(None))
+    return annotation
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, timedelta):
+        return show_duration(value)
+    if isinstance(value, ByteSize):
+        return show_size(value)
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if isinstance(value, tuple | dict):
+        return ",".join(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "" if value is None else str(value)

@@ -1,0 +1,68 @@
+"""Refuse settings that cannot work together, before anything is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from batcher.settings.model import Settings
+from batcher.settings.units import show_size
+
+# The values of one batch travel in one Arrow binary array, whose 32-bit offsets end at 2 GiB. Half of that
+# leaves room for the last fetch, which is added whole.
+MAX_BATCH_BYTES: Final = 1 << 30
+
+# What the pipeline decides itself, because its promise rests on it.
+OWN_PROPERTIES: Final = {
+    "bootstrap.servers": "use -b",
+    "metadata.broker.list": "use -b",
+    "group.id": "use -g",
+    "group.instance.id": "use --kafka.instance",
+    "auto.offset.reset": "use --kafka.start and --kafka.on-gap",
+}
+
+
+class Problem(NamedTuple):
+    """Say what is wrong with the settings at these paths, the first being the one to change."""
+
+    paths: tuple[tuple[str, ...], ...]
+    message: str
+
+
+def conflicts(settings: Settings) -> Iterator[Problem]:
+    """Yield what is impossible whatever the verb."""
+    batch, dlq, retry = settings.batch, settings.dlq, settings.retry
+    if batch.max_bytes > MAX_BATCH_BYTES:
+        yield Problem((("batch", "max_bytes"),), f"at most {show_size(MAX_BATCH_BYTES)}: a batch is one Arrow array")
+    elif batch.memory < batch.max_bytes:
+        sizes = f"{show_size(batch.memory)} is less than one batch of {show_size(batch.max_bytes)}"
+        yield Problem((("batch", "memory"), ("batch", "max_bytes")), f"{sizes} (--batch.max-bytes)")
+    if dlq.topic and dlq.path:
+        yield Problem(
+            (("dlq", "topic"), ("dlq", "path")), "cannot go with --dlq.path: choose one place for dead letters"
+        )
+    if retry.max_wait < retry.wait:
+        yield Problem((("retry", "max_wait"), ("retry", "wait")), "is less than the first wait (--retry.wait)")
+    if retry.max_elapsed is not None and retry.max_elapsed.total_seconds() <= 0:
+        yield Problem((("retry", "max_elapsed"),), "is none or more than 0s")
+    if dlq.topic and dlq.topic in settings.kafka.topics:
+        yield Problem((("dlq", "topic"), ("kafka", "topics")), f"{dlq.topic} is one of the topics that are read")
+    for name, advice in OWN_PROPERTIES.items():
+        if name in settings.kafka.options:
+            yield Problem((("kafka", "options"),), f"{name} cannot be set here: {advice}")
+
+
+def missing(settings: Settings) -> Iterator[Problem]:
+    """Yield what `run` cannot do without."""
+    if not settings.sink:
+        yield Problem((("sink",),), "where to write? clickhouse, parquet, or a name from `batcher plugins`")
+    if not settings.kafka.brokers:
+        yield Problem((("kafka", "brokers"),), "which brokers? -b HOST:PORT")
+    if not settings.kafka.topics:
+        yield Problem((("kafka", "topics"),), "which topics? -t TOPIC")
+    if not settings.kafka.group:
+        yield Problem((("kafka", "group"),), "which consumer group? -g NAME")
+    if settings.sink == "clickhouse" and not settings.clickhouse.table:
+        yield Problem((("clickhouse", "table"),), "which table?")
+    if settings.sink == "parquet" and not settings.parquet.path:
+        yield Problem((("parquet", "path"),), "which directory?")

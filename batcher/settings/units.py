@@ -1,0 +1,114 @@
+"""Read and show sizes and durations, lists and mappings as people write them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Annotated, Any, Final
+
+from pydantic import BeforeValidator, ByteSize
+
+_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION: Final = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
+_DURATION_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+# A comma parts two pairs only where a name and "=" follow: passwords may have commas.
+_PAIR_SEPARATOR: Final = re.compile(r"\s*,(?=\s*[A-Za-z][\w.\-]*=)")
+
+
+def parse_duration(value: object) -> timedelta:
+    """Read `500ms`, `1s`, `2m` or `1h30m`; raise ValueError for anything else.
+
+    A plain number is refused: seconds and milliseconds are a factor of a thousand apart and both are usual.
+    """
+    if isinstance(value, timedelta):
+        return value
+    text = "".join(str(value).split())
+    if _DURATION.fullmatch(text) is None:
+        raise ValueError("needs a number and a unit, such as 500ms, 1s, 2m or 1h30m")
+    return timedelta(seconds=sum(float(number) * _UNITS[unit] for number, unit in _DURATION_PART.findall(text)))
+
+
+def parse_optional_duration(value: object) -> timedelta | None:
+    """Read a duration, or None from `none`."""
+    return None if value is None or str(value).lower() == "none" else parse_duration(value)
+
+
+def show_duration(value: timedelta) -> str:
+    """Write a duration so that `parse_duration` reads it back."""
+    left_ms = round(value.total_seconds() * 1000)
+    parts = []
+    for unit, size_ms in (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)):
+        count, left_ms = divmod(left_ms, size_ms)
+        if count:
+            parts.append(f"{count}{unit}")
+    return "".join(parts) or "0s"
+
+
+def show_size(value: int) -> str:
+    """Write a number of bytes in the largest binary unit that needs no fraction."""
+    for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if value and value % size == 0:
+            return f"{value // size}{unit}"
+    return f"{value}B"
+
+
+def parse_list(value: object) -> object:
+    """Split text at commas; what starts with `^` is a regular expression and keeps the rest, commas included."""
+    if isinstance(value, list | tuple):
+        return tuple(item for one in value for item in (_split(one) if isinstance(one, str) else (one,)))
+    return tuple(_split(value)) if isinstance(value, str) else value
+
+
+def _split(text: str) -> list[str]:
+    items: list[str] = []
+    while text := text.strip():
+        if text.startswith("^"):
+            return [*items, text]
+        head, _, text = text.partition(",")
+        if head.strip():
+            items.append(head.strip())
+    return items
+
+
+def parse_pair(text: str) -> tuple[str, str]:
+    """Split `name=value` at the first `=`; raise ValueError, without the text, if there is none."""
+    name, separator, value = text.partition("=")
+    if not separator or not name.strip():
+        raise ValueError("needs the form name=value")
+    return name.strip(), value.strip()
+
+
+def parse_mapping(value: object) -> object:
+    """Read `a=1,b=2`, or one pair a line with `#` comments; values become text as configuration files write it."""
+    if isinstance(value, str):
+        lines = (line.strip() for line in value.splitlines())
+        given = [line for line in lines if line and not line.startswith("#")]
+        # Several lines are a properties file, where a comma belongs to the value.
+        pairs = given if len(given) > 1 else [pair for line in given for pair in _PAIR_SEPARATOR.split(line)]
+        return dict(parse_pair(pair) for pair in pairs)
+    if isinstance(value, Mapping):
+        return {str(name): _text(item) for name, item in value.items()}
+    return value
+
+
+def _text(value: Any) -> Any:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, int | float) else value
+
+
+Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
+"""A span of time; text needs a unit."""
+
+OptionalDuration = Annotated[timedelta | None, BeforeValidator(parse_optional_duration)]
+"""A span of time, or `none`."""
+
+Size = ByteSize
+"""A number of bytes: `64MiB`, `1.5GiB`, `1048576`."""
+
+Names = Annotated[tuple[str, ...], BeforeValidator(parse_list)]
+"""A list of names, comma separated in text."""
+
+Pairs = Annotated[dict[str, str], BeforeValidator(parse_mapping)]
+"""Names with values."""
