@@ -1,0 +1,52 @@
+"""Count blocks and forget them: what a pipeline costs without a target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pyarrow as pa
+
+from batcher.errors import ConfigurationError
+from batcher.protocols import SinkInfo
+from batcher.records import Block
+
+
+class NullSink:
+    """Take every block at once and keep nothing but the counts.
+
+    With a schema the decoder has to fill it; without, the first batch decides. Promises
+    at-least-once only: what keeps nothing cannot recognise a repeat either.
+    """
+
+    def __init__(self, schema: pa.Schema | None = None) -> None:
+        self._schema = schema
+        self.blocks = 0
+        self.rows = 0
+        self.nbytes = 0
+
+    def open(self) -> SinkInfo:
+        return SinkInfo("null", self._schema, reason="nothing is kept, so a repeat is not recognised")
+
+    def pin(self, proposed: pa.Schema) -> pa.Schema:
+        if self._schema is None:
+            self._schema = proposed
+        return self._schema
+
+    def write(self, block: Block) -> None:
+        self.blocks += 1
+        self.rows += block.rows
+        self.nbytes += block.table.nbytes
+
+    def close(self) -> None:
+        """Do nothing: there is nothing to let go of."""
+
+
+def plugin(options: Mapping[str, object]) -> NullSink:
+    """Return a null sink. The only option is `schema`; raise ConfigurationError for others."""
+    unknown = sorted(set(options) - {"schema"})
+    if unknown:
+        raise ConfigurationError(f"the null sink has no option {unknown[0]!r}")
+    schema = options.get("schema")
+    if schema is not None and not isinstance(schema, pa.Schema):
+        raise ConfigurationError("the null sink's option schema is not an Arrow schema")
+    return NullSink(schema)
