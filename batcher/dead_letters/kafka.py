@@ -130,30 +130,55 @@ class KafkaDeadLetterQueue:
         deadline_s = time.monotonic() + self._timeout_s
         failed_at = now()
         parcels = [_Parcel(letter, added_headers(letter, self._group, failed_at)) for letter in letters]
-        failures = self._deliver(parcels, deadline_s)
-        hopeless = {index: error for index, error in failures.items() if error.code() not in REFUSED}
-        if hopeless:
-            raise self._failed(letters, hopeless)
-        for index in sorted(failures):
-            parcel = parcels[index]
-            refusal = failures if len(parcels) == 1 else self._deliver([parcel], deadline_s)
-            while refusal:
-                (error,) = refusal.values()
-                lighter = parcel.lighter(error)
-                if lighter is None:
-                    raise self._failed(letters, {index: error})
-                parcel = lighter
-                refusal = self._deliver([parcel], deadline_s)
-            if parcel.omitted:
-                log.warning(
-                    "dead letter from %s stored without its %s: larger than topic %s takes",
-                    coordinates(parcel.letter),
-                    ", ".join(parcel.omitted),
-                    self._topic,
+        delivered: list[_Parcel] = []
+        try:
+            self._settle(parcels, deadline_s, delivered)
+        except _Undelivered as undelivered:
+            self._disconnect()
+            error = undelivered.error
+            raise DeadLetterFailed(
+                one_line(
+                    f"{len(letters) - len(delivered)} of {len(letters)} dead letters could not be stored in topic"
+                    f" {self._topic}, the first from {coordinates(undelivered.letter)}: {error.name()}, {error.str()};"
+                    " mend it and start again"
                 )
+            ) from KafkaException(error)
+        reduced = [parcel for parcel in delivered if parcel.omitted]
+        if reduced:
+            log.warning(
+                "%d dead letters were stored without their value: too large for topic %s, the first from %s",
+                len(reduced),
+                self._topic,
+                coordinates(reduced[0].letter),
+            )
 
     def close(self) -> None:
         self._disconnect()
+
+    def _settle(self, parcels: Sequence[_Parcel], deadline_s: float, delivered: list[_Parcel]) -> None:
+        """Deliver every parcel, in a lighter form where need be; raise _Undelivered otherwise.
+
+        A request may be refused for one of its records, or for all of them together: halving finds out, with few
+        requests where few records are to blame.
+        """
+        failures = self._deliver(parcels, deadline_s)
+        delivered.extend(parcel for index, parcel in enumerate(parcels) if index not in failures)
+        for index in sorted(failures):
+            if failures[index].code() not in REFUSED:
+                raise _Undelivered(parcels[index].letter, failures[index])
+        if not failures:
+            return
+        refused = [parcels[index] for index in sorted(failures)]
+        if len(parcels) == 1:
+            lighter = parcels[0].lighter(failures[0])
+            if lighter is None:
+                raise _Undelivered(parcels[0].letter, failures[0])
+            self._settle([lighter], deadline_s, delivered)
+            return
+        middle = (len(refused) + 1) // 2
+        for half in (refused[:middle], refused[middle:]):
+            if half:
+                self._settle(half, deadline_s, delivered)
 
     def _deliver(self, parcels: Sequence[_Parcel], deadline_s: float) -> dict[int, KafkaError]:
         """Hand the parcels to the brokers and return the failures by index."""
@@ -190,20 +215,6 @@ class KafkaDeadLetterQueue:
                 producer.poll(0)
                 return None
 
-    def _failed(self, letters: Sequence[DeadLetter], failures: Mapping[int, KafkaError]) -> DeadLetterFailed:
-        """Give up the producer with everything still in it, and return the error to raise."""
-        first = min(failures)
-        error = failures[first]
-        self._disconnect()
-        failed = DeadLetterFailed(
-            one_line(
-                f"{len(failures)} of {len(letters)} dead letters could not be stored in topic {self._topic}, the first"
-                f" from {coordinates(letters[first])}: {error.name()}, {error.str()}; mend it and start again"
-            )
-        )
-        failed.__cause__ = KafkaException(error)
-        return failed
-
     def _connected(self) -> Producer:
         if self._producer is None:
             self._last_error = None
@@ -220,6 +231,15 @@ class KafkaDeadLetterQueue:
 
     def _note(self, error: KafkaError) -> None:
         self._last_error = error
+
+
+class _Undelivered(Exception):
+    """Carry the first letter that could not be delivered, and why, out of the recursion."""
+
+    def __init__(self, letter: DeadLetter, error: KafkaError) -> None:
+        super().__init__(error.str())
+        self.letter = letter
+        self.error = error
 
 
 @dataclass(frozen=True, slots=True)
