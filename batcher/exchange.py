@@ -48,6 +48,8 @@ class Exchange:
         self._uncommitted = 0
         self._revoking: frozenset[Partition] = frozenset()
         self.aborting = threading.Event()
+        self.abandoned_offsets = 0
+        """How many offsets had been read and not committed at the abort: what will be read again."""
 
     @property
     def phase(self) -> Phase:
@@ -88,12 +90,6 @@ class Exchange:
     def commit_near(self) -> bool:
         """Tell whether a commit is wanted or may be soon, so that the consumer thread keeps its waits short."""
         return self._in_flight is not None or bool(self._mailbox)
-
-    @property
-    def uncommitted_offsets(self) -> int:
-        """Return how many offsets were read and not committed: what is read again if the process ends now."""
-        with self._changed:
-            return self._ledger.uncommitted
 
     def assign(self, positions: Mapping[Partition, Position]) -> None:
         """Take over partitions. Called on the consumer thread, as all of the following up to `refuse`."""
@@ -186,7 +182,9 @@ class Exchange:
     def abort(self) -> None:
         """Begin and commit nothing more, and wake everybody who waits."""
         with self._changed:
-            self._phase = "aborted"
+            if self._phase != "aborted":
+                self._phase = "aborted"
+                self.abandoned_offsets = self._ledger.uncommitted
             self._changed.notify_all()
         self.aborting.set()
 

@@ -148,7 +148,7 @@ class Pipeline:
         if exchange.phase == "aborted":
             busy = f" (still busy: {', '.join(stuck)})" if stuck else ""
             raise DrainTimeout(
-                f"stopped before everything was durable{busy}; nothing is lost, {exchange.uncommitted_offsets} records "
+                f"stopped before everything was durable{busy}; nothing is lost, {exchange.abandoned_offsets} records "
                 f"will be read again. Start again, or give more time with --stop-timeout"
             )
         return self.summary()

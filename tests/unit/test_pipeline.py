@@ -1,0 +1,289 @@
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from batcher.buffer import FlushPolicy
+from batcher.errors import (
+    BatcherError,
+    ConfigurationError,
+    DrainTimeout,
+    PoisonLimitExceeded,
+    SinkMisconfigured,
+    SinkUnavailable,
+    SourceLost,
+    Unreachable,
+)
+from batcher.pipeline import Pipeline, Summary
+from batcher.protocols import SinkInfo
+from batcher.records import Block, Partition, Position
+from batcher.retry import RetryPolicy
+from batcher.testing.dead_letters import MemoryDeadLetterQueue
+from batcher.testing.formats import NUMBERS, NumberFormat
+from batcher.testing.sinks import ScriptedSink
+from batcher.testing.sources import MemoryLog, MemorySource
+
+A, B = Partition("events", 0), Partition("events", 1)
+
+
+class Plant:
+    """A pipeline over doubles, run in a thread so that the test can play the main program."""
+
+    def __init__(
+        self,
+        *,
+        until_eof: bool = False,
+        max_records: int | None = None,
+        stop_timeout_s: float = 20.0,
+        queue: bool = True,
+        flush: FlushPolicy | None = None,
+    ) -> None:
+        self.log = MemoryLog([A, B])
+        self.source = MemorySource(self.log, until_eof=until_eof)
+        self.sink = ScriptedSink(NUMBERS)
+        self.queue = MemoryDeadLetterQueue()
+        self.pipeline = Pipeline(
+            self.source,
+            self.sink,
+            NumberFormat(),
+            name="group",
+            dead_letters=self.queue if queue else None,
+            flush=flush or FlushPolicy(max_rows=10, max_wait_s=0.02),
+            retry=RetryPolicy(wait_s=0.001, max_wait_s=0.001),
+            max_records=max_records,
+            stop_timeout_s=stop_timeout_s,
+        )
+
+    def run(self) -> Summary:
+        return self.pipeline.run()
+
+    @contextmanager
+    def running(self) -> Iterator["Outcome"]:
+        outcome = Outcome()
+
+        def main() -> None:
+            try:
+                outcome.summary = self.run()
+            except BatcherError as error:
+                outcome.error = error
+            except Exception as error:
+                outcome.bug = error
+
+        thread = threading.Thread(target=main)
+        thread.start()
+        try:
+            yield outcome
+        finally:
+            thread.join(30)
+            assert not thread.is_alive()
+
+    def offsets(self, partition: Partition) -> list[object]:
+        return sorted(row["_offset"] for row in self.sink.rows() if row["_partition"] == partition.number)  # type: ignore[type-var]
+
+
+class Outcome:
+    summary: Summary | None = None
+    error: BatcherError | None = None
+    bug: Exception | None = None
+
+
+def eventually(true: Callable[[], bool]) -> None:
+    """Wait for another thread to get somewhere; fails after half a minute."""
+    deadline = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < deadline
+        threading.Event().wait(0.005)
+
+
+def test_until_eof_everything_there_is_written_and_committed() -> None:
+    plant = Plant(until_eof=True)
+    plant.log.produce(A, [str(i) for i in range(95)])
+    plant.log.produce(B, ["1", "x", None])
+
+    summary = plant.run()
+
+    assert plant.offsets(A) == list(range(95))
+    assert plant.offsets(B) == [0]
+    assert plant.queue.coordinates() == {(B, 1)}
+    assert plant.log.committed == {A: Position(95), B: Position(3)}
+    assert (summary.consumed, summary.written, summary.dead_lettered, summary.skipped) == (98, 96, 1, 1)
+    assert summary.delivery == "at-least-once"
+
+
+def test_max_records_stops_after_exactly_that_many() -> None:
+    plant = Plant(max_records=42)
+    plant.log.produce(A, [str(i) for i in range(100)])
+
+    summary = plant.run()
+
+    assert summary.consumed == 42
+    assert plant.offsets(A) == list(range(42))
+    assert plant.log.committed[A] == Position(42)
+
+
+def test_a_lone_record_is_written_when_its_wait_is_over() -> None:
+    plant = Plant(flush=FlushPolicy(max_rows=1000, max_wait_s=0.01))
+    plant.log.produce(A, ["1"])
+    with plant.running():
+        eventually(lambda: plant.log.committed.get(A) == Position(1))
+        plant.pipeline.stop()
+
+
+def test_stop_writes_and_commits_what_is_buffered_and_leaves_the_group() -> None:
+    plant = Plant(flush=FlushPolicy(max_rows=1000, max_wait_s=3600))
+    plant.log.produce(A, ["1", "2"])
+    with plant.running() as outcome:
+        eventually(lambda: plant.pipeline.summary().consumed == 2)
+        plant.pipeline.stop()
+
+    assert outcome.summary is not None
+    assert plant.offsets(A) == [0, 1]
+    assert plant.log.committed == {A: Position(2)}
+    assert plant.source.owned == frozenset()
+    assert plant.sink.closed == 1
+
+
+def test_a_sink_that_is_away_at_the_deadline_ends_the_stop_with_nothing_lost() -> None:
+    plant = Plant(stop_timeout_s=0.3)
+
+    def away(_: Block) -> None:
+        raise SinkUnavailable("away")
+
+    plant.sink.before = away
+    plant.log.produce(A, ["1", "2"])
+    with plant.running() as outcome:
+        eventually(lambda: len(plant.sink.attempts) > 1)
+        plant.pipeline.stop()
+
+    assert isinstance(outcome.error, DrainTimeout)
+    assert "2 records will be read again" in str(outcome.error)
+    assert outcome.error.exit_code == 75
+    assert plant.log.committed == {}
+
+
+def test_a_write_that_hangs_does_not_keep_the_process_past_its_deadline() -> None:
+    plant = Plant(stop_timeout_s=0.3)
+    plant.sink.release.clear()
+    plant.log.produce(A, ["1"])
+    try:
+        with plant.running() as outcome:
+            eventually(plant.sink.holding.is_set)
+            plant.pipeline.stop()
+        assert isinstance(outcome.error, DrainTimeout)
+        assert "still busy: flusher" in str(outcome.error)
+    finally:
+        plant.sink.release.set()
+    eventually(lambda: not any(thread.name == "flusher" for thread in threading.enumerate()))
+    assert plant.log.committed == {}
+
+
+def test_abort_ends_at_once_and_commits_nothing_more() -> None:
+    plant = Plant()
+
+    def away(_: Block) -> None:
+        raise SinkUnavailable("away")
+
+    plant.sink.before = away
+    plant.log.produce(A, ["1"])
+    with plant.running() as outcome:
+        eventually(lambda: len(plant.sink.attempts) > 1)
+        plant.pipeline.abort()
+
+    assert isinstance(outcome.error, DrainTimeout)
+    assert plant.log.committed == {}
+
+
+def test_a_bug_in_the_sink_comes_out_of_run_and_nothing_more_is_committed() -> None:
+    plant = Plant()
+
+    def bug(_: Block) -> None:
+        raise ZeroDivisionError
+
+    plant.sink.before = bug
+    plant.log.produce(A, ["1"])
+    with plant.running() as outcome:
+        pass
+
+    assert isinstance(outcome.bug, ZeroDivisionError)
+    assert plant.log.committed == {}
+
+
+def test_a_source_that_is_lost_takes_the_flusher_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    plant = Plant()
+
+    def lost(*_: object) -> None:
+        raise SourceLost("gone")
+
+    monkeypatch.setattr(plant.source, "fetch", lost)
+    with plant.running() as outcome:
+        pass
+
+    assert isinstance(outcome.error, SourceLost)
+
+
+def test_poison_without_a_queue_commits_the_good_batches_before_it_and_nothing_past_it() -> None:
+    plant = Plant(queue=False, flush=FlushPolicy(max_rows=10, max_wait_s=3600))
+    plant.log.produce(A, [*(str(i) for i in range(15)), "x", *(str(i) for i in range(20))])
+    with plant.running() as outcome:
+        pass
+
+    assert isinstance(outcome.error, PoisonLimitExceeded)
+    assert "events[0] offset 15" in str(outcome.error)
+    assert plant.log.committed.get(A, Position(0)).next_offset <= 10
+    assert plant.offsets(A) == list(range(10))
+
+
+def test_a_sink_that_fails_to_open_stops_before_anything_is_read() -> None:
+    for raised, expected in (
+        (SinkMisconfigured("no table"), SinkMisconfigured),
+        (SinkUnavailable("away"), Unreachable),
+    ):
+        plant = Plant()
+
+        def failing(error: Exception = raised) -> SinkInfo:
+            raise error
+
+        plant.sink.open = failing  # type: ignore[method-assign]
+        with pytest.raises(expected):
+            plant.run()
+        assert plant.log.owners == {}
+
+
+def test_a_stalled_sink_pauses_reading_at_the_memory_bound_and_reading_goes_on_afterwards() -> None:
+    plant = Plant(flush=FlushPolicy(max_rows=10, max_bytes=1000, max_wait_s=0.01))
+    plant.pipeline = Pipeline(
+        plant.source,
+        plant.sink,
+        NumberFormat(),
+        name="group",
+        dead_letters=plant.queue,
+        flush=FlushPolicy(max_rows=10, max_bytes=1000, max_wait_s=0.01),
+        memory_bytes=2000,
+        max_records=200,
+    )
+    plant.sink.release.clear()
+    plant.log.produce(A, [str(i) for i in range(200)])
+    with plant.running():
+        eventually(lambda: A in plant.source.paused)
+        read_while_stalled = plant.pipeline.summary().consumed
+        plant.sink.release.set()
+
+    assert read_while_stalled < 100
+    assert plant.offsets(A) == list(range(200))
+
+
+@pytest.mark.parametrize(
+    ("settings", "flag"),
+    [
+        ({"delivery": "exactly-once"}, "--delivery"),
+        ({"stop_timeout_s": 0}, "--stop-timeout"),
+        ({"max_records": 0}, "--max-records"),
+        ({"memory_bytes": 1000}, "--batch.memory"),
+    ],
+)
+def test_impossible_settings_are_refused_before_anything_is_opened(settings: dict[str, object], flag: str) -> None:
+    log = MemoryLog([A])
+    with pytest.raises(ConfigurationError, match=flag):
+        Pipeline(MemorySource(log), ScriptedSink(NUMBERS), NumberFormat(), name="g", **settings)  # type: ignore[arg-type]
