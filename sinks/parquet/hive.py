@@ -1,0 +1,165 @@
+"""Directories from column values, `COLUMN=VALUE`, as Hive, Spark, DuckDB, Polars and Arrow read them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batcher.errors import RowsRejected, SinkMisconfigured
+from batcher.records import Rejection
+from sinks.parquet.files import encoded
+
+DEFAULT: Final = "__HIVE_DEFAULT_PARTITION__"
+"""The value of a directory whose rows have no value: null, or the empty text."""
+
+MAX_COMPONENT_BYTES: Final = 255
+"""NAME_MAX of the usual file systems."""
+
+# Each directory costs a file, two system calls and two fsyncs per block: a thousand of them take seconds.
+MAX_DIRECTORIES: Final = 1_000
+"""How many directories one block may spread over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Hold the rows of a block that belong into one directory, in their order.
+
+    `directory` is relative to the root, empty for the root itself. `rows` are the rows' numbers in the
+    block; None means all of them.
+    """
+
+    directory: str
+    table: pa.Table
+    rows: pa.Array | None = None
+
+    def row(self, index: int) -> int:
+        """Return the number in the block of the part's row `index`."""
+        return index if self.rows is None else int(self.rows[index].as_py())
+
+
+def unfit(schema: pa.Schema, partition_by: Sequence[str]) -> str | None:
+    """Say why these columns of a schema cannot be directories, or None."""
+    for name in partition_by:
+        if name not in schema.names:
+            return f"there is no column {name!r}; there are {', '.join(schema.names) or 'none'}"
+        kind = schema.field(name).type
+        if pa.types.is_dictionary(kind):
+            kind = kind.value_type
+        if not is_scalar(kind):
+            return f"column {name!r} is {kind}; a directory can be a number, a text, a date, a time or a boolean"
+    return None
+
+
+def is_scalar(kind: pa.DataType) -> bool:
+    """Tell whether values of a type have a text that names a directory."""
+    types = pa.types
+    return bool(
+        types.is_string(kind)
+        or types.is_large_string(kind)
+        or types.is_string_view(kind)
+        or types.is_integer(kind)
+        or types.is_floating(kind)
+        or types.is_decimal(kind)
+        or types.is_boolean(kind)
+        or types.is_date(kind)
+        or types.is_timestamp(kind)
+        or types.is_null(kind)
+    )
+
+
+def texts(values: pa.Array) -> list[str | None]:
+    """Return distinct values as texts that readers turn back into them; different values give different texts.
+
+    Timestamps become `2026-01-31 23:59:59`, with a fraction where there is one and with `Z` where they have a zone.
+    """
+    kind = values.type
+    if pa.types.is_timestamp(kind) and kind.tz is not None:
+        values = values.cast(pa.timestamp(kind.unit, "UTC"))
+    listed: list[str | None] = values.cast(pa.string()).to_pylist()
+    if not pa.types.is_timestamp(kind):
+        return listed
+    return [None if text is None else without_zero_fraction(text) for text in listed]
+
+
+def without_zero_fraction(text: str) -> str:
+    """Return the text of a timestamp without `.000`, which Arrow writes for units below the second."""
+    head, dot, fraction = text.partition(".")
+    zone = "Z" if fraction.endswith("Z") else ""
+    return head + zone if dot and not fraction.removesuffix("Z").strip("0") else text
+
+
+def component(name: str, text: str | None, *, fold: bool) -> str:
+    """Return the directory of one value of a column."""
+    if not text:
+        return f"{name}={DEFAULT}"
+    value = encoded(text, fold=fold)
+    if value == DEFAULT:
+        # The text itself, not the lack of one: it gets its own directory.
+        value = f"%5F{value[1:]}"
+    return f"{name}={value}"
+
+
+def split(table: pa.Table, partition_by: Sequence[str], *, fold: bool = False) -> list[Part]:
+    """Return a block's table as one part for each directory, without the partition columns.
+
+    Raise RowsRejected for values whose directory name would be too long, before anything is written, and
+    SinkMisconfigured when the block would spread over more than `MAX_DIRECTORIES`.
+    """
+    if not partition_by:
+        return [Part("", table)]
+    codes, directories = grouped(table, partition_by, fold=fold)
+    rest = table.drop_columns(list(partition_by))
+    if len(directories) == 1:
+        return [Part(directories[0], rest)]
+    order = pc.sort_indices(codes)  # stable: rows of a directory keep their order
+    runs = pc.run_end_encode(codes.take(order))
+    ordered = rest.take(order)
+    parts = []
+    start = 0
+    for end, code in zip(runs.run_ends.to_pylist(), runs.values.to_pylist(), strict=True):
+        part = ordered.slice(start, end - start)
+        parts.append(Part(directories[code], part, order.slice(start, end - start)))
+        start = end
+    return parts
+
+
+def grouped(table: pa.Table, partition_by: Sequence[str], *, fold: bool) -> tuple[pa.Array, list[str]]:
+    """Return for each row the number of its directory, and the directories."""
+    codes = pa.array([0], pa.int32()).take(pa.repeat(0, table.num_rows))
+    directories = [""]
+    rejections: dict[int, Rejection] = {}
+    for name in partition_by:
+        column = table.column(name).combine_chunks()
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        if pa.types.is_null(column.type):
+            column = column.cast(pa.string())
+        encoding = column.dictionary_encode(null_encoding="encode")
+        components = [component(name, text, fold=fold) for text in texts(encoding.dictionary)]
+        lengths = pa.array([len(one) for one in components], pa.int32())
+        too_long = pc.greater(lengths, MAX_COMPONENT_BYTES).take(encoding.indices)
+        for row in pc.indices_nonzero(too_long).to_pylist():
+            message = f"the value of {name!r} makes a directory name of more than {MAX_COMPONENT_BYTES} bytes"
+            rejections.setdefault(row, Rejection(row, "path", message, name))
+        # Null and "" are different values and one directory: number by directory, or one file would replace the other.
+        distinct = pa.array(components, pa.string()).dictionary_encode()
+        inner = distinct.indices.take(encoding.indices).cast(pa.int64())
+        width = len(distinct.dictionary)
+        pairs = pc.add(pc.multiply(codes.cast(pa.int64()), width), inner).dictionary_encode()
+        codes = pairs.indices
+        names = distinct.dictionary.to_pylist()
+        if len(pairs.dictionary) > MAX_DIRECTORIES and not rejections:
+            raise SinkMisconfigured(
+                f"one block would spread over more than {MAX_DIRECTORIES} directories by {name!r}: "
+                "give --parquet.partition-by a coarser column"
+            )
+        directories = [
+            f"{directories[pair // width]}/{names[pair % width]}".lstrip("/") for pair in pairs.dictionary.to_pylist()
+        ]
+    if rejections:
+        raise RowsRejected([rejections[row] for row in sorted(rejections)])
+    return codes, directories

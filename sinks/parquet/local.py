@@ -1,0 +1,201 @@
+"""Parquet files in a directory of this machine, or of one that is mounted."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import pyarrow as pa
+
+from batcher.errors import SinkMisconfigured, SinkUnavailable
+from sinks.parquet.files import SUFFIX
+from sinks.parquet.stores import Fault
+from sinks.parquet.workspace import Workspace
+
+# What waiting does not cure. Everything else (ENOSPC, EDQUOT, EIO, EAGAIN, EMFILE, ESTALE, …) is worth another try.
+ADVICE: Final = {
+    errno.EACCES: "give this user the right to write there",
+    errno.EPERM: "give this user the right to write there",
+    errno.EROFS: "mount it writable, or choose another --parquet.path",
+    errno.ENOTDIR: "a file is where a directory should be; choose another --parquet.path",
+    errno.EEXIST: "a file is where a directory should be; choose another --parquet.path",
+    errno.EISDIR: "a directory is where the file should be; remove it",
+    errno.ENOENT: "it has been removed, or is no longer mounted",
+    errno.ELOOP: "untangle the symbolic links",
+    errno.EXDEV: "all of the root has to be on one file system; replace the mount or link inside it",
+    errno.ENAMETOOLONG: "choose a shorter --parquet.path; names of topics have a limit of 199 bytes here",
+    errno.EFBIG: "raise the limit on file sizes, or lower --batch.max-bytes",
+    errno.ENODEV: "choose another --parquet.path",
+    errno.ENXIO: "choose another --parquet.path",
+}
+
+PATH_MAX: Final = 4_096
+"""Bytes of a path, with the zero at its end, that the kernel takes."""
+
+
+class LocalStore:
+    """Write each file under a temporary name, fsync it, rename it, and fsync every directory above it."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root.expanduser().absolute()
+        self._identity: tuple[int, int] | None = None
+        self._made: list[Path] = []
+        self._workspace = Workspace(self._root)
+        self._folds_case = False
+
+    @property
+    def label(self) -> str:
+        return str(self._root)
+
+    @property
+    def folds_case(self) -> bool:
+        return self._folds_case
+
+    def open(self) -> None:
+        missing = [path for path in (self._root, *self._root.parents) if not path.exists()]
+        self._made = missing
+        self._root.mkdir(parents=True, exist_ok=True)
+        self._root = self._root.resolve()
+        self._workspace = Workspace(self._root)
+        for path in missing:
+            sync_directory(path.parent)
+        with suppress(PermissionError):  # created by somebody else above a directory that we may not read
+            sync_directory(self._root.parent)
+        self._workspace.open()
+        here, there = self._root.stat(), self._workspace.directory.stat()
+        if here.st_dev != there.st_dev:
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+        self._identity = (here.st_dev, here.st_ino)
+        probe = self._workspace.directory / "a"
+        probe.mkdir()
+        self._folds_case = probe.with_name("A").exists()
+        probe.rmdir()
+
+    def close(self) -> None:
+        self._identity = None
+        self._workspace.close()
+        for path in self._made:  # a check, or a run without a record, leaves no directories behind
+            try:
+                path.rmdir()
+            except OSError:
+                break
+        self._made = []
+
+    def read(self, name: str) -> bytes | None:
+        try:
+            return (self._root / name).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def create(self, name: str, content: bytes) -> None:
+        self._check_identity()
+        self._workspace.restore()
+        temporary = self._workspace.stage(content)
+        try:
+            with suppress(FileExistsError):
+                self._link(temporary, self._root / name)
+        finally:
+            with suppress(OSError):
+                temporary.unlink()
+        sync_directory(self._root)
+
+    def refused(self, directories: Sequence[str], name: str) -> list[str]:
+        self._check_identity()
+        self._workspace.restore()
+        too_long = []
+        for directory in directories:
+            path = self._root / directory
+            if len(os.fsencode(path / name)) >= PATH_MAX:
+                too_long.append(directory)
+                continue
+            try:
+                path.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                if error.errno != errno.ENAMETOOLONG:
+                    raise
+                too_long.append(directory)
+                continue
+            if not path.resolve().is_relative_to(self._root):
+                raise SinkMisconfigured(f"a directory in {self.label} is a link to somewhere else: remove the link")
+        return too_long
+
+    def publish(self, files: Iterable[tuple[str, pa.Buffer]]) -> None:
+        staged: list[tuple[Path, Path]] = []
+        try:
+            for name, content in files:
+                staged.append((self._workspace.stage(content), self._root / name))
+            for temporary, final in staged:
+                temporary.replace(final)
+        except BaseException:
+            for temporary, _ in staged:
+                with suppress(OSError):
+                    temporary.unlink()
+            raise
+        # All the way up each time: a directory that an earlier attempt, or process, made and did not sync looks old.
+        for directory in sorted({above for _, final in staged for above in self._above(final)}, reverse=True):
+            sync_directory(directory)
+
+    def opened(self, name: str) -> BinaryIO | None:
+        try:
+            return (self._root / name).open("rb")
+        except FileNotFoundError:
+            return None
+
+    def names(self) -> Iterator[str]:
+        for directory, below, files in os.walk(self._root, onerror=reraise):
+            below[:] = [name for name in below if not name.startswith("_")]
+            for name in files:
+                if name.endswith(SUFFIX):
+                    yield str((Path(directory) / name).relative_to(self._root))
+
+    def fault(self, error: OSError, doing: str) -> Fault:
+        number = error.errno or 0
+        what = f"{doing} {self.label}: {os.strerror(number) if number else type(error).__name__}"
+        advice = ADVICE.get(number)
+        if advice is not None:
+            return SinkMisconfigured(f"{what}: {advice}")
+        return SinkUnavailable(what)
+
+    def _above(self, path: Path) -> Iterator[Path]:
+        while path != self._root:
+            path = path.parent
+            yield path
+
+    def _check_identity(self) -> None:
+        # A root that was unmounted or moved must not be made anew in what is below it.
+        status = self._root.stat()
+        if (status.st_dev, status.st_ino) != self._identity:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+    @staticmethod
+    def _link(temporary: Path, final: Path) -> None:
+        try:
+            final.hardlink_to(temporary)
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
+                raise
+            # No hard links (FAT, some FUSE): two workers that create it in the same instant both believe
+            # they did, and the later one's stays.
+            if not final.exists():
+                temporary.replace(final)
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some network file systems have no fsync of directories, and need none
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def reraise(error: OSError) -> None:
+    """Raise what `os.walk` would swallow: a directory that cannot be read is not an empty one."""
+    raise error

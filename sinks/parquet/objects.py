@@ -1,0 +1,151 @@
+"""Parquet files in an object store, through `pyarrow.fs`: S3, GCS, Azure, HDFS."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from typing import Any, BinaryIO, Final
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+from pyarrow import fs
+
+from batcher.errors import SinkMisconfigured, SinkUnavailable
+from sinks.parquet.files import SUFFIX
+from sinks.parquet.stores import Fault
+
+# What S3 answers when waiting does not help (its error codes, as Arrow spells them in the text of its OSError).
+# Expired credentials count: a pause with an alarm is what they need, and the sink keeps asking.
+REFUSALS: Final = frozenset(
+    {
+        "ACCESS_DENIED",
+        "ACCOUNT_PROBLEM",
+        "EXPIRED_TOKEN",
+        "INVALID_ACCESS_KEY_ID",
+        "INVALID_CLIENT_TOKEN_ID",
+        "INVALID_SIGNATURE",
+        "MISSING_AUTHENTICATION_TOKEN",
+        "NO_SUCH_BUCKET",
+        "SIGNATURE_DOES_NOT_MATCH",
+        "UNRECOGNIZED_CLIENT",
+    }
+)
+
+AWS_ERROR: Final = re.compile(r"AWS Error (\w+)")
+
+MAX_KEY_BYTES: Final = 1_024
+"""The length of a key that S3 and Google Cloud Storage take."""
+
+
+class ObjectStore:
+    """Upload each file whole, in one call, from memory: what was not closed is not there.
+
+    Several files of one block are several uploads, and an interruption leaves the first ones; the same
+    block again replaces them. `create` is not exclusive here, since `pyarrow.fs` has no conditional
+    upload: of two workers that pin a schema in the same instant the later one's stays.
+    """
+
+    def __init__(self, connect: Callable[[], tuple[fs.FileSystem, str]], label: str) -> None:
+        """Take what returns a file system and the root in it; it may talk to the network, so `open` calls it."""
+        self._connect = connect
+        self._label = label
+        self._fs: Any = None
+        self._base = ""
+
+    @staticmethod
+    def at(uri: str) -> ObjectStore:
+        """Return the store that a URI names. Credentials in it are never shown."""
+        parts = urlsplit(uri)
+        label = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+        def connect() -> tuple[fs.FileSystem, str]:
+            try:
+                found, base = fs.FileSystem.from_uri(uri)
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
+                raise SinkMisconfigured(f"--parquet.path {label} is not a URI that this pyarrow can open") from error
+            return found, base
+
+        return ObjectStore(connect, label)
+
+    @property
+    def label(self) -> str:
+        return self._label
+
+    @property
+    def folds_case(self) -> bool:
+        return False
+
+    def open(self) -> None:
+        self._fs, base = self._connect()
+        self._base = base.rstrip("/")
+        # Rights to list a bucket are often missing where those to write below a prefix are there.
+        with suppress(PermissionError):
+            kind = self._info(self._base)
+            if kind == fs.FileType.File:
+                raise SinkMisconfigured(f"--parquet.path {self._label} is an object, not a prefix: choose another")
+            bucket = self._base.partition("/")[0]
+            if kind == fs.FileType.NotFound and bucket != self._base and self._info(bucket) == fs.FileType.NotFound:
+                raise SinkMisconfigured(f"--parquet.path {self._label}: there is no such bucket")
+
+    def close(self) -> None:
+        self._fs = None
+
+    def read(self, name: str) -> bytes | None:
+        try:
+            with self._fs.open_input_stream(self._path(name)) as stream:
+                content: bytes = stream.read()
+        except FileNotFoundError:
+            return None
+        return content
+
+    def create(self, name: str, content: bytes) -> None:
+        if self.read(name) is None:
+            self._put(name, pa.py_buffer(content))
+
+    def refused(self, directories: Sequence[str], name: str) -> list[str]:
+        return [one for one in directories if len(self._path(f"{one}/{name}").encode()) > MAX_KEY_BYTES]
+
+    def publish(self, files: Iterable[tuple[str, pa.Buffer]]) -> None:
+        for name, content in list(files):
+            self._put(name, content)
+
+    def opened(self, name: str) -> BinaryIO | None:
+        try:
+            file: BinaryIO = self._fs.open_input_file(self._path(name))
+        except FileNotFoundError:
+            return None
+        return file
+
+    def names(self) -> Iterator[str]:
+        for info in self._fs.get_file_info(fs.FileSelector(self._base, allow_not_found=True, recursive=True)):
+            if info.type == fs.FileType.File and info.path.endswith(SUFFIX):
+                yield info.path.removeprefix(self._base).lstrip("/")
+
+    def fault(self, error: OSError, doing: str) -> Fault:
+        # The text of the error may hold the key, and with it the value of a partition column: only its code is shown.
+        match = AWS_ERROR.search(str(error))
+        code = match[1] if match else type(error).__name__
+        what = f"{doing} {self._label}: {code}"
+        if code in REFUSALS or isinstance(error, PermissionError | FileNotFoundError | NotADirectoryError):
+            return SinkMisconfigured(f"{what}: check bucket, credentials and rights")
+        return SinkUnavailable(what)
+
+    def _put(self, name: str, content: pa.Buffer) -> None:
+        # No `with`: leaving it because of an error would close the stream, and closing publishes what there is
+        # (arrow#40502). One write hands over all bytes, so a stream dropped after a failed one has failed as a whole.
+        stream = self._fs.open_output_stream(self._path(name), compression=None)
+        stream.write(content)
+        stream.close()
+
+    def _path(self, name: str) -> str:
+        return f"{self._base}/{name.lstrip('/')}"
+
+    def _info(self, path: str) -> fs.FileType:
+        try:
+            return self._fs.get_file_info(path).type
+        except OSError as error:
+            match = AWS_ERROR.search(str(error))
+            if match and match[1] == "ACCESS_DENIED":
+                raise PermissionError(str(error)) from error
+            raise

@@ -1,0 +1,269 @@
+"""The sink: one block becomes one Parquet file, or one for each hive directory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from batcher.errors import RowsRejected, SinkMisconfigured, SinkUnavailable, Unreachable
+from batcher.protocols import SinkInfo
+from batcher.records import Block, Partition, Range, Rejection
+from sinks.parquet import hive, schemas
+from sinks.parquet.files import block_metadata, encode, file_name, parsed_name, poison, unstorable
+from sinks.parquet.local import LocalStore
+from sinks.parquet.objects import ObjectStore
+from sinks.parquet.options import ParquetOptions, local_path
+from sinks.parquet.stores import Store
+
+
+class ParquetSink:
+    """Write every block under a name made of its range of offsets, so that a repeat replaces it.
+
+    All files of a root share a schema, pinned in `_schema.arrow` at the first write, together with how
+    the root is laid out. Never raises BlockRejected: halves of a block would have the name of the whole.
+    """
+
+    def __init__(self, options: ParquetOptions, store: Store) -> None:
+        self._options = options
+        self._store = store
+        self._coordinates = schemas.PARQUET_COORDINATES if options.coordinates == "default" else ()
+        self._layout = {
+            b"batcher.partition_by": ",".join(options.partition_by).encode(),
+            b"batcher.coordinates": options.coordinates.encode(),
+        }
+        self._schema: pa.Schema | None = None
+        self._pinned = False
+
+    def open(self) -> SinkInfo:
+        try:
+            with self._faults("opening"):
+                self._store.open()
+                found = self._pin_in_root()
+            given = self._options.schema
+            if found is not None:
+                self._schema, self._pinned = self._checked(found, schemas.PIN), True
+            if given is not None:
+                self._schema = self._checked(given, "--decode.schema")
+                if found is not None:
+                    self._compare(self._schema, found)
+        except SinkUnavailable as error:
+            self._store.close()
+            raise Unreachable(str(error)) from error
+        except BaseException:
+            self._store.close()
+            raise
+        return SinkInfo(
+            self._store.label,
+            self._schema,
+            self._coordinates,
+            "exactly-once",
+            "a file is named by its range of offsets, so a repeat replaces it",
+            mixes_partitions=False,
+        )
+
+    def pin(self, proposed: pa.Schema) -> pa.Schema:
+        """Pin a schema, without its columns that are named like coordinates, unless the root has one already.
+
+        Return the root's. A message's own field `_offset` gives way to the coordinate; with
+        `--parquet.coordinates none` it stays.
+        """
+        self._schema = self._settled(self._checked(proposed, "the schema of the first batch"))
+        self._pinned = True
+        return self._schema
+
+    def write(self, block: Block) -> None:
+        (written,) = block.ranges  # more is a bug of the caller: this sink said that it does not mix partitions
+        table = self._conforming(block.table)
+        parts = hive.split(table, self._options.partition_by, fold=self._store.folds_case)
+        name = file_name(written, fold=self._store.folds_case)
+        metadata = block_metadata(block)
+        codec, level = self._options.codec
+        with self._faults(f"writing {written} to"):
+            self._reject_long(parts, name)
+            for part in parts:
+                self._check_replaceable(path_of(part, name), part, block)
+            try:
+                self._store.publish((path_of(part, name), encode(part.table, codec, level, metadata)) for part in parts)
+            except pa.ArrowInvalid as error:
+                rejections = [
+                    Rejection(part.row(row), "type", f"field {column!r} does not fit Parquet's type for it", column)
+                    for part in parts
+                    for row, column in poison(part.table)
+                ]
+                if not rejections:
+                    raise
+                raise RowsRejected(sorted(rejections, key=lambda rejection: rejection.position)) from error
+
+    def close(self) -> None:
+        self._store.close()
+
+    @contextmanager
+    def _faults(self, doing: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise self._store.fault(error, doing) from error
+
+    def _checked(self, schema: pa.Schema, origin: str) -> pa.Schema:
+        """Return a schema without coordinates; raise SinkMisconfigured when files cannot have it."""
+        schema = schemas.bare(schema, self._coordinates)
+        problem = unstorable(schema) or hive.unfit(schema, self._options.partition_by)
+        left = {*schema.names, *self._coordinates} - set(self._options.partition_by)
+        if problem is None and not left:
+            problem = "no column is left for the files"
+        if problem is not None:
+            raise SinkMisconfigured(f"{origin} does not work for {self._store.label}: {problem}")
+        return schema
+
+    def _pin_in_root(self) -> pa.Schema | None:
+        """Return the schema that the root has; raise SinkMisconfigured when it is laid out in another way."""
+        content = self._store.read(schemas.PIN)
+        if content is None:
+            return None
+        try:
+            schema, layout = schemas.from_bytes(content)
+        except pa.ArrowInvalid as error:
+            raise SinkMisconfigured(
+                f"{schemas.PIN} in {self._store.label} is not an Arrow file: "
+                "restore it, or choose another --parquet.path"
+            ) from error
+        for key, flag in ((b"batcher.partition_by", "partition-by"), (b"batcher.coordinates", "coordinates")):
+            theirs = layout.get(key, self._layout[key])
+            if theirs != self._layout[key]:
+                raise SinkMisconfigured(
+                    f"the files in {self._store.label} were written with --parquet.{flag} "
+                    f"{theirs.decode() or 'unset'}: set it so, or choose another --parquet.path"
+                )
+        return schemas.bare(schema, self._coordinates)
+
+    def _settled(self, schema: pa.Schema) -> pa.Schema:
+        """Write a schema into the root, unless one is there, and return the one that is."""
+        with self._faults("pinning the schema in"):
+            holds = self._pin_in_root()
+            if holds is None:
+                self._store.create(schemas.PIN, schemas.to_bytes(schema, self._layout))
+                holds = self._pin_in_root()
+        if holds is None:
+            raise SinkUnavailable(f"the schema just written to {self._store.label} is not there")
+        return self._checked(holds, schemas.PIN)
+
+    def _compare(self, given: pa.Schema, pinned: pa.Schema) -> None:
+        difference = schemas.first_difference(given, pinned)
+        if difference is not None:
+            raise SinkMisconfigured(
+                f"--decode.schema does not agree with {schemas.PIN} in {self._store.label}: {difference}; "
+                "leave the flag out, or choose another --parquet.path"
+            )
+
+    def _conforming(self, table: pa.Table) -> pa.Table:
+        """Return a block's table with exactly the fields of the root's schema, which is pinned if it is not yet."""
+        if self._schema is None:
+            self.pin(table.schema)
+        elif not self._pinned:
+            self._compare(self._schema, self._settled(self._schema))
+            self._pinned = True
+        expected = schemas.with_coordinates(self._schema, self._coordinates)
+        difference = schemas.first_difference(table.schema, expected, strict=False)
+        if difference is not None:
+            raise SinkMisconfigured(f"a block does not fit the schema of {self._store.label}: {difference}")
+        return pa.Table.from_arrays(table.columns, schema=expected)
+
+    def _reject_long(self, parts: Sequence[hive.Part], name: str) -> None:
+        """Raise RowsRejected for rows whose directories make a path too long for this store."""
+        refused = set(self._store.refused([part.directory for part in parts], name))
+        rows = [part.row(index) for part in parts if part.directory in refused for index in range(part.table.num_rows)]
+        if not rows:
+            return
+        column = ",".join(self._options.partition_by)
+        if not column:
+            raise SinkMisconfigured(f"a file name in {self._store.label} is too long: choose a shorter --parquet.path")
+        message = f"the value of {column} makes a path that is too long"
+        raise RowsRejected([Rejection(row, "path", message, column) for row in sorted(rows)])
+
+    def _check_replaceable(self, path: str, part: hive.Part, block: Block) -> None:
+        """Raise SinkMisconfigured when a file of this name is there and does not hold the same records.
+
+        The same token is the same block. With another one (a part of the block, or another schema) the
+        offsets that both have must have the same timestamps: a topic that was deleted and made
+        again starts at 0 again, and its files must not take the place of the old ones.
+        """
+        file = self._store.opened(path)
+        if file is None:
+            return
+        (written,) = block.ranges
+        with file:
+            try:
+                there = pq.ParquetFile(file)
+                footer = there.metadata.metadata or {}
+                if footer.get(b"batcher.token") == block.token.encode():
+                    return
+                if b"batcher.token" in footer and same_records(there, part.table):
+                    return
+            except pa.ArrowInvalid:
+                pass  # not a Parquet file at all, so not ours
+        raise SinkMisconfigured(
+            f"{self._store.label} has a file for {written} already, with other records: "
+            "move it away, or choose another --parquet.path"
+        )
+
+
+class TraceableParquetSink(ParquetSink):
+    """Write files that carry the offset of every row, and say which ones are there."""
+
+    def present(self, partition: Partition, first: int, last: int) -> pa.Int64Array:
+        """Return each offset once, however often it is there.
+
+        Raise SinkMisconfigured for a file without offsets, SinkUnavailable when one cannot be read now.
+        """
+        found = [pa.array([], pa.int64())]
+        with self._faults(f"looking for {Range(partition, first, last)} in"):
+            for name in self._store.names():
+                holds = parsed_name(name.rpartition("/")[2])
+                if holds is None or holds.partition != partition or holds.last < first or holds.first > last:
+                    continue
+                file = self._store.opened(name)
+                if file is None:
+                    continue  # replaced or removed since it was listed
+                with file:
+                    found.append(self._offsets(file, holds))
+        offsets = pc.unique(pa.concat_arrays(found))
+        offsets = offsets.filter(pc.and_(pc.greater_equal(offsets, first), pc.less_equal(offsets, last)))
+        return offsets.take(pc.sort_indices(offsets))
+
+    def _offsets(self, file: object, holds: Range) -> pa.Int64Array:
+        try:
+            column = pq.ParquetFile(file).read(columns=["_offset"]).column("_offset")
+        except (pa.ArrowInvalid, KeyError) as error:
+            raise SinkMisconfigured(
+                f"the file for {holds} in {self._store.label} has no readable column _offset: "
+                "nobody can tell what it holds"
+            ) from error
+        return column.combine_chunks().cast(pa.int64())
+
+
+def store_for(path: str) -> Store:
+    """Return the store that `--parquet.path` names."""
+    directory = local_path(path)
+    return ObjectStore.at(path) if directory is None else LocalStore(Path(directory))
+
+
+def path_of(part: hive.Part, name: str) -> str:
+    """Return the name of a part's file, relative to the root."""
+    return f"{part.directory}/{name}" if part.directory else name
+
+
+def same_records(there: pq.ParquetFile, table: pa.Table) -> bool:
+    """Tell whether the offsets that a file and a table share have the same timestamps; False when either has none."""
+    columns = ["_offset", "_timestamp"]
+    if not set(columns) <= set(there.schema_arrow.names) & set(table.column_names):
+        return False
+    theirs, ours = there.read(columns=columns).combine_chunks(), table.select(columns).combine_chunks()
+    shared = pc.index_in(ours.column("_offset"), value_set=theirs.column("_offset"))
+    before = theirs.column("_timestamp").take(shared).cast(pa.int64()).fill_null(-1)
+    now = ours.column("_timestamp").cast(pa.int64()).fill_null(-1)
+    return bool(pc.all(pc.or_(pc.is_null(shared), pc.equal(before, now))).as_py())

@@ -1,0 +1,57 @@
+"""Where the files of a root lie: what the sink asks of a file system."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import BinaryIO, Protocol
+
+import pyarrow as pa
+
+from batcher.errors import SinkMisconfigured, SinkUnavailable
+
+Fault = SinkMisconfigured | SinkUnavailable
+
+
+class Store(Protocol):
+    """Keep whole files under names relative to a root, with `/` between directories.
+
+    Any method may raise OSError as it comes; `fault` turns it into the reaction that fits.
+    """
+
+    @property
+    def label(self) -> str:
+        """Return the root for people: no credentials."""
+
+    @property
+    def folds_case(self) -> bool:
+        """Tell whether `A` and `a` are the same name here."""
+
+    def open(self) -> None:
+        """Check the root, creating it where that is usual; once, before anything else. Raise OSError or a Fault."""
+
+    def close(self) -> None:
+        """Remove what is temporary. Twice, or without `open`, is harmless."""
+
+    def read(self, name: str) -> bytes | None:
+        """Return the content of a small file, or None when there is none."""
+
+    def create(self, name: str, content: bytes) -> None:
+        """Write a small file durably unless it is there; a reader never sees half of it."""
+
+    def refused(self, directories: Sequence[str], name: str) -> list[str]:
+        """Make the directories ready for a file of this name; return those whose path is too long."""
+
+    def publish(self, files: Iterable[tuple[str, pa.Buffer]]) -> None:
+        """Write files; each appears whole or not at all, replacing its namesake. Returning means durable.
+
+        Takes everything from `files` before the first one appears, so an error in there leaves nothing.
+        """
+
+    def opened(self, name: str) -> BinaryIO | None:
+        """Return a file for reading, or None when there is none."""
+
+    def names(self) -> Iterator[str]:
+        """Return the names of the Parquet files of the root, in no order."""
+
+    def fault(self, error: OSError, doing: str) -> Fault:
+        """Return the error to raise for an OSError met while `doing` something; the text quotes no column's value."""
