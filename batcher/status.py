@@ -1,0 +1,138 @@
+"""What a running pipeline says about itself: one snapshot, for `/status`, for the metrics and for people.
+
+A `Status` is made by the pipeline in one go and never changes, so what it says fits together. Times are ages in
+seconds by the monotonic clock. It holds no record and no secret.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, Final, Literal, get_args
+
+from batcher.protocols import Guarantee
+from batcher.records import Partition, Range, Trigger
+
+State = Literal["starting", "running", "draining", "stopped", "failed"]
+"""`draining`: a stop was asked for, or the end was reached, and what is buffered is being written."""
+
+STATES: Final[tuple[State, ...]] = get_args(State)
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionStatus:
+    """Say how far one assigned partition is. What is not known yet is None."""
+
+    next_offset: int | None = None
+    """What will be read next."""
+    committed_offset: int | None = None
+    """Everything below it is durable, and a successor starts here."""
+    lag: int | None = None
+    """Records in the log that are not committed yet, as the client counts them."""
+    paused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BufferStatus:
+    """Say what waits in memory."""
+
+    rows: int = 0
+    bytes: int = 0
+    limit_bytes: int | None = None
+    age_s: float | None = None
+    """Since the oldest record came in; None while nothing waits."""
+    due_in_s: float | None = None
+    """Until a batch is sealed for its age; None while nothing waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class InFlight:
+    """Describe the batch that is being delivered."""
+
+    number: int
+    trigger: Trigger
+    rows: int
+    bytes: int
+    ranges: tuple[Range, ...] = ()
+    age_s: float = 0.0
+    """Since it was sealed."""
+    attempts: int = 1
+    """How often the target was tried."""
+
+
+@dataclass(frozen=True, slots=True)
+class LastError:
+    """Say what went wrong last, and whether it still does."""
+
+    kind: str
+    """The class of the exception, as in `batcher.errors`."""
+    message: str
+    since_s: float
+    """Since it was first seen in this row of failures."""
+    recovered: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Count since the start: `consumed == written + dead_lettered + skipped` plus what is still on its way."""
+
+    consumed: int = 0
+    consumed_bytes: int = 0
+    written: int = 0
+    dead_lettered: int = 0
+    skipped: int = 0
+    duplicates_suppressed: int = 0
+    batches: int = 0
+    retries: int = 0
+    rebalances: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Say what a pipeline guarantees, how far it is, and what it waits for."""
+
+    state: State
+    delivery: Guarantee = "at-least-once"
+    delivery_reason: str = ""
+    """One sentence why it is no stronger guarantee."""
+    source: str = ""
+    target: str = ""
+    group: str = ""
+    waiting_for: str = ""
+    """Why nothing is being written at this moment, in words for people; empty while something is."""
+    partitions: Mapping[Partition, PartitionStatus] = field(default_factory=dict)
+    buffer: BufferStatus = BufferStatus()
+    in_flight: InFlight | None = None
+    last_error: LastError | None = None
+    last_commit_age_s: float | None = None
+    uptime_s: float = 0.0
+    counts: Counts = Counts()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the same as JSON can hold it: partitions become a list, in order, with topic and number.
+
+        `lag` is added: the sum over the partitions whose lag is known, None if there is none.
+        """
+        plain: dict[str, Any] = {one.name: _plain(getattr(self, one.name)) for one in fields(self)}
+        plain["partitions"] = [
+            {"topic": partition.topic, "partition": partition.number, **_plain(status)}
+            for partition, status in sorted(self.partitions.items())
+        ]
+        lags = [status.lag for status in self.partitions.values() if status.lag is not None]
+        plain["lag"] = sum(lags) if lags else None
+        return plain
+
+
+def _plain(thing: Any) -> Any:
+    if isinstance(thing, Range):
+        return {
+            "topic": thing.partition.topic,
+            "partition": thing.partition.number,
+            "first": thing.first,
+            "last": thing.last,
+        }
+    if is_dataclass(thing):
+        return {one.name: _plain(getattr(thing, one.name)) for one in fields(thing)}
+    if isinstance(thing, tuple):
+        return [_plain(one) for one in thing]
+    return round(thing, 3) if isinstance(thing, float) else thing
