@@ -1,0 +1,184 @@
+"""The settings of the ClickHouse sink: what `--clickhouse.*` says, checked once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, cast
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+from batcher.errors import ConfigurationError
+
+PINNED_SETTINGS: Final[Mapping[str, str]] = {
+    # A block acknowledged before it is stored is lost with the server, and 26.x had versions whose asynchronous
+    # flush dropped rows under a token. Servers since 26.2.4 have it on by default.
+    "async_insert": "0",
+    "wait_for_async_insert": "1",
+    "insert_deduplicate": "1",
+    "deduplicate_insert": "enable",
+    # Deduplication is per inserted block: the same rows cut in another way are other blocks. So the cut is fixed:
+    # one thread, and sizes far above a batch (the engine's own defaults, which may change).
+    "max_insert_threads": "1",
+    "input_format_parallel_parsing": "0",
+    "min_insert_block_size_rows": "1048449",
+    "min_insert_block_size_bytes": "268402944",
+    "max_insert_block_size": "1048449",
+    # A view's rows are deduplicated together with the table's.
+    "deduplicate_blocks_in_dependent_materialized_views": "1",
+    # A Distributed table else acknowledges before a shard has the rows.
+    "distributed_foreground_insert": "1",
+}
+"""Sent with every insert where the server knows them; part of what makes a repeat the same insert."""
+
+ALWAYS_SENT: Final = frozenset({"async_insert", "insert_deduplicate"})
+"""The pinned settings that a server must know: without them nothing holds."""
+
+RESERVED_SETTINGS: Final = frozenset(
+    {*PINNED_SETTINGS, "insert_deduplication_token", "input_format_null_as_default", "insert_distributed_sync"}
+)
+
+_KEYS: Final = ("dsn", "table", "user", "password", "settings", "connect_timeout_s", "insert_timeout_s")
+_TLS_KEYS: Final = ("verify", "ca_cert", "client_cert", "client_cert_key")
+_COMPRESSIONS: Final = ("lz4", "zstd", "none")
+_CONNECT_TIMEOUT_S: Final = 10.0
+_INSERT_TIMEOUT_S: Final = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class ClickHouseOptions:
+    """Hold checked settings. `path` is set for embedded chDB, `host` and `port` for a server.
+
+    `database` is None where neither the DSN nor the table's name has one: the user's default holds then.
+    """
+
+    scheme: str
+    host: str
+    port: int
+    path: Path | None
+    database: str | None
+    table: str
+    user: str
+    password: str = field(repr=False)
+    settings: Mapping[str, str] = field(default_factory=dict)
+    compression: str = "lz4"
+    tls: Mapping[str, str] = field(default_factory=dict)
+    connect_timeout_s: float = _CONNECT_TIMEOUT_S
+    insert_timeout_s: float = _INSERT_TIMEOUT_S
+
+    @property
+    def address(self) -> str:
+        """Return where the target is, fit for messages: no user, no password."""
+        return f"chdb://{self.path}" if self.path is not None else f"{self.scheme}://{self.host}:{self.port}"
+
+    @classmethod
+    def parse(cls, options: Mapping[str, object]) -> ClickHouseOptions:
+        """Return the settings; raise ConfigurationError naming the flag that is wrong.
+
+        Keys: `dsn`, `table`, `user`, `password`, `settings` (name to value), `connect_timeout_s`,
+        `insert_timeout_s`. The DSN is `http://user:password@host:8123/database`, `https://…` or
+        `chdb:///absolute/path[?database=d]`; its query may hold `database`, `compression` (lz4, zstd, none) and
+        for TLS `verify`, `ca_cert`, `client_cert`, `client_cert_key`. `user` and `password` win over the DSN's.
+        """
+        unknown = sorted(set(options) - set(_KEYS))
+        if unknown:
+            raise ConfigurationError(f"--clickhouse.{unknown[0].replace('_', '-')}: there is no such option")
+        url, query = _url(_text(options, "dsn"))
+        path = _chdb_path(url.netloc, unquote(url.path)) if url.scheme == "chdb" else None
+        database = query.get("database") or (None if path else unquote(url.path).strip("/")) or None
+        database, table = _table(_text(options, "table"), database)
+        return cls(
+            scheme=url.scheme,
+            host=url.hostname or "",
+            port=url.port or (8443 if url.scheme == "https" else 8123),
+            path=path,
+            database=database,
+            table=table,
+            user=_text(options, "user") or unquote(url.username or "") or "default",
+            password=_text(options, "password") or unquote(url.password or ""),
+            settings=_settings(options.get("settings")),
+            compression=query.get("compression", _COMPRESSIONS[0]),
+            tls={key: value for key, value in query.items() if key in _TLS_KEYS},
+            connect_timeout_s=_seconds(options, "connect_timeout_s", _CONNECT_TIMEOUT_S),
+            insert_timeout_s=_seconds(options, "insert_timeout_s", _INSERT_TIMEOUT_S),
+        )
+
+
+def _url(dsn: str | None) -> tuple[SplitResult, dict[str, str]]:
+    """Take a DSN apart. It may hold a password, so no message quotes it, nor chains urllib's, which would."""
+    if not dsn:
+        raise ConfigurationError(
+            "--clickhouse.dsn: is missing; give http://user@host:8123/database or chdb:///absolute/path"
+        )
+    try:
+        url = urlsplit(dsn)
+        valid = url.port is None or url.port > 0
+    except ValueError:
+        valid = False
+    if not valid:
+        raise ConfigurationError("--clickhouse.dsn: is not a URL with a valid host and port")
+    if url.scheme not in {"http", "https", "chdb"}:
+        raise ConfigurationError("--clickhouse.dsn: begins with none of http://, https://, chdb://")
+    if url.scheme != "chdb" and not url.hostname:
+        raise ConfigurationError("--clickhouse.dsn: has no host")
+    query = dict(parse_qsl(url.query, keep_blank_values=True))
+    for key in query:
+        if key not in {"database", "compression", *_TLS_KEYS}:
+            raise ConfigurationError(
+                f"--clickhouse.dsn: parameter {key!r} is not one of database, compression, {', '.join(_TLS_KEYS)}; "
+                "settings of the insert go to --clickhouse.settings"
+            )
+    if query.get("compression", _COMPRESSIONS[0]) not in _COMPRESSIONS:
+        raise ConfigurationError(f"--clickhouse.dsn: compression is one of {', '.join(_COMPRESSIONS)}")
+    return url, query
+
+
+def _table(name: str | None, database: str | None) -> tuple[str | None, str]:
+    if not name:
+        raise ConfigurationError("--clickhouse.table: is missing; give TABLE or DATABASE.TABLE")
+    if "." in name:
+        database, name = name.split(".", 1)
+    if not name or database == "" or not f"{database}{name}".isprintable():
+        raise ConfigurationError("--clickhouse.table: give TABLE or DATABASE.TABLE, printable characters only")
+    return database, name
+
+
+def _text(options: Mapping[str, object], key: str) -> str | None:
+    value = options.get(key)
+    if value is not None and not isinstance(value, str):
+        raise ConfigurationError(f"--clickhouse.{key}: is not a text")
+    return value
+
+
+def _seconds(options: Mapping[str, object], key: str, default: float) -> float:
+    value = options.get(key)
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 86_400:
+        flag = key.removesuffix("_s").replace("_", "-")
+        raise ConfigurationError(f"--clickhouse.{flag}: is not a time above 0 and below a day")
+    return float(value)
+
+
+def _settings(value: object) -> Mapping[str, str]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise ConfigurationError("--clickhouse.settings: is not a set of NAME=VALUE")
+    settings = {str(name): str(cast("object", text)) for name, text in value.items()}
+    for name in settings:
+        if not name.isidentifier():
+            raise ConfigurationError(f"--clickhouse.settings: {name!r} is not the name of a setting")
+        if name in RESERVED_SETTINGS:
+            raise ConfigurationError(
+                f"--clickhouse.settings: {name} cannot be changed; blocks would no longer be written exactly once"
+            )
+    return settings
+
+
+def _chdb_path(host: str, path: str) -> Path:
+    if host or not path.startswith("/") or path == "/":
+        raise ConfigurationError(
+            "--clickhouse.dsn: chDB needs an absolute path, chdb:///var/lib/batcher/db; in memory nothing is durable"
+        )
+    return Path(path)

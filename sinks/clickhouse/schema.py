@@ -1,0 +1,249 @@
+"""What a ClickHouse table looks like to the sink: its columns, how a block is fitted to them, what it can promise.
+
+Columns that cannot be written (MATERIALIZED, ALIAS, EPHEMERAL) are left out. A record that lacks a field gets the
+column's DEFAULT; where the column is Nullable and has a DEFAULT it gets NULL, because over Arrow the two cannot be told
+apart and NULL is what the record says. An Array or Map whose DEFAULT is not empty must be in every record: the
+engine would store an empty one.
+
+Coordinate columns are recognised by name. `_timestamp` is cut to the column's precision; a missing
+timestamp or key is 1970-01-01 or an empty text where the column is not Nullable.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batcher.errors import RowsRejected, SinkMisconfigured
+from batcher.protocols import Guarantee
+from batcher.records import COORDINATES
+from sinks.clickhouse.casting import cast_safely, same_kind
+from sinks.clickhouse.columns import (
+    EnumText,
+    Faults,
+    FixedText,
+    JsonText,
+    Listed,
+    Mapped,
+    Plain,
+    Ranged,
+    Slot,
+    UnsupportedType,
+    WideInt,
+    slot_for,
+)
+
+IDENTITY: Final = ("_topic", "_partition", "_offset")
+"""The coordinate columns that name a record."""
+
+_NOT_INSERTABLE: Final = frozenset({"MATERIALIZED", "ALIAS", "EPHEMERAL"})
+_KEEPS_EVERY_ROW: Final = re.compile(r"^(Replicated|Shared)?MergeTree$")
+_WINDOW: Final = {
+    True: "replicated_deduplication_window",
+    False: "non_replicated_deduplication_window",
+}
+
+
+def quoted(name: str) -> str:
+    """Return a name as ClickHouse reads it back unchanged, whatever is in it."""
+    escaped = name.replace("\\", "\\\\").replace("`", "\\`")
+    return f"`{escaped}`"
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """Hold one row of `system.columns`; `empty_default` tells that the DEFAULT is `[]`, `{}` or their like."""
+
+    name: str
+    type_name: str
+    default_kind: str = ""
+    empty_default: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """Fit one column of a block to a column of the table."""
+
+    slot: Slot
+    has_default: bool
+
+    @property
+    def name(self) -> str:
+        """Return the column's name."""
+        return self.slot.name
+
+    @property
+    def coordinate(self) -> bool:
+        """Tell whether the column is filled with a coordinate of the record."""
+        return self.name in COORDINATES.names
+
+    def encode(self, values: pa.Array, faults: Faults) -> pa.Array:
+        """Return the column as it is sent; raise SinkMisconfigured for a type that cannot be brought to it."""
+        if self.coordinate:
+            values = self._located(values)
+        wanted = self.slot.codec.decoded
+        if values.type != wanted and not (_takes_bytes(self.slot) and pa.types.is_binary(values.type)):
+            if not same_kind(values.type, wanted):
+                raise SinkMisconfigured(
+                    f"column {self.name}: the block has {values.type} where the table needs {wanted}; "
+                    "restart to read the table's columns again"
+                )
+            values = cast_safely(values, wanted, faults)
+        if self.has_default and isinstance(self.slot.codec, JsonText):
+            values = pc.fill_null(values, "{}")
+        return self.slot.encode(values, faults)
+
+    def _located(self, values: pa.Array) -> pa.Array:
+        """Bring a coordinate near the column's type where the two are of different kinds."""
+        codec = self.slot.codec
+        if self.name == "_timestamp":
+            if isinstance(codec, Ranged):
+                # Kafka has milliseconds; a DateTime has room for seconds, and the loss is the user's choice of type.
+                values = pc.floor_temporal(values, unit="second") if codec.decoded.unit == "s" else values
+                if codec.step > 1:
+                    numbers = values.cast(pa.int64())
+                    numbers = pc.multiply(pc.divide(numbers, codec.step), codec.step)
+                    values = numbers.cast(values.type)
+            elif pa.types.is_integer(codec.decoded):
+                values = values.cast(pa.int64())
+        if values.null_count and not self.slot.nullable and self.name in {"_timestamp", "_key"}:
+            empty = b"" if pa.types.is_binary(values.type) else 0
+            values = pc.fill_null(values, pa.scalar(empty, values.type))
+        return values
+
+
+@dataclass(frozen=True, slots=True)
+class TableShape:
+    """Know a table's insertable columns and fit blocks to them."""
+
+    columns: Mapping[str, Column]
+
+    @classmethod
+    def read(cls, described: Sequence[Described], table: str) -> TableShape:
+        """Return the shape of a table; raise SinkMisconfigured naming a column that cannot be filled."""
+        columns: dict[str, Column] = {}
+        for row in described:
+            if row.default_kind in _NOT_INSERTABLE:
+                continue
+            try:
+                slot = slot_for(row.name, row.type_name)
+            except UnsupportedType as error:
+                raise SinkMisconfigured(
+                    f"{table}: column {row.name} of type {row.type_name} cannot be loaded ({error}); "
+                    "make it MATERIALIZED, ALIAS or DEFAULT in another table, or choose another type"
+                ) from error
+            _check_name(row.name, table)
+            if row.name in COORDINATES.names:
+                _check_coordinate(slot, row.type_name, table)
+            has_default = row.default_kind == "DEFAULT"
+            columns[row.name] = Column(_with_default(slot, row) if has_default else slot, has_default)
+        if not any(not column.coordinate for column in columns.values()):
+            raise SinkMisconfigured(f"{table}: has no column that can be loaded from a record")
+        return cls(columns)
+
+    @property
+    def decoded(self) -> pa.Schema:
+        """Return what the decoder has to produce."""
+        return pa.schema([column.slot.field for column in self.columns.values() if not column.coordinate])
+
+    @property
+    def coordinates(self) -> tuple[str, ...]:
+        """Return the coordinate columns the table has, in the order in which a block carries them."""
+        return tuple(name for name in COORDINATES.names if name in self.columns)
+
+    @property
+    def fills_defaults(self) -> bool:
+        """Tell whether a null of a block may stand for a column's DEFAULT."""
+        return any(column.has_default for column in self.columns.values())
+
+    def fit(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Return the rows as they are sent. Raise RowsRejected, or SinkMisconfigured where no row is to blame."""
+        faults: list[Faults] = []
+        arrays = []
+        for name, values in zip(batch.schema.names, batch.columns, strict=True):
+            column = self.columns.get(name)
+            if column is None:
+                raise SinkMisconfigured(f"column {name} is not in the table; restart to read its columns again")
+            found = Faults(name)
+            arrays.append(column.encode(values, found))
+            faults.append(found)
+        for name, column in self.columns.items():
+            if name not in batch.schema.names and not column.slot.nullable:
+                raise SinkMisconfigured(f"column {name} is not in the block and the table needs it")
+        everything = Faults("")
+        for found in faults:
+            everything.take(found)
+        rejections = everything.rejections()
+        if rejections:
+            raise RowsRejected(rejections)
+        fields = [
+            pa.field(name, array.type, nullable=array.null_count > 0)
+            for name, array in zip(batch.schema.names, arrays, strict=True)
+        ]
+        return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
+
+
+def promise(engine: Mapping[str, Any], coordinates: Sequence[str], windows: Mapping[str, str]) -> tuple[Guarantee, str]:
+    """Return the strongest guarantee a table can keep and one sentence why.
+
+    `engine` has `database`, `name`, `engine`, `engine_full`, `sorting_key` of `system.tables`; `windows` the
+    server's own deduplication windows by setting name. Views are not looked at here.
+    """
+    kind = str(engine["engine"])
+    if not kind.endswith("MergeTree"):
+        return "at-least-once", f"engine {kind} does not recognise a block it already has"
+    replicated = kind.startswith(("Replicated", "Shared"))
+    setting = _WINDOW[replicated]
+    stated = re.search(rf"\b{setting} = (\d+)", str(engine["engine_full"]))
+    window = int(stated[1]) if stated else int(windows.get(setting, "0"))
+    if all(name in coordinates for name in IDENTITY):
+        key = {part.strip(" `()") for part in str(engine["sorting_key"]).split(",")}
+        if _KEEPS_EVERY_ROW.match(kind) or key.issuperset(IDENTITY):
+            return "exactly-once", f"the table has the columns {', '.join(IDENTITY)}, so it can be asked what it holds"
+    if window > 0:
+        return "exactly-once", f"the table remembers the tokens of its last {window} blocks ({setting})"
+    table = f"{quoted(str(engine['database']))}.{quoted(str(engine['name']))}"
+    cure = f"ALTER TABLE {table} MODIFY SETTING {setting} = 10000"
+    return "at-least-once", f"the table remembers no tokens; exactly-once needs {cure}"
+
+
+def _with_default(slot: Slot, row: Described) -> Slot:
+    """Let a column with a DEFAULT be absent, unless the engine would put something else in its place."""
+    if isinstance(slot.codec, (Listed, Mapped, JsonText)) and not row.empty_default:
+        return slot
+    return Slot(slot.name, slot.codec, nullable=True, raw_json=slot.raw_json)
+
+
+def _takes_bytes(slot: Slot) -> bool:
+    """Tell whether the column stores bytes: a key need not be valid UTF-8 to go into a String."""
+    return slot.codec == Plain(pa.string()) or isinstance(slot.codec, FixedText)
+
+
+def _check_name(name: str, table: str) -> None:
+    # The client quotes names itself, but takes one that already stands in quotes for quoted.
+    if len(name) > 1 and name[0] in '`"' and name[0] == name[-1]:
+        raise SinkMisconfigured(f"{table}: a column's name begins and ends with a quotation mark; rename it")
+
+
+def _check_coordinate(slot: Slot, type_name: str, table: str) -> None:
+    codec = slot.codec
+    text = _takes_bytes(slot)
+    integer = isinstance(codec, WideInt) or pa.types.is_integer(codec.decoded)
+    fits = {
+        "_topic": (text or isinstance(codec, EnumText), "LowCardinality(String)"),
+        "_partition": (integer, "Int32"),
+        "_offset": (integer, "Int64"),
+        "_timestamp": (
+            pa.types.is_timestamp(codec.decoded) or codec.decoded in {pa.int64(), pa.uint64()},
+            "DateTime64(3)",
+        ),
+        "_key": (text, "String"),
+    }
+    good, advice = fits[slot.name]
+    if not good:
+        raise SinkMisconfigured(f"{table}: column {slot.name} has type {type_name}; {advice} holds what belongs there")
