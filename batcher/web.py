@@ -38,8 +38,11 @@ CLIENT_TIMEOUT_S: Final = 10.0
 MAX_CONNECTIONS: Final = 32
 """Each costs a thread; Prometheus, a prober and a person need three. More are closed at once."""
 
+LOOK_UP_S: Final = 0.1
+"""How often the server looks whether it should stop: what `stop` takes."""
+
 STOP_S: Final = 5.0
-"""How long to wait for the server's thread, which looks up every half second."""
+"""How long to wait for the server's thread to end."""
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +98,7 @@ class WebServer:
         server.set_app(self._answer)
         self._server, self._port = server, server.server_port
         # A daemon: a process that has done its work does not wait for a scrape.
-        self._thread = threading.Thread(target=server.serve_forever, name="http", daemon=True)
+        self._thread = threading.Thread(target=server.serve_forever, args=(LOOK_UP_S,), name="http", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
