@@ -1,0 +1,361 @@
+"""Read Kafka: one consumer, owned by one thread, its records in columns and its gaps never jumped over."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Final, NoReturn
+
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from batcher.errors import BatcherError, CommitRefused, ConfigurationError, SourceLost
+from batcher.protocols import PartitionListener
+from batcher.records import Partition, Position, Records
+from batcher.sources.kafka_cluster import Incidents, connect, describe, lag_of
+from batcher.sources.kafka_columns import to_records
+from batcher.sources.kafka_commit import store
+from batcher.sources.kafka_errors import (
+    FATAL,
+    FORBIDDEN,
+    GONE,
+    MAX_POLL_EXCEEDED,
+    OUT_OF_RANGE,
+    PARTITION_EOF,
+    STUCK,
+    fatal,
+    forbidden,
+    text_of,
+)
+from batcher.sources.kafka_offsets import Found, Offsets
+from batcher.sources.kafka_options import KafkaOptions
+
+__all__ = ["KafkaOptions", "KafkaSource"]
+
+log = structlog.get_logger(__name__)
+
+LINGER_S: Final = 0.01
+"""`consume(n, T)` waits for n or for T, whatever is there. So the first record is waited for alone, and those that are
+with it or close behind get this much: a lone record is late by 10 ms, a trickle costs at most 100 fetches a second."""
+
+FIRST_COMMIT_TIMEOUT_S: Final = 15.0
+
+CLOSE_TIMEOUT_S: Final = 5.0
+"""librdkafka's close waits for commits without an answer: 45 s after the broker died (measured), a moment otherwise."""
+
+
+class KafkaSource:
+    """Read the subscription of `options` (see protocols.Source).
+
+    Beyond the contract: once `fetch` has raised it only raises the same again, because librdkafka may have moved past
+    records that nobody has seen; `commit` still works for the partitions owned. A deleted topic raises
+    SourceLost if it was named; one that a regular expression found only leaves the subscription. After the thread was
+    held up for longer than `max.poll.interval.ms`, everything is lost (`on_lost`) and assigned anew.
+    """
+
+    def __init__(self, options: KafkaOptions) -> None:
+        self._options = options
+        self._consumer: Consumer | None = None
+        self._listener: PartitionListener | None = None
+        self._offsets: Offsets | None = None
+        self._incidents = Incidents()
+        self._failure: BaseException | None = None
+        self._only_topic = options.topics[0] if len(options.topics) == 1 and options.topics[0][0] != "^" else None
+        # Where delivery stands, for each partition that is ours.
+        self._next: dict[Partition, int] = {}
+        # Given up in the `fetch` under way.
+        self._gone: set[Partition] = set()
+        # With until_eof: where each partition ended when it was first assigned, and those not there yet.
+        self._ends: dict[Partition, int] = {}
+        self._unfinished: set[Partition] = set()
+        self._assigned_once = False
+        self._lag: dict[Partition, int] = {}
+
+    def open(self, listener: PartitionListener) -> None:
+        """Connect, check the topics, subscribe. Raise Unreachable or ConfigurationError."""
+        self._listener = listener
+        settings: dict[str, Any] = {
+            **self._options.librdkafka(),
+            "error_cb": self._incidents.on_error,
+            "stats_cb": self._on_statistics,
+            "logger": self._incidents.logger,
+        }
+        consumer = connect(settings)
+        try:
+            partitions = describe(consumer, self._options, self._incidents)
+            self._offsets = Offsets(consumer, self._options)
+            self._offsets.survey(partitions)
+        except BaseException:
+            _close_within(consumer, CLOSE_TIMEOUT_S)
+            raise
+        self._consumer = consumer
+        self._subscribe(consumer)
+
+    def fetch(self, max_records: int, timeout_s: float) -> Sequence[Records]:
+        if self._failure is not None:
+            raise self._failure
+        self._gone.clear()
+        try:
+            messages = self._consume(max_records, timeout_s)
+        except BaseException as error:
+            # What had been fetched is destroyed while the position moved on (a signal handler that raises does it).
+            self._fail(error)
+        if self._failure is not None:
+            raise self._failure
+        if not messages:
+            self._look_behind()
+            return []
+        try:
+            return self._deliver(messages)
+        except BaseException as error:
+            self._fail(error)
+
+    def pause(self, partitions: Collection[Partition]) -> None:
+        self._for_owned(self._open_consumer.pause, partitions)
+
+    def resume(self, partitions: Collection[Partition]) -> None:
+        self._for_owned(self._open_consumer.resume, partitions)
+
+    def commit(self, positions: Mapping[Partition, Position], timeout_s: float) -> None:
+        ours = {partition: position for partition, position in positions.items() if partition in self._next}
+        refused = {partition: "not assigned to this process" for partition in positions if partition not in ours}
+        if ours:
+            refused.update(store(self._open_consumer, ours, timeout_s, self._options.instance))
+        if refused:
+            raise CommitRefused(refused)
+
+    @property
+    def exhausted(self) -> bool:
+        return self._options.until_eof and self._assigned_once and not self._unfinished
+
+    def lag(self) -> Mapping[Partition, int]:
+        """Return how many records behind the commits are, for each partition owned, some seconds ago."""
+        return {partition: count for partition, count in self._lag.items() if partition in self._next}
+
+    def close(self) -> None:
+        """Give up the partitions, through the listener, and leave the group, within about CLOSE_TIMEOUT_S."""
+        consumer = self._consumer
+        if consumer is None:
+            return
+        try:
+            # Not left to librdkafka's own callback: while it closes, it no longer reads commits back.
+            self._give_up(tuple(self._next), lost=self._failure is not None)
+        finally:
+            self._consumer = None
+            if not _close_within(consumer, CLOSE_TIMEOUT_S):
+                log.warning("kafka_close_abandoned", after_s=CLOSE_TIMEOUT_S)
+
+    @property
+    def _open_consumer(self) -> Consumer:
+        if self._consumer is None:
+            raise SourceLost("the Kafka source is not open")
+        return self._consumer
+
+    def _subscribe(self, consumer: Consumer) -> None:
+        consumer.subscribe(
+            list(self._options.topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+        )
+
+    def _consume(self, max_records: int, timeout_s: float) -> list[Message]:
+        consumer = self._open_consumer
+        messages = consumer.consume(1, timeout_s)
+        if not messages or max_records == 1:
+            return messages
+        rest = consumer.consume(max_records - 1, LINGER_S)
+        # librdkafka takes back the records of partitions revoked within a call, not those of the call before.
+        if self._gone and Partition(messages[0].topic() or "", messages[0].partition() or 0) in self._gone:
+            return rest
+        return messages + rest
+
+    def _deliver(self, messages: list[Message]) -> list[Records]:
+        events: list[Message] = []
+        # Any error object is true; `any` over a map of the unbound method is the cheapest way to see that there is none.
+        if any(map(Message.error, messages)):
+            events = [message for message in messages if message.error() is not None]
+            messages = [message for message in messages if message.error() is None]
+        runs: list[Records] = []
+        if messages:
+            self._incidents.over()
+            for run in to_records(messages, self._only_topic):
+                # A partition already given up (max.poll.interval.ms) may deliver until librdkafka takes it back.
+                if run.partition in self._next:
+                    self._next[run.partition] = run.next_offset
+                    self._reached(run.partition, run.next_offset)
+                    runs.append(run)
+        for event in events:
+            self._on_event(event)
+        return runs
+
+    def _on_event(self, message: Message) -> None:
+        error = message.error()
+        assert error is not None
+        code = error.code()
+        # Every event about a partition has all three; one about the client has none, and then no branch needs them.
+        partition = Partition(message.topic() or "", message.partition() or 0)
+        offset = message.offset() or 0
+        if code == PARTITION_EOF:
+            self._reached(partition, offset)
+        elif error.fatal() or code in FATAL:
+            raise fatal(error, self._options.instance)
+        elif code == MAX_POLL_EXCEEDED:
+            self._start_over()
+        elif code in OUT_OF_RANGE:
+            self._on_out_of_range(partition, error)
+        elif code in STUCK:
+            raise SourceLost(
+                f"{partition}: the record at offset {offset} cannot be read: {text_of(error)}; commit "
+                f"offset {offset + 1} for group {self._options.group} to go on behind it"
+            )
+        elif code in GONE:
+            self._on_topic_gone(partition, error)
+        elif code in FORBIDDEN:
+            raise forbidden(error, f"no access to {partition.topic or self._options.group}")
+        else:
+            # librdkafka tries again from the same position.
+            self._incidents.on_error(error)
+
+    def _on_out_of_range(self, partition: Partition, error: KafkaError) -> None:
+        if partition not in self._next:
+            return
+        assert self._offsets is not None
+        low, high = self._offsets.watermarks(partition)
+        position = Position(self._next[partition])
+        inside = self._offsets.inside(partition, position, low, high)
+        log.warning("position_reset", partition=str(partition), offset=inside.next_offset, error=text_of(error))
+        self._next[partition] = inside.next_offset
+        self._open_consumer.seek(TopicPartition(*partition, inside.next_offset))
+
+    def _on_topic_gone(self, partition: Partition, error: KafkaError) -> None:
+        if partition.topic in self._options.topics:
+            raise SourceLost(
+                f"topic {partition.topic} is gone: {text_of(error)}; create it or check -t, and start again"
+            )
+        log.warning("topic_gone", topic=partition.topic, error=text_of(error))
+
+    def _start_over(self) -> None:
+        """Forget everything and join anew: librdkafka would keep some partitions that others own by now."""
+        log.warning("max_poll_exceeded", hint="the consumer thread was held up longer than max.poll.interval.ms")
+        self._give_up(tuple(self._next), lost=True)
+        self._open_consumer.unsubscribe()
+        self._subscribe(self._open_consumer)
+
+    def _on_assign(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
+        self._guarded(self._assign, consumer, [Partition(one.topic, one.partition) for one in assigned])
+
+    def _on_revoke(self, consumer: Consumer, revoked: list[TopicPartition]) -> None:
+        self._guarded(self._unassign, consumer, revoked, lost=False)
+
+    def _on_lost(self, consumer: Consumer, lost: list[TopicPartition]) -> None:
+        self._guarded(self._unassign, consumer, lost, lost=True)
+
+    def _guarded(self, action: Callable[..., None], *arguments: Any, **options: Any) -> None:
+        """Keep an exception for `fetch`: raised in a callback, it would destroy the records of the call."""
+        try:
+            action(*arguments, **options)
+        except BaseException as error:
+            if self._failure is None:
+                self._failure = error
+
+    def _assign(self, consumer: Consumer, partitions: list[Partition]) -> None:
+        found: Mapping[Partition, Found] = {}
+        try:
+            # After a failure, and while closing, an assignment is only acknowledged.
+            if self._failure is None and self._consumer is not None:
+                found = self._resolve(partitions)
+        finally:
+            places = [TopicPartition(*partition, at.position.next_offset) for partition, at in found.items()]
+            if self._options.cooperative:
+                consumer.incremental_assign(places)
+            else:
+                consumer.assign(places)
+        if not places and partitions:
+            return
+        # A partition that was paused when it was revoked comes back paused.
+        consumer.resume(places)
+        for partition, at in found.items():
+            self._next[partition] = at.position.next_offset
+            self._ends.setdefault(partition, at.end)
+            if at.position.next_offset < self._ends[partition]:
+                self._unfinished.add(partition)
+        fresh = {partition: at.position for partition, at in found.items() if at.fresh}
+        if fresh:
+            # From here on the group has a place, whatever --kafka.start says next time. A refusal means that
+            # the partitions are about to be lost again; then their next owner decides.
+            refused = store(consumer, fresh, FIRST_COMMIT_TIMEOUT_S, self._options.instance)
+            for partition, reason in refused.items():
+                log.warning("first_commit_refused", partition=str(partition), reason=reason)
+        self._assigned_once = True
+        assert self._listener is not None
+        self._listener.on_assigned({partition: at.position for partition, at in found.items()})
+
+    def _resolve(self, partitions: list[Partition]) -> Mapping[Partition, Found]:
+        for partition in partitions:
+            if self._options.excluded(partition.topic):
+                raise ConfigurationError(
+                    f"the dead-letter topic {partition.topic} is inside the subscription: change --dlq.topic"
+                )
+        assert self._offsets is not None
+        return self._offsets.resolve(partitions) if partitions else {}
+
+    def _unassign(self, consumer: Consumer, revoked: list[TopicPartition], *, lost: bool) -> None:
+        partitions = [Partition(one.topic, one.partition) for one in revoked]
+        try:
+            self._give_up([partition for partition in partitions if partition in self._next], lost=lost)
+        finally:
+            if self._options.cooperative:
+                consumer.incremental_unassign(revoked)
+            else:
+                consumer.unassign()
+
+    def _give_up(self, partitions: Collection[Partition], *, lost: bool) -> None:
+        if not partitions:
+            return
+        assert self._listener is not None
+        try:
+            if lost or self._failure is not None:
+                self._listener.on_lost(partitions)
+            else:
+                self._listener.on_revoked(partitions)
+        finally:
+            for partition in partitions:
+                self._next.pop(partition, None)
+                self._lag.pop(partition, None)
+            self._unfinished.difference_update(partitions)
+            self._gone.update(partitions)
+
+    def _reached(self, partition: Partition, next_offset: int) -> None:
+        if partition in self._unfinished and next_offset >= self._ends[partition]:
+            self._unfinished.discard(partition)
+
+    def _look_behind(self) -> None:
+        """Notice control records at the end, which move the position and are never delivered."""
+        if self._options.until_eof and self._unfinished:
+            for place in self._open_consumer.position([TopicPartition(*partition) for partition in self._unfinished]):
+                self._reached(Partition(place.topic, place.partition), place.offset)
+
+    def _for_owned(self, action: Callable[[list[TopicPartition]], None], partitions: Collection[Partition]) -> None:
+        ours = [TopicPartition(*partition) for partition in partitions if partition in self._next]
+        if ours:
+            action(ours)
+
+    def _on_statistics(self, document: str) -> None:
+        self._guarded(self._lag.update, lag_of(document))
+
+    def _fail(self, error: BaseException) -> NoReturn:
+        if self._failure is None:
+            if isinstance(error, KafkaException):
+                self._failure = SourceLost(f"the Kafka client failed: {error}; start again")
+                self._failure.__cause__ = error
+            else:
+                self._failure = error
+        if isinstance(self._failure, BatcherError):
+            raise self._failure
+        raise self._failure from None
+
+
+def _close_within(consumer: Consumer, timeout_s: float) -> bool:
+    """Close in a thread of its own, which is left behind when it does not come back; tell whether it did."""
+    thread = threading.Thread(target=consumer.close, name="kafka-close", daemon=True)
+    thread.start()
+    thread.join(timeout_s)
+    return not thread.is_alive()

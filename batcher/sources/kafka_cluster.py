@@ -1,0 +1,115 @@
+"""The connection itself: making it, asking what is there, and telling people when it breaks."""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import Any, Final
+
+import msgspec
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException
+
+from batcher.errors import ConfigurationError, Unreachable
+from batcher.records import Partition
+from batcher.sources.kafka_errors import FORBIDDEN, GONE, bad_property, error_of, forbidden, text_of
+from batcher.sources.kafka_options import KafkaOptions
+
+log = structlog.get_logger(__name__)
+
+OPEN_TIMEOUT_S: Final = 10.0
+"""For the first answer of a broker: name resolution, TLS and SASL included."""
+
+
+class Incidents:
+    """Log trouble with the connection once, not once for each of librdkafka's events about it."""
+
+    def __init__(self) -> None:
+        self.last: KafkaError | None = None
+        self._open = False
+        # librdkafka's own lines say the same, several times a second; at debug level for those who look for them.
+        self.logger = logging.getLogger("batcher.librdkafka")
+        if self.logger.level == logging.NOTSET:
+            self.logger.setLevel(logging.ERROR)
+
+    def on_error(self, error: KafkaError) -> None:
+        """Note an error that librdkafka deals with by itself."""
+        if not self._open or (error.code() in FORBIDDEN and (self.last is None or self.last.code() not in FORBIDDEN)):
+            log.warning("kafka_trouble", error=text_of(error))
+        self._open = True
+        self.last = error
+
+    def over(self) -> None:
+        """Note that records arrive again."""
+        if self._open:
+            self._open = False
+            log.info("kafka_trouble_over")
+
+
+def connect(settings: dict[str, Any]) -> Consumer:
+    """Return a consumer. Raise ConfigurationError, naming the property, for what librdkafka does not accept."""
+    try:
+        return Consumer(settings)
+    except (KafkaException, TypeError, ValueError) as error:
+        raise bad_property(error) from error
+
+
+def describe(consumer: Consumer, options: KafkaOptions, incidents: Incidents) -> list[Partition]:
+    """Return the partitions of the subscription. Raise Unreachable or ConfigurationError if it cannot be read."""
+    try:
+        topics = consumer.list_topics(timeout=OPEN_TIMEOUT_S).topics
+    except KafkaException as exception:
+        raise _silence(exception, options, consumer, incidents) from exception
+    partitions = []
+    for wanted in options.topics:
+        if wanted.startswith("^"):
+            found = [name for name in topics if re.search(wanted, name)]
+            if not found:
+                log.warning("no_topic_matches", pattern=wanted, hint="topics are picked up when they are created")
+        else:
+            error = topics[wanted].error if wanted in topics else KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART)
+            if error is not None and error.code() in FORBIDDEN:
+                raise forbidden(error, f"no access to topic {wanted}")
+            if error is not None and error.code() in GONE:
+                raise ConfigurationError(f"topic {wanted} does not exist on {options.brokers}; create it or check -t")
+            found = [wanted]
+        partitions += [Partition(name, number) for name in found for number in topics[name].partitions]
+    return partitions
+
+
+def _silence(
+    exception: KafkaException, options: KafkaOptions, consumer: Consumer, incidents: Incidents
+) -> ConfigurationError | Unreachable:
+    # The reason (refused, unknown host, wrong password) came as an event; the call itself only timed out.
+    consumer.poll(0)
+    error = incidents.last or error_of(exception)
+    if error.code() in FORBIDDEN:
+        return forbidden(error, f"broker {options.brokers} refuses the connection")
+    return Unreachable(f"broker {options.brokers} does not answer: {text_of(error)}; check -b and that it is running")
+
+
+class _PartitionStatistics(msgspec.Struct):
+    consumer_lag: int = -1
+
+
+class _TopicStatistics(msgspec.Struct):
+    partitions: dict[str, _PartitionStatistics] = {}
+
+
+class _Statistics(msgspec.Struct):
+    """The part of librdkafka's statistics that is wanted; msgspec skips the rest without building it."""
+
+    topics: dict[str, _TopicStatistics] = {}
+
+
+_statistics: Final = msgspec.json.Decoder(_Statistics)
+
+
+def lag_of(document: str) -> dict[Partition, int]:
+    """Return the lag of each partition in a statistics document; unknown ones (-1) are left out."""
+    return {
+        Partition(topic, int(number)): partition.consumer_lag
+        for topic, found in _statistics.decode(document).topics.items()
+        for number, partition in found.partitions.items()
+        if partition.consumer_lag >= 0
+    }
