@@ -355,7 +355,7 @@ def _instant(scale: int) -> Ranged:
 
 
 def _text_of(digits: pa.StringArray) -> str:
-    return digits.buffers()[2].to_pybytes()[: 32 * len(digits)].decode("ascii")
+    return str(digits.buffers()[2].to_pybytes()[: 32 * len(digits)], "ascii")
 
 
 def _packed(text: str | None) -> bytes | None:

@@ -188,28 +188,42 @@ class TableShape:
         return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
 
 
-def promise(engine: Mapping[str, Any], coordinates: Sequence[str], windows: Mapping[str, str]) -> tuple[Guarantee, str]:
-    """Return the strongest guarantee a table can keep and one sentence why.
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """Say what a table can keep and why. With `by_token` the server itself recognises a repeated block."""
+
+    guarantee: Guarantee
+    reason: str
+    by_token: bool
+
+
+def promise(engine: Mapping[str, Any], coordinates: Sequence[str], windows: Mapping[str, str]) -> Promise:
+    """Return the strongest guarantee a table can keep.
 
     `engine` has `database`, `name`, `engine`, `engine_full`, `sorting_key` of `system.tables`; `windows` the
     server's own deduplication windows by setting name. Views are not looked at here.
     """
     kind = str(engine["engine"])
     if not kind.endswith("MergeTree"):
-        return "at-least-once", f"engine {kind} does not recognise a block it already has"
-    replicated = kind.startswith(("Replicated", "Shared"))
-    setting = _WINDOW[replicated]
+        return Promise("at-least-once", f"engine {kind} does not recognise a block it already has", by_token=False)
+    setting = _WINDOW[kind.startswith(("Replicated", "Shared"))]
     stated = re.search(rf"\b{setting} = (\d+)", str(engine["engine_full"]))
     window = int(stated[1]) if stated else int(windows.get(setting, "0"))
-    if all(name in coordinates for name in IDENTITY):
-        key = {part.strip(" `()") for part in str(engine["sorting_key"]).split(",")}
-        if _KEEPS_EVERY_ROW.match(kind) or key.issuperset(IDENTITY):
-            return "exactly-once", f"the table has the columns {', '.join(IDENTITY)}, so it can be asked what it holds"
+    if all(name in coordinates for name in IDENTITY) and _keeps_coordinates(kind, str(engine["sorting_key"])):
+        reason = f"the table has the columns {', '.join(IDENTITY)}, so it can be asked what it holds"
+        return Promise("exactly-once", reason, by_token=window > 0)
     if window > 0:
-        return "exactly-once", f"the table remembers the tokens of its last {window} blocks ({setting})"
+        reason = f"the table remembers the tokens of its last {window} blocks ({setting})"
+        return Promise("exactly-once", reason, by_token=True)
     table = f"{quoted(str(engine['database']))}.{quoted(str(engine['name']))}"
     cure = f"ALTER TABLE {table} MODIFY SETTING {setting} = 10000"
-    return "at-least-once", f"the table remembers no tokens; exactly-once needs {cure}"
+    return Promise("at-least-once", f"the table remembers no tokens; exactly-once needs {cure}", by_token=False)
+
+
+def _keeps_coordinates(kind: str, sorting_key: str) -> bool:
+    """Tell whether merges leave every record its row: those of a Replacing or Summing table may not."""
+    key = {part.strip(" `()") for part in sorting_key.split(",")}
+    return bool(_KEEPS_EVERY_ROW.match(kind)) or key.issuperset(IDENTITY)
 
 
 def _with_default(slot: Slot, row: Described) -> Slot:

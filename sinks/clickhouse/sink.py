@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import deque
 from typing import Any, Final
 
 import clickhouse_connect
@@ -28,6 +29,9 @@ from sinks.clickhouse.schema import IDENTITY, Described, TableShape, promise, qu
 
 _MEMORY_ENGINES: Final = frozenset({"Buffer"})
 """Engines that acknowledge rows which are nowhere but in memory."""
+
+_TOKENS_KEPT: Final = 1024
+"""How many tokens are remembered where the server does not: a repeat follows its failure at once."""
 
 _TABLE: Final = """
 SELECT database, name, engine, engine_full, sorting_key
@@ -59,6 +63,8 @@ class ClickHouseSink:
         self._shape: TableShape | None = None
         self._database = options.database or ""
         self._settings: dict[str, str] = {}
+        self._asks = False
+        self._tried: deque[str] = deque(maxlen=_TOKENS_KEPT)
 
     @property
     def _target(self) -> str:
@@ -87,10 +93,14 @@ class ClickHouseSink:
         batches = block.table.to_batches()
         # Two record batches would be two blocks to the server, and a repeat cut otherwise would be stored twice.
         assert len(batches) == 1, "a block is one record batch"
-        rows = pa.Table.from_batches([shape.fit(batches[0])])
+        rows = shape.fit(batches[0])
+        if self._asks:
+            rows = self._missing(block, rows)
+            if rows.num_rows == 0:
+                return
         settings = {**self._settings, "insert_deduplication_token": block.token}
         try:
-            client.insert_arrow(self._quoted, rows, settings=settings)
+            client.insert_arrow(self._quoted, pa.Table.from_batches([rows]), settings=settings)
         except (Error, OSError) as error:
             ours = translated(error, self._target, has_views=self._poisoned(error) and self._has_views(client))
             if ours is not None:
@@ -117,6 +127,23 @@ class ClickHouseSink:
             raise ours or SinkMisconfigured(f"{self._target}: cannot be asked for offsets") from error
         return found.take(pc.sort_indices(found))
 
+    def _missing(self, block: Block, rows: pa.RecordBatch) -> pa.RecordBatch:
+        """Return the rows of a block that the table lacks: all of them unless the token was tried before.
+
+        This is for a table with coordinates that remembers no tokens. The repeat of another process is the
+        ledger's to recognise; it asks `present` itself.
+        """
+        if block.token not in self._tried:
+            self._tried.append(block.token)
+            return rows
+        topics, numbers, offsets = (block.table[name].combine_chunks() for name in IDENTITY)
+        there = pa.repeat(False, rows.num_rows)
+        for partition, first, last in block.ranges:
+            here = pc.and_(pc.equal(topics, partition.topic), pc.equal(numbers, partition.number))
+            found = self.present(partition, first, last)
+            there = pc.or_(there, pc.and_(here, pc.is_in(offsets, value_set=found)))
+        return rows.filter(pc.invert(there))
+
     def close(self) -> None:
         client, self._client = self._client, None
         if client is not None:
@@ -129,7 +156,7 @@ class ClickHouseSink:
 
     def _described(self, client: Client) -> SinkInfo:
         if not self._database:
-            self._database = str(client.query("SELECT currentDatabase()").first_row[0])
+            self._database = str(_single(client, "SELECT currentDatabase()"))
         names = {"database": self._database, "table": self._options.table}
         tables = list(client.query(_TABLE, parameters=names).named_results())
         if not tables:
@@ -144,10 +171,9 @@ class ClickHouseSink:
         self._shape = TableShape.read(self._columns(client, names), self._target)
         self._settings = self._insert_settings(client, self._shape)
         windows = {str(name): str(value) for name, value in client.query(_WINDOWS).result_rows}
-        guarantee, reason = promise(tables[0], self._shape.coordinates, windows)
-        return SinkInfo(
-            self._target, self._shape.decoded, self._shape.coordinates, guarantee, reason, mixes_partitions=True
-        )
+        kept = promise(tables[0], self._shape.coordinates, windows)
+        self._asks = kept.guarantee == "exactly-once" and not kept.by_token
+        return SinkInfo(self._target, self._shape.decoded, self._shape.coordinates, kept.guarantee, kept.reason)
 
     def _columns(self, client: Client, names: dict[str, str]) -> list[Described]:
         described = []
@@ -160,7 +186,7 @@ class ClickHouseSink:
     def _check_rights(self, client: Client) -> None:
         """Refuse a user who may not insert, as far as the server can be asked without inserting."""
         try:
-            granted = client.query(f"CHECK GRANT INSERT ON {self._quoted}").first_row[0]
+            granted = _single(client, f"CHECK GRANT INSERT ON {self._quoted}")
         except Error as error:
             if error.code is None or rule_for(error.code).reaction == "retry":
                 raise
@@ -252,6 +278,10 @@ def _is_empty(client: Client, expression: str, type_name: str) -> bool:
     value = f"CAST({expression} AS {type_name})"
     query = f"SELECT toJSONString({value}) = '{{}}'" if type_name.startswith("JSON") else f"SELECT empty({value})"
     try:
-        return bool(client.query(query).first_row[0])
+        return bool(_single(client, query))
     except Error:
         return False
+
+
+def _single(client: Client, query: str) -> Any:
+    return client.query(query).result_rows[0][0]
