@@ -21,9 +21,14 @@ _WIDTH: Final = 120
 class Parser(argparse.ArgumentParser):
     """Parse flags; faults become UsageError instead of an exit, unknown flags get a suggestion."""
 
-    def __init__(self, prog: str, *, usage: str | None = None, description: str | None = None) -> None:
+    def __init__(self, prog: str, *, usage: str | None = None, description: str = "", epilog: str = "") -> None:
         super().__init__(
-            prog=prog, usage=usage, description=description, allow_abbrev=False, formatter_class=_Formatter
+            prog=prog,
+            usage=usage,
+            description=description,
+            epilog=epilog,
+            allow_abbrev=False,
+            formatter_class=_Formatter,
         )
 
     def error(self, message: str) -> NoReturn:

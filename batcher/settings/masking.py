@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from typing import Final
+from urllib.parse import unquote
 
 from pydantic import BaseModel, SecretStr
 
@@ -60,9 +61,11 @@ def _secrets(name: str, value: object) -> Iterator[str]:
     elif isinstance(value, str | SecretStr):
         text = value.get_secret_value() if isinstance(value, SecretStr) else value
         if "://" in text:
-            yield from (match["secret"] for match in _USERINFO.finditer(text))
+            found = [match["secret"] for match in _USERINFO.finditer(text)]
             parameters = _PARAMETER.finditer(text.partition("?")[2])
-            yield from (match["secret"] for match in parameters if _SECRET_NAME.search(match["name"]))
+            found += [match["secret"] for match in parameters if _SECRET_NAME.search(match["name"])]
+            yield from found
+            yield from map(unquote, found)  # a driver's message may have it either way
         elif isinstance(value, SecretStr) or _SECRET_NAME.search(name):
             yield text
 

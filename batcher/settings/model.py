@@ -94,7 +94,7 @@ class ClickHouse(Section):
 
     dsn: Annotated[SecretStr, Flag(metavar="URL")] = SecretStr("http://localhost:8123/default")
     """http://[user[:password]@]host:port/database, https://…, or chdb:///path for the embedded engine."""
-    table: Annotated[str | None, Flag(metavar="NAME")] = None
+    table: Annotated[str | None, Flag(metavar="[DATABASE.]TABLE")] = None
     """Table to insert into; it must be there."""
     user: Annotated[str | None, Flag(metavar="NAME")] = None
     """User, where the URL has none (falls back to CLICKHOUSE_USER)."""
@@ -110,7 +110,7 @@ class Parquet(Section):
     path: Annotated[str | None, Flag(metavar="DIR|URI")] = None
     """Directory, or s3://bucket/prefix and what else pyarrow.fs knows."""
     compression: Annotated[str, Flag(metavar="CODEC")] = "zstd"
-    """zstd, snappy, lz4, gzip, brotli or none."""
+    """zstd, snappy, lz4, gzip or none; with a level as in zstd:3."""
     partition_by: Annotated[Names, Flag(metavar="COLUMN[,…]")] = ()
     """Columns that become hive directories (column=value/)."""
     coordinates: Literal["default", "none"] = "default"

@@ -1,4 +1,7 @@
-"""Refuse settings that cannot work together, before anything is opened."""
+"""Refuse settings that cannot work together, before anything is opened.
+
+What concerns one part alone (topics, properties, paths) that part checks itself when it is made.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +14,6 @@ from batcher.settings.units import show_size
 # The values of one batch travel in one Arrow binary array, whose 32-bit offsets end at 2 GiB. Half of that
 # leaves room for the last fetch, which is added whole.
 MAX_BATCH_BYTES: Final = 1 << 30
-
-# What the pipeline decides itself, because its promise rests on it.
-OWN_PROPERTIES: Final = {
-    "bootstrap.servers": "use -b",
-    "metadata.broker.list": "use -b",
-    "group.id": "use -g",
-    "group.instance.id": "use --kafka.instance",
-    "auto.offset.reset": "use --kafka.start and --kafka.on-gap",
-}
 
 
 class Problem(NamedTuple):
@@ -45,11 +39,6 @@ def conflicts(settings: Settings) -> Iterator[Problem]:
         yield Problem((("retry", "max_wait"), ("retry", "wait")), "is less than the first wait (--retry.wait)")
     if retry.max_elapsed is not None and retry.max_elapsed.total_seconds() <= 0:
         yield Problem((("retry", "max_elapsed"),), "is none or more than 0s")
-    if dlq.topic and dlq.topic in settings.kafka.topics:
-        yield Problem((("dlq", "topic"), ("kafka", "topics")), f"{dlq.topic} is one of the topics that are read")
-    for name, advice in OWN_PROPERTIES.items():
-        if name in settings.kafka.options:
-            yield Problem((("kafka", "options"),), f"{name} cannot be set here: {advice}")
 
 
 def missing(settings: Settings) -> Iterator[Problem]:

@@ -1,0 +1,194 @@
+"""`batcher run`: build the pipeline that the settings describe, run it, and report."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Final
+
+from batcher.commands.outcome import INTERRUPTED, exit_code, explained, is_bug
+from batcher.settings import Parser, Settings, add_config_flag, load, secrets
+
+if TYPE_CHECKING:
+    from batcher.pipeline import Pipeline, Summary
+
+USAGE: Final = """\
+batcher [run] --sink clickhouse|parquet|NAME -b BROKERS -t TOPIC[,TOPIC…] -g GROUP [flags]
+       batcher VERB [flags]\
+"""
+
+NOTES: Final = """\
+Every flag is also a variable ($NAME, in brackets after the default) and a key of the TOML file of -c: --kafka.start is
+[kafka] start. Flags win over variables, variables over the file. Secrets can be read from files:
+BATCHER_CLICKHOUSE_PASSWORD_FILE, BATCHER_KAFKA_OPTIONS_FILE. Sizes and times have units: 64MiB, 500ms, 2m.
+
+Exit codes: 0 drained and committed · 1 bug · 2 bad command line · 69 unreachable at start · 75 stopped, nothing lost,
+start me again · 78 configuration or poison limit · 130 second Ctrl-C.\
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Load topics into a target until stopped; return the exit code."""
+    words, question = without_property_question(argv)
+    loaded = load(parser(), words, runnable=question is None)
+    from batcher import logs
+
+    settings, arguments = loaded.settings, loaded.arguments
+    logs.hide(tuple(secrets(settings)))
+    if question is not None:
+        from batcher.commands.properties import show
+
+        return show(question, settings)
+    shown = logs.setup(settings.log.format, log_level(settings, arguments))
+    for warning in loaded.warnings:
+        logs.get(__name__).warning("setting_ignored", reason=warning)
+    for_people = shown == "console"
+    return run(settings, as_json=arguments.json, for_people=for_people, live=for_people and not arguments.quiet)
+
+
+def parser() -> Parser:
+    """Return the parser of the verb; its help is the help of the whole program, with the verbs in front."""
+    from batcher.cli import VERBS
+
+    verbs = "\n".join(f"  {verb:<12}{what}" for verb, what in VERBS.items())
+    made = Parser(
+        "batcher",
+        usage=USAGE,
+        description=f"Load Kafka into ClickHouse and Parquet in micro-batches.\n\nverbs:\n{verbs}",
+        epilog=NOTES,
+    )
+    add_config_flag(made)
+    made.add_argument("--version", action="store_true", help="print the versions of batcher and what it stands on")
+    made.add_argument("--json", action="store_true", help="print the final summary on stdout as one JSON object")
+    add_loudness(made)
+    made.add_settings()
+    return made
+
+
+def add_loudness(made: Parser) -> None:
+    """Add `-q` and `-v`."""
+    group = made.add_mutually_exclusive_group()
+    group.add_argument("-q", "--quiet", action="store_true", help="only warnings and errors, no live line")
+    group.add_argument("-v", "--verbose", action="store_true", help="everything (--log.level debug)")
+
+
+def log_level(settings: Settings, arguments: argparse.Namespace) -> str:
+    """Return the level that `-q` and `-v` make of the settings' one."""
+    if arguments.quiet:
+        return "error" if settings.log.level == "error" else "warning"
+    return "debug" if arguments.verbose else settings.log.level
+
+
+def without_property_question(argv: Sequence[str]) -> tuple[list[str], str | None]:
+    """Take `-X list` or `-X dump` out of a command line and return which of them was there."""
+    words = list(argv)
+    for index, (flag, word) in enumerate(zip(words, [*words[1:], ""], strict=True)):
+        if flag in ("-X", "--kafka.options") and word in ("list", "dump"):
+            return words[:index] + words[index + 2 :], word
+        if flag in ("-Xlist", "-Xdump"):
+            return words[:index] + words[index + 1 :], flag.removeprefix("-X")
+    return words, None
+
+
+def run(settings: Settings, *, as_json: bool = False, for_people: bool = True, live: bool = False) -> int:
+    """Run the pipeline of the settings to its end and return the exit code.
+
+    With `as_json` the summary goes to stdout, after a failure too. `for_people` says a failure in plain words,
+    otherwise it is one more event in the log. `live` shows a line that refreshes, on a terminal.
+    """
+    from batcher import logs
+
+    log = logs.get(__name__)
+    pipeline: Pipeline | None = None
+    signals = Signals()
+    code = 0
+    try:
+        from batcher.commands.wiring import pipeline_of
+
+        pipeline = pipeline_of(settings)
+        _tune_collector()
+        with signals.sent_to(pipeline), _live_line(pipeline) if live and sys.stderr.isatty() else nullcontext():
+            pipeline.run()
+    except BaseException as error:  # whatever it is, the summary still comes
+        code = INTERRUPTED if signals.seen > 1 and not is_bug(error) else exit_code(error)
+        if for_people:
+            explained(error)
+        else:
+            log.error("pipeline_failed", error=type(error).__name__, reason=str(error), exc_info=is_bug(error))
+    facts = summary_facts(pipeline.summary() if pipeline is not None else None, code)
+    if pipeline is not None:
+        log.info("pipeline_ended", **facts)
+    if as_json:
+        print(json.dumps(facts), flush=True)
+    return code
+
+
+def summary_facts(summary: Summary | None, code: int) -> dict[str, Any]:
+    """Return what `--json` prints: what was done, and the exit code."""
+    if summary is None:
+        return {"exit": code}
+    facts = asdict(summary)
+    facts["seconds"] = round(summary.seconds, 3)
+    facts["rows_per_second"] = round(summary.rows_per_second)
+    return {**facts, "exit": code}
+
+
+class Signals:
+    """Turn the first SIGTERM or SIGINT into a stop and the second into an abort; only flags are set."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+    @contextmanager
+    def sent_to(self, pipeline: Pipeline) -> Iterator[None]:
+        """Listen while the context is open, then put the old handlers back."""
+
+        def listen(number: int, _frame: FrameType | None) -> None:
+            self.seen += 1
+            if self.seen == 1:
+                pipeline.stop()
+                return
+            pipeline.abort()
+            # Should even that not help, because the main thread is inside a driver, the third one kills.
+            signal.signal(number, signal.SIG_DFL)
+
+        old = {number: signal.signal(number, listen) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in old.items():
+                signal.signal(number, handler)
+
+
+def _tune_collector() -> None:
+    # The cyclic collector walks everything that is alive each time enough objects were made, and `consume` makes
+    # ten thousand at a time: what is there by now never dies, and looking less often gave 1.2 to 1.4 times the rows.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 100)
+
+
+def _live_line(pipeline: Pipeline) -> AbstractContextManager[object]:
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    def line() -> Text:
+        done = pipeline.summary()
+        durable = done.written + done.dead_lettered + done.skipped
+        return Text(
+            f"{done.written:,} rows written, {done.rows_per_second:,.0f} rows/s, {done.dead_lettered:,} dead letters, "
+            f"{done.consumed - durable:,} on the way, {done.batches:,} batches, {done.seconds:.0f} s",
+            overflow="ellipsis",
+            no_wrap=True,
+        )
+
+    # Logs go through `sys.stderr`, which the display replaces meanwhile: they come out above the line.
+    return Live(get_renderable=line, console=Console(stderr=True), refresh_per_second=4, transient=True)

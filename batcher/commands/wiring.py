@@ -1,0 +1,150 @@
+"""Make the parts of a pipeline from the settings. The one place that knows sinks, sources and formats by name."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from batcher.errors import ConfigurationError
+from batcher.settings import Settings
+
+if TYPE_CHECKING:
+    from batcher.pipeline import Pipeline
+    from batcher.protocols import DeadLetterQueue, Format, Sink, Source
+    from batcher.sources.kafka_options import KafkaOptions, Start
+
+
+def pipeline_of(settings: Settings) -> Pipeline:
+    """Return the pipeline that the settings describe; nothing is opened yet. Raise ConfigurationError."""
+    from batcher.buffer import FlushPolicy
+    from batcher.pipeline import Pipeline
+    from batcher.poison import PoisonPolicy
+    from batcher.retry import RetryPolicy
+
+    if settings.http.addr is not None:
+        raise ConfigurationError("--http.addr: not in this version")
+    batch, retry = settings.batch, settings.retry
+    return Pipeline(
+        source_of(settings),
+        sink_of(settings),
+        format_of(settings),
+        name=settings.kafka.group or "",
+        dead_letters=dead_letters_of(settings),
+        flush=FlushPolicy(batch.max_rows, int(batch.max_bytes), batch.max_wait.total_seconds()),
+        memory_bytes=int(batch.memory),
+        retry=RetryPolicy(
+            retry.strategy,
+            retry.wait.total_seconds(),
+            retry.max_wait.total_seconds(),
+            None if retry.max_elapsed is None else retry.max_elapsed.total_seconds(),
+        ),
+        poison=PoisonPolicy(settings.dlq.max_ratio, settings.dlq.max_consecutive),
+        delivery=settings.delivery,
+        max_records=settings.max_records,
+        stop_timeout_s=settings.stop_timeout.total_seconds(),
+    )
+
+
+def sink_options(settings: Settings) -> dict[str, object]:
+    """Return what a sink's plugin is given: its own section with secrets revealed, without what is not set.
+
+    A sink that has no section gets `--options`. A schema file becomes the option `schema`.
+    """
+    given: dict[str, object]
+    match settings.sink:
+        case "clickhouse":
+            section = settings.clickhouse
+            password = section.password.get_secret_value() if section.password else None
+            given = {
+                "dsn": section.dsn.get_secret_value(),
+                "table": section.table,
+                "user": section.user,
+                "password": password,
+                "settings": dict(section.settings),
+            }
+        case "parquet":
+            given = settings.parquet.model_dump()
+        case _:
+            given = dict(settings.options)
+    if settings.decode.schema_source != "auto":
+        if settings.sink == "clickhouse":
+            raise ConfigurationError("--decode.schema: a ClickHouse table has its own schema; leave it at auto")
+        from batcher.decode.schema_file import read_schema
+
+        given["schema"] = read_schema(Path(settings.decode.schema_source))
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def sink_of(settings: Settings) -> Sink:
+    """Return the sink, not open yet. Raise ConfigurationError for an unknown name and for options it refuses."""
+    import sinks
+
+    return sinks.load(settings.sink or "")(sink_options(settings))
+
+
+def source_of(settings: Settings) -> Source:
+    """Return the source, not open yet."""
+    from batcher.sources.kafka import KafkaSource
+
+    return KafkaSource(kafka_options_of(settings))
+
+
+def kafka_options_of(settings: Settings) -> KafkaOptions:
+    """Return what the source is told. Raise ConfigurationError for what it refuses."""
+    from batcher.sources.kafka_options import KafkaOptions
+
+    kafka = settings.kafka
+    return KafkaOptions(
+        brokers=kafka.brokers or "",
+        topics=kafka.topics,
+        group=kafka.group or "",
+        start=start_of(kafka.start),
+        properties=kafka.options,
+        until_eof=settings.until_eof,
+        on_gap=kafka.on_gap,
+        allow_insecure=kafka.allow_insecure,
+        instance=kafka.instance,
+        excluded_topics=frozenset([settings.dlq.topic] if settings.dlq.topic else []),
+    )
+
+
+def start_of(text: str) -> Start:
+    """Return where to start: a time as epoch milliseconds."""
+    match text:
+        case "earliest" | "latest":
+            return text
+        case _ if text.isdecimal():
+            return int(text)
+        case _:
+            return int(datetime.fromisoformat(text).timestamp() * 1000)
+
+
+def format_of(settings: Settings) -> Format:
+    """Return the encoding of the records."""
+    from batcher import decode
+    from batcher.decode.json import JsonOptions
+
+    section = settings.decode
+    return decode.load(section.format)(
+        JsonOptions(
+            on_unknown=section.on_unknown,
+            max_message_bytes=int(section.max_message_bytes),
+            max_depth=section.max_depth,
+            tombstones=section.tombstones,
+        )
+    )
+
+
+def dead_letters_of(settings: Settings) -> DeadLetterQueue | None:
+    """Return the place for refused records, or None: then the first one stops the pipeline."""
+    group = settings.kafka.group or ""
+    if settings.dlq.topic:
+        from batcher.dead_letters.kafka import KafkaDeadLetterQueue
+
+        return KafkaDeadLetterQueue(settings.kafka.brokers or "", settings.dlq.topic, settings.kafka.options, group)
+    if settings.dlq.path:
+        from batcher.dead_letters.directory import DirectoryDeadLetterQueue
+
+        return DirectoryDeadLetterQueue(settings.dlq.path, group)
+    return None

@@ -1,0 +1,152 @@
+"""Write logs to stderr, one line an event, whoever logs: this project, the drivers, the standard library.
+
+Text that came from outside cannot forge a line (control characters are escaped) and secrets that the settings hold
+are replaced wherever they turn up. Records of the data never belong here.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Collection, Mapping
+from typing import Any, Final, Literal, TextIO
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+Format = Literal["auto", "console", "json"]
+
+HIDDEN: Final = "***"
+
+# Shorter texts are part of too many words to be replaced; a password that short is no secret anyway.
+_MIN_SECRET: Final = 4
+
+# C0 and C1 controls, the line and paragraph separators some viewers obey, and the marks that turn reading order
+# around. What is in here can start a line, move the cursor or make text look like other text.
+_CONTROLS: Final = {
+    code: f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+    for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+} | {0x0A: "\\n", 0x0D: "\\r", 0x09: "\\t"}
+
+_secrets: set[str] = set()
+
+
+class _Stderr(logging.StreamHandler[TextIO]):
+    """Write to what `sys.stderr` is at that moment: a live display puts itself in its place."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]  # an attribute there
+        return sys.stderr
+
+
+def get(name: str) -> Any:
+    """Return a logger whose methods take an event and key-value pairs."""
+    return structlog.stdlib.get_logger(name)
+
+
+def hide(texts: Collection[str]) -> None:
+    """Replace these texts in everything that is logged or scrubbed from now on."""
+    _secrets.update(text for text in texts if len(text) >= _MIN_SECRET)
+
+
+def scrub(text: str) -> str:
+    """Return text with every hidden text replaced."""
+    for secret in sorted(_secrets, key=len, reverse=True):
+        text = text.replace(secret, HIDDEN)
+    return text
+
+
+def one_line(text: str) -> str:
+    """Return text that is safe to print as part of one line: scrubbed, control characters escaped."""
+    return scrub(text).translate(_CONTROLS)
+
+
+def scrubbed_traceback(error: BaseException) -> str:
+    """Return the traceback of a bug without secrets, as indented lines that cannot be taken for log lines."""
+    lines = "".join(traceback.format_exception(error)).rstrip().splitlines()
+    return "\n".join(f"  {one_line(line)}" for line in lines)
+
+
+def setup(format_: Format = "auto", level: str = "info") -> Literal["console", "json"]:
+    """Send all logs to stderr in a format, from a level up, and return the format that `auto` came to.
+
+    May be called again, also by tests.
+    """
+    terminal = sys.stderr.isatty()
+    console = format_ == "console" or (format_ == "auto" and terminal)
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+    ]
+    colors = terminal and not os.environ.get("NO_COLOR")
+    renderer: Processor = (
+        structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)
+        if console
+        else structlog.processors.JSONRenderer(default=str)
+    )
+    handler = _Stderr()
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                _render_exception,
+                _escape if console else _scrub,  # JSON escapes by itself
+                renderer,
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    # urllib3 and the ClickHouse driver say at info and debug what this project's own events already say.
+    for noisy in ("urllib3", "clickhouse_connect", "botocore"):
+        logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+    return "console" if console else "json"
+
+
+def _render_exception(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    found = event.pop("exc_info", None)
+    error = found[1] if isinstance(found, tuple) else sys.exc_info()[1] if found is True else found
+    if isinstance(error, BaseException):
+        event["exception"] = scrubbed_traceback(error)
+    return event
+
+
+def _scrub(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    return {key: _scrubbed(value) for key, value in event.items()}
+
+
+def _escape(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    # The traceback has its line breaks on purpose; lists and mappings are shown by `repr`, which escapes.
+    return {
+        key: value.translate(_CONTROLS) if isinstance(value, str) and key != "exception" else value
+        for key, value in _scrub(logger, method, event).items()
+    }
+
+
+def _scrubbed(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {scrub(str(key)): _scrubbed(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_scrubbed(item) for item in value]
+    return value if value is None or isinstance(value, bool | int | float) else scrub(str(value))
