@@ -1,0 +1,215 @@
+"""JSON records: one object a message.
+
+Most blocks are read whole by Arrow (`reading.py`), after checks on whole columns (`guard.py`) that make it impossible
+for a row to slip to another message. Only when such a block cannot be read are its messages looked at one by one:
+msgspec sifts out the suspects, and `strict.py`, which alone says no, settles them. Memory and time of the
+rare path grow with the number of bad records, not with the block.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batcher.decode import columns, reading, shape
+from batcher.decode.guard import guard
+from batcher.decode.inference import infer_schema
+from batcher.decode.limits import JsonOptions, Refused
+from batcher.decode.strict import StrictReader
+from batcher.decode.syntax import Number, Pairs, parse_object
+from batcher.records import Batch, Decoded, Rejection
+
+__all__ = ["JsonDecoder", "JsonFormat", "JsonOptions"]
+
+_FEW: Final = 64
+"""So few messages are settled one by one: about what one more attempt with Arrow would cost."""
+
+_SAMPLE: Final = 16
+"""Messages that are asked for the form of their timestamps."""
+
+
+class JsonFormat:
+    """Make decoders for JSON objects (`protocols.Format`)."""
+
+    def __init__(self, options: JsonOptions = JsonOptions()) -> None:  # noqa: B008 - frozen
+        self._options = options
+
+    def infer(self, batch: Batch) -> pa.Schema | None:
+        guarded = guard(batch.values(), self._options)
+        return infer_schema(guarded.texts, self._options)
+
+    def decoder(self, schema: pa.Schema) -> JsonDecoder:
+        return JsonDecoder(schema, self._options)
+
+
+@dataclass(slots=True)
+class _Outcome:
+    """Collect what becomes of the messages of one block; rows are numbers in that block."""
+
+    tables: list[pa.Table] = field(default_factory=list)
+    rows: list[pa.Array] = field(default_factory=list)
+    open: list[int] = field(default_factory=list)
+
+
+class JsonDecoder:
+    """Decode JSON objects into one schema (`protocols.Decoder`). Not for several threads at once."""
+
+    def __init__(self, schema: pa.Schema, options: JsonOptions) -> None:
+        shape.validate(schema)
+        self._schema = schema
+        self._options = options
+        self._reject_unknown = options.on_unknown == "reject"
+        self._strict = StrictReader(schema, options)
+        self._rewriting = shape.needs_rewriting(schema)
+        self._rewritten = shape.rewritten_schema(schema)
+        self._timestamps = frozenset(shape.timestamp_paths(schema))
+        self._numeric: shape.Numeric = frozenset()
+        """How the last block wrote its timestamps: where to begin with the next. Changes the speed, never a result."""
+        self._compiled: dict[shape.Numeric, tuple[pa.Schema, msgspec.json.Decoder[Any]]] = {}
+
+    @property
+    def schema(self) -> pa.Schema:
+        return self._schema
+
+    def decode(self, batch: Batch) -> Decoded:
+        guarded = guard(batch.values(), self._options)
+        outcome = _Outcome()
+        everything = pa.arange(0, len(guarded.texts))
+        if self._rewriting:
+            outcome.open = everything.to_pylist()
+        else:
+            self._read(guarded.texts, everything, outcome)
+        refused = self._settle(guarded.texts, outcome)
+        table, rows = _merged(outcome, self._schema)
+        rejections = guarded.rejections + [
+            Rejection(guarded.positions[row].as_py(), why.reason, why.message, why.path) for row, why in refused
+        ]
+        rejections.sort(key=lambda rejection: rejection.position)
+        return Decoded(table, guarded.positions.take(rows), tuple(rejections), guarded.skipped)
+
+    def _read(self, texts: pa.Array, rows: pa.Array, outcome: _Outcome) -> None:
+        """Read a block, on the first failure with the forms its timestamps have, then without what msgspec refuses."""
+        if self._attempt(texts, rows, self._numeric, outcome):
+            return
+        numeric = self._forms(texts)
+        if numeric != self._numeric:
+            self._numeric = numeric
+            if self._attempt(texts, rows, numeric, outcome):
+                return
+        tried: set[shape.Numeric] = set()
+        while len(texts) > _FEW and numeric not in tried:
+            tried.add(numeric)
+            passed = self._sifted(texts, numeric)
+            self._halve(texts.filter(passed), rows.filter(passed), numeric, outcome)
+            suspect = pc.invert(passed)
+            texts, rows = texts.filter(suspect), rows.filter(suspect)
+            numeric = self._forms(texts)
+        outcome.open += rows.to_pylist()
+
+    def _attempt(self, texts: pa.Array, rows: pa.Array, numeric: shape.Numeric, outcome: _Outcome) -> bool:
+        """Read a block whole into the outcome; return False, and change nothing, when that cannot be done."""
+        schema, _ = self._compile(numeric)
+        try:
+            arrays = reading.read(texts, schema, reject_unknown=self._reject_unknown)
+        except reading.Unreadable:
+            return False
+        table, unsettled = columns.finish(arrays, self._schema)
+        if unsettled:
+            outcome.open += rows.take(pa.array(unsettled, pa.int64())).to_pylist()
+            settled = pc.invert(pc.is_in(pa.arange(0, len(rows)), pa.array(unsettled, pa.int64())))
+            table, rows = table.filter(settled), rows.filter(settled)
+        outcome.tables.append(table)
+        outcome.rows.append(rows)
+        return True
+
+    def _halve(self, texts: pa.Array, rows: pa.Array, numeric: shape.Numeric, outcome: _Outcome) -> None:
+        """Read what msgspec passed, by halves around the little that Arrow still refuses (a key that occurs twice)."""
+        todo = [(0, len(texts))]
+        while todo:
+            start, length = todo.pop()
+            if self._attempt(texts.slice(start, length), rows.slice(start, length), numeric, outcome):
+                continue
+            if length <= _FEW:
+                outcome.open += rows.slice(start, length).to_pylist()
+            else:
+                half = length // 2
+                todo += [(start + half, length - half), (start, half)]
+
+    def _sifted(self, texts: pa.Array, numeric: shape.Numeric) -> pa.Array:
+        """Tell for each message whether msgspec takes it. Errs on both sides, which costs time and nothing else."""
+        _, sieve = self._compile(numeric)
+        decode = sieve.decode
+        passed = [True] * len(texts)
+        for row, text in enumerate(texts.to_pylist()):
+            try:
+                decode(text)
+            except (msgspec.MsgspecError, ValueError, RecursionError):
+                passed[row] = False
+        return pa.array(passed, pa.bool_())
+
+    def _settle(self, texts: pa.Array, outcome: _Outcome) -> list[tuple[int, Refused]]:
+        """Check the open rows one by one; read those that pass and return the others with the reason."""
+        refused: list[tuple[int, Refused]] = []
+        passed: list[int] = []
+        rewritten: list[bytes] = []
+        outcome.open.sort()
+        for row, text in zip(outcome.open, texts.take(pa.array(outcome.open, pa.int64())).to_pylist(), strict=True):
+            try:
+                rewritten.append(self._strict.rewrite(text))
+                passed.append(row)
+            except Refused as why:
+                refused.append((row, why))
+        if passed:
+            arrays = reading.read(pa.array(rewritten, pa.binary()), self._rewritten, reject_unknown=False)
+            table, _ = columns.finish(arrays, self._schema)
+            outcome.tables.append(table)
+            outcome.rows.append(pa.array(passed, pa.int64()))
+        return refused
+
+    def _forms(self, texts: pa.Array) -> shape.Numeric:
+        """Return the timestamps that most of a few messages write as numbers."""
+        if not self._timestamps or not len(texts):
+            return self._numeric
+        votes = dict.fromkeys(self._timestamps, 0)
+        step = max(1, len(texts) // _SAMPLE)
+        for row in range(0, len(texts), step):
+            try:
+                _vote(parse_object(texts[row].as_py(), self._options.max_depth), "", votes)
+            except Refused:
+                continue
+        return frozenset(path for path, vote in votes.items() if vote > 0 or (vote == 0 and path in self._numeric))
+
+    def _compile(self, numeric: shape.Numeric) -> tuple[pa.Schema, msgspec.json.Decoder[Any]]:
+        compiled = self._compiled.get(numeric)
+        if compiled is None:
+            schema = shape.reading_schema(self._schema, numeric)
+            sieve = shape.sieve(self._schema, numeric, reject_unknown=self._reject_unknown)
+            compiled = self._compiled[numeric] = (schema, sieve)
+        return compiled
+
+
+def _vote(value: Any, path: str, votes: dict[str, int]) -> None:
+    """Count, for each timestamp, numbers against texts."""
+    if path in votes:
+        votes[path] += 1 if type(value) is Number else -1 if type(value) is str else 0
+    elif type(value) is Pairs:
+        for key, item in value.items:
+            _vote(item, shape.inner_path(path, key), votes)
+    elif type(value) is list:
+        for item in value:
+            _vote(item, shape.item_path(path), votes)
+
+
+def _merged(outcome: _Outcome, schema: pa.Schema) -> tuple[pa.Table, pa.Array]:
+    """Return one table of one chunk, in the order of the rows, and the rows."""
+    if not outcome.tables:
+        return schema.empty_table(), pa.array([], pa.int64())
+    if len(outcome.tables) == 1:
+        return outcome.tables[0].combine_chunks(), outcome.rows[0]
+    rows = pa.concat_arrays(outcome.rows)
+    order = pc.sort_indices(rows)
+    return pa.concat_tables(outcome.tables).take(order).combine_chunks(), rows.take(order)

@@ -1,0 +1,43 @@
+"""What JSON decoding allows, and how a refusal travels inside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from batcher.errors import ConfigurationError
+
+MAX_DEPTH: Final = 128
+"""The deepest nesting that may be allowed: the slow path takes three frames a level, of the thousand there are."""
+
+
+@dataclass(frozen=True, slots=True)
+class JsonOptions:
+    """Say what is accepted. Sizes are bytes of the raw value; the object itself is depth 1.
+
+    Raise ConfigurationError for limits that cannot work.
+    """
+
+    on_unknown: Literal["ignore", "reject"] = "ignore"
+    max_message_bytes: int = 1 << 20
+    max_depth: int = 64
+    tombstones: Literal["skip", "reject"] = "skip"
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.max_message_bytes <= 1 << 29:
+            raise ConfigurationError("--decode.max-message-bytes has to be between 2 bytes and 512 MiB")
+        if not 1 <= self.max_depth <= MAX_DEPTH:
+            raise ConfigurationError(f"--decode.max-depth has to be between 1 and {MAX_DEPTH}")
+
+
+class Refused(Exception):
+    """Carry why one record cannot be loaded, from where it is found to where its position is known.
+
+    `reason`, `message` and `path` are those of `records.Rejection`.
+    """
+
+    def __init__(self, reason: str, message: str, path: str | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message if path is None else f"field {path}: {message}"
+        self.path = path

@@ -1,0 +1,276 @@
+"""One record at a time, exactly: the slow path, and the only place that says no.
+
+A record is checked against the schema field by field and rewritten so that Arrow's reader can take it as it is:
+only known fields, timestamps and dates as integers, maps as lists of `k` and `v`, JSON kept as text as a string.
+It accepts everything that the fast path accepts, with the same values; what the fast path cannot settle comes here,
+so the outcome of a record never depends on its neighbours.
+
+The rules, also those of the fast path:
+
+* Integers: a number that is exactly an integer in range (`5`, `5.0`, `5e0`); no text.
+* Floats: fractions are rounded to the nearest, as everywhere; an integer written without fraction or exponent has to be
+  exact (2^53 + 1 is refused); beyond the type's range is refused; NaN and Infinity are not JSON.
+* Decimals: a number or a text with a number, exact in precision and scale.
+* Text and binary: a string (binary gets its UTF-8 bytes). Booleans: `true`, `false`. Dates: `YYYY-MM-DD`.
+* Timestamps: see `timestamps.py`. Maps: an object; structs: an object; lists: a list.
+* `null` and a missing field are the same, and refused where the column is not nullable.
+* A key that is a column (or of a map) and occurs twice in its object is refused, as is one in JSON kept as text. What
+  is inside ignored fields only has to be JSON.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable, Iterable
+from decimal import Decimal
+from typing import Any, Final
+
+import pyarrow as pa
+
+from batcher.decode import timestamps
+from batcher.decode.limits import JsonOptions, Refused
+from batcher.decode.shape import inner_path, integer_bounds, is_raw, is_text, item_path
+from batcher.decode.syntax import Number, Pairs, compact, kind, parse_object, quote
+
+Check = Callable[[Any], str]
+"""Turn a parsed value into its rewritten text, or raise Refused."""
+
+# Half a step beyond the greatest finite value: from here on, rounding to nearest gives infinity.
+_FLOAT_LIMITS: Final = {pa.float32(): Decimal(2**128 - 2**103), pa.float64(): Decimal(2**1024 - 2**970)}
+
+_BIG_EXPONENT: Final = re.compile(r"[eE]\+?\d{3}")
+
+_DIGITS_LIMIT: Final = 1000
+"""Longer numbers are beyond every type; no arithmetic is done with them."""
+
+
+class StrictReader:
+    """Check records of one schema, one by one."""
+
+    def __init__(self, schema: pa.Schema, options: JsonOptions) -> None:
+        self._max_depth = options.max_depth
+        self._root = _object(schema, "", reject_unknown=options.on_unknown == "reject")
+
+    def rewrite(self, raw: bytes) -> bytes:
+        """Return the record as Arrow reads it with `shape.rewritten_schema`; raise Refused with the reason."""
+        return self._root(parse_object(raw, self._max_depth)).encode()
+
+
+def _field(field: pa.Field, path: str, *, reject_unknown: bool) -> Check:
+    check = _raw(path) if is_raw(field) else _type(field.type, path, reject_unknown=reject_unknown)
+
+    def nullable(value: Any) -> str:
+        return "null" if value is None else check(value)
+
+    def required(value: Any) -> str:
+        if value is None:
+            raise Refused("null", "null where a value is required", path)
+        return check(value)
+
+    return nullable if field.nullable else required
+
+
+def _type(to: pa.DataType, path: str, *, reject_unknown: bool) -> Check:  # noqa: PLR0911 - one for each kind of type
+    if pa.types.is_struct(to):
+        return _object(to, path, reject_unknown=reject_unknown)
+    if pa.types.is_list(to):
+        return _list(_field(to.value_field, item_path(path), reject_unknown=reject_unknown), path)
+    if pa.types.is_map(to):
+        return _map(_field(to.item_field, item_path(path), reject_unknown=reject_unknown), path)
+    if integer_bounds(to) is not None:
+        return _integer(to, path)
+    if pa.types.is_floating(to):
+        return _float(to, path)
+    if pa.types.is_decimal(to):
+        return _decimal(to, path)
+    if pa.types.is_timestamp(to):
+        return _timestamp(to, path)
+    if pa.types.is_date(to):
+        return _date(path)
+    return _text(path) if is_text(to) else _boolean(path)
+
+
+def _object(fields: Iterable[pa.Field], path: str, *, reject_unknown: bool) -> Check:
+    fields = list(fields)
+    checks = {
+        field.name: (
+            f"{quote(field.name)}:",
+            _field(field, inner_path(path, field.name), reject_unknown=reject_unknown),
+        )
+        for field in fields
+    }
+    required = [field.name for field in fields if not field.nullable]
+
+    def check(value: Any) -> str:
+        if type(value) is not Pairs:
+            raise _wrong("an object", value, path)
+        parts: dict[str, str] = {}
+        for key, item in value.items:
+            known = checks.get(key)
+            if known is None:
+                if reject_unknown:
+                    raise Refused("unknown_field", "is no column (--decode.on-unknown)", inner_path(path, _shown(key)))
+                continue
+            if key in parts:
+                raise Refused("duplicate", "occurs twice in one object", inner_path(path, key))
+            parts[key] = known[0] + known[1](item)
+        for name in required:
+            if name not in parts:
+                raise Refused("missing", "is missing and required", inner_path(path, name))
+        return "{" + ",".join(parts.values()) + "}"
+
+    return check
+
+
+def _list(item: Check, path: str) -> Check:
+    def check(value: Any) -> str:
+        if type(value) is not list:
+            raise _wrong("a list", value, path)
+        return "[" + ",".join([item(one) for one in value]) + "]"
+
+    return check
+
+
+def _map(item: Check, path: str) -> Check:
+    def check(value: Any) -> str:
+        if type(value) is not Pairs:
+            raise _wrong("an object", value, path)
+        if len({key for key, _ in value.items}) < len(value.items):
+            raise Refused("duplicate", "a key occurs twice in one object", path)
+        return "[" + ",".join([f'{{"k":{quote(key)},"v":{item(one)}}}' for key, one in value.items]) + "]"
+
+    return check
+
+
+def _integer(to: pa.DataType, path: str) -> Check:
+    bounds = integer_bounds(to)
+    assert bounds is not None
+    low, high = bounds
+
+    def check(value: Any) -> str:
+        if type(value) is not Number:
+            raise _wrong(f"an integer for {to}", value, path)
+        number = timestamps.exact(value)
+        if not low <= number <= high:
+            raise Refused("overflow", f"the number is outside the range of {to}", path)
+        # The range is checked first: the integer of 1e999999999 would fill the memory. One with more
+        # digits than the limit is inside the range only with a fraction.
+        if len(number.as_tuple().digits) > _DIGITS_LIMIT or number != int(number):
+            raise Refused("precision", f"a number with a fraction cannot be {to}", path)
+        return str(int(number))
+
+    return check
+
+
+def _float(to: pa.DataType, path: str) -> Check:
+    limit = _FLOAT_LIMITS[to]
+    single = to == pa.float32()
+
+    def check(value: Any) -> str:
+        if type(value) is not Number:
+            raise _wrong(f"a number for {to}", value, path)
+        number = timestamps.exact(value)
+        if abs(number) >= limit:
+            raise Refused("overflow", f"the number is outside the range of {to}", path)
+        if value.lstrip("-").isdigit() and int(value) != (_single(int(value)) if single else int(float(value))):
+            raise Refused("precision", f"the integer cannot be {to} without loss", path)
+        # Arrow's reader refuses some exponents above 308 even where the value is small.
+        return repr(float(value)) if _BIG_EXPONENT.search(value) else value
+
+    return check
+
+
+def _single(number: int) -> int:
+    """Return the integer as a 32-bit float has it."""
+    try:
+        return int(struct.unpack("f", struct.pack("f", number))[0])
+    except OverflowError:
+        return -number
+
+
+def _decimal(to: pa.DataType, path: str) -> Check:
+    def check(value: Any) -> str:
+        if type(value) not in (Number, str):
+            raise _wrong(f"a number for {to}", value, path)
+        number = timestamps.decimal(value)
+        if number is None:
+            raise Refused("type", f"the text is not a number, for {to}", path)
+        if not number:
+            return "0"
+        sign, digits, exponent = number.as_tuple()
+        assert isinstance(exponent, int)
+        while digits[-1] == 0:
+            digits, exponent = digits[:-1], exponent + 1
+        if number.adjusted() >= to.precision - to.scale:
+            raise Refused("overflow", f"the number is outside the range of {to}", path)
+        if -exponent > to.scale:
+            raise Refused("precision", f"the number has more fraction digits than {to}", path)
+        text = "".join(map(str, digits)) + "0" * (exponent + to.scale)
+        return f'"{"-" if sign else ""}{text}E{-to.scale}"'
+
+    return check
+
+
+def _timestamp(to: pa.DataType, path: str) -> Check:
+    def check(value: Any) -> str:
+        if type(value) is Number:
+            point = timestamps.of_number(timestamps.exact(value), to.unit)
+        elif type(value) is str:
+            point = timestamps.of_text(value, to.unit)
+        else:
+            raise _wrong("a timestamp", value, path)
+        if point is None:
+            raise Refused("timestamp", f"is no timestamp that {to} can hold", path)
+        return str(point)
+
+    return check
+
+
+def _date(path: str) -> Check:
+    def check(value: Any) -> str:
+        if type(value) is not str:
+            raise _wrong("a date", value, path)
+        day = timestamps.of_date(value)
+        if day is None:
+            raise Refused("timestamp", "is no date of the form YYYY-MM-DD", path)
+        return str(day)
+
+    return check
+
+
+def _text(path: str) -> Check:
+    def check(value: Any) -> str:
+        if type(value) is not str:
+            raise _wrong("a string", value, path)
+        return quote(value)
+
+    return check
+
+
+def _boolean(path: str) -> Check:
+    def check(value: Any) -> str:
+        if type(value) is not bool:
+            raise _wrong("a boolean", value, path)
+        return "true" if value else "false"
+
+    return check
+
+
+def _raw(path: str) -> Check:
+    def check(value: Any) -> str:
+        try:
+            return quote(compact(value))
+        except Refused as refused:
+            raise Refused(refused.reason, str(refused), path) from refused
+
+    return check
+
+
+def _wrong(wanted: str, value: Any, path: str) -> Refused:
+    return Refused("type", f"expected {wanted}, found {kind(value)}", path or None)
+
+
+def _shown(key: str) -> str:
+    """Make a key that came with the record fit for a log line."""
+    return "".join(letter if letter.isprintable() else "?" for letter in key[:64])

@@ -1,0 +1,208 @@
+"""Points in time out of JSON: the rules, for one value and for a column.
+
+Text is ISO 8601: `YYYY-MM-DD`, then optionally `T` or a space and `hh`, `hh:mm` or `hh:mm:ss` with any number of
+fraction digits, then optionally `Z`, `+hh`, `+hhmm` or `+hh:mm`. Without a zone it is UTC, whatever
+zone the column has. Leap seconds and hour 24 are refused.
+
+Numbers, and text that holds nothing but a number, count from 1970-01-01 UTC. The magnitude tells the unit:
+below 10^11 seconds, below 10^14 milliseconds, below 10^17 microseconds, else nanoseconds. Each unit so
+covers 1973-03-03 to the year 5138 on either side of 1970; what lies closer to 1970 can only be said in seconds.
+
+What is finer than the column's unit is floored. This is the one loss that is allowed: nanosecond
+text into millisecond columns is everyday, and rejecting it would dead-letter whole topics.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable
+from datetime import date
+from decimal import ROUND_FLOOR, Context, Decimal
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+DIGITS: Final = {"s": 0, "ms": 3, "us": 6, "ns": 9}
+"""Decimal digits of each unit below the second."""
+
+_MAGNITUDES: Final = ((0, 10**11, 0), (10**11, 10**14, 3), (10**14, 10**17, 6), (10**17, 10**29, 9))
+"""From (included), to (excluded), digits of the unit. Beyond the last no unit fits 64 bits."""
+
+NUMBER: Final = pa.decimal128(38, 9)
+"""How a column of epoch numbers is read: exact, integers and fractions alike, as fast as a double."""
+
+_INT64: Final = 2**63
+_EXACT: Final = Context(prec=1000)
+
+_ISO: Final = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)"
+    r"(?:([Tt ])(\d\d)(?::(\d\d)(?::(\d\d)(?:[.,](\d+))?)?)?(?:[Zz]|([+-])(\d\d)(?::?(\d\d))?)?)?",
+    re.ASCII,
+)
+_DATE: Final = re.compile(r"(\d{4})-(\d\d)-(\d\d)", re.ASCII)
+_DECIMAL: Final = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
+
+_ZONED: Final = r"[T ]\d\d.*(?:Z|[+-]\d\d(?::?\d\d)?)$"
+
+
+def decimal(text: str) -> Decimal | None:
+    """Return a number written in decimal, exactly; None when it is not one."""
+    return exact(text) if _DECIMAL.fullmatch(text) else None
+
+
+def exact(number: str) -> Decimal:
+    """Return a well-formed number exactly, but for exponents beyond any type: those end at 10^9."""
+    mantissa, mark, exponent = number.lower().partition("e")
+    digits = exponent.lstrip("+-0")
+    if not mark or len(digits) < 10:
+        return Decimal(f"{mantissa}e{'-' if '-' in exponent else ''}{digits or 0}")
+    return Decimal(f"{mantissa}e{'-' if exponent[0] == '-' else ''}999999999")
+
+
+def of_number(value: Decimal, unit: str) -> int | None:
+    """Return the point in time that an epoch number means, in `unit`; None when it does not fit 64 bits."""
+    if value.adjusted() > 28 or len(value.as_tuple().digits) > 900:
+        return None
+    magnitude = abs(value)
+    digits = next((digits for low, high, digits in _MAGNITUDES if low <= magnitude < high), None)
+    if digits is None:
+        return None
+    scaled = value.scaleb(DIGITS[unit] - digits, _EXACT)
+    return _in_range(int(scaled.to_integral_value(ROUND_FLOOR, _EXACT)))
+
+
+def of_text(text: str, unit: str) -> int | None:
+    """Return the point in time that a text means, in `unit`; None when it is none or does not fit 64 bits."""
+    match = _ISO.fullmatch(text)
+    if match is None:
+        number = decimal(text)
+        return None if number is None else of_number(number, unit)
+    days = _days(match[1], match[2], match[3])
+    hour, minute, second = (int(part or 0) for part in match.group(5, 6, 7))
+    zone_hours, zone_minutes = int(match[10] or 0), int(match[11] or 0)
+    if days is None or hour > 23 or minute > 59 or second > 59 or zone_hours > 23 or zone_minutes > 59:
+        return None
+    east = (zone_hours * 60 + zone_minutes) * (-60 if match[9] == "-" else 60)
+    seconds = days * 86_400 + hour * 3600 + minute * 60 + second - east
+    digits = DIGITS[unit]
+    # Cutting the digits is flooring also before 1970: they count forward from the whole second.
+    fraction = int(((match[8] or "") + "0" * digits)[:digits] or 0)
+    return _in_range(seconds * 10**digits + fraction)
+
+
+def is_datetime(text: str) -> bool:
+    """Tell whether a text is an ISO 8601 date with a time that fits microseconds: what inference calls a timestamp."""
+    match = _ISO.fullmatch(text)
+    return match is not None and match[4] is not None and of_text(text, "us") is not None
+
+
+def of_date(text: str) -> int | None:
+    """Return the days from 1970-01-01 to an ISO 8601 date; None when the text is none."""
+    match = _DATE.fullmatch(text)
+    return None if match is None else _days(match[1], match[2], match[3])
+
+
+def _days(year: str, month: str, day: str) -> int | None:
+    try:
+        if year == "0000":
+            # Python has no year 0; the calendar repeats after 400 years, which are 146,097 days.
+            return date(400, int(month), int(day)).toordinal() - 146_097 - 719_163
+        return date(int(year), int(month), int(day)).toordinal() - 719_163
+    except ValueError:
+        return None
+
+
+def _in_range(value: int) -> int | None:
+    return value if -_INT64 <= value < _INT64 else None
+
+
+def column_of_text(texts: pa.Array, to: pa.TimestampType) -> tuple[pa.Array, list[int]]:
+    """Return a column of `to` and the rows it could not settle, which are null there."""
+    try:
+        return _first_fit(texts, to, ("UTC", None)), []
+    except pa.ArrowInvalid:
+        pass
+    zoned = pc.fill_null(pc.match_substring_regex(texts, _ZONED), False)
+    nothing = pa.scalar(None, texts.type)
+    aware, aware_bad = piecewise(pc.if_else(zoned, texts, nothing), lambda part: _first_fit(part, to, ("UTC",)))
+    naive, naive_bad = piecewise(pc.if_else(zoned, nothing, texts), lambda part: _first_fit(part, to, (None,)))
+    return pc.coalesce(aware, naive), sorted(aware_bad + naive_bad)
+
+
+def _first_fit(texts: pa.Array, to: pa.TimestampType, zones: tuple[str | None, ...]) -> pa.Array:
+    """Read a whole column in the unit asked for, else with finer fractions; what does not fit fails early."""
+    by = 10 ** (9 - DIGITS[to.unit])
+    for zone in zones:
+        with contextlib.suppress(pa.ArrowInvalid):
+            return texts.cast(pa.timestamp(to.unit, zone)).view(pa.int64()).view(to)
+    for zone in zones:
+        with contextlib.suppress(pa.ArrowInvalid):
+            return _floored(texts.cast(pa.timestamp("ns", zone)).view(pa.int64()), by).view(to)
+    raise pa.ArrowInvalid("not all of one form")
+
+
+def piecewise(values: pa.Array, convert: Callable[[pa.Array], pa.Array]) -> tuple[pa.Array, list[int]]:
+    """Convert what can be, by halving around what cannot; return the column and the rows left null in it."""
+    done: list[pa.Array] = []
+    bad: list[int] = []
+    todo = [(0, len(values))]
+    while todo:
+        start, length = todo.pop()
+        try:
+            done.append(convert(values.slice(start, length)))
+        except pa.ArrowInvalid:
+            if length == 1:
+                bad.append(start)
+                done.append(pa.nulls(1, convert(values.slice(0, 0)).type))
+            else:
+                half = length // 2
+                todo += [(start + half, length - half), (start, half)]
+    return (pa.concat_arrays(done) if done else convert(values)), bad
+
+
+def column_of_numbers(numbers: pa.Array, to: pa.TimestampType) -> tuple[pa.Array, list[int]]:
+    """Return a column of `to` from a column of `NUMBER`, and the rows that no unit fits, which are null there."""
+    magnitudes = pc.abs(numbers)
+    span = pc.min_max(magnitudes).as_py()
+    if span["min"] is None:
+        return pa.nulls(len(numbers), to), []
+    for low, high, digits in _MAGNITUDES:
+        if low <= span["min"] and span["max"] < high:
+            return _shifted(numbers, digits, to)
+    whole = pa.nulls(len(numbers), to)
+    bad: set[int] = set(_rows(pc.greater_equal(magnitudes, _scalar(_MAGNITUDES[-1][1]))))
+    for low, high, digits in _MAGNITUDES:
+        inside = pc.and_(pc.greater_equal(magnitudes, _scalar(low)), pc.less(magnitudes, _scalar(high)))
+        if not pc.any(inside).as_py():
+            continue
+        part, part_bad = _shifted(pc.if_else(inside, numbers, pa.scalar(None, NUMBER)), digits, to)
+        whole = pc.coalesce(whole, part)
+        bad.update(part_bad)
+    return whole, sorted(bad)
+
+
+def _shifted(numbers: pa.Array, digits: int, to: pa.TimestampType) -> tuple[pa.Array, list[int]]:
+    """Move the decimal point from a unit to another by reading the same 128 bits with another scale."""
+    scale = NUMBER.scale - (DIGITS[to.unit] - digits)
+    numbers = pa.concat_arrays([numbers]) if numbers.offset else numbers
+    moved = pa.Array.from_buffers(pa.decimal128(38, scale), len(numbers), numbers.buffers(), numbers.null_count)
+    whole = pc.floor(moved)
+    return piecewise(whole, lambda part: part.cast(pa.int64()).view(to))
+
+
+def _scalar(value: int) -> Any:
+    return pa.scalar(Decimal(value), NUMBER)
+
+
+def _floored(values: pa.Array, by: int) -> pa.Array:
+    if by == 1:
+        return values
+    quotient = pc.divide(values, by)
+    # Arrow divides towards zero.
+    return pc.subtract(quotient, pc.greater(pc.multiply(quotient, by), values).cast(pa.int64()))
+
+
+def _rows(mask: pa.Array) -> list[int]:
+    return pc.indices_nonzero(pc.fill_null(mask, False)).to_pylist()  # type: ignore[no-any-return]
