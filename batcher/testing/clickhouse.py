@@ -31,6 +31,8 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote, urlencode
 
+import pyarrow as pa
+
 from batcher.testing.clickhouse_http import CONTROL, EngineMissing, Fault, FaultKind, Insert, chdb_connection, main
 
 __all__ = ["ClickHouseServer", "EmbeddedEngine", "EngineMissing", "FaultKind", "Insert", "embedded_engine_missing"]
@@ -45,6 +47,7 @@ class EmbeddedEngine:
     """Keep chDB open in this process, on the one path it can have; made by `shared`."""
 
     _shared: EmbeddedEngine | None = None
+    _directory: tempfile.TemporaryDirectory[str] | None = None
 
     def __init__(self, path: Path) -> None:
         self.path = path.resolve()
@@ -54,21 +57,27 @@ class EmbeddedEngine:
     def shared(cls) -> EmbeddedEngine:
         """Return the engine of this process, starting it in a new temporary directory the first time."""
         if cls._shared is None:
-            directory = tempfile.TemporaryDirectory(prefix="batcher-chdb-", ignore_cleanup_errors=True)
-            cls._shared = cls(Path(directory.name) / "db")
-            # Lives as long as the engine: removed when the interpreter ends.
-            cls._shared._directory = directory  # noqa: SLF001 - of the same class
+            # Kept with the class: it is removed when the interpreter ends.
+            cls._directory = tempfile.TemporaryDirectory(prefix="batcher-chdb-", ignore_cleanup_errors=True)
+            cls._shared = cls(Path(cls._directory.name) / "db")
         return cls._shared
-
-    _directory: tempfile.TemporaryDirectory[str] | None = None
 
     @property
     def dsn(self) -> str:
         """Return what `--clickhouse.dsn` takes."""
         return f"chdb://{self.path}"
 
-    def execute(self, sql: str) -> list[tuple[Any, ...]]:
-        """Run a statement and return its rows as Python values; raise RuntimeError with the engine's text."""
+    def engine_path(self) -> str:
+        """Return the engine's directory."""
+        return str(self.path)
+
+    def execute(self, sql: str) -> pa.Table:
+        """Run a statement and return its rows as the engine puts them into Arrow; raise RuntimeError with its text."""
+        answer = self._connection.query(sql, "ArrowStream").bytes()
+        return pa.ipc.open_stream(answer).read_all() if answer else pa.table({})
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        """Run a query and return its rows as JSON has them; raise RuntimeError with the engine's text."""
         return _rows(self._connection.query(sql, "JSONCompactEachRow").bytes())
 
 

@@ -82,9 +82,9 @@ class Faults:
         if not part.found:
             return
         starts = None if offsets is None else offsets.to_pylist()
-        for row, *rest in part.found:
+        for row, reason, message, path in part.found:
             owner = row if starts is None else bisect_right(starts, row) - 1
-            self.found.append((owner, *rest))
+            self.found.append((owner, reason, message, path))
 
     def rejections(self) -> list[Rejection]:
         """Return one rejection for each row, the first that was found."""

@@ -71,6 +71,8 @@ class Column:
 
     slot: Slot
     has_default: bool
+    null_is_default: bool = False
+    """The column itself cannot be null, so a null stands for the DEFAULT."""
 
     @property
     def name(self) -> str:
@@ -94,6 +96,8 @@ class Column:
                     "restart to read the table's columns again"
                 )
             values = cast_safely(values, wanted, faults)
+            if faults.found:
+                return values
         if self.has_default and isinstance(self.slot.codec, JsonText):
             values = pc.fill_null(values, "{}")
         return self.slot.encode(values, faults)
@@ -141,7 +145,9 @@ class TableShape:
             if row.name in COORDINATES.names:
                 _check_coordinate(slot, row.type_name, table)
             has_default = row.default_kind == "DEFAULT"
-            columns[row.name] = Column(_with_default(slot, row) if has_default else slot, has_default)
+            columns[row.name] = Column(
+                _with_default(slot, row) if has_default else slot, has_default, has_default and not slot.nullable
+            )
         if not any(not column.coordinate for column in columns.values()):
             raise SinkMisconfigured(f"{table}: has no column that can be loaded from a record")
         return cls(columns)
@@ -181,11 +187,14 @@ class TableShape:
         rejections = everything.rejections()
         if rejections:
             raise RowsRejected(rejections)
-        fields = [
-            pa.field(name, array.type, nullable=array.null_count > 0)
+        # A column without any value is left to the server, whose DEFAULT may then build on columns not sent.
+        sent = [
+            (name, array)
             for name, array in zip(batch.schema.names, arrays, strict=True)
-        ]
-        return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
+            if array.null_count < len(array) or not self.columns[name].null_is_default
+        ] or [(batch.schema.names[0], arrays[0])]
+        fields = [pa.field(name, array.type, nullable=array.null_count > 0) for name, array in sent]
+        return pa.RecordBatch.from_arrays([array for _, array in sent], schema=pa.schema(fields))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import pytest
+from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError, ProgrammingError
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batcher.errors import BatcherError, BlockRejected, SinkMisconfigured, SinkUnavailable, Unreachable
+from batcher.testing.clickhouse import EmbeddedEngine
+from sinks.clickhouse.errors import RULES, UNKNOWN, rule_for, translated
+
+pytest_plugins = ["batcher.testing.clickhouse_plugin"]
+
+CANARY = "SECRET-VALUE-1234"
+TARGET = "http://host:8123/db.t"
+
+
+def server_error(code: int | None, text: str = f"Cannot parse string '{CANARY}'") -> DatabaseError:
+    error = DatabaseError(f"Code: {code}. DB::Exception: {text}", code=code)
+    error.__cause__ = RuntimeError(CANARY)
+    return error
+
+
+@given(code=st.integers(0, 2000), opening=st.booleans(), has_views=st.booleans())
+def test_every_code_has_one_reaction(code: int, opening: bool, has_views: bool) -> None:
+    ours = translated(server_error(code), TARGET, opening=opening, has_views=has_views)
+    if rule_for(code).reaction == "done":
+        assert ours is None
+        return
+    known = (Unreachable, SinkMisconfigured) if opening else (SinkUnavailable, SinkMisconfigured, BlockRejected)
+    assert type(ours) in known
+
+
+@given(st.integers().filter(lambda code: code not in RULES))
+def test_a_code_nobody_listed_halts(code: int) -> None:
+    assert rule_for(code) is UNKNOWN
+    assert isinstance(translated(server_error(code), TARGET), SinkMisconfigured)
+
+
+@pytest.mark.parametrize(
+    ("codes", "expected"),
+    [
+        ((159, 202, 209, 210, 225, 241, 242, 243, 252, 319, 373, 425, 499, 745, 999, 3, 107, 201), SinkUnavailable),
+        ((16, 20, 47, 60, 81, 115, 164, 497, 516, 32, 395), SinkMisconfigured),
+        ((6, 53, 117, 131, 321, 349, 376, 407, 469, 675, 676, 691), BlockRejected),
+    ],
+)
+def test_codes_are_in_the_class_that_experiments_gave(codes: tuple[int, ...], expected: type[BatcherError]) -> None:
+    assert {type(translated(server_error(code), TARGET)) for code in codes} == {expected}
+
+
+def test_too_many_parts_waits_and_too_many_partitions_does_not() -> None:
+    parts = server_error(252, "Too many parts (300) in all data parts")
+    partitions = server_error(252, "Too many partitions for single INSERT block (more than 100)")
+    assert isinstance(translated(parts, TARGET), SinkUnavailable)
+    ours = translated(partitions, TARGET)
+    assert isinstance(ours, SinkMisconfigured)
+    assert "max_partitions_per_insert_block" in str(ours)
+
+
+def test_a_deduplicated_insert_is_a_success() -> None:
+    assert translated(server_error(389), TARGET) is None
+
+
+def test_a_poisoned_block_is_not_halved_where_views_may_have_stored_it() -> None:
+    assert isinstance(translated(server_error(469), TARGET, has_views=False), BlockRejected)
+    ours = translated(server_error(469), TARGET, has_views=True)
+    assert isinstance(ours, SinkMisconfigured)
+    assert "views" in str(ours)
+
+
+@pytest.mark.parametrize("code", [6, 60, 241, 4242, None])
+def test_the_servers_text_reaches_neither_the_message_nor_the_chain(code: int | None) -> None:
+    text = f"HTTP driver received HTTP status 500, server response: {CANARY}" if code is None else CANARY
+    error = DatabaseError(text, code=code)
+    error.__cause__ = RuntimeError(CANARY)
+    ours = translated(error, TARGET)
+    assert CANARY not in str(ours)
+    assert CANARY not in repr(error)
+    assert not any((error.__cause__, error.__context__))
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+def test_a_status_of_a_busy_proxy_is_retried(status: int) -> None:
+    error = f"HTTP driver received HTTP status {status}, server response: busy"
+    assert isinstance(translated(OperationalError(error), TARGET), SinkUnavailable)
+    assert isinstance(translated(OperationalError(error), TARGET, opening=True), Unreachable)
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 413])
+def test_a_status_that_stays_halts(status: int) -> None:
+    assert isinstance(
+        translated(DatabaseError(f"HTTP driver received HTTP status {status}"), TARGET), SinkMisconfigured
+    )
+
+
+def test_a_lost_connection_is_an_unknown_outcome() -> None:
+    error = OperationalError("Error executing HTTP request")
+    error.__cause__ = ConnectionResetError(104, "Connection reset by peer")
+    ours = translated(error, TARGET)
+    assert isinstance(ours, SinkUnavailable)
+    assert "ConnectionResetError" in str(ours)
+    assert isinstance(translated(error, TARGET, opening=True), Unreachable)
+
+
+def test_a_full_disk_under_the_temporary_file_is_retried() -> None:
+    assert isinstance(translated(OSError(28, "No space left on device"), TARGET), SinkUnavailable)
+
+
+def test_what_the_driver_itself_refuses_halts() -> None:
+    ours = translated(ProgrammingError("Setting async_insert is readonly"), TARGET)
+    assert isinstance(ours, SinkMisconfigured)
+    assert "async_insert" in str(ours)
+
+
+def test_codes_are_named_as_the_engine_names_them(chdb_engine: EmbeddedEngine) -> None:
+    listed = ", ".join(str(code) for code in sorted(RULES))
+    names = dict(chdb_engine.rows(f"SELECT arrayJoin([{listed}]) AS code, errorCodeToName(code)"))
+    assert {code: rule.name for code, rule in RULES.items()} == names
