@@ -122,7 +122,7 @@ class Decode(Section):
 
     format: Annotated[str, Flag(metavar="NAME")] = "json"
     """Encoding of the records."""
-    schema_source: Annotated[str, Flag(metavar="auto|FILE"), Field(alias="schema")] = "auto"
+    schema_source: Annotated[str, Flag(metavar="auto|FILE")] = Field(default="auto", alias="schema")
     """auto: from the table, or from the first batch; else an .arrow or .parquet file that has the schema."""
     on_unknown: Literal["ignore", "reject"] = "ignore"
     """What to do with a field that the schema does not have."""

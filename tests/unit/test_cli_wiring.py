@@ -1,0 +1,105 @@
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pydantic import SecretStr
+
+from batcher.commands import wiring
+from batcher.dead_letters.directory import DirectoryDeadLetterQueue
+from batcher.dead_letters.kafka import KafkaDeadLetterQueue
+from batcher.errors import ConfigurationError
+from batcher.settings import Settings
+from batcher.settings.model import ClickHouse, Decode, Dlq, Http, Kafka, Parquet
+
+KAFKA = Kafka(brokers="k:1", topics=("t",), group="g")
+
+
+def test_clickhouse_gets_its_section_with_secrets_revealed_and_nothing_that_is_not_set() -> None:
+    section = ClickHouse(table="t", password=SecretStr("hunter22"), settings={"max_memory_usage": "1"})
+
+    assert wiring.sink_options(Settings(sink="clickhouse", clickhouse=section)) == {
+        "dsn": "http://localhost:8123/default",
+        "table": "t",
+        "password": "hunter22",
+        "settings": {"max_memory_usage": "1"},
+    }
+
+
+def test_parquet_gets_its_section_and_the_schema_of_the_file(tmp_path: Path) -> None:
+    schema = pa.schema([("id", pa.int64())])
+    pq.write_table(schema.empty_table(), tmp_path / "s.parquet")
+    settings = Settings(
+        sink="parquet",
+        parquet=Parquet(path="out", partition_by=("country",)),
+        decode=Decode(schema=str(tmp_path / "s.parquet")),
+    )
+
+    assert wiring.sink_options(settings) == {
+        "path": "out",
+        "compression": "zstd",
+        "partition_by": ("country",),
+        "coordinates": "default",
+        "schema": schema,
+    }
+
+
+def test_a_schema_file_beside_a_table_that_has_its_own_schema_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"--decode\.schema"):
+        wiring.sink_options(Settings(sink="clickhouse", decode=Decode(schema="x.arrow")))
+
+
+def test_another_sink_gets_the_options_given_for_it() -> None:
+    assert wiring.sink_options(Settings(sink="my:Sink", options={"url": "x"})) == {"url": "x"}
+
+
+@pytest.mark.parametrize(
+    ("text", "start"),
+    [
+        ("earliest", "earliest"),
+        ("latest", "latest"),
+        ("1700000000000", 1_700_000_000_000),
+        ("2023-11-14T22:13:20+00:00", 1_700_000_000_000),
+    ],
+)
+def test_a_start_time_becomes_epoch_milliseconds(text: str, start: object) -> None:
+    assert wiring.start_of(text) == start
+
+
+def test_the_dead_letter_topic_is_kept_out_of_the_subscription() -> None:
+    settings = Settings(kafka=Kafka(brokers="k:1", topics=("^t.*",), group="g"), dlq=Dlq(topic="t.dlq"))
+
+    with pytest.raises(ConfigurationError, match=r"--dlq\.topic"):
+        wiring.kafka_options_of(settings)
+
+
+def test_dead_letters_go_where_the_settings_say() -> None:
+    assert wiring.dead_letters_of(Settings(kafka=KAFKA)) is None
+    assert isinstance(wiring.dead_letters_of(Settings(kafka=KAFKA, dlq=Dlq(topic="d"))), KafkaDeadLetterQueue)
+    assert isinstance(wiring.dead_letters_of(Settings(kafka=KAFKA, dlq=Dlq(path="d"))), DirectoryDeadLetterQueue)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        Settings(sink="null", kafka=KAFKA),
+        Settings(sink="null", kafka=KAFKA, until_eof=True, max_records=5),
+        Settings(sink="parquet", kafka=KAFKA, parquet=Parquet(path="out"), dlq=Dlq(path="d")),
+        Settings(sink="clickhouse", kafka=KAFKA, clickhouse=ClickHouse(table="t")),
+    ],
+    ids=["null", "bounded", "parquet", "clickhouse"],
+)
+def test_a_pipeline_is_made_without_opening_anything(settings: Settings, tmp_path: Path) -> None:
+    wiring.pipeline_of(settings)
+
+
+def test_an_unknown_format_or_sink_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"--decode\.format"):
+        wiring.format_of(Settings(decode=Decode(format="xml")))
+    with pytest.raises(ConfigurationError, match="--sink"):
+        wiring.sink_of(Settings(sink="clickhose"))
+
+
+def test_what_is_not_there_yet_is_said_instead_of_ignored() -> None:
+    with pytest.raises(ConfigurationError, match=r"--http\.addr"):
+        wiring.pipeline_of(Settings(sink="null", kafka=KAFKA, http=Http(addr="127.0.0.1:0")))
