@@ -22,6 +22,8 @@ class MemoryLog:
         self.runs: dict[Partition, list[Records]] = {partition: [] for partition in partitions}
         self.committed: dict[Partition, Position] = {}
         self.history: list[tuple[Partition, Position]] = []
+        self.trespasses: list[tuple[Partition, Position]] = []
+        """Commits for partitions that the reader had already been told to be foreign."""
         self.owners: dict[Partition, MemorySource] = {}
         self.arrived = threading.Condition()
 
@@ -40,14 +42,23 @@ class MemoryLog:
 
 
 class MemorySource:
-    """Read a MemoryLog. Rebalances are asked for from outside and happen inside the next `fetch`."""
+    """Read a MemoryLog. Rebalances are asked for from outside and happen inside the next `fetch`.
+
+    With `waits` False an empty fetch returns at once, for tests that step by hand.
+    """
 
     def __init__(
-        self, log: MemoryLog, *, until_eof: bool = False, partitions: Collection[Partition] | None = None
+        self,
+        log: MemoryLog,
+        *,
+        until_eof: bool = False,
+        partitions: Collection[Partition] | None = None,
+        waits: bool = True,
     ) -> None:
         self.log = log
         self.unreachable = False
         self._until_eof = until_eof
+        self._waits = waits
         self._wanted = tuple(log.runs if partitions is None else partitions)
         self._listener: PartitionListener | None = None
         self._positions: dict[Partition, int] = {}
@@ -94,7 +105,7 @@ class MemorySource:
         for rebalance in pending:
             rebalance()
         found = self._read(max_records)
-        if not found and timeout_s > 0:
+        if not found and self._waits:
             with self.log.arrived:
                 self.log.arrived.wait(timeout_s)
             found = self._read(max_records)
@@ -111,6 +122,7 @@ class MemorySource:
     def commit(self, positions: Mapping[Partition, Position], timeout_s: float) -> None:
         """Store positions of owned partitions; refuse all others."""
         del timeout_s
+        self.log.trespasses += [(part, at) for part, at in positions.items() if part not in self._positions]
         refused = {part: "not the owner" for part in positions if self.log.owners.get(part) is not self}
         for partition, position in positions.items():
             if partition not in refused:

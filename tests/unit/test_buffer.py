@@ -127,7 +127,7 @@ def test_reading_resumes_only_well_below_the_bound() -> None:
 
 
 def test_a_full_buffer_gives_up_its_largest_lane_although_none_is_due() -> None:
-    b = buffer(rows=1000, nbytes=4000, memory=6000, mixes=False)
+    b = buffer(rows=1000, nbytes=4000, memory=5000, mixes=False)
     b.extend([run(15, size=100), run(30, partition=B, size=100)], 0.0)
     assert b.full
 

@@ -4,7 +4,7 @@ from batcher.ledger import LawBroken, Ledger, token
 from batcher.records import Batch, Partition, Position
 from batcher.testing.values import make_batch, make_records
 
-A, B = Partition("t", 0), Partition("t", 1)
+A, B = Partition("events", 0), Partition("events", 1)
 
 
 def batch(first: int, count: int, partition: Partition = A) -> Batch:

@@ -15,7 +15,7 @@ def test_the_first_record_ever_being_bad_does_not_trip_it() -> None:
 
 
 def test_a_topic_of_nothing_but_poison_stops_after_so_many_in_a_row() -> None:
-    limit = PoisonLimit(PoisonPolicy(max_consecutive=1000))
+    limit = PoisonLimit(PoisonPolicy(max_ratio=1.0, max_consecutive=1000))
     limit.observe(600, [letter(i) for i in range(600)])
 
     with pytest.raises(PoisonLimitExceeded, match="1001 records in a row") as error:

@@ -1,0 +1,301 @@
+"""The promise "nothing lost" over the whole pipeline, against every order of events Hypothesis can think of.
+
+The consumer and the flusher are stepped by hand in one thread, on a manual clock. Events during a write (rebalances,
+fetches) happen inside the scripted sink, which is where a second thread would be. `seeded_faults.py` beside this file
+shows that the machine has teeth.
+"""
+
+from collections.abc import Callable
+
+import hypothesis.strategies as st
+from hypothesis import HealthCheck, event, settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from batcher.buffer import BoundedBuffer, FlushPolicy
+from batcher.consumer import Consumer
+from batcher.delivery import Delivery
+from batcher.errors import BlockRejected, DeadLetterFailed, RowsRejected, SinkUnavailable
+from batcher.exchange import Exchange
+from batcher.flusher import Flusher
+from batcher.ledger import Ledger
+from batcher.poison import PoisonLimit, PoisonPolicy
+from batcher.records import Block, Partition, Rejection
+from batcher.retry import RetryPolicy
+from batcher.testing.clock import ManualClock
+from batcher.testing.dead_letters import MemoryDeadLetterQueue
+from batcher.testing.formats import NUMBERS, NumberFormat
+from batcher.testing.sinks import ScriptedSink
+from batcher.testing.sources import MemoryLog, MemorySource
+
+PARTITIONS = [Partition("events", number) for number in range(3)]
+GOOD, UNDECODABLE, REFUSED, TOMBSTONE = "1", "x", "-7", None
+MEMORY = 3000
+FETCH_BYTES = 40 * 80
+
+partitions = st.lists(st.sampled_from(PARTITIONS), min_size=1, unique=True)
+values = st.lists(st.sampled_from([GOOD, GOOD, GOOD, UNDECODABLE, REFUSED, TOMBSTONE]), min_size=1, max_size=25)
+
+
+class Crash(BaseException):
+    """The process dies here."""
+
+
+class PipelineMachine(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.log = MemoryLog(PARTITIONS)
+        self.queue = MemoryDeadLetterQueue()
+        self.clock = ManualClock()
+        self.stored: set[tuple[Partition, int]] = set()
+        self.copies: dict[tuple[Partition, int], int] = {}
+        self.disturbed = False
+        self.read: dict[Partition, int] = {}
+
+    @initialize(mixes=st.booleans(), names_culprits=st.booleans())
+    def boot_first(self, mixes: bool, names_culprits: bool) -> None:
+        self.mixes = mixes
+        self.names_culprits = names_culprits
+        self.boot()
+
+    def boot(self) -> None:
+        self.sink = ScriptedSink(NUMBERS, mixes_partitions=self.mixes)
+        self.sink.before = self.refuse
+        self.sink.after = self.store
+        self.source = MemorySource(self.log, waits=False)
+        buffer = BoundedBuffer(FlushPolicy(12, 1500, 1.0), MEMORY, mixes_partitions=self.mixes)
+        self.exchange = Exchange(buffer, Ledger(), self.clock)
+        delivery = Delivery(
+            self.sink,
+            self.sink.open(),
+            NumberFormat(),
+            dead_letters=self.queue,
+            poison=PoisonLimit(PoisonPolicy(max_ratio=1.0, max_consecutive=10**9)),
+            retry=RetryPolicy(wait_s=1e-9, max_wait_s=1e-9),
+            abort=self.exchange.aborting,
+            name="group",
+        )
+        self.consumer = Consumer(self.source, self.exchange, drain_timeout_s=0, clock=self.clock)
+        self.flusher = Flusher(self.exchange, delivery)
+        self.consumer.open()
+
+    def refuse(self, block: Block) -> None:
+        bad = [row for row, number in enumerate(block.table["n"].to_pylist()) if number == int(REFUSED)]
+        if bad and self.names_culprits:
+            raise RowsRejected([Rejection(row, "range", "n: out of range") for row in bad])
+        if bad:
+            raise BlockRejected("constraint")
+
+    def store(self, block: Block) -> None:
+        for row in block.table.select(["_partition", "_offset"]).to_pylist():
+            at = (PARTITIONS[row["_partition"]], row["_offset"])
+            self.stored.add(at)
+            self.copies[at] = self.copies.get(at, 0) + 1
+
+    def during_write(self, what: Callable[[], None], *, stored: bool) -> None:
+        """Let something happen at the next write, before or after the block is stored, once."""
+        hook, back = ("after", self.store) if stored else ("before", self.refuse)
+
+        def once(block: Block) -> None:
+            setattr(self.sink, hook, back)
+            back(block)
+            what()
+
+        setattr(self.sink, hook, once)
+
+    def fetch(self) -> None:
+        # A commit for records this reading has not seen would be one from an earlier ownership.
+        before = len(self.log.history)
+        reached = {partition: self.source._positions.get(partition, -1) for partition in PARTITIONS}
+        self.consumer.step()
+        for partition, position in self.log.history[before:]:
+            assert position.next_offset <= max(reached[partition], self.source._positions.get(partition, -1))
+
+    def flush(self) -> None:
+        try:
+            self.flusher.step()
+        except Crash:
+            event("crashed during a write")
+            self.restart()
+        except DeadLetterFailed:
+            event("dead-letter queue failed")
+            self.queue.broken = False
+            self.restart()
+
+    def restart(self) -> None:
+        self.disturbed = True
+        self.log.owners.clear()
+        self.boot()
+
+    @rule(partition=st.sampled_from(PARTITIONS), values=values, gap=st.integers(0, 2))
+    def produce(self, partition: Partition, values: list[str | None], gap: int) -> None:
+        self.log.produce(partition, values, gap=gap)
+
+    @rule(partition=st.sampled_from(PARTITIONS), values=values)
+    def produce_and_read(self, partition: Partition, values: list[str | None]) -> None:
+        self.log.produce(partition, values)
+        self.fetch()
+
+    @rule()
+    def fetch_once(self) -> None:
+        self.fetch()
+
+    @rule(seconds=st.sampled_from([0.0, 0.5, 2.0]))
+    def wait_and_flush(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+        self.flush()
+
+    @rule(seconds=st.sampled_from([0.5, 2.0]))
+    def round(self, seconds: float) -> None:
+        self.fetch()
+        self.clock.advance(seconds)
+        self.flush()
+        self.fetch()
+
+    @rule(stored=st.booleans(), times=st.integers(1, 3))
+    def sink_is_away_at_the_next_write(self, stored: bool, times: int) -> None:
+        left = times
+
+        def away() -> None:
+            nonlocal left
+            left -= 1
+            if left > 0:
+                self.during_write(away, stored=stored)
+            raise SinkUnavailable("away")
+
+        self.disturbed = True
+        self.during_write(away, stored=stored)
+
+    @rule(stored=st.booleans(), values=values)
+    def crash_during_a_write(self, stored: bool, values: list[str | None]) -> None:
+        def crash() -> None:
+            raise Crash
+
+        self.during_write(crash, stored=stored)
+        self.produce_and_flush(values)
+
+    @rule()
+    def crash_between_steps(self) -> None:
+        self.restart()
+
+    @rule()
+    def queue_breaks(self) -> None:
+        self.queue.broken = True
+
+    @rule(partitions=partitions, polite=st.booleans(), back=st.booleans())
+    def rebalance(self, partitions: list[Partition], polite: bool, back: bool) -> None:
+        self.change_hands(partitions, polite=polite, back=back)
+        self.fetch()
+
+    @rule(
+        partitions=partitions,
+        polite=st.booleans(),
+        back=st.booleans(),
+        stored=st.booleans(),
+        values=values,
+        more=values,
+    )
+    def rebalance_during_a_write(
+        self,
+        *,
+        partitions: list[Partition],
+        polite: bool,
+        back: bool,
+        stored: bool,
+        values: list[str | None],
+        more: list[str | None],
+    ) -> None:
+        def rebalance() -> None:
+            if any(partition in self.exchange._in_flight.epochs for partition in partitions):  # type: ignore[union-attr]
+                event("rebalance with the partition in delivery")
+            self.log.produce(partitions[0], more)
+            self.change_hands(partitions, polite=polite, back=back)
+            self.fetch()
+
+        self.during_write(rebalance, stored=stored)
+        self.produce_and_flush(values)
+
+    def produce_and_flush(self, values: list[str | None]) -> None:
+        for partition in self.source.owned:
+            self.log.produce(partition, values)
+        self.fetch()
+        self.clock.advance(2.0)
+        self.flush()
+
+    def change_hands(self, partitions: list[Partition], *, polite: bool, back: bool) -> None:
+        self.disturbed = True
+        if self.exchange.snapshot()["buffer_rows"]:
+            event("rebalance with records in the buffer")
+        (self.source.revoke if polite else self.source.lose)(partitions)
+        if back:
+            self.source.assign(partitions)
+
+    @precondition(lambda self: len(self.source.owned) < len(PARTITIONS))
+    @rule()
+    def assign_the_rest(self) -> None:
+        self.source.assign([partition for partition in PARTITIONS if partition not in self.source.owned])
+        self.fetch()
+
+    @rule()
+    def stop_and_start_again(self) -> None:
+        self.sink.before, self.sink.after = self.refuse, self.store
+        self.queue.broken = False
+        self.fetch()
+        owned = self.source.owned
+        read = {partition: self.source._positions[partition] for partition in owned}
+        self.exchange.drain("stop")
+        for _ in range(1000):
+            if self.exchange.drained:
+                break
+            self.flusher.step()
+            self.consumer.step()
+        assert self.exchange.drained, "a drain has to come to its end"
+        for partition in owned:
+            committed = self.log.committed.get(partition)
+            seen = [run for run in self.log.runs[partition] if run.first_offset < read[partition]]
+            assert not seen or (committed is not None and committed.next_offset == read[partition])
+        self.source.close()
+        self.boot()
+
+    @invariant()
+    def nothing_below_a_commit_is_lost(self) -> None:
+        letters = self.queue.coordinates()
+        for partition, position in self.log.committed.items():
+            for run in self.log.runs[partition]:
+                for offset, value in zip(run.offsets.to_pylist(), run.values.to_pylist(), strict=True):
+                    if offset >= position.next_offset:
+                        break
+                    at = (partition, offset)
+                    if value is None:
+                        continue
+                    place = self.stored if value == GOOD.encode() else letters
+                    assert at in place, f"{at} is committed and nowhere"
+
+    @invariant()
+    def commits_never_go_back(self) -> None:
+        last: dict[Partition, int] = {}
+        for partition, position in self.log.history:
+            assert position.next_offset >= last.get(partition, 0)
+            last[partition] = position.next_offset
+
+    @invariant()
+    def nothing_foreign_is_committed(self) -> None:
+        assert not self.log.trespasses
+
+    @invariant()
+    def nothing_is_doubled_while_nothing_goes_wrong(self) -> None:
+        if not self.disturbed:
+            assert all(count == 1 for count in self.copies.values())
+
+    @invariant()
+    def memory_stays_within_its_bound(self) -> None:
+        if hasattr(self, "exchange"):
+            assert self.exchange.snapshot()["buffer_bytes"] <= MEMORY + FETCH_BYTES  # type: ignore[operator]
+
+
+PipelineMachine.TestCase.settings = settings(
+    max_examples=300,
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
+TestNoRecordLost = PipelineMachine.TestCase
