@@ -221,8 +221,9 @@ class ClickHouseSink:
 
 
 def _connected(options: ClickHouseOptions) -> Client:
-    # The driver logs a warning for every failed request; the exception says it, once, with what to do.
-    logging.getLogger("clickhouse_connect.driver._backend.http_sync").setLevel(logging.ERROR)
+    # Both warn about every failed request; our exception says it, once, with what to do.
+    for name in ("clickhouse_connect.driver._backend.http_sync", "urllib3.connectionpool"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     if options.path is not None:
         try:
             return clickhouse_connect.get_client(interface="chdb", path=str(options.path))

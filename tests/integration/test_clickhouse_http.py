@@ -1,0 +1,281 @@
+"""The ClickHouse sink through the real clickhouse-connect over real HTTP, against the engine behind the test server."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+import sinks.clickhouse.sink
+from batcher.errors import BatcherError, BlockRejected, SinkMisconfigured, SinkUnavailable, Unreachable
+from batcher.protocols import Reconcilable, Sink
+from batcher.records import Block
+from batcher.testing.clickhouse import ClickHouseServer
+from batcher.testing.values import EVENTS_0, make_block
+from sinks.clickhouse import plugin
+from sinks.clickhouse.options import PINNED_SETTINGS
+
+pytest_plugins = ["batcher.testing.clickhouse_plugin"]
+
+SECRET = "canary-5b1e"
+COLUMNS = "id UInt64, v LowCardinality(String), u Nullable(UUID)"
+COORDINATES = "_topic String, _partition Int32, _offset Int64"
+
+
+class Loader:
+    """Own a table on the server and a sink open on it."""
+
+    def __init__(
+        self, server: ClickHouseServer, name: str, *, window: int = 100, columns: str = COLUMNS, timeout_s: float = 60
+    ) -> None:
+        self.server = server
+        self.name = name
+        server.query(
+            f"CREATE TABLE {name} ({columns}) ENGINE = MergeTree ORDER BY id "
+            f"SETTINGS non_replicated_deduplication_window = {window}"
+        )
+        self.sink: Sink = plugin({"dsn": server.dsn, "table": name, "insert_timeout_s": timeout_s})
+        self.info = self.sink.open()
+
+    def block(self, rows: int = 100, token: str = "token") -> Block:
+        table = pa.table(
+            {"id": pa.array(range(rows), pa.uint64()), "v": ["x"] * rows, "u": pa.nulls(rows, pa.string())}
+        )
+        return make_block(table, token=token, coordinates=self.info.coordinates)
+
+    @property
+    def count(self) -> int:
+        return int(self.server.query(f"SELECT count() FROM {self.name}")[0][0])
+
+
+@pytest.fixture
+def loader(clickhouse_server: ClickHouseServer, new_table: Callable[[], str]) -> Iterator[Callable[..., Loader]]:
+    made: list[Loader] = []
+
+    def make(**options: object) -> Loader:
+        made.append(Loader(clickhouse_server, new_table(), **options))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.sink.close()
+
+
+def test_a_block_is_loaded_whole(loader: Callable[..., Loader]) -> None:
+    load = loader()
+    load.sink.write(load.block(50_000))
+    assert load.server.query(f"SELECT count(), uniqExact(id), sum(id) FROM {load.name}") == [
+        (50_000, 50_000, 50_000 * 49_999 // 2)
+    ]
+    parts = f"SELECT count() FROM system.parts WHERE active AND table = '{load.name}'"
+    assert load.server.query(parts) == [(1,)]
+
+
+def test_the_same_token_twice_is_one_copy(loader: Callable[..., Loader]) -> None:
+    load = loader()
+    load.sink.write(load.block())
+    load.sink.write(load.block())
+    assert (load.count, len(load.server.inserts())) == (100, 2)
+
+
+@pytest.mark.parametrize("fault", ["reset_before_apply", "reset_after_apply"])
+def test_a_reset_is_one_request_and_the_repeat_leaves_one_copy(loader: Callable[..., Loader], fault: str) -> None:
+    load = loader()
+    load.server.inject(fault)  # type: ignore[arg-type]
+    with pytest.raises(SinkUnavailable, match="unknown"):
+        load.sink.write(load.block())
+    # The driver must not have sent it again by itself: only the caller's repeat is known to be safe.
+    assert [insert.outcome for insert in load.server.inserts()] == [fault]
+    load.sink.write(load.block())
+    assert load.count == 100
+
+
+def test_a_reset_leaves_one_copy_also_where_the_server_remembers_no_tokens(loader: Callable[..., Loader]) -> None:
+    load = loader(window=0, columns=f"{COLUMNS}, {COORDINATES}")
+    assert load.info.guarantee == "exactly-once"
+    load.server.inject("reset_after_apply")
+    with pytest.raises(SinkUnavailable):
+        load.sink.write(load.block())
+    load.sink.write(load.block())
+    assert load.count == 100
+
+
+def test_an_insert_that_times_out_and_is_applied_later_leaves_one_copy(loader: Callable[..., Loader]) -> None:
+    hasty = loader(timeout_s=0.5)
+    hasty.server.inject("delay", delay_s=2)
+    with pytest.raises(SinkUnavailable, match="Timeout"):
+        hasty.sink.write(hasty.block())
+    patient = plugin({"dsn": hasty.server.dsn, "table": hasty.name})
+    patient.open()
+    patient.write(hasty.block())
+    patient.close()
+    wait_for(lambda: len(hasty.server.inserts()) == 2)
+    assert hasty.count == 100
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    pause = threading.Event()
+    while not condition():  # pytest-timeout bounds it
+        pause.wait(0.05)
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+def test_a_busy_proxy_is_waited_for(loader: Callable[..., Loader], status: int) -> None:
+    load = loader()
+    load.server.inject("status", code=status)
+    with pytest.raises(SinkUnavailable, match=str(status)):
+        load.sink.write(load.block())
+    assert len(load.server.inserts()) == 1
+    load.sink.write(load.block())
+    assert load.count == 100
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [(241, SinkUnavailable), (209, SinkUnavailable), (242, SinkUnavailable), (999, SinkUnavailable),
+     (497, SinkMisconfigured), (4242, SinkMisconfigured), (469, BlockRejected)],
+)  # fmt: skip
+def test_the_servers_code_decides_the_class(
+    loader: Callable[..., Loader], code: int, expected: type[BatcherError]
+) -> None:
+    load = loader()
+    load.server.inject("exception", code=code, times=2)
+    for _ in range(2):
+        with pytest.raises(expected, match=str(code)):
+            load.sink.write(load.block())
+    load.sink.write(load.block())
+    assert load.count == 100
+
+
+def test_what_the_engine_refuses_quotes_no_value(loader: Callable[..., Loader]) -> None:
+    load = loader(columns=f"{COLUMNS}, CONSTRAINT c CHECK v != '{SECRET}'")
+    block = load.block(2)
+    poisoned = block.table.set_column(1, "v", pa.array(["x", SECRET]))
+    with pytest.raises(BlockRejected) as caught:
+        load.sink.write(Block(poisoned, block.positions, "t", block.ranges))
+    error: BaseException | None = caught.value
+    while error is not None:
+        assert SECRET not in repr(error)
+        error = error.__cause__ or error.__context__
+    assert load.count == 0
+
+
+def test_every_insert_carries_the_pinned_settings_and_its_token(
+    clickhouse_server: ClickHouseServer, loader: Callable[..., Loader]
+) -> None:
+    load = loader()
+    sink = plugin(
+        {"dsn": clickhouse_server.dsn, "table": load.name, "settings": {"max_partitions_per_insert_block": "7"}}
+    )
+    sink.open()
+    for token in ("a|1", "b&2"):
+        sink.write(load.block(token=token))
+    sink.close()
+    for insert, token in zip(clickhouse_server.inserts(), ("a|1", "b&2"), strict=True):
+        assert PINNED_SETTINGS.items() <= insert.settings.items()
+        assert insert.settings["insert_deduplication_token"] == token
+        assert insert.settings["input_format_null_as_default"] == "0"
+        assert insert.settings["max_partitions_per_insert_block"] == "7"
+        assert f"`default`.`{load.name}`" in insert.statement
+
+
+@pytest.mark.parametrize("compression", ["lz4", "zstd", "none"])
+def test_blocks_travel_compressed_or_not(
+    clickhouse_server: ClickHouseServer, loader: Callable[..., Loader], compression: str
+) -> None:
+    load = loader()
+    sink = plugin({"dsn": f"{clickhouse_server.dsn}?compression={compression}", "table": load.name})
+    sink.open()
+    sink.write(load.block(20_000))
+    sink.close()
+    size = clickhouse_server.inserts()[0].wire_bytes
+    assert (size < 200_000) == (compression != "none")
+    assert load.count == 20_000
+
+
+def test_offsets_in_the_table_are_found(loader: Callable[..., Loader]) -> None:
+    load = loader(columns=f"{COLUMNS}, {COORDINATES}")
+    assert isinstance(load.sink, Reconcilable)
+    load.sink.write(load.block(10))
+    assert load.sink.present(EVENTS_0, 3, 5).to_pylist() == [3, 4, 5]
+    assert load.sink.present(EVENTS_0, 20, 30).to_pylist() == []
+
+
+def test_offsets_of_a_table_without_them_are_refused(loader: Callable[..., Loader]) -> None:
+    load = loader()
+    assert isinstance(load.sink, Reconcilable)
+    with pytest.raises(SinkMisconfigured, match="_topic"):
+        load.sink.present(EVENTS_0, 0, 1)
+
+
+def test_a_server_that_restarts_is_waited_for(tmp_path: Path, clickhouse_server: ClickHouseServer) -> None:
+    with ClickHouseServer(tmp_path / "db", users={"us er": f"{SECRET}/@"}) as server:
+        load = Loader(server, "t")
+        load.sink.write(load.block(token="before"))
+        server.kill()
+        with pytest.raises(SinkUnavailable) as caught:
+            load.sink.write(load.block(token="between"))
+        assert SECRET not in f"{caught.value!r} {caught.value.__cause__!r}"
+        server.start()
+        load.sink.write(load.block(token="between"))
+        load.sink.write(load.block(token="before"))
+        assert load.count == 200
+        load.sink.close()
+        wrong = plugin({"dsn": server.dsn, "table": "t", "user": "us er", "password": "wrong"})
+        with pytest.raises(SinkMisconfigured, match="516"):
+            wrong.open()
+
+
+@pytest.mark.parametrize("table", ["no_such_table", "no_such_database.t"])
+def test_a_missing_table_is_said_with_what_to_do(clickhouse_server: ClickHouseServer, table: str) -> None:
+    with pytest.raises(SinkMisconfigured, match="create"):
+        plugin({"dsn": clickhouse_server.dsn, "table": table}).open()
+
+
+def test_a_user_who_may_not_insert_is_told_at_open(
+    loader: Callable[..., Loader], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = loader()
+    original = sinks.clickhouse.sink._single
+    # The engine behind the test server has no users: its answer is made up, the rest is real.
+    monkeypatch.setattr(
+        sinks.clickhouse.sink,
+        "_single",
+        lambda client, query: 0 if query.startswith("CHECK GRANT INSERT") else original(client, query),
+    )
+    with pytest.raises(SinkMisconfigured, match="GRANT INSERT"):
+        load.sink.open()
+
+
+def test_a_missing_database_in_the_dsn_is_said(clickhouse_server: ClickHouseServer) -> None:
+    with pytest.raises(SinkMisconfigured, match="81"):
+        plugin({"dsn": f"{clickhouse_server.dsn}/nowhere", "table": "t"}).open()
+
+
+def test_nobody_listening_is_unreachable_and_says_where(caplog: pytest.LogCaptureFixture) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        with caplog.at_level(logging.WARNING), pytest.raises(Unreachable, match=f"127.0.0.1:{port}") as caught:
+            plugin({"dsn": f"http://user:{SECRET}@127.0.0.1:{port}", "table": "t", "connect_timeout_s": 1}).open()
+    assert SECRET not in f"{caught.value!r} {caught.value.__cause__!r} {caplog.text}"
+    assert not caplog.records
+
+
+def test_a_name_that_does_not_resolve_is_unreachable() -> None:
+    with pytest.raises(Unreachable, match=r"host\.invalid"):
+        plugin({"dsn": "http://host.invalid", "table": "t", "connect_timeout_s": 1}).open()
+
+
+def test_closing_leaves_no_connection(loader: Callable[..., Loader]) -> None:
+    load = loader()
+    load.sink.write(load.block())
+    load.sink.close()
+    load.sink.close()
+    with pytest.raises(RuntimeError, match="not open"):
+        load.sink.write(load.block())
