@@ -263,7 +263,9 @@ def _progress(load: Load, count: int | None, *, shown: bool) -> AbstractContextM
         progress.update(task, completed=load.delivered, speed=speed)
         return progress
 
-    return Live(get_renderable=render, console=progress.console, refresh_per_second=8, transient=True)
+    return Live(
+        get_renderable=render, console=progress.console, refresh_per_second=8, transient=True, redirect_stdout=False
+    )
 
 
 def _tell(facts: dict[str, Any], first_error: str) -> None:

@@ -191,4 +191,6 @@ def _live_line(pipeline: Pipeline) -> AbstractContextManager[object]:
         )
 
     # Logs go through `sys.stderr`, which the display replaces meanwhile: they come out above the line.
-    return Live(get_renderable=line, console=Console(stderr=True), refresh_per_second=4, transient=True)
+    return Live(
+        get_renderable=line, console=Console(stderr=True), refresh_per_second=4, transient=True, redirect_stdout=False
+    )

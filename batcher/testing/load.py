@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
-from confluent_kafka import KafkaError, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from batcher.testing.events import Poison
 
@@ -76,10 +76,13 @@ class Load:
                     break
                 except BufferError:  # the queue is full: reports make room
                     self._producer.poll(0.1)
+                except KafkaException as refusal:  # too large, for one
+                    self._report(refusal.args[0], None)
+                    break
             self.nbytes += len(event)
         self._sent += len(events)
 
-    def _report(self, error: KafkaError | None, _message: Message) -> None:
+    def _report(self, error: KafkaError | None, _message: Message | None) -> None:
         if error is None:
             self.delivered += 1
             return
