@@ -7,13 +7,14 @@ It never stops polling while it is a member, so a slow sink does not cost the me
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final
 
 import structlog
 
 from batcher.errors import CommitRefused
 from batcher.exchange import Exchange
+from batcher.observer import Observer
 from batcher.protocols import Source
 from batcher.records import Partition, Position, Records
 
@@ -41,24 +42,22 @@ class Consumer:
         self,
         source: Source,
         exchange: Exchange,
+        observer: Observer,
         *,
         max_records: int | None = None,
         drain_timeout_s: float = 20.0,
         commit_timeout_s: float = 15.0,
         clock: Callable[[], float] = time.monotonic,
-        on_consumed: Callable[[Records], None] = lambda _: None,
     ) -> None:
         self._source = source
         self._exchange = exchange
+        self._observer = observer
         self._left = max_records
         self._drain_timeout_s = drain_timeout_s
         self._commit_timeout_s = commit_timeout_s
         self._clock = clock
-        self._on_consumed = on_consumed
         self._paused: set[Partition] = set()
         self._record_bytes = 1024.0
-        self.consumed = 0
-        self.consumed_bytes = 0
 
     @property
     def paused(self) -> frozenset[Partition]:
@@ -99,8 +98,10 @@ class Consumer:
         if positions:
             try:
                 self._source.commit(positions, self._commit_timeout_s)
+                self._observer.committed("ok")
             except CommitRefused as error:
                 refused = error.reasons
+                self._observer.committed("refused")
                 log.warning("commit_refused", error=str(error))
                 self._exchange.forget(refused)
         self._exchange.committed(receipts, {part: at for part, at in positions.items() if part not in refused})
@@ -108,6 +109,7 @@ class Consumer:
     def on_assigned(self, positions: Mapping[Partition, Position]) -> None:
         """Take over partitions (see PartitionListener)."""
         log.info("partitions_assigned", positions={str(part): at.next_offset for part, at in sorted(positions.items())})
+        self._observer.rebalanced("assigned")
         self._exchange.assign(positions)
         self._paused -= set(positions)
 
@@ -119,10 +121,12 @@ class Consumer:
             self.commit()
             self._exchange.wait_changed(COMMIT_POLL_S)
         self.commit()
+        self._observer.rebalanced("revoked")
         self._give_up(partitions, "partitions_revoked")
 
     def on_lost(self, partitions: Collection[Partition]) -> None:
         """Forget partitions that are already foreign (see PartitionListener)."""
+        self._observer.rebalanced("lost")
         self._give_up(partitions, "partitions_lost")
 
     def _give_up(self, partitions: Collection[Partition], event: str) -> None:
@@ -147,14 +151,13 @@ class Consumer:
         wanted = min(FETCH_RECORDS, max(1, int(self._exchange.room_bytes / self._record_bytes)))
         return wanted if self._left is None else max(1, min(wanted, self._left))
 
-    def _keep(self, runs: Collection[Records]) -> None:
+    def _keep(self, runs: Iterable[Records]) -> None:
         for run in runs:
-            kept = self._exchange.put([run])
-            nbytes = run.nbytes
-            self.consumed += kept
-            self.consumed_bytes += nbytes
-            self._on_consumed(run)
+            kept = self._exchange.put(run)
+            if kept is None:
+                continue
+            self._observer.consumed(kept)
             if self._left is not None:
-                self._left -= kept
+                self._left -= len(kept)
             # An average that forgets within some ten fetches: record sizes change with the topic's traffic.
-            self._record_bytes += (nbytes / len(run) - self._record_bytes) * 0.2
+            self._record_bytes += (kept.nbytes / len(kept) - self._record_bytes) * 0.2

@@ -16,7 +16,6 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -27,26 +26,10 @@ from batcher.errors import BlockRejected, PoisonLimitExceeded, RowsRejected, Sin
 from batcher.ledger import token
 from batcher.poison import PoisonLimit
 from batcher.protocols import DeadLetterQueue, Decoder, Format, SchemaPinning, Sink, SinkInfo
-from batcher.records import COORDINATES, Batch, Block, DeadLetter, Decoded, Rejection, Stage
+from batcher.records import COORDINATES, Batch, Block, DeadLetter, Decoded, Delivered, Rejection, Stage
 from batcher.retry import RetryPolicy
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Delivered:
-    """Say what became of a batch: `rows == written + dead_lettered + skipped`."""
-
-    rows: int
-    written: int
-    dead_lettered: int
-    skipped: int
-    refused_by_sink: int
-    """The dead letters that the sink refused; the others could not be decoded."""
-    nbytes: int
-    decode_s: float
-    write_s: float
-    """Seconds in the sink, with retries and waits."""
 
 
 class Delivery:

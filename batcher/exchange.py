@@ -14,18 +14,34 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from typing import Final, Literal
 
 from batcher.buffer import BoundedBuffer
 from batcher.ledger import Ledger, Receipt
 from batcher.records import Batch, Partition, Position, Records, Trigger
+from batcher.status import BufferStatus
 
 Phase = Literal["running", "draining", "aborted"]
 
 MAX_UNCOMMITTED: Final = 2
 """Batches that may be written and not yet committed. One would make the flusher wait for each commit; many would be
 read again after a crash."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Say what is going on in an exchange at one moment."""
+
+    phase: Phase
+    buffer: BufferStatus
+    full: bool
+    in_flight: Batch | None
+    in_flight_s: float
+    uncommitted_batches: int
+    read: Mapping[Partition, int]
+    committed: Mapping[Partition, int]
 
 
 class Exchange:
@@ -46,6 +62,7 @@ class Exchange:
         self._in_flight: Receipt | None = None
         self._mailbox: deque[Receipt] = deque()
         self._uncommitted = 0
+        self._begun_at = 0.0
         self._revoking: frozenset[Partition] = frozenset()
         self.aborting = threading.Event()
         self.abandoned_offsets = 0
@@ -96,16 +113,14 @@ class Exchange:
         with self._changed:
             self._ledger.assign(positions)
 
-    def put(self, runs: Iterable[Records]) -> int:
-        """Add fetched records to the buffer and return how many were new; none are once a drain has begun."""
+    def put(self, run: Records) -> Records | None:
+        """Add fetched records to the buffer and return those that were new; none are once a drain has begun."""
         with self._changed:
-            if self._phase != "running":
-                return 0
-            fresh = [run for found in runs if (run := self._ledger.admit(found)) is not None]
-            if fresh:
-                self._buffer.extend(fresh, self._clock())
+            fresh = self._ledger.admit(run) if self._phase == "running" else None
+            if fresh is not None:
+                self._buffer.extend([fresh], self._clock())
                 self._changed.notify_all()
-            return sum(len(run) for run in fresh)
+            return fresh
 
     def begin_revoke(self, partitions: Collection[Partition]) -> None:
         """Drop what waits of these partitions, and begin nothing more of them."""
@@ -158,6 +173,7 @@ class Exchange:
             if batch is None:
                 return None
             self._in_flight = self._ledger.begin(batch)
+            self._begun_at = self._clock()
             return self._in_flight
 
     def finish(self, receipt: Receipt) -> None:
@@ -206,23 +222,26 @@ class Exchange:
             if not self._mailbox:
                 self._changed.wait(timeout_s)
 
-    def snapshot(self) -> Mapping[str, object]:
-        """Return what is going on, for status and metrics."""
+    def snapshot(self) -> Snapshot:
+        """Return what is going on, all of one moment."""
         with self._changed:
             now = self._clock()
-            in_flight = self._in_flight.batch if self._in_flight else None
-            return {
-                "phase": self._phase,
-                "buffer_rows": self._buffer.rows,
-                "buffer_bytes": self._buffer.nbytes,
-                "buffer_age_s": self._buffer.age_s(now),
-                "due_in_s": self._due_in_s(),
-                "full": self._buffer.full,
-                "in_flight": in_flight,
-                "uncommitted_batches": self._uncommitted,
-                "committed": dict(self._ledger.committed()),
-                "uncommitted_offsets": self._ledger.uncommitted,
-            }
+            return Snapshot(
+                phase=self._phase,
+                buffer=BufferStatus(
+                    rows=self._buffer.rows,
+                    bytes=self._buffer.nbytes,
+                    limit_bytes=self._buffer.memory_bytes,
+                    age_s=self._buffer.age_s(now),
+                    due_in_s=self._buffer.due_in_s(now),
+                ),
+                full=self._buffer.full,
+                in_flight=self._in_flight.batch if self._in_flight else None,
+                in_flight_s=now - self._begun_at,
+                uncommitted_batches=self._uncommitted,
+                read=self._ledger.read(),
+                committed=self._ledger.committed(),
+            )
 
     def _idle(self) -> bool:
         return not self._in_flight and not self._uncommitted and self._buffer.due_in_s(self._clock()) is None

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import structlog
 
-from batcher.delivery import Delivered, Delivery
+from batcher.delivery import Delivery
 from batcher.exchange import Exchange
-from batcher.records import Batch
+from batcher.observer import Observer
 
 log = structlog.get_logger(__name__)
 
@@ -16,12 +14,10 @@ log = structlog.get_logger(__name__)
 class Flusher:
     """Deliver due batches. `step` does one if there is one; `run` goes on until the pipeline has drained or aborted."""
 
-    def __init__(
-        self, exchange: Exchange, delivery: Delivery, on_delivered: Callable[[Batch, Delivered], None] = lambda *_: None
-    ) -> None:
+    def __init__(self, exchange: Exchange, delivery: Delivery, observer: Observer) -> None:
         self._exchange = exchange
         self._delivery = delivery
-        self._on_delivered = on_delivered
+        self._observer = observer
 
     def run(self) -> None:
         """Deliver until there will be nothing more to deliver. Whatever the delivery raises ends the run."""
@@ -35,7 +31,7 @@ class Flusher:
             return False
         batch = receipt.batch
         delivered = self._delivery.deliver(batch)
-        self._on_delivered(batch, delivered)
+        self._observer.delivered(batch, delivered)
         self._exchange.finish(receipt)
         log.info(
             "batch_written",

@@ -60,6 +60,10 @@ class Ledger:
         """
         return sum(account.read - account.committed for account in self._accounts.values())
 
+    def read(self) -> Mapping[Partition, int]:
+        """Return the next offset to read of each owned partition."""
+        return {partition: account.read for partition, account in self._accounts.items()}
+
     def committed(self) -> Mapping[Partition, int]:
         """Return the committed next offset of each owned partition."""
         return {partition: account.committed for partition, account in self._accounts.items()}

@@ -14,22 +14,24 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 import structlog
 
 from batcher.buffer import BoundedBuffer, FlushPolicy
 from batcher.consumer import Consumer
-from batcher.delivery import Delivered, Delivery
+from batcher.delivery import Delivery
 from batcher.errors import ConfigurationError, DrainTimeout, SinkUnavailable, Unreachable
-from batcher.exchange import Exchange
+from batcher.exchange import MAX_UNCOMMITTED, Exchange, Snapshot
 from batcher.flusher import Flusher
 from batcher.ledger import Ledger
+from batcher.metrics import Metrics
+from batcher.observer import Observer
 from batcher.poison import PoisonLimit, PoisonPolicy
-from batcher.protocols import DeadLetterQueue, Format, Guarantee, Sink, SinkInfo, Source
-from batcher.records import Batch
+from batcher.protocols import DeadLetterQueue, Format, Guarantee, LagAware, Sink, SinkInfo, Source
 from batcher.retry import RetryPolicy
+from batcher.status import InFlight, LastError, PartitionStatus, State, Status
 
 log = structlog.get_logger(__name__)
 
@@ -87,6 +89,7 @@ class Pipeline:
         delivery: DeliveryMode = "auto",
         max_records: int | None = None,
         stop_timeout_s: float = 25.0,
+        metrics: Metrics | None = None,
     ) -> None:
         if delivery == "exactly-once":
             raise ConfigurationError("--delivery exactly-once is not in this version; use auto or at-least-once")
@@ -111,13 +114,16 @@ class Pipeline:
         self._stops = 0
         self._failure: BaseException | None = None
         self._failed_thread = ""
-        self._totals = Delivered(0, 0, 0, 0, 0, 0, 0.0, 0.0)
-        self._batches = 0
+        self._observer = Observer(metrics)
+        self._info: SinkInfo | None = None
+        self._ended = False
         self._started = 0.0
         self._exchange: Exchange | None = None
         self._consumer: Consumer | None = None
         self.guarantee: Guarantee = "at-least-once"
-        self.on_delivered: Callable[[Batch, Delivered], None] = lambda *_: None
+        if metrics is not None:
+            metrics.delivery(self.guarantee)
+            metrics.watch(self.status)
 
     def stop(self) -> None:
         """Ask for a drain. Safe in a signal handler: sets a flag that `run` sees within 0.1 s."""
@@ -135,7 +141,7 @@ class Pipeline:
         """
         self._started = time.monotonic()
         try:
-            info = self._open()
+            info = self._info = self._open()
             exchange, threads = self._assemble(info)
             for thread in threads:
                 thread.start()
@@ -143,6 +149,7 @@ class Pipeline:
             stuck = [thread.name for thread in threads if thread.is_alive()]
         finally:
             self._close()
+            self._ended = True
         if self._failure is not None:
             raise self._failure
         if exchange.phase == "aborted":
@@ -155,18 +162,61 @@ class Pipeline:
 
     def summary(self) -> Summary:
         """Return what was done so far; also after `run` raised."""
-        totals = self._totals
+        counts = self._observer.counts
         return Summary(
-            consumed=self._consumer.consumed if self._consumer else 0,
-            written=totals.written,
-            dead_lettered=totals.dead_lettered,
-            skipped=totals.skipped,
-            duplicates_suppressed=0,
-            batches=self._batches,
-            bytes=self._consumer.consumed_bytes if self._consumer else 0,
+            consumed=counts.consumed,
+            written=counts.written,
+            dead_lettered=counts.dead_lettered,
+            skipped=counts.skipped,
+            duplicates_suppressed=counts.duplicates_suppressed,
+            batches=counts.batches,
+            bytes=counts.consumed_bytes,
             seconds=time.monotonic() - self._started if self._started else 0.0,
             delivery=self.guarantee,
         )
+
+    def status(self) -> Status:
+        """Return what is going on now. Any thread."""
+        snapshot = self._exchange.snapshot() if self._exchange is not None else None
+        status = Status(
+            self._state(),
+            delivery=self.guarantee,
+            delivery_reason=self._info.reason if self._info else "",
+            target=self._info.target if self._info else "",
+            group=self._name,
+            last_error=self._observer.last_error,
+            last_commit_age_s=self._observer.last_commit_age_s,
+            uptime_s=time.monotonic() - self._started if self._started else 0.0,
+            counts=self._observer.counts,
+        )
+        if snapshot is None or self._consumer is None:
+            return replace(status, waiting_for="the target to open")
+        paused = self._consumer.paused
+        lag = self._source.lag() if isinstance(self._source, LagAware) else {}
+        batch = snapshot.in_flight
+        return replace(
+            status,
+            waiting_for=waiting_for(snapshot, status.last_error),
+            partitions={
+                part: PartitionStatus(at, snapshot.committed.get(part), lag.get(part), part in paused)
+                for part, at in snapshot.read.items()
+            },
+            buffer=snapshot.buffer,
+            in_flight=InFlight(
+                batch.number, batch.trigger, batch.rows, batch.nbytes, batch.ranges, snapshot.in_flight_s
+            )
+            if batch
+            else None,
+        )
+
+    def _state(self) -> State:
+        if self._failure is not None:
+            return "failed"
+        if self._ended:
+            return "stopped"
+        if self._exchange is None:
+            return "starting"
+        return {"running": "running", "draining": "draining", "aborted": "stopped"}[self._exchange.phase]  # type: ignore[return-value]
 
     def _open(self) -> SinkInfo:
         try:
@@ -197,9 +247,10 @@ class Pipeline:
             retry=self._retry,
             abort=exchange.aborting,
             name=self._name,
+            on_retry=self._observer.retried,
         )
-        consumer = self._consumer = Consumer(self._source, exchange, max_records=self._max_records)
-        flusher = Flusher(exchange, delivery, self._count)
+        consumer = self._consumer = Consumer(self._source, exchange, self._observer, max_records=self._max_records)
+        flusher = Flusher(exchange, delivery, self._observer)
         # Daemons: a write that hangs in a server's hands must not keep the process from ending.
         return exchange, [
             threading.Thread(target=self._guarded, args=(exchange, name, run), name=name, daemon=True)
@@ -243,17 +294,18 @@ class Pipeline:
         if self._dead_letters is not None:
             self._dead_letters.close()
 
-    def _count(self, batch: Batch, delivered: Delivered) -> None:
-        totals = self._totals
-        self._totals = Delivered(
-            rows=totals.rows + delivered.rows,
-            written=totals.written + delivered.written,
-            dead_lettered=totals.dead_lettered + delivered.dead_lettered,
-            skipped=totals.skipped + delivered.skipped,
-            refused_by_sink=totals.refused_by_sink + delivered.refused_by_sink,
-            nbytes=totals.nbytes + delivered.nbytes,
-            decode_s=totals.decode_s + delivered.decode_s,
-            write_s=totals.write_s + delivered.write_s,
-        )
-        self._batches += 1
-        self.on_delivered(batch, delivered)
+
+def waiting_for(snapshot: Snapshot, error: LastError | None) -> str:
+    """Say in words why nothing is being written; empty while something is."""
+    if snapshot.in_flight is not None:
+        failing = error is not None and not error.recovered
+        return f"the target: {error.message}" if failing and error is not None else ""
+    if snapshot.uncommitted_batches >= MAX_UNCOMMITTED:
+        return "the broker to store a commit"
+    if not snapshot.read:
+        return "partitions to be assigned"
+    if not snapshot.buffer.rows:
+        return "records"
+    if snapshot.buffer.due_in_s:
+        return f"more records, or {snapshot.buffer.due_in_s:.1f} s to pass"
+    return ""

@@ -69,6 +69,14 @@ class Source(Protocol):
         """Leave the group and let go of everything, without committing. Twice is harmless."""
 
 
+@runtime_checkable
+class LagAware(Protocol):
+    """Know how far behind a source is. Called from any thread."""
+
+    def lag(self) -> Mapping[Partition, int]:
+        """Return the records in the log that are not committed, for each partition where that is known."""
+
+
 class Decoder(Protocol):
     """Turn raw values into columns of one schema. Called from the flusher thread."""
 

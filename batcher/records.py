@@ -279,6 +279,22 @@ class DeadLetter:
     path: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """Say what became of a batch: `rows == written + dead_lettered + skipped`."""
+
+    rows: int
+    written: int
+    dead_lettered: int
+    skipped: int
+    refused_by_sink: int
+    """The dead letters that the sink refused; the others could not be decoded."""
+    nbytes: int
+    decode_s: float
+    write_s: float
+    """Seconds in the sink, with retries and waits."""
+
+
 def merged(runs: Iterable[Records]) -> tuple[Records, ...]:
     """Join runs so that each partition has one, partitions in ascending order."""
     groups: dict[Partition, list[Records]] = {}

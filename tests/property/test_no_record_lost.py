@@ -18,6 +18,7 @@ from batcher.errors import BlockRejected, DeadLetterFailed, RowsRejected, SinkUn
 from batcher.exchange import Exchange
 from batcher.flusher import Flusher
 from batcher.ledger import Ledger
+from batcher.observer import Observer
 from batcher.poison import PoisonLimit, PoisonPolicy
 from batcher.records import Block, Partition, Rejection
 from batcher.retry import RetryPolicy
@@ -74,8 +75,9 @@ class PipelineMachine(RuleBasedStateMachine):
             abort=self.exchange.aborting,
             name="group",
         )
-        self.consumer = Consumer(self.source, self.exchange, drain_timeout_s=0, clock=self.clock)
-        self.flusher = Flusher(self.exchange, delivery)
+        observer = Observer()
+        self.consumer = Consumer(self.source, self.exchange, observer, drain_timeout_s=0, clock=self.clock)
+        self.flusher = Flusher(self.exchange, delivery, observer)
         self.consumer.open()
 
     def refuse(self, block: Block) -> None:
@@ -223,7 +225,7 @@ class PipelineMachine(RuleBasedStateMachine):
 
     def change_hands(self, partitions: list[Partition], *, polite: bool, back: bool) -> None:
         self.disturbed = True
-        if self.exchange.snapshot()["buffer_rows"]:
+        if self.exchange.snapshot().buffer.rows:
             event("rebalance with records in the buffer")
         (self.source.revoke if polite else self.source.lose)(partitions)
         if back:
@@ -289,7 +291,7 @@ class PipelineMachine(RuleBasedStateMachine):
     @invariant()
     def memory_stays_within_its_bound(self) -> None:
         if hasattr(self, "exchange"):
-            assert self.exchange.snapshot()["buffer_bytes"] <= MEMORY + FETCH_BYTES  # type: ignore[operator]
+            assert self.exchange.snapshot().buffer.bytes <= MEMORY + FETCH_BYTES
 
 
 PipelineMachine.TestCase.settings = settings(
