@@ -29,7 +29,7 @@ class Upload(io.RawIOBase):
     def write(self, data: Any) -> int:
         if next(self._objects.writes) in self._objects.fail_writes or self._objects.broken:
             self._failed = True
-            raise OSError("When uploading part: AWS Error SLOW_DOWN during UploadPart operation: reduce your rate")
+            raise OSError(f"When uploading part of key '{self._path}': AWS Error SLOW_DOWN during UploadPart operation")
         self._content += bytes(data)
         return len(data)
 

@@ -268,6 +268,10 @@ def test_a_root_that_goes_away_is_not_made_anew_and_is_used_when_it_is_back(root
     with pytest.raises(SinkMisconfigured, match="no longer mounted"):
         sink.write(block(first_offset=3))
     assert not root.exists()
+    root.mkdir()
+    with pytest.raises(SinkMisconfigured, match="no longer mounted"):
+        sink.write(block(first_offset=3))
+    root.rmdir()
     root.with_name("unmounted").rename(root)
     sink.write(block(first_offset=3))
     assert len(finished(root)) == 4
@@ -295,9 +299,11 @@ def test_a_hive_directory_that_leads_out_of_the_root_is_refused(root: Path, tmp_
     sink.close()
 
 
-def test_a_path_too_long_by_its_values_rejects_their_rows_before_anything_is_written(root: Path) -> None:
-    names = [f"c{number}" for number in range(17)]
-    table = pa.table({name: ["x", "y" * 250, "x"] for name in names} | {"id": [1, 2, 3]})
+@pytest.mark.parametrize("room", [-1_000, 20])  # for the name of the file, which has 70 bytes
+def test_a_path_too_long_by_its_values_rejects_their_rows_before_anything_is_written(root: Path, room: int) -> None:
+    names = [f"c{number:02d}" for number in range(20)]
+    length = (4_095 - room - len(str(root))) // len(names) - len("/c00=")
+    table = pa.table({name: ["x", "y" * length, "x"] for name in names} | {"id": [1, 2, 3]})
     sink = plugin({"path": str(root), "partition_by": names})
     sink.open()
     with pytest.raises(RowsRejected) as caught:

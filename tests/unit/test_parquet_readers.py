@@ -16,6 +16,7 @@ import pytest
 
 from batcher.testing.values import make_block
 from sinks.parquet import plugin
+from sinks.parquet.workspace import TEMPORARY_SUFFIX
 
 DAY = dt.date(2026, 1, 31)
 NOON = dt.datetime(2026, 1, 31, 12, 0, 0, 1000, dt.UTC)
@@ -52,7 +53,7 @@ def written(root: Path, partition_by: tuple[str, ...]) -> Iterator[Path]:
     sink.pin(TABLE.schema)
     sink.write(make_block(TABLE, coordinates=info.coordinates))
     sink.write(make_block(TABLE, first_offset=3, coordinates=info.coordinates))
-    (next((root / "_tmp").glob("*/")) / "7.part").write_bytes(b"PAR1 half")
+    (next((root / "_tmp").glob("*/")) / f"7{TEMPORARY_SUFFIX}").write_bytes(b"PAR1 half")
     yield root
     sink.close()
 

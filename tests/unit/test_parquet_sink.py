@@ -185,8 +185,8 @@ def test_present_reads_files_of_every_directory_and_counts_no_offset_twice(root:
     sink = root.sink(partition_by=("country",))
     sink.write(block())
     sink.write(block(first_offset=2))  # overlaps: as at-least-once leaves it
-    sink.write(block(partition=Partition("events", 1)))
-    sink.write(block(partition=Partition("other", 0)))
+    sink.write(block(first_offset=50, partition=Partition("events", 1)))
+    sink.write(block(first_offset=60, partition=Partition("other", 0)))
     (root.path / "country=DE" / "part-0.parquet").write_bytes(b"foreign")
     assert sink.present(EVENTS_0, 1, 3).to_pylist() == [1, 2, 3]
     assert sink.present(EVENTS_0, 0, 99).to_pylist() == [0, 1, 2, 3, 4]
