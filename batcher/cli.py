@@ -8,16 +8,8 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Final
 
+from batcher.commands import VERBS
 from batcher.commands.outcome import explained
-
-VERBS: Final = {
-    "run": "load topics into a target (the default verb)",
-    "demo": "show the whole thing on this machine, nothing else running",
-    "produce": "send made-up events, or lines of a file, to a topic",
-    "config": "show the settings and where each comes from",
-    "plugins": "list the targets that can be written to",
-}
-"""The verbs with what they do; each is a module of `batcher.commands` with a `main(argv) -> int`."""
 
 DEFAULT_VERB: Final = "run"
 

@@ -1,1 +1,12 @@
 """The verbs of the command line, one module each."""
+
+from typing import Final
+
+VERBS: Final = {
+    "run": "load topics into a target (the default verb)",
+    "demo": "show the whole thing on this machine, nothing else running",
+    "produce": "send made-up events, or lines of a file, to a topic",
+    "config": "show the settings and where each comes from",
+    "plugins": "list the targets that can be written to",
+}
+"""The verbs with what they do; each is a module of `batcher.commands` with a `main(argv) -> int`."""

@@ -13,6 +13,7 @@ from dataclasses import asdict
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
+from batcher.commands import VERBS
 from batcher.commands.outcome import INTERRUPTED, exit_code, explained, is_bug
 from batcher.settings import Parser, Settings, add_config_flag, load, secrets
 
@@ -55,8 +56,6 @@ def main(argv: Sequence[str]) -> int:
 
 def parser() -> Parser:
     """Return the parser of the verb; its help is the help of the whole program, with the verbs in front."""
-    from batcher.cli import VERBS
-
     verbs = "\n".join(f"  {verb:<12}{what}" for verb, what in VERBS.items())
     made = Parser(
         "batcher",
@@ -110,11 +109,13 @@ def run(settings: Settings, *, as_json: bool = False, for_people: bool = True, l
     signals = Signals()
     code = 0
     try:
-        from batcher.commands.wiring import pipeline_of
+        from batcher.commands import wiring
 
-        pipeline = pipeline_of(settings)
+        metrics = wiring.metrics_of(settings)
+        pipeline = wiring.pipeline_of(settings, metrics)
         _tune_collector()
-        with signals.sent_to(pipeline), _live_line(pipeline) if live and sys.stderr.isatty() else nullcontext():
+        view = _live_line(pipeline) if live and sys.stderr.isatty() else nullcontext()
+        with signals.sent_to(pipeline), wiring.answering(settings, metrics, pipeline), view:
             pipeline.run()
     except BaseException as error:  # whatever it is, the summary still comes
         code = INTERRUPTED if signals.seen > 1 and not is_bug(error) else exit_code(error)
@@ -181,14 +182,17 @@ def _live_line(pipeline: Pipeline) -> AbstractContextManager[object]:
     from rich.text import Text
 
     def line() -> Text:
-        done = pipeline.summary()
-        durable = done.written + done.dead_lettered + done.skipped
-        return Text(
-            f"{done.written:,} rows written, {done.rows_per_second:,.0f} rows/s, {done.dead_lettered:,} dead letters, "
-            f"{done.consumed - durable:,} on the way, {done.batches:,} batches, {done.seconds:.0f} s",
-            overflow="ellipsis",
-            no_wrap=True,
-        )
+        summary, status = pipeline.summary(), pipeline.status()
+        lags = [one.lag for one in status.partitions.values() if one.lag is not None]
+        facts = [
+            f"{summary.written:,} rows written",
+            f"{summary.rows_per_second:,.0f} rows/s",
+            f"{summary.dead_lettered:,} dead letters",
+            f"lag {sum(lags):,}" if lags else "lag not known yet",
+            f"buffered {status.buffer.rows:,} rows, {status.buffer.bytes / (1 << 20):.1f} MiB",
+            f"waiting for {status.waiting_for}" if status.waiting_for else "writing",
+        ]
+        return Text(" · ".join(facts), overflow="ellipsis", no_wrap=True)
 
     # Logs go through `sys.stderr`, which the display replaces meanwhile: they come out above the line.
     return Live(

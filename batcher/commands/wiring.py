@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,20 +12,53 @@ from batcher.errors import ConfigurationError
 from batcher.settings import Settings
 
 if TYPE_CHECKING:
+    from batcher.metrics import Metrics
     from batcher.pipeline import Pipeline
     from batcher.protocols import DeadLetterQueue, Format, Sink, Source
     from batcher.sources.kafka_options import KafkaOptions, Start
 
 
-def pipeline_of(settings: Settings) -> Pipeline:
+def metrics_of(settings: Settings) -> Metrics | None:
+    """Return the metrics to count in, or None where nobody asks for them."""
+    if settings.http.addr is None:
+        return None
+    from batcher.metrics import Metrics
+
+    return Metrics(settings.sink or "")
+
+
+@contextmanager
+def answering(settings: Settings, metrics: Metrics | None, pipeline: Pipeline) -> Iterator[None]:
+    """Answer over HTTP while the context is open, where the settings say so. Raise ConfigurationError."""
+    if metrics is None or settings.http.addr is None:
+        yield
+        return
+    from batcher.web import WebServer
+
+    def alive() -> bool:
+        return pipeline.status().state != "failed"
+
+    def ready() -> tuple[bool, str]:
+        status = pipeline.status()
+        if status.state != "running":
+            return False, status.state
+        return (True, "") if status.partitions else (False, "no partitions assigned yet")
+
+    server = WebServer(settings.http.addr, metrics, pipeline.status, alive, ready)
+    server.start()
+    try:
+        yield
+    finally:
+        server.stop()
+
+
+def pipeline_of(settings: Settings, metrics: Metrics | None = None) -> Pipeline:
     """Return the pipeline that the settings describe; nothing is opened yet. Raise ConfigurationError."""
     from batcher.buffer import FlushPolicy
     from batcher.pipeline import Pipeline
     from batcher.poison import PoisonPolicy
     from batcher.retry import RetryPolicy
 
-    if settings.http.addr is not None:
-        raise ConfigurationError("--http.addr: not in this version")
     batch, retry = settings.batch, settings.retry
     return Pipeline(
         source_of(settings),
@@ -43,6 +78,7 @@ def pipeline_of(settings: Settings) -> Pipeline:
         delivery=settings.delivery,
         max_records=settings.max_records,
         stop_timeout_s=settings.stop_timeout.total_seconds(),
+        metrics=metrics,
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from batcher import cli
-from batcher.commands import outcome
+from batcher.commands import VERBS, outcome
 from batcher.errors import ConfigurationError, SinkUnavailable
 from batcher.settings import UsageError
 
@@ -44,7 +44,7 @@ def test_help_shows_every_flag_with_default_and_variable_and_every_verb(capsys: 
         assert row.flag in text
         assert f"${row.env}]" in text
     assert "[64MiB; $BATCHER_BATCH_MAX_BYTES]" in text
-    for verb, what in cli.VERBS.items():
+    for verb, what in VERBS.items():
         assert f"{verb} {what}" in text
 
 

@@ -42,7 +42,7 @@ def ending(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[[ScriptedPipeline | Exception], tuple[int, dict[str, object], str]]:
     def end(pipeline: ScriptedPipeline | Exception) -> tuple[int, dict[str, object], str]:
-        def made(_: Settings) -> ScriptedPipeline:
+        def made(_settings: Settings, _metrics: object) -> ScriptedPipeline:
             if isinstance(pipeline, Exception):
                 raise pipeline
             return pipeline

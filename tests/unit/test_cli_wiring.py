@@ -1,3 +1,8 @@
+import json
+import socket
+import threading
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pyarrow as pa
@@ -100,6 +105,36 @@ def test_an_unknown_format_or_sink_is_refused() -> None:
         wiring.sink_of(Settings(sink="clickhose"))
 
 
-def test_what_is_not_there_yet_is_said_instead_of_ignored() -> None:
-    with pytest.raises(ConfigurationError, match=r"--http\.addr"):
-        wiring.pipeline_of(Settings(sink="null", kafka=KAFKA, http=Http(addr="127.0.0.1:0")))
+def get(addr: str, path: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(f"http://{addr}{path}", timeout=30) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+def test_metrics_and_health_are_served_where_the_settings_say_and_only_while_it_runs() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        addr = f"127.0.0.1:{free.getsockname()[1]}"
+    settings = Settings(sink="null", kafka=KAFKA, http=Http(addr=addr))
+    metrics = wiring.metrics_of(settings)
+    pipeline = wiring.pipeline_of(settings, metrics)
+
+    with wiring.answering(settings, metrics, pipeline):
+        assert "batcher_build_info" in get(addr, "/metrics")[1]
+        assert json.loads(get(addr, "/status")[1])["group"] == "g"
+        assert get(addr, "/livez")[0] == 200
+        assert get(addr, "/readyz")[0] == 503
+
+    with pytest.raises(OSError, match="refused"):
+        get(addr, "/livez")
+
+
+def test_without_an_address_nothing_is_counted_or_served() -> None:
+    settings = Settings(sink="null", kafka=KAFKA)
+
+    assert wiring.metrics_of(settings) is None
+    with wiring.answering(settings, None, wiring.pipeline_of(settings)):
+        assert not any(thread.name == "http" for thread in threading.enumerate())

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batcher.testing import events
@@ -74,6 +74,7 @@ def test_a_field_that_cannot_be_read_is_refused(field: str) -> None:
         EventGenerator(f"x {{{{{field}}}}}")
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 50), max_size=20), st.sampled_from([0.0, 0.1, 0.5, 1.0]))
 def test_with_a_seed_the_events_are_the_same_however_many_are_taken_at_a_time(cuts: list[int], poison: float) -> None:
     template = ORDERS.replace('"{{hex', '"{{uuid}}{{hex')
@@ -94,6 +95,7 @@ def test_without_a_seed_the_time_is_now(monkeypatch: pytest.MonkeyPatch) -> None
     assert EventGenerator("{{now}} {{now ms}}").take(1) == [b"2023-11-14T22:13:20.123Z 1700000000123"]
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from([0.0, 0.001, 0.003, 0.01, 0.1, 1 / 3, 0.5, 0.7, 0.9, 1.0]),
     st.lists(st.integers(0, 700), max_size=8),

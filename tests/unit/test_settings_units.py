@@ -1,7 +1,7 @@
 from datetime import timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ByteSize, TypeAdapter
 
@@ -22,6 +22,7 @@ def test_a_duration_without_a_unit_is_refused(text: object) -> None:
         parse_duration(text)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10**12))
 def test_a_duration_is_read_back_as_it_is_shown(milliseconds: int) -> None:
     value = timedelta(milliseconds=milliseconds)
@@ -29,6 +30,7 @@ def test_a_duration_is_read_back_as_it_is_shown(milliseconds: int) -> None:
     assert parse_duration(show_duration(value)) == value
 
 
+@settings(deadline=None)
 @given(st.integers(0, 1 << 53))  # pydantic reads sizes through a float
 def test_a_size_is_read_back_as_it_is_shown(size: int) -> None:
     assert TypeAdapter(ByteSize).validate_python(show_size(size)) == size
