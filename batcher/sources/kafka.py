@@ -169,7 +169,7 @@ class KafkaSource:
 
     def _deliver(self, messages: list[Message]) -> list[Records]:
         events: list[Message] = []
-        # Any error object is true; `any` over a map of the unbound method is the cheapest way to see that there is none.
+        # An error object is true, and `any` over a map of the unbound method is the cheapest way to see none.
         if any(map(Message.error, messages)):
             events = [message for message in messages if message.error() is not None]
             messages = [message for message in messages if message.error() is None]
@@ -184,7 +184,8 @@ class KafkaSource:
                     runs.append(run)
         for event in events:
             self._on_event(event)
-        return runs
+        # An event may have cost us partitions.
+        return [run for run in runs if run.partition in self._next] if events else runs
 
     def _on_event(self, message: Message) -> None:
         error = message.error()

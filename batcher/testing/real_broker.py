@@ -82,7 +82,12 @@ class RealBroker(Broker):
         return self._directory / "broker.log"
 
     def start(self) -> None:
-        """Start the broker and wait until it answers; after `kill`, start it again with what it had on disk."""
+        """Start the broker and wait until it answers; after `kill`, start it again with what it had on disk.
+
+        Does nothing while it runs: a second process on the same directory would ruin the metadata log.
+        """
+        if self._process is not None:
+            return
         classpath = f"{kafka_jars()}/*"
         if self._directory is None:
             self._directory = Path(tempfile.mkdtemp(prefix="batcher-kafka-"))

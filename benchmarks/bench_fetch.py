@@ -1,0 +1,127 @@
+"""Compare `KafkaSource.fetch` with the bare `consume()` of confluent-kafka, in one run on a real broker.
+
+    python benchmarks/bench_fetch.py --records 1000000 --rounds 3
+
+Both read the same topic from its start, in turns; the medians are compared. The bare loop drops the messages
+unread, so it is the ceiling for anything that is built on `consume()`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import statistics
+import time
+import uuid
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+
+from confluent_kafka import Consumer, TopicPartition
+
+from batcher.records import Partition, Position
+from batcher.sources.kafka import KafkaOptions, KafkaSource
+from batcher.testing.brokers import available_broker
+from batcher.testing.kafka import Broker
+
+PARTITIONS = 4
+FETCH_RECORDS = 10_000
+TIMEOUT_S = 0.2
+
+
+class NullListener:
+    """Take what comes."""
+
+    def on_assigned(self, positions: Mapping[Partition, Position]) -> None:
+        """Do nothing."""
+
+    def on_revoked(self, partitions: Collection[Partition]) -> None:
+        """Do nothing."""
+
+    def on_lost(self, partitions: Collection[Partition]) -> None:
+        """Do nothing."""
+
+
+def load(broker: Broker, topic: str, records: int) -> None:
+    """Fill the topic with records of about 180 bytes of JSON."""
+    broker.create_topic(topic, PARTITIONS)
+    for number in range(PARTITIONS):
+        rows = (
+            {"id": i, "user": f"user-{i % 1000}", "ts": f"2026-01-01T00:00:00.{i % 1000:03d}Z", "note": "x" * 100}
+            for i in range(number, records, PARTITIONS)
+        )
+        broker.produce(topic, (json.dumps(row) for row in rows), partition=number, compression="lz4")
+
+
+def timed(read: Callable[[], int], records: int) -> tuple[float, float]:
+    """Return records a second from the first that arrived, and CPU microseconds a record (librdkafka's included)."""
+    seen = 0
+    while not seen:
+        seen = read()
+    started, cpu = time.perf_counter(), time.process_time()
+    first = seen
+    while seen < records:
+        seen += read()
+    counted = records - first
+    return counted / (time.perf_counter() - started), (time.process_time() - cpu) / counted * 1e6
+
+
+def bare(broker: Broker, topic: str, records: int) -> tuple[float, float]:
+    """Measure `consume()` with the settings the source uses."""
+    options = KafkaOptions(broker.bootstrap, (topic,), f"bare-{uuid.uuid4().hex}")
+    consumer = Consumer(dict(options.librdkafka()))
+    consumer.assign([TopicPartition(topic, number, 0) for number in range(PARTITIONS)])
+    try:
+        return timed(lambda: len(consumer.consume(FETCH_RECORDS, TIMEOUT_S)), records)
+    finally:
+        consumer.close()
+
+
+def fetched(broker: Broker, topic: str, records: int) -> tuple[float, float]:
+    """Measure `fetch()`."""
+    source = KafkaSource(KafkaOptions(broker.bootstrap, (topic,), f"fetch-{uuid.uuid4().hex}"))
+    source.open(NullListener())
+    try:
+        return timed(lambda: sum(map(len, source.fetch(FETCH_RECORDS, TIMEOUT_S))), records)
+    finally:
+        source.close()
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--records", type=int, default=1_000_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    arguments = parser.parse_args(argv)
+    results: dict[str, dict[str, float]] = {}
+    with available_broker() as broker:
+        topic = f"bench-{uuid.uuid4().hex[:8]}"
+        load(broker, topic, arguments.records)
+        for collector in ("default", "relaxed"):
+            if collector == "relaxed":
+                # What the pipeline may do at its start: the collector otherwise walks every message object.
+                gc.freeze()
+                gc.set_threshold(100_000, 20, 100)
+            measured: dict[str, list[tuple[float, float]]] = {"consume": [], "fetch": []}
+            for _ in range(arguments.rounds):
+                measured["consume"].append(bare(broker, topic, arguments.records))
+                measured["fetch"].append(fetched(broker, topic, arguments.records))
+            for name, runs in measured.items():
+                results[f"{name}, gc {collector}"] = {
+                    "records_per_second": statistics.median(rate for rate, _ in runs),
+                    "cpu_us_per_record": statistics.median(cpu for _, cpu in runs),
+                }
+            ratio = (
+                results[f"fetch, gc {collector}"]["records_per_second"]
+                / results[f"consume, gc {collector}"]["records_per_second"]
+            )
+            results[f"fetch, gc {collector}"]["ratio_to_consume"] = ratio
+    for name, values in results.items():
+        print(f"{name:24}", "  ".join(f"{key} {value:,.2f}" for key, value in values.items()))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
