@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 import pyarrow as pa
@@ -11,9 +12,18 @@ import pyarrow.json as arrow_json
 BLOCK_BYTES: Final = 1 << 20
 """What one thread parses in one go: 1 to 4 MB use the second core best; a single block would use one only."""
 
+_ROW: Final = re.compile(r"^JSON parse error: .* in row (\d+)$")
+
 
 class Unreadable(Exception):
-    """Say that not every message of a block is one document of the schema, without saying which."""
+    """Say that not every message of a block is one document of the schema.
+
+    `row` is one that is to blame, where Arrow says so: for what it finds while parsing, in a single block.
+    """
+
+    def __init__(self, row: int | None = None) -> None:
+        super().__init__()
+        self.row = row
 
 
 def read(texts: pa.Array, schema: pa.Schema, *, reject_unknown: bool) -> list[pa.Array]:
@@ -23,8 +33,7 @@ def read(texts: pa.Array, schema: pa.Schema, *, reject_unknown: bool) -> list[pa
     """
     if not len(texts):
         return [pa.array([], field.type) for field in schema]
-    whole = pa.ListArray.from_arrays(pa.array([0, len(texts)], pa.int32()), texts)
-    buffer: Any = pc.binary_join(whole, b"\n")[0].as_buffer()
+    buffer = join(texts)
     longest = pc.max(pc.binary_length(texts)).as_py()
     options = arrow_json.ReadOptions(
         use_threads=buffer.size > BLOCK_BYTES,
@@ -37,10 +46,17 @@ def read(texts: pa.Array, schema: pa.Schema, *, reject_unknown: bool) -> list[pa
     try:
         table = arrow_json.read_json(pa.BufferReader(buffer), options, parsing)
     except (pa.ArrowInvalid, pa.ArrowCapacityError) as error:
-        raise Unreadable from error
+        named = _ROW.search(str(error)) if buffer.size <= options.block_size else None
+        raise Unreadable(int(named[1]) if named and int(named[1]) < len(texts) else None) from error
     if table.num_rows != len(texts):
         raise Unreadable
     return [_one(column) for column in table.columns]
+
+
+def join(texts: pa.Array) -> Any:
+    """Return the buffer of all messages, a newline between each two."""
+    whole = pa.ListArray.from_arrays(pa.array([0, len(texts)], pa.int32()), texts)
+    return pc.binary_join(whole, b"\n")[0].as_buffer()
 
 
 def _one(column: pa.ChunkedArray) -> pa.Array:

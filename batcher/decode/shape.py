@@ -186,7 +186,7 @@ def _sieve_type(  # noqa: PLR0911 - one for each kind of type
 ) -> Any:
     number: Any = int | float | str
     if pa.types.is_timestamp(kind):
-        return number if path in numeric else str
+        return int | float if path in numeric else str
     if kind in _INTEGERS:
         low, high = _INTEGERS[kind]
         # msgspec takes bounds up to 2^63 - 1.

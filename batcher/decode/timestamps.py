@@ -44,7 +44,10 @@ _ISO: Final = re.compile(
 _DATE: Final = re.compile(r"(\d{4})-(\d\d)-(\d\d)", re.ASCII)
 _DECIMAL: Final = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 
-_ZONED: Final = r"[T ]\d\d.*(?:Z|[+-]\d\d(?::?\d\d)?)$"
+_FORM: Final = r"^\d{4}-\d\d-\d\d(?:[T ]\d\d(?::\d\d){0,2}(?:\.\d{1,9})?(?:Z|[+-]\d\d(?::?\d\d)?)?)?$"
+"""What Arrow may be able to cast; everything else is settled one by one."""
+
+_ZONED: Final = r"[T ].*(?:Z|[+-]\d\d(?::?\d\d)?)$"
 
 
 def decimal(text: str) -> Decimal | None:
@@ -124,11 +127,14 @@ def column_of_text(texts: pa.Array, to: pa.TimestampType) -> tuple[pa.Array, lis
         return _first_fit(texts, to, ("UTC", None)), []
     except pa.ArrowInvalid:
         pass
-    zoned = pc.fill_null(pc.match_substring_regex(texts, _ZONED), False)
+    # Text of another form is left out at once; what then still fails (31 February) is searched for by halving.
+    iso = pc.fill_null(pc.match_substring_regex(texts, _FORM), True)
+    zoned = pc.and_(iso, pc.fill_null(pc.match_substring_regex(texts, _ZONED), False))
     nothing = pa.scalar(None, texts.type)
     aware, aware_bad = piecewise(pc.if_else(zoned, texts, nothing), lambda part: _first_fit(part, to, ("UTC",)))
-    naive, naive_bad = piecewise(pc.if_else(zoned, nothing, texts), lambda part: _first_fit(part, to, (None,)))
-    return pc.coalesce(aware, naive), sorted(aware_bad + naive_bad)
+    naive = pc.and_not(iso, zoned)
+    local, local_bad = piecewise(pc.if_else(naive, texts, nothing), lambda part: _first_fit(part, to, (None,)))
+    return pc.coalesce(aware, local), _rows(pc.invert(iso)) + aware_bad + local_bad
 
 
 def _first_fit(texts: pa.Array, to: pa.TimestampType, zones: tuple[str | None, ...]) -> pa.Array:
