@@ -79,7 +79,7 @@ _ENCODINGS: Final = {"lz4": "lz4", "zstd": "zstd", "gzip": "gzip"}
 
 @dataclass(frozen=True, slots=True)
 class Insert:
-    """Tell what came with one insert: its statement, the settings in its URL, its size on the wire, its outcome.
+    """Tell what came with one insert: its statement, the parameters of its URL (settings of the engine and of the interface), its size on the wire, its outcome.
 
     `outcome` is `stored`, `failed` (the engine refused) or the name of the fault that was injected.
     """
@@ -206,7 +206,7 @@ class _Handler(BaseHTTPRequestHandler):
         if data is None:
             self._run(statement, given, settings, parameters)
         else:
-            self._insert(statement, data, given.get("database", ""), settings, wire_bytes)
+            self._insert(statement, data, given, settings, wire_bytes)
 
     def _run(
         self, statement: bytes, given: Mapping[str, str], settings: Mapping[str, str], parameters: Mapping[str, str]
@@ -222,17 +222,17 @@ class _Handler(BaseHTTPRequestHandler):
             self._reply(200, result, headers)
 
     def _insert(
-        self, statement: bytes, data: bytes, database: str, settings: Mapping[str, str], wire_bytes: int
+        self, statement: bytes, data: bytes, given: Mapping[str, str], settings: Mapping[str, str], wire_bytes: int
     ) -> None:
         fault = self.state.next_fault()
         error: str | None = None
         if fault is not None and fault.kind == "delay":
             time.sleep(fault.delay_s)
         if fault is None or fault.kind in {"reset_after_apply", "delay"}:
-            error = self._store(statement, data, database, settings)
+            error = self._store(statement, data, given.get("database", ""), settings)
         outcome = fault.kind if fault is not None else "failed" if error else "stored"
         with self.state.lock:
-            seen = {**settings, **({"database": database} if database else {})}
+            seen = {name: text for name, text in given.items() if name not in {"query", "user", "password"}}
             self.state.inserts.append(Insert(statement.decode(errors="replace"), seen, wire_bytes, outcome))
         if fault is not None and fault.kind.startswith("reset"):
             self._reset()

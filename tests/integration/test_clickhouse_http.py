@@ -180,6 +180,9 @@ def test_every_insert_carries_the_pinned_settings_and_its_token(
         assert PINNED_SETTINGS.items() <= insert.settings.items()
         assert insert.settings["insert_deduplication_token"] == token
         assert insert.settings["input_format_null_as_default"] == "0"
+        # Else progress headers restart the read timeout, and insert_timeout_s bounds nothing.
+        assert insert.settings["send_progress_in_http_headers"] == "0"
+        assert "session_id" not in insert.settings
         assert insert.settings["max_partitions_per_insert_block"] == "7"
         assert f"`default`.`{load.name}`" in insert.statement
 
