@@ -4,6 +4,7 @@
     ROOT/{topic}+{partition:05d}+{first:020d}-{last:020d}.parquet    or below COLUMN=VALUE/ directories
     ROOT/_tmp/                                                       of running workers; empty otherwise
 
+Readers take `ROOT/**/*.parquet`. DuckDB and Arrow also take ROOT itself; Polars does not while anything else is in it.
 A file appears whole or not at all. A range that is written again replaces its file, so nothing is doubled.
 """
 

@@ -7,7 +7,6 @@ every registered name; a second one for the same sink is named `NAME:variant`.
 from __future__ import annotations
 
 import errno
-import itertools
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -26,12 +25,15 @@ import sinks
 from batcher.errors import BatcherError, RowsRejected, SinkMisconfigured, SinkUnavailable, Unreachable
 from batcher.protocols import Reconcilable, SchemaPinning, Sink, SinkInfo
 from batcher.records import Block
+from batcher.testing.clickhouse import EmbeddedEngine
 from batcher.testing.objects import Objects
 from batcher.testing.sinks import MemorySink, ScriptedSink
 from batcher.testing.values import EVENTS_0, make_block
 from sinks.parquet.objects import ObjectStore
 from sinks.parquet.options import ParquetOptions
 from sinks.parquet.sink import TraceableParquetSink
+
+pytest_plugins = ["batcher.testing.clickhouse_plugin"]
 
 SCHEMA: Final = pa.schema(
     [
@@ -166,11 +168,9 @@ class ObjectCase(SinkCase):
 class ClickHouseCase(SinkCase):
     """Own one table in the engine that all tests of this process share: chDB opens one path per process."""
 
-    numbers: Final = itertools.count()
-
-    def __init__(self, engine: Any) -> None:
+    def __init__(self, engine: EmbeddedEngine, table: str) -> None:
         self.engine = engine
-        self.table = f"contract_{next(self.numbers)}"
+        self.table = table
         engine.execute(
             f"CREATE TABLE {self.table} (id Int64, country Nullable(String), price Nullable(Float64), "
             "at Nullable(DateTime64(3, 'UTC')), "
@@ -179,17 +179,28 @@ class ClickHouseCase(SinkCase):
         )
 
     def options(self, table: str) -> dict[str, object]:
-        return {"dsn": f"chdb://{self.engine.engine_path()}", "table": table, "settings": {}}
+        return {"dsn": self.engine.dsn, "table": table, "settings": {}}
 
     def sink(self) -> Sink:
         return sinks.load("clickhouse")(self.options(self.table))
 
     def rows(self) -> Rows:
-        rows: Rows = self.engine.execute(f"SELECT * FROM {self.table}").to_pylist()
-        return rows
+        found = self.engine.execute(f"SELECT * FROM {self.table}")
+        return [{name: text_of(value) for name, value in row.items()} for row in found.to_pylist()]
+
+    @contextmanager
+    def failing(self, sink: Sink) -> Iterator[None]:
+        self.engine.execute(f"RENAME TABLE {self.table} TO {self.table}_away")
+        yield
+        self.engine.execute(f"RENAME TABLE {self.table}_away TO {self.table}")
 
     def missing(self) -> tuple[Sink, tuple[type[BatcherError], ...]]:
         return sinks.load("clickhouse")(self.options("no_such_table")), (SinkMisconfigured, Unreachable)
+
+
+def text_of(value: object) -> object:
+    """Return text for the bytes that a ClickHouse String is."""
+    return value.decode() if isinstance(value, bytes) else value
 
 
 def parquet_root(request: pytest.FixtureRequest) -> Path:
@@ -204,7 +215,9 @@ CASES: Final[Mapping[str, Callable[[pytest.FixtureRequest], SinkCase]]] = {
     "parquet": lambda request: ParquetCase(parquet_root(request)),
     "parquet:hive": lambda request: ParquetCase(parquet_root(request), ("country",)),
     "parquet:objects": lambda _: ObjectCase(),
-    "clickhouse": lambda request: ClickHouseCase(request.getfixturevalue("chdb_engine")),
+    "clickhouse": lambda request: ClickHouseCase(
+        request.getfixturevalue("chdb_engine"), request.getfixturevalue("new_table")()
+    ),
 }
 
 ROWS = pa.table(
@@ -220,8 +233,6 @@ ROWS = pa.table(
 
 @pytest.fixture(params=sorted(CASES))
 def case(request: pytest.FixtureRequest) -> SinkCase:
-    if request.param == "clickhouse" and not has_fixture(request, "chdb_engine"):
-        pytest.skip("needs the fixture chdb_engine: one engine path for all tests of this process")
     return CASES[request.param](request)
 
 
@@ -230,14 +241,6 @@ def sink(case: SinkCase) -> Iterator[Sink]:
     made = case.sink()
     yield made
     made.close()
-
-
-def has_fixture(request: pytest.FixtureRequest, name: str) -> bool:
-    try:
-        request.getfixturevalue(name)
-    except pytest.FixtureLookupError:
-        return False
-    return True
 
 
 def opened(sink: Sink) -> tuple[SinkInfo, pa.Schema]:
