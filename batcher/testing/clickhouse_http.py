@@ -79,8 +79,9 @@ _ENCODINGS: Final = {"lz4": "lz4", "zstd": "zstd", "gzip": "gzip"}
 
 @dataclass(frozen=True, slots=True)
 class Insert:
-    """Tell what came with one insert: its statement, the parameters of its URL (settings of the engine and of the interface), its size on the wire, its outcome.
+    """Tell what came with one insert: its statement, its size on the wire, its outcome.
 
+    `settings` are all parameters of its URL, of the engine and of the interface, but user and password.
     `outcome` is `stored`, `failed` (the engine refused) or the name of the fault that was injected.
     """
 
