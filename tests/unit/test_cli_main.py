@@ -193,3 +193,22 @@ def test_x_dump_shows_what_librdkafka_gets_without_secrets(capsys: pytest.Captur
     assert "client.id = me\n" in out
     assert "group.id = g\n" in out
     assert "sasl.password = ***\n" in out
+
+
+def test_a_thread_that_hangs_does_not_keep_the_process_from_ending() -> None:
+    program = """
+import threading
+import batcher.cli
+from batcher.__main__ import main
+
+def hanging() -> int:
+    threading.Thread(target=threading.Event().wait).start()
+    print("data")
+    return 75
+
+batcher.cli.main = hanging
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+
+    assert (done.returncode, done.stdout) == (75, "data\n")

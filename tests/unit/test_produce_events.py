@@ -141,3 +141,9 @@ def test_iterating_goes_on_without_end() -> None:
     stream = iter(EventGenerator("{{seq}}"))
 
     assert [next(stream) for _ in range(events.CHUNK + 1)][-1] == str(events.CHUNK).encode()
+
+
+def test_fields_are_drawn_independently_of_each_other() -> None:
+    pairs = [event.split() for event in EventGenerator("{{int 1 1000}} {{int 1 1000}}", seed=1).take(100)]
+
+    assert sum(left == right for left, right in pairs) < 5
