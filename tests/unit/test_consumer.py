@@ -1,0 +1,169 @@
+from collections.abc import Mapping
+
+import pytest
+
+from batcher.buffer import BoundedBuffer, FlushPolicy
+from batcher.consumer import Consumer
+from batcher.exchange import Exchange
+from batcher.ledger import Ledger, Receipt
+from batcher.observer import Observer
+from batcher.pipeline import waiting_for
+from batcher.records import Partition, Position
+from batcher.testing.clock import ManualClock
+from batcher.testing.sources import MemoryLog, MemorySource
+
+A, B = Partition("events", 0), Partition("events", 1)
+
+
+class Bench:
+    """A consumer on a memory log; the test plays the flusher."""
+
+    def __init__(self, *, memory: int = 1 << 20, drain_timeout_s: float = 30.0, records: int = 10) -> None:
+        self.log = MemoryLog([A, B])
+        self.source = MemorySource(self.log, waits=False)
+        buffer = BoundedBuffer(FlushPolicy(5, 1000, 1.0), memory, mixes_partitions=False)
+        self.clock = ManualClock()
+        self.exchange = Exchange(buffer, Ledger(), self.clock)
+        self.observer = Observer()
+        self.consumer = Consumer(
+            self.source, self.exchange, self.observer, drain_timeout_s=drain_timeout_s, clock=self.clock
+        )
+        self.consumer.open()
+        self.log.produce(A, ["1"] * records)
+        self.log.produce(B, ["1"] * records)
+        self.consumer.step()
+
+    def begin(self) -> Receipt:
+        receipt = self.exchange.begin()
+        assert receipt is not None
+        return receipt
+
+    def step_until_paused(self) -> None:
+        for _ in range(100):
+            self.consumer.step()
+            if self.source.paused >= self.source.owned:
+                return
+        raise AssertionError("reading went on over the memory bound")
+
+    def committed(self) -> Mapping[Partition, Position]:
+        return self.log.committed
+
+
+def test_a_finished_batch_is_committed_by_the_next_step_and_not_before() -> None:
+    bench = Bench()
+    receipt = bench.begin()
+    assert bench.committed() == {}
+    bench.exchange.finish(receipt)
+    assert bench.committed() == {}
+
+    bench.consumer.step()
+
+    assert bench.committed() == {A: Position(5)}
+
+
+def test_a_revoked_partition_is_held_until_its_batch_in_flight_is_durable_and_committed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = Bench()
+    receipt = bench.begin()
+    assert list(receipt.epochs) == [A]
+    # The consumer waits inside the callback; the flusher finishes meanwhile.
+    monkeypatch.setattr(bench.exchange, "wait_changed", lambda _: bench.exchange.finish(receipt))
+
+    bench.source.revoke([A])
+    bench.consumer.step()
+
+    assert bench.committed() == {A: Position(5)}
+    assert bench.exchange.owned == {B}
+
+
+def test_a_revoked_partition_is_given_up_after_the_bound_and_its_late_batch_is_not_committed() -> None:
+    bench = Bench(drain_timeout_s=0.0)
+    receipt = bench.begin()
+    bench.source.revoke([A])
+    bench.consumer.step()
+
+    bench.exchange.finish(receipt)
+    bench.consumer.step()
+
+    assert bench.committed() == {}
+    assert not bench.log.trespasses
+
+
+def test_a_lost_partition_is_not_waited_for() -> None:
+    bench = Bench()
+    receipt = bench.begin()
+    bench.source.lose([A])
+    bench.consumer.step()
+    bench.exchange.finish(receipt)
+    bench.consumer.step()
+
+    assert bench.committed() == {}
+
+
+def test_what_waits_of_a_revoked_partition_is_left_to_the_successor() -> None:
+    bench = Bench()
+    bench.source.revoke([A])
+    bench.consumer.step()
+
+    assert bench.exchange.snapshot().buffer.rows == 10
+    assert list(bench.begin().epochs) == [B]
+
+
+def test_a_full_buffer_pauses_every_partition_and_room_resumes_them() -> None:
+    bench = Bench(memory=1000, records=40)
+    bench.step_until_paused()
+    assert bench.source.paused == {A, B}
+
+    while (receipt := bench.exchange.begin()) is not None:
+        bench.exchange.finish(receipt)
+        bench.consumer.commit()
+    bench.consumer.step()
+
+    assert bench.source.paused == frozenset()
+
+
+def test_partitions_assigned_while_reading_is_paused_are_paused_too() -> None:
+    bench = Bench(memory=1000, records=40)
+    bench.source.lose([B])
+    bench.step_until_paused()
+    bench.source.assign([B])
+    bench.consumer.step()
+    assert bench.source.paused == {A}
+    bench.consumer.step()
+
+    assert bench.source.paused == {A, B}
+
+
+def test_no_more_than_two_batches_are_written_ahead_of_their_commits() -> None:
+    bench = Bench()
+    for _ in range(2):
+        bench.exchange.finish(bench.begin())
+
+    assert bench.exchange.begin() is None
+    assert waiting_for(bench.exchange.snapshot(), None) == "the broker to store a commit"
+    bench.consumer.step()
+    assert bench.exchange.begin() is not None
+
+
+def test_status_says_why_nothing_is_written() -> None:
+    bench = Bench(records=2)
+    assert waiting_for(bench.exchange.snapshot(), None) == "more records, or 1.0 s to pass"
+    bench.clock.advance(1.0)
+    assert waiting_for(bench.exchange.snapshot(), None) == ""
+    bench.exchange.finish(bench.begin())
+    bench.exchange.finish(bench.begin())
+    bench.consumer.step()
+    assert waiting_for(bench.exchange.snapshot(), None) == "records"
+    bench.source.revoke([A, B])
+    bench.consumer.step()
+    assert waiting_for(bench.exchange.snapshot(), None) == "partitions to be assigned"
+
+
+def test_nothing_is_committed_after_an_abort() -> None:
+    bench = Bench()
+    bench.exchange.finish(bench.begin())
+    bench.exchange.abort()
+    bench.consumer.commit()
+
+    assert bench.committed() == {}
