@@ -1,3 +1,3 @@
 """Fixtures for all tests."""
 
-pytest_plugins = ["batcher.testing.pytest_plugin"]
+pytest_plugins = ["batcher.testing.pytest_plugin", "batcher.testing.clickhouse_plugin"]

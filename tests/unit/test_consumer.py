@@ -68,7 +68,8 @@ def test_a_revoked_partition_is_held_until_its_batch_in_flight_is_durable_and_co
     receipt = bench.begin()
     assert list(receipt.epochs) == [A]
     # The consumer waits inside the callback; the flusher finishes meanwhile.
-    monkeypatch.setattr(bench.exchange, "wait_changed", lambda _: bench.exchange.finish(receipt))
+    in_flight = [receipt]
+    monkeypatch.setattr(bench.exchange, "wait_changed", lambda _: in_flight and bench.exchange.finish(in_flight.pop()))
 
     bench.source.revoke([A])
     bench.consumer.step()
