@@ -58,11 +58,17 @@ class Consumer:
         self._clock = clock
         self._paused: set[Partition] = set()
         self._record_bytes = 1024.0
+        self._stepped_at = clock()
 
     @property
     def paused(self) -> frozenset[Partition]:
         """Return the partitions that deliver nothing now, because the buffer is full or a stop is under way."""
         return frozenset(self._paused)
+
+    @property
+    def silent_s(self) -> float:
+        """Return the seconds since the last round began: grows when the thread hangs."""
+        return self._clock() - self._stepped_at
 
     def open(self) -> None:
         """Open the source; it will call back into this object."""
@@ -79,6 +85,7 @@ class Consumer:
 
     def step(self) -> None:
         """Carry out wanted commits, pause or resume, and fetch once."""
+        self._stepped_at = self._clock()
         self.commit()
         self._balance()
         draining = self._exchange.phase != "running"

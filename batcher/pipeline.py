@@ -11,6 +11,7 @@ handler may call them. A thread that dies takes the pipeline with it: its except
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -42,6 +43,9 @@ WATCH_S: Final = 0.05
 
 CLOSE_SHARE: Final = 0.15
 """The share of the stop timeout kept for leaving the group after the drain was given up."""
+
+STUCK_S: Final = 150.0
+"""How long a round of the consumer thread may take: half of librdkafka's default `max.poll.interval.ms`."""
 
 LEAVE_S: Final = 5.0
 """How long threads get to return after an abort before they are left behind: a hanging write cannot be interrupted."""
@@ -139,6 +143,9 @@ class Pipeline:
         Raise Unreachable or SinkMisconfigured when it cannot start, DrainTimeout when the stop was cut short, and
         whatever ended a thread.
         """
+        if not structlog.is_configured():
+            # Used as a library: structlog's own default would put logs among the program's output.
+            structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
         self._started = time.monotonic()
         try:
             info = self._info = self._open()
@@ -174,6 +181,13 @@ class Pipeline:
             seconds=time.monotonic() - self._started if self._started else 0.0,
             delivery=self.guarantee,
         )
+
+    @property
+    def alive(self) -> bool:
+        """Tell whether the consumer thread still turns its rounds, whatever the target does. Any thread."""
+        if self._failure is not None:
+            return False
+        return self._consumer is None or self._ended or self._consumer.silent_s < STUCK_S
 
     def status(self) -> Status:
         """Return what is going on now. Any thread."""

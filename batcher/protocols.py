@@ -128,7 +128,7 @@ class Sink(Protocol):
         """Connect, check the target, and say what was found.
 
         Raise Unreachable when it does not answer, SinkMisconfigured when it is there and cannot
-        work (no such table, no rights, wrong kind of path). Write nothing.
+        work (no such table, no rights, wrong kind of path). May prepare the target (a directory); writes no rows.
         """
 
     def write(self, block: Block) -> None:
@@ -140,7 +140,8 @@ class Sink(Protocol):
         * RowsRejected: these rows can never be written; nothing of the block was. They go to the
           dead-letter queue and the rest comes again as a smaller block under a token derived from this one.
         * BlockRejected: some row is to blame but not known, and nothing of the block was written.
-          The block comes again in halves, under derived tokens, until the row stands alone.
+          The block comes again in halves, under derived tokens, until the row stands alone. The halves
+          have the `ranges` of the whole: not for a sink that names what it writes by its range.
         * SinkMisconfigured: no row is to blame (table dropped, rights taken). Reading pauses, the
           same block comes again later; nothing is dead-lettered.
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from batcher.errors import ConfigurationError
 from batcher.settings import Settings
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from batcher.pipeline import Pipeline
     from batcher.protocols import DeadLetterQueue, Format, Sink, Source
     from batcher.sources.kafka_options import KafkaOptions, Start
+
+DEAD_LETTER_TIMEOUT_S: Final = 30.0
 
 
 def metrics_of(settings: Settings) -> Metrics | None:
@@ -36,7 +38,7 @@ def answering(settings: Settings, metrics: Metrics | None, pipeline: Pipeline) -
     from batcher.web import WebServer
 
     def alive() -> bool:
-        return pipeline.status().state != "failed"
+        return pipeline.alive
 
     def ready() -> tuple[bool, str]:
         status = pipeline.status()
@@ -178,7 +180,10 @@ def dead_letters_of(settings: Settings) -> DeadLetterQueue | None:
     if settings.dlq.topic:
         from batcher.dead_letters.kafka import KafkaDeadLetterQueue
 
-        return KafkaDeadLetterQueue(settings.kafka.brokers or "", settings.dlq.topic, settings.kafka.options, group)
+        # A send cannot be interrupted: it has to come to an end within a stop.
+        timeout_s = min(DEAD_LETTER_TIMEOUT_S, settings.stop_timeout.total_seconds() / 2)
+        brokers, topic = settings.kafka.brokers or "", settings.dlq.topic
+        return KafkaDeadLetterQueue(brokers, topic, settings.kafka.options, group, timeout_s)
     if settings.dlq.path:
         from batcher.dead_letters.directory import DirectoryDeadLetterQueue
 

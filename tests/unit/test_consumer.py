@@ -69,7 +69,12 @@ def test_a_revoked_partition_is_held_until_its_batch_in_flight_is_durable_and_co
     assert list(receipt.epochs) == [A]
     # The consumer waits inside the callback; the flusher finishes meanwhile.
     in_flight = [receipt]
-    monkeypatch.setattr(bench.exchange, "wait_changed", lambda _: in_flight and bench.exchange.finish(in_flight.pop()))
+
+    def finish_once(_: float) -> None:
+        if in_flight:
+            bench.exchange.finish(in_flight.pop())
+
+    monkeypatch.setattr(bench.exchange, "wait_changed", finish_once)
 
     bench.source.revoke([A])
     bench.consumer.step()

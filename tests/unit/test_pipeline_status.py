@@ -1,0 +1,103 @@
+import threading
+
+import pytest
+import structlog
+from structlog.testing import capture_logs
+
+from batcher.errors import SinkUnavailable
+from batcher.metrics import Metrics
+from batcher.pipeline import STUCK_S, Pipeline
+from batcher.records import Block, Partition
+from batcher.retry import RetryPolicy
+from batcher.testing.formats import NUMBERS, NumberFormat
+from batcher.testing.sinks import ScriptedSink
+from batcher.testing.sources import MemoryLog, MemorySource
+
+A = Partition("events", 0)
+
+
+def test_a_run_can_be_followed_from_start_to_end_by_status_and_metrics() -> None:
+    log = MemoryLog([A])
+    log.produce(A, ["1", "2", None])
+    metrics = Metrics("memory")
+    pipeline = Pipeline(
+        MemorySource(log, until_eof=True), ScriptedSink(NUMBERS), NumberFormat(), name="group", metrics=metrics
+    )
+    assert pipeline.status().state == "starting"
+
+    pipeline.run()
+
+    status = pipeline.status()
+    assert (status.state, status.delivery, status.group, status.target) == (
+        "stopped",
+        "at-least-once",
+        "group",
+        "memory",
+    )
+    assert (status.counts.consumed, status.counts.written, status.counts.skipped) == (3, 2, 1)
+    page = metrics.render()
+    assert 'batcher_records_consumed_total{partition="0",topic="events"} 3.0' in page
+    assert 'batcher_commits_total{outcome="ok"} 1.0' in page
+    assert "batcher_batches_total{" in page
+
+
+def test_while_the_target_is_away_the_status_says_so_and_the_process_counts_as_alive() -> None:
+    log = MemoryLog([A])
+    log.produce(A, ["1"])
+    sink = ScriptedSink(NUMBERS)
+    told = threading.Event()
+    pipeline = Pipeline(
+        MemorySource(log),
+        sink,
+        NumberFormat(),
+        name="group",
+        retry=RetryPolicy("linear", 0.001, 0.001),
+        max_records=1,
+    )
+    seen: list[tuple[str, str | None, bool]] = []
+
+    def away(_: Block) -> None:
+        error = pipeline.status().last_error
+        if error is None:
+            raise SinkUnavailable("memory is away")
+        seen.append((pipeline.status().waiting_for, error.kind, pipeline.alive))
+        told.set()
+
+    sink.before = away
+    pipeline.run()
+
+    assert told.is_set()
+    assert seen == [("the target: memory is away", "SinkUnavailable", True)]
+    error = pipeline.status().last_error
+    assert error is not None
+    assert error.recovered
+
+
+def test_a_consumer_thread_that_hangs_is_not_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = MemoryLog([A])
+    log.produce(A, ["1"])
+    pipeline = Pipeline(MemorySource(log), ScriptedSink(NUMBERS), NumberFormat(), name="group", max_records=1)
+    pipeline.run()
+    assert pipeline.alive
+
+    monkeypatch.setattr(pipeline, "_ended", False)
+    monkeypatch.setattr(pipeline._consumer, "_stepped_at", pipeline._consumer._clock() - STUCK_S)  # type: ignore[union-attr]
+    assert not pipeline.alive
+
+
+def test_the_guarantee_is_said_in_the_first_line_of_the_log() -> None:
+    log = MemoryLog([A])
+    pipeline = Pipeline(MemorySource(log, until_eof=True), ScriptedSink(NUMBERS), NumberFormat(), name="group")
+    with capture_logs() as lines:
+        pipeline.run()
+
+    assert lines[0]["event"] == "pipeline_started"
+    assert lines[0]["delivery"] == "at-least-once"
+
+
+def test_as_a_library_the_log_stays_out_of_the_programs_output(capsys: pytest.CaptureFixture[str]) -> None:
+    structlog.reset_defaults()
+
+    Pipeline(MemorySource(MemoryLog([A]), until_eof=True), ScriptedSink(NUMBERS), NumberFormat(), name="group").run()
+
+    assert capsys.readouterr().out == ""
