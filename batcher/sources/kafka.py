@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final, NoReturn
@@ -96,19 +97,13 @@ class KafkaSource:
             raise self._failure
         self._gone.clear()
         try:
-            messages = self._consume(max_records, timeout_s)
+            runs = self._read(max_records, timeout_s)
         except BaseException as error:
             # What had been fetched is destroyed while the position moved on (a signal handler that raises does it).
             self._fail(error)
         if self._failure is not None:
             raise self._failure
-        if not messages:
-            self._look_behind()
-            return []
-        try:
-            return self._deliver(messages)
-        except BaseException as error:
-            self._fail(error)
+        return runs
 
     def pause(self, partitions: Collection[Partition]) -> None:
         self._for_owned(self._open_consumer.pause, partitions)
@@ -156,32 +151,41 @@ class KafkaSource:
             list(self._options.topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
 
-    def _consume(self, max_records: int, timeout_s: float) -> list[Message]:
+    def _read(self, max_records: int, timeout_s: float) -> list[Records]:
         consumer = self._open_consumer
         messages = consumer.consume(1, timeout_s)
-        if not messages or max_records == 1:
-            return messages
-        rest = consumer.consume(max_records - 1, LINGER_S)
-        # librdkafka takes back the records of partitions revoked within a call, not those of the call before.
-        if self._gone and Partition(messages[0].topic() or "", messages[0].partition() or 0) in self._gone:
-            return rest
-        return messages + rest
+        rest: list[Message] = []
+        if not messages:
+            self._look_behind()
+            return []
+        if max_records == 1:
+            return self._deliver(messages)
+        collecting = gc.isenabled()
+        # Messages are in no cycle and are dropped below, but the collector walks every one of them: without it this
+        # is 1.3 to 2 times as fast. It goes on with the next allocation after these few milliseconds.
+        gc.disable()
+        try:
+            rest = consumer.consume(max_records - 1, LINGER_S)
+            # librdkafka takes back records of partitions revoked within a call, but not those of the call before.
+            if not self._gone or Partition(messages[0].topic() or "", messages[0].partition() or 0) not in self._gone:
+                rest = messages + rest
+            return self._deliver(rest) if rest else []
+        finally:
+            del messages, rest
+            if collecting:
+                gc.enable()
 
     def _deliver(self, messages: list[Message]) -> list[Records]:
-        events: list[Message] = []
-        # An error object is true, and `any` over a map of the unbound method is the cheapest way to see none.
-        if any(map(Message.error, messages)):
-            events = [message for message in messages if message.error() is not None]
-            messages = [message for message in messages if message.error() is None]
+        found, events = to_records(messages, self._only_topic)
         runs: list[Records] = []
-        if messages:
+        for run in found:
+            # A partition already given up (max.poll.interval.ms) may deliver until librdkafka takes it back.
+            if run.partition in self._next:
+                self._next[run.partition] = run.next_offset
+                self._reached(run.partition, run.next_offset)
+                runs.append(run)
+        if runs:
             self._incidents.over()
-            for run in to_records(messages, self._only_topic):
-                # A partition already given up (max.poll.interval.ms) may deliver until librdkafka takes it back.
-                if run.partition in self._next:
-                    self._next[run.partition] = run.next_offset
-                    self._reached(run.partition, run.next_offset)
-                    runs.append(run)
         for event in events:
             self._on_event(event)
         # An event may have cost us partitions.

@@ -1,0 +1,93 @@
+import pyarrow as pa
+import pytest
+from confluent_kafka import KafkaError, Message
+
+from batcher.records import HEADERS_TYPE, Partition
+from batcher.sources.kafka_columns import to_records
+
+
+def message(offset: int, partition: int = 0, topic: str = "t", **fields: object) -> Message:
+    defaults: dict[str, object] = {"value": b"v%d" % offset, "key": None, "timestamp": (1, 1000 + offset)}
+    return Message(topic=topic, partition=partition, offset=offset, **{**defaults, **fields})  # type: ignore[arg-type]
+
+
+def test_a_run_has_every_column_of_its_messages() -> None:
+    [run], _ = to_records([message(5, key=b"k", value=b"x"), message(9, value=None)], "t")
+
+    assert run.partition == Partition("t", 0)
+    assert run.offsets.to_pylist() == [5, 9]
+    assert run.keys.to_pylist() == [b"k", None]
+    assert run.values.to_pylist() == [b"x", None]
+    assert run.timestamps_ms.to_pylist() == [1005, 1009]
+    assert run.headers is None
+    assert [column.type for column in (run.offsets, run.timestamps_ms, run.keys, run.values)] == [
+        pa.int64(),
+        pa.int64(),
+        pa.binary(),
+        pa.binary(),
+    ]
+
+
+def test_a_record_without_a_timestamp_has_none() -> None:
+    [run], _ = to_records([message(1, timestamp=(0, -1)), message(2)], "t")
+
+    assert run.timestamps_ms.to_pylist() == [None, 1002]
+
+
+def test_headers_keep_their_order_and_their_repeats() -> None:
+    headers = [("a", b"1"), ("a", b""), ("b", None)]
+    [run], _ = to_records([message(1), message(2, headers=headers)], "t")
+
+    assert run.headers is not None
+    assert run.headers.type == HEADERS_TYPE
+    assert run.record(0).headers == ()
+    assert run.record(1).headers == tuple(headers)
+
+
+@pytest.mark.parametrize("topic", ["t", None])
+def test_partitions_become_runs_of_their_own(topic: str | None) -> None:
+    messages = [message(1), message(2), message(7, partition=3), message(3)]
+
+    runs, _ = to_records(messages, topic)
+
+    assert [(run.partition.number, run.offsets.to_pylist()) for run in runs] == [(0, [1, 2]), (3, [7]), (0, [3])]
+
+
+@pytest.mark.parametrize("topic", ["t", None])
+def test_many_short_runs_are_joined_in_order(topic: str | None) -> None:
+    messages = [message(offset, partition=offset % 3) for offset in range(300)]
+
+    runs, _ = to_records(messages, topic)
+
+    assert sorted(run.partition.number for run in runs) == [0, 1, 2]
+    for run in runs:
+        assert run.offsets.to_pylist() == list(range(run.partition.number, 300, 3))
+        assert run.values.to_pylist() == [b"v%d" % offset for offset in range(run.partition.number, 300, 3)]
+
+
+def test_partitions_of_the_same_number_in_two_topics_are_kept_apart() -> None:
+    runs, _ = to_records([message(1, topic="a"), message(1, topic="b"), message(2, topic="b")])
+
+    assert [(run.partition, len(run)) for run in runs] == [(Partition("a", 0), 1), (Partition("b", 0), 2)]
+
+
+def test_events_are_set_apart_and_the_records_around_them_kept() -> None:
+    event = message(3, value=b"no more", timestamp=(0, -1), error=KafkaError(KafkaError.UNKNOWN))
+
+    runs, events = to_records([message(1), event, message(2)], "t")
+
+    assert events == [event]
+    assert [run.offsets.to_pylist() for run in runs] == [[1, 2]]
+    assert to_records([event], "t") == ([], [event])
+
+
+def test_gaps_in_the_offsets_are_kept() -> None:
+    [run], _ = to_records([message(1), message(2), message(5)], "t")
+
+    assert run.offsets.to_pylist() == [1, 2, 5]
+
+
+def test_partitions_beyond_a_byte_keep_their_number() -> None:
+    runs, _ = to_records([message(1, partition=255), message(1, partition=256), message(1, partition=70_000)], "t")
+
+    assert [run.partition.number for run in runs] == [255, 256, 70_000]
