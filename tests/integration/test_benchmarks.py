@@ -36,7 +36,7 @@ def test_the_pipeline_benchmark_measures_every_contender(
 @pytest.mark.broker
 def test_the_fetch_benchmark_runs(broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BATCHER_TEST_BROKERS", broker.bootstrap)
-    run("bench_fetch.py", "--records", "4000", "--rounds", "1", "--json", str(tmp_path / "fetch.json"))
+    run("bench_fetch.py", "--records", "60000", "--rounds", "1", "--json", str(tmp_path / "fetch.json"))
 
 
 def test_the_parquet_benchmark_runs(tmp_path: Path) -> None:
