@@ -62,7 +62,7 @@ class _Seen:
         if not value.lstrip("-").isdigit():
             self.fractions = True
             # Half a step beyond the greatest double: from here on a number is rounded to infinity.
-            self.exact_as_double = self.exact_as_double and abs(exact(value)) < 2**1024 - 2**970
+            self.exact_as_double = self.exact_as_double and exact(value).copy_abs() < 2**1024 - 2**970
         elif len(value) > 20:
             # More than 64 bits hold; and `int` refuses texts beyond some length.
             self.least, self.most, self.exact_as_double = -(2**64), 2**64, False

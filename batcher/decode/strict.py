@@ -41,6 +41,9 @@ _FLOAT_LIMITS: Final = {pa.float32(): Decimal(2**128 - 2**103), pa.float64(): De
 
 _BIG_EXPONENT: Final = re.compile(r"[eE]\+?\d{3}")
 
+_SHORT: Final = 19
+"""A text of fewer digits is below 2^63."""
+
 _DIGITS_LIMIT: Final = 1000
 """Longer numbers are beyond every type; no arithmetic is done with them."""
 
@@ -151,7 +154,11 @@ def _integer(to: pa.DataType, path: str) -> Check:
     def check(value: Any) -> str:
         if type(value) is not Number:
             raise _wrong(f"an integer for {to}", value, path)
+        if len(value) < _SHORT and value.isdigit() and int(value) <= high:
+            return value
         number = timestamps.exact(value)
+        if not number:
+            return "0"
         if not low <= number <= high:
             raise Refused("overflow", f"the number is outside the range of {to}", path)
         # The range is checked first: the integer of 1e999999999 would fill the memory. One with more
@@ -166,12 +173,15 @@ def _integer(to: pa.DataType, path: str) -> Check:
 def _float(to: pa.DataType, path: str) -> Check:
     limit = _FLOAT_LIMITS[to]
     single = to == pa.float32()
+    always = 7 if single else 15  # so many digits are exact, and far from any limit
 
     def check(value: Any) -> str:
         if type(value) is not Number:
             raise _wrong(f"a number for {to}", value, path)
+        if len(value) <= always and "e" not in value and "E" not in value:
+            return value
         number = timestamps.exact(value)
-        if abs(number) >= limit:
+        if number.copy_abs() >= limit:
             raise Refused("overflow", f"the number is outside the range of {to}", path)
         if value.lstrip("-").isdigit() and int(value) != (_single(int(value)) if single else int(float(value))):
             raise Refused("precision", f"the integer cannot be {to} without loss", path)

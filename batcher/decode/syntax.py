@@ -8,7 +8,9 @@ within reach that hands out both (msgspec keeps neither).
 from __future__ import annotations
 
 import json
+import json.encoder
 import re
+from collections.abc import Callable
 from typing import Any, Final
 
 from batcher.decode.limits import Refused
@@ -103,8 +105,8 @@ def kind(value: Any) -> str:
     return names.get(type(value), "null")
 
 
-quote: Final = json.JSONEncoder(ensure_ascii=False).encode
-"""Write a string as JSON."""
+quote: Final[Callable[[str], str]] = json.encoder.encode_basestring
+"""Write a string as JSON, not escaping what need not be."""
 
 
 def compact(value: Any) -> str:

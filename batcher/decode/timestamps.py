@@ -5,7 +5,7 @@ fraction digits, then optionally `Z`, `+hh`, `+hhmm` or `+hh:mm`. Without a zone
 zone the column has. Leap seconds and hour 24 are refused.
 
 Numbers, and text that holds nothing but a number, count from 1970-01-01 UTC. The magnitude tells the unit:
-below 10^11 seconds, below 10^14 milliseconds, below 10^17 microseconds, else nanoseconds. Each unit so
+below 10^11 seconds, below 10^14 milliseconds, below 10^17 microseconds, below 10^20 nanoseconds. Each unit so
 covers 1973-03-03 to the year 5138 on either side of 1970; what lies closer to 1970 can only be said in seconds.
 
 What is finer than the column's unit is floored. This is the one loss that is allowed: nanosecond
@@ -27,8 +27,8 @@ import pyarrow.compute as pc
 DIGITS: Final = {"s": 0, "ms": 3, "us": 6, "ns": 9}
 """Decimal digits of each unit below the second."""
 
-_MAGNITUDES: Final = ((0, 10**11, 0), (10**11, 10**14, 3), (10**14, 10**17, 6), (10**17, 10**29, 9))
-"""From (included), to (excluded), digits of the unit. Beyond the last no unit fits 64 bits."""
+_MAGNITUDES: Final = ((0, 10**11, 0), (10**11, 10**14, 3), (10**14, 10**17, 6), (10**17, 10**20, 9))
+"""From (included), to (excluded), digits of the unit. What is greater is no point in time."""
 
 NUMBER: Final = pa.decimal128(38, 9)
 """How a column of epoch numbers is read: exact, integers and fractions alike, as fast as a double."""
@@ -56,7 +56,10 @@ def decimal(text: str) -> Decimal | None:
 
 
 def exact(number: str) -> Decimal:
-    """Return a well-formed number exactly, but for exponents beyond any type: those end at 10^9."""
+    """Return a well-formed number exactly, but for exponents beyond any type: those end at 10^9.
+
+    Compare the result, or use `copy_abs`; arithmetic would round it to the context's 28 digits.
+    """
     mantissa, mark, exponent = number.lower().partition("e")
     digits = exponent.lstrip("+-0")
     if not mark or len(digits) < 10:
@@ -66,9 +69,13 @@ def exact(number: str) -> Decimal:
 
 def of_number(value: Decimal, unit: str) -> int | None:
     """Return the point in time that an epoch number means, in `unit`; None when it does not fit 64 bits."""
+    if not value:
+        return 0
     if value.adjusted() > 28 or len(value.as_tuple().digits) > 900:
         return None
-    magnitude = abs(value)
+    if value.adjusted() < -30:
+        return -1 if value < 0 else 0
+    magnitude = value.copy_abs()
     digits = next((digits for low, high, digits in _MAGNITUDES if low <= magnitude < high), None)
     if digits is None:
         return None
@@ -124,10 +131,10 @@ def _in_range(value: int) -> int | None:
 def column_of_text(texts: pa.Array, to: pa.TimestampType) -> tuple[pa.Array, list[int]]:
     """Return a column of `to` and the rows it could not settle, which are null there."""
     try:
-        return _first_fit(texts, to, ("UTC", None)), []
+        # A column with a few bad values is halved around them; one that mixes forms would be cut to pieces.
+        return piecewise(texts, lambda part: _first_fit(part, to, ("UTC", None)), failures=len(texts) // 64 + 16)
     except pa.ArrowInvalid:
         pass
-    # Text of another form is left out at once; what then still fails (31 February) is searched for by halving.
     iso = pc.fill_null(pc.match_substring_regex(texts, _FORM), True)
     zoned = pc.and_(iso, pc.fill_null(pc.match_substring_regex(texts, _ZONED), False))
     nothing = pa.scalar(None, texts.type)
@@ -149,8 +156,13 @@ def _first_fit(texts: pa.Array, to: pa.TimestampType, zones: tuple[str | None, .
     raise pa.ArrowInvalid("not all of one form")
 
 
-def piecewise(values: pa.Array, convert: Callable[[pa.Array], pa.Array]) -> tuple[pa.Array, list[int]]:
-    """Convert what can be, by halving around what cannot; return the column and the rows left null in it."""
+def piecewise(
+    values: pa.Array, convert: Callable[[pa.Array], pa.Array], *, failures: int | None = None
+) -> tuple[pa.Array, list[int]]:
+    """Convert what can be, by halving around what cannot; return the column and the rows left null in it.
+
+    Raise ArrowInvalid when more attempts than `failures` have failed.
+    """
     done: list[pa.Array] = []
     bad: list[int] = []
     todo = [(0, len(values))]
@@ -159,6 +171,10 @@ def piecewise(values: pa.Array, convert: Callable[[pa.Array], pa.Array]) -> tupl
         try:
             done.append(convert(values.slice(start, length)))
         except pa.ArrowInvalid:
+            if failures is not None:
+                failures -= 1
+                if failures < 0:
+                    raise
             if length == 1:
                 bad.append(start)
                 done.append(pa.nulls(1, convert(values.slice(0, 0)).type))

@@ -1,0 +1,167 @@
+"""How many records a second become columns: clean and poisoned, with each form of timestamp, wide and nested.
+
+Run it alone: `python benchmarks/bench_decode.py`. Each case decodes one batch several times; the best is shown, as rows
+a second of wall time and as microseconds of processor time a row. `--threads 1` takes the second core from Arrow,
+which is closer to what the flusher thread has beside a busy consumer thread. A busy machine shows first
+in the wall time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from batcher.decode import load
+from batcher.records import Batch
+from batcher.testing.values import make_batch, make_records
+
+FIELDS = [
+    ("id", pa.int64()),
+    ("user", pa.string()),
+    ("action", pa.string()),
+    ("amount", pa.float64()),
+    ("ok", pa.bool_()),
+    ("country", pa.string()),
+    ("at", pa.timestamp("ms", "UTC")),
+    ("note", pa.string()),
+]
+PLAIN = pa.schema(FIELDS)
+NESTED = pa.schema(
+    [*FIELDS, ("geo", pa.struct([("lat", pa.float64()), ("lon", pa.float64())])), ("tags", pa.list_(pa.string()))]
+)
+MAPPED = pa.schema([*FIELDS, ("labels", pa.map_(pa.string(), pa.int64()))])
+WIDE = pa.schema([("id", pa.int64()), *((f"column_{i}", pa.float64()) for i in range(60))])
+
+POISON = (b'{"id":"one"}', b'{"id":1', b'{"id":99999999999999999999}', b'{"id":1,"at":"soon"}', b'{"id":1,"id":2}')
+
+Change = Callable[[int, dict[str, Any]], None]
+
+
+def event(number: int, dice: random.Random) -> dict[str, Any]:
+    """Return a record of about 183 bytes and 8 fields."""
+    return {
+        "id": number,
+        "user": f"user-{dice.randrange(10**6):06d}",
+        "action": dice.choice(["view", "click", "buy"]),
+        "amount": round(dice.random() * 100, 2),
+        "ok": dice.random() < 0.5,
+        "country": "DE",
+        "at": f"2024-05-06T07:08:{number % 60:02d}.{number % 1000:03d}Z",
+        "note": "x" * 40,
+    }
+
+
+def epoch(number: int, row: dict[str, Any]) -> None:
+    """Write the time as milliseconds."""
+    row["at"] = 1_714_979_280_000 + number
+
+
+def alternating(number: int, row: dict[str, Any]) -> None:
+    """Write every other time as milliseconds."""
+    if number % 2:
+        epoch(number, row)
+
+
+def nested(number: int, row: dict[str, Any]) -> None:
+    """Add an object and a list."""
+    row |= {"geo": {"lat": number / 7, "lon": 2.5}, "tags": ["a", "b"]}
+
+
+def mapped(number: int, row: dict[str, Any]) -> None:
+    """Add an object with free keys."""
+    row["labels"] = {"a": number, "b": 2}
+
+
+def unchanged(_number: int, _row: dict[str, Any]) -> None:
+    """Leave the record as it is."""
+
+
+def wide(number: int, row: dict[str, Any]) -> None:
+    """Make it a record of 60 numbers."""
+    row.clear()
+    row |= {"id": number} | {f"column_{i}": (number * i) % 1000 / 8 for i in range(60)}
+
+
+def build(rows: int, change: Change, every: int = 0, indent: int | None = None) -> Batch:
+    """Return a batch; with `every`, one of so many records is poison, of several kinds by turns."""
+    dice = random.Random(1)  # noqa: S311 - the same records in every run
+    values: list[bytes] = []
+    for number in range(rows):
+        row = event(number, dice)
+        change(number, row)
+        values.append(json.dumps(row, indent=indent).encode())
+    if every:
+        for turn, position in enumerate(range(every // 2, rows, every)):
+            values[position] = POISON[turn % len(POISON)]
+    return make_batch(make_records(values))
+
+
+def cases(rows: int) -> list[tuple[str, pa.Schema, Callable[[], Batch]]]:
+    """Return name, schema and batch of each case."""
+    return [
+        ("clean, ISO time", PLAIN, lambda: build(rows, unchanged)),
+        ("clean, epoch time", PLAIN, lambda: build(rows, epoch)),
+        ("both forms of time", PLAIN, lambda: build(rows, alternating)),
+        ("0.1 % poison", PLAIN, lambda: build(rows, unchanged, every=1000)),
+        ("1 % poison", PLAIN, lambda: build(rows, unchanged, every=100)),
+        ("pretty-printed", PLAIN, lambda: build(rows, unchanged, indent=2)),
+        ("nested", NESTED, lambda: build(rows, nested)),
+        ("60 numbers", WIDE, lambda: build(rows // 4, wide)),
+        ("map (rewritten)", MAPPED, lambda: build(rows // 4, mapped)),
+    ]
+
+
+def measure(schema: pa.Schema, batch: Batch, repeats: int) -> dict[str, Any]:
+    """Return the figures of one case."""
+    decoder = load("json")().decoder(schema)
+    rejected = len(decoder.decode(batch).rejections)
+    wall: list[float] = []
+    cpu: list[float] = []
+    for _ in range(repeats):
+        began, spent = time.perf_counter(), time.process_time()
+        decoder.decode(batch)
+        wall.append(time.perf_counter() - began)
+        cpu.append(time.process_time() - spent)
+    size = sum(run.values.nbytes for run in batch.runs)
+    return {
+        "rows": batch.rows,
+        "bytes_per_row": round(size / batch.rows),
+        "rejected": rejected,
+        "rows_per_second": round(batch.rows / min(wall)),
+        "rows_per_second_worst": round(batch.rows / max(wall)),
+        "cpu_us_per_row": round(min(cpu) / batch.rows * 1e6, 2),
+    }
+
+
+def main() -> None:
+    """Measure, print the table, write the file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=100_000, help="records of a batch (default %(default)s)")
+    parser.add_argument("--repeats", type=int, default=5, help="runs of each case (default %(default)s)")
+    parser.add_argument("--threads", type=int, default=0, help="threads of Arrow; 0: one for each core")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
+    options = parser.parse_args()
+    if options.threads:
+        pa.set_cpu_count(options.threads)
+    results = {}
+    print(f"{'case':<20} {'bytes/row':>9} {'rejected':>8} {'rows/s':>10} {'worst':>10} {'CPU us/row':>10}")
+    for name, schema, make in cases(options.rows):
+        result = results[name] = measure(schema, make(), options.repeats)
+        print(
+            f"{name:<20} {result['bytes_per_row']:>9} {result['rejected']:>8} {result['rows_per_second']:>10,} "
+            f"{result['rows_per_second_worst']:>10,} {result['cpu_us_per_row']:>10}"
+        )
+    if options.json:
+        report = {"threads": pa.cpu_count(), "pyarrow": pa.__version__, "cases": results}
+        options.json.write_text(json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
