@@ -1,0 +1,260 @@
+"""The pages for people say what the program does: tables are compared with the code, commands are run.
+
+`python tests/test_docs.py --update` writes the table of flags into the README anew.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+
+from batcher import errors
+from batcher.cli import main as command_line
+from batcher.commands import VERBS
+from batcher.commands.outcome import INTERRUPTED
+from batcher.commands.run import parser
+from batcher.metrics import Metrics
+from batcher.settings import UsageError, load, reference
+from batcher.status import Status
+from batcher.testing.clickhouse import ClickHouseServer, embedded_engine_missing
+from batcher.testing.kafka import Broker
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+SINK_AUTHOR = ROOT / "tests" / "typing" / "sink_author.py"
+
+FLAGS = re.compile(r"(?<=<!-- flags:begin -->\n).*?(?=<!-- flags:end -->)", re.DOTALL)
+
+# Blocks that are not run, by their first two words, each for its reason. Docker is mentioned in the text only.
+NOT_RUN = {
+    "make demo": "sets up another virtual environment; the demo has tests of its own",
+    "make setup": "sets up another virtual environment",
+}
+
+FOREIGN_FLAGS = {
+    "--wait": "docker compose",
+    "--profile": "docker compose",
+    "--build": "docker compose",
+    "--user": "curl",
+    "--fail": "curl",
+    "--data-binary": "curl",
+    "--strict": "mypy",
+    "--update": "this file",
+}
+
+
+def code_blocks(page: Path, *languages: str) -> list[str]:
+    found = re.findall(r"^```(\w+)\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+    return [block for language, block in found if language in languages]
+
+
+def first_words(block: str) -> str:
+    return " ".join(block.split()[:2])
+
+
+def blocks_to_run(page: Path) -> list[str]:
+    return [block for block in code_blocks(page, "sh") if first_words(block) not in NOT_RUN]
+
+
+def table_rows(page: Path, heading: str) -> list[list[str]]:
+    """Return the cells of the first table below a heading, without its two head lines."""
+    section = page.read_text().partition(f"\n{heading}\n")[2]
+    table = re.search(r"(?:^\|.*\|\n)+", section, re.MULTILINE)
+    assert table is not None, f"no table below {heading}"
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table[0].splitlines()[2:]]
+
+
+def flag_table() -> str:
+    lines = ["| Flag | Default | Meaning |", "|---|---|---|"]
+    for row in reference():
+        names = ", ".join(f"`{name}`" for name in (row.short, row.flag) if name)
+        takes = "" if row.kind == "switch" else f" `{row.type}`".replace("|", "\\|")
+        default = f"`{row.default}`" if row.default and row.kind != "switch" else ""
+        lines.append(f"| {names}{takes} | {default} | {row.help.replace('|', chr(92) + '|')} |")
+    return "\n".join(lines) + "\n"
+
+
+def test_the_table_of_flags_is_the_one_the_settings_make() -> None:
+    found = FLAGS.search(README.read_text())
+    assert found is not None
+    assert found[0] == flag_table(), "run: python tests/test_docs.py --update"
+
+
+def test_help_names_every_flag_with_its_variable() -> None:
+    text = parser().format_help()
+    for row in reference():
+        assert re.search(rf"{re.escape(row.flag)}(?![\w.-])", text), row.flag
+        assert f"${row.env}" in text, row.env
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_flag_on_a_page_is_one_of_the_program(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    known = {row.flag for row in reference()} | FOREIGN_FLAGS.keys()
+    for verb in VERBS:
+        argv = [verb, "show", "--help"] if verb == "config" else [verb, "--help"]
+        if importlib.util.find_spec(f"batcher.commands.{verb}"):
+            assert command_line(argv) == 0
+    known |= set(re.findall(r"--[a-z][a-z.-]+", capsys.readouterr().out))
+    # `--dlq.*` stands for all flags of a section.
+    used = set(re.findall(r"(?<![\w-])--[a-z][a-z.-]*\b(?!\.\*)(?![a-z])", page.read_text()))
+    assert used - known == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_variable_on_a_page_is_a_setting(page: Path) -> None:
+    known = {row.env for row in reference()} | {f"{row.env}_FILE" for row in reference()}
+    known |= {"BATCHER_CONFIG"}
+    used = {name for name in re.findall(r"BATCHER_[A-Z_]+", page.read_text()) if not name.startswith("BATCHER_TEST_")}
+    assert used - known == set()
+
+
+def test_every_metric_is_documented_and_every_documented_metric_is_there() -> None:
+    metrics = Metrics("null")
+    metrics.watch(lambda: Status("running"))
+    suffixes = {"counter": "_total", "info": "_info"}
+    exposed = {
+        family.name + suffixes.get(family.type, "")
+        for family in metrics.registry.collect()
+        if family.name.startswith("batcher_")
+    }
+    table = table_rows(ROOT / "docs" / "operations.md", "### Metrics")
+    documented = [re.findall(r"batcher_\w+", cells[0])[0] for cells in table]
+    assert sorted(documented) == sorted(exposed)
+    for page in PAGES:
+        assert set(re.findall(r"\bbatcher_[a-z_]+\b", page.read_text())) <= exposed, page.name
+
+
+def test_exit_codes_are_those_of_the_code() -> None:
+    codes = {kind.exit_code for kind in subclasses(errors.BatcherError)} | {errors.BatcherError.exit_code}
+    codes |= {0, INTERRUPTED, UsageError([]).exit_code}
+    assert {int(cells[0]) for cells in table_rows(README, "## Exit codes")} == codes
+
+
+def subclasses(kind: type[errors.BatcherError]) -> Iterator[type[errors.BatcherError]]:
+    for one in kind.__subclasses__():
+        if one.__module__ == errors.__name__:
+            yield one
+            yield from subclasses(one)
+
+
+def test_the_sink_of_the_readme_is_the_tested_one() -> None:
+    (block,) = code_blocks(README, "python")
+    tested = SINK_AUTHOR.read_text()
+    (shown,), (run,) = class_sources(block), class_sources(tested)
+    assert shown == run
+    other = block.replace(shown, "").split("\n")
+    assert [line for line in other if line not in tested.split("\n")] == []
+
+
+def class_sources(text: str) -> list[str]:
+    classes = [node for node in ast.parse(text).body if isinstance(node, ast.ClassDef)]
+    return [ast.get_source_segment(text, node) or "" for node in classes]
+
+
+def test_the_toml_of_the_readme_is_taken_without_a_warning(tmp_path: Path) -> None:
+    (block,) = code_blocks(README, "toml")
+    file = tmp_path / "batcher.toml"
+    file.write_text(block)
+    loaded = load(parser(), ["-c", str(file)], {}, runnable=True)
+    assert loaded.warnings == ()
+    assert loaded.settings.batch.max_rows == tomllib.loads(block)["batch"]["max_rows"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / unquote(path)).resolve() if path else page
+        assert file.exists(), target
+        if anchor:
+            assert anchor in anchors(file), target
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page: GitHub's for headings, and explicit ones."""
+    text = page.read_text()
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    made = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    return made | set(re.findall(r'<a id="([^"]+)">', text))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_page_names_a_directory_of_somebodys_machine(page: Path) -> None:
+    assert re.findall(r"(?<![\w.])/(?:work|tmp|root|home|Users)/", page.read_text()) == []
+
+
+def test_every_page_is_reached_from_the_readme() -> None:
+    linked = set(re.findall(r"\]\(([^)#\s]+)", README.read_text()))
+    assert {str(page.relative_to(ROOT)) for page in PAGES if page != README} <= linked
+
+
+def test_what_is_not_run_is_on_a_page() -> None:
+    assert {first_words(block) for page in PAGES for block in code_blocks(page, "sh")} >= NOT_RUN.keys()
+
+
+def test_each_page_runs_its_commands_in_sh_and_shows_none_in_console() -> None:
+    assert [page.name for page in PAGES if code_blocks(page, "console", "bash", "shell")] == []
+
+
+@pytest.fixture(scope="module")
+def clickhouse_of_the_pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseServer]:
+    """Return a server with the user of docker-compose.yml."""
+    reason = embedded_engine_missing()
+    if reason:
+        pytest.skip(reason)
+    with ClickHouseServer(tmp_path_factory.mktemp("pages"), users={"batcher": "batcher"}) as server:
+        yield server
+
+
+@pytest.mark.broker
+@pytest.mark.timeout(240)
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the pages use curl, which is not installed")
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks_to_run(page)], ids=lambda page: page.name)
+def test_the_commands_of_a_page_work_in_their_order(
+    page: Path,
+    broker: Broker,
+    clickhouse_of_the_pages: ClickHouseServer,
+    new_topic: Callable[..., str],
+    tmp_path: Path,
+) -> None:
+    topic, letters, server = f"events-{uuid.uuid4().hex[:8]}", new_topic(), clickhouse_of_the_pages
+    server.query("DROP TABLE IF EXISTS default.events")
+
+    def here(text: str) -> str:
+        text = text.replace("localhost:9092", broker.bootstrap).replace("localhost:8123", f"127.0.0.1:{server.port}")
+        text = re.sub(r"(-t |topics = \[\")events\b(?!\.)", rf"\1{topic}", text)
+        # Somebody else may have the port; 0 takes any that is free.
+        return re.sub(r"\bevents\.dlq\b", letters, text).replace("127.0.0.1:9100", "127.0.0.1:0")
+
+    for place in ("deploy", "README.md"):
+        (tmp_path / place).symlink_to(ROOT / place)
+    for name, language in (("batcher.toml", "toml"), ("my_sink.py", "python")):
+        for block in code_blocks(README, language):
+            (tmp_path / name).write_text(here(block))
+    script = "\n".join(["set -eu", *map(here, blocks_to_run(page))])
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("BATCHER_")}
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+
+
+if __name__ == "__main__":
+    assert sys.argv[1:] == ["--update"], __doc__
+    README.write_text(FLAGS.sub(flag_table().replace("\\", r"\\"), README.read_text()))
