@@ -152,8 +152,7 @@ class JsonDecoder:
             try:
                 self._attempt(texts.slice(start, length), rows.slice(start, length), numeric, outcome)
             except reading.Unreadable as failure:
-                shrunk = max(min(length // 2, _PIECE), _FEW)
-                size = shrunk if failure.row is None or failure.row < _FEW else min(length, _PIECE)
+                size = max(min(length // 2, _PIECE), _FEW)
                 if length <= _FEW:
                     outcome.open += rows.slice(start, length).to_pylist()
                     start += length
