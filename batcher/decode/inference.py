@@ -1,10 +1,13 @@
 """A schema that fits the readable records of a batch.
 
 Every field is nullable. Integers become int64, or uint64 where they need to be; with fractions among them, double.
-Strings become timestamp[us, UTC] when every one is an ISO 8601 date with a time, else string. Objects become
+Strings become timestamp[us, UTC] when they are ISO 8601 dates with a time, else string. Objects become
 structs, lists lists. What is only ever null, or only an empty list, is taken for string. Where records contradict each
 other (a number here, an object there), where a number has no type that holds it exactly, and for objects that are
 always empty or have more than 256 different keys, the column is JSON kept as text (`records.RAW_JSON`).
+
+What fewer than one value in twenty of a field are (a text among numbers, a word among dates) is taken for a mistake:
+such records are dead letters and do not shape the schema.
 
 Fields named like coordinates (`_offset`, …) are left out: those columns say where the record stood.
 Columns stand in the order in which the batch first shows them.
@@ -25,29 +28,34 @@ _MAX_KEYS: Final = 256
 """An object with more different keys than this is a dictionary, not a record."""
 
 
+_MISTAKES: Final = 0.05
+"""The share below which values of another kind are mistakes, not a second kind."""
+
+
 class _Seen:
     """Collect what one field was in the records so far."""
 
-    __slots__ = ("datetimes", "exact_as_double", "fields", "fractions", "item", "kinds", "least", "most")
+    __slots__ = ("exact_as_double", "fields", "fractions", "item", "kinds", "least", "most", "words")
 
     def __init__(self) -> None:
-        self.kinds: set[type] = set()
+        self.kinds: dict[type, int] = {}
         self.fields: dict[str, _Seen] = {}
         self.item: _Seen | None = None
         self.least = self.most = 0
         self.fractions = False
         self.exact_as_double = True
-        self.datetimes = True
+        self.words = 0
+        """Strings that are no dates."""
 
     def add(self, value: Any) -> None:
         if value is None:
             return
         kind = type(value)
-        self.kinds.add(kind)
+        self.kinds[kind] = self.kinds.get(kind, 0) + 1
         if kind is Number:
             self._add_number(value)
         elif kind is str:
-            self.datetimes = self.datetimes and is_datetime(value)
+            self.words += not is_datetime(value)
         elif kind is list:
             self.item = self.item or _Seen()
             for one in value:
@@ -79,15 +87,17 @@ class _Seen:
         """Return the type; None for JSON kept as text."""
         if not self.kinds:
             return pa.string()
-        if len(self.kinds) > 1:
+        total = sum(self.kinds.values())
+        usual = [kind for kind, count in self.kinds.items() if count >= total * _MISTAKES]
+        if len(usual) > 1:
             return None
-        (kind,) = self.kinds
+        (kind,) = usual
         if kind is bool:
             return pa.bool_()
         if kind is Number:
             return self._number()
         if kind is str:
-            return pa.timestamp("us", "UTC") if self.datetimes else pa.string()
+            return pa.timestamp("us", "UTC") if self.words < self.kinds[str] * _MISTAKES else pa.string()
         if kind is list:
             return pa.list_((self.item or _Seen()).field("item"))
         if not 0 < len(self.fields) <= _MAX_KEYS:

@@ -337,6 +337,32 @@ def test_what_no_type_holds_is_inferred_as_json_text(values: list[str]) -> None:
     assert RAW_JSON in schema.field("x").metadata
 
 
+@pytest.mark.parametrize(
+    ("usual", "mistake", "kind"),
+    [
+        ("1", '"many"', pa.int64()),
+        ('"2026-01-01T00:00:00Z"', '"yesterday"', pa.timestamp("us", "UTC")),
+        ('"word"', "{}", pa.string()),
+        ("true", "1", pa.bool_()),
+    ],
+)
+def test_a_rare_value_of_another_kind_is_a_dead_letter_and_does_not_shape_the_schema(
+    usual: str, mistake: str, kind: pa.DataType
+) -> None:
+    batch = make_batch(make_records([f'{{"x":{mistake}}}', *[f'{{"x":{usual}}}'] * 20]))
+    schema = JsonFormat().infer(batch)
+    assert schema == pa.schema([("x", kind)])
+
+    decoded = JsonFormat().decoder(schema).decode(batch)
+    assert [rejection.position for rejection in decoded.rejections] == [0]
+
+
+def test_what_one_value_in_twenty_is_counts_as_a_kind_of_its_own() -> None:
+    schema = JsonFormat().infer(make_batch(make_records(['{"x":"many"}', *['{"x":1}'] * 19])))
+    assert schema is not None
+    assert RAW_JSON in schema.field("x").metadata
+
+
 def test_inference_leaves_bad_records_tombstones_and_coordinates_aside() -> None:
     batch = make_batch(make_records(["", '{"x":', None, '{"x":1,"_offset":7}', '{"x":"a"}{}']))
     assert JsonFormat().infer(batch) == INT
