@@ -1,0 +1,144 @@
+"""The demo's Kafka: librdkafka's mock cluster inside this process, and the orders that are sent to it.
+
+The mock keeps 5 MB for each partition and silently drops what is older, so the orders wait while too many of them are
+not committed yet.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from array import array
+from collections.abc import Callable, Sequence
+from typing import Final, Self
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+
+from batcher.testing.events import EventGenerator
+from batcher.testing.mock_cluster import MockCluster
+
+TOPIC: Final = "orders"
+PARTITIONS: Final = 4
+GROUP: Final = "demo"
+POISON: Final = 0.001
+
+BACKLOG: Final = 14_000
+"""Records of a partition that may wait: at 190 bytes each half of what the mock keeps, should nothing compress."""
+
+TICK_S: Final = 0.05
+
+ASK_TIMEOUT_S: Final = 10.0
+
+
+class SmallKafka:
+    """Run the cluster with one topic while in the `with` block. Raises jars.Unavailable where librdkafka has none."""
+
+    def __init__(self) -> None:
+        self._cluster = MockCluster()
+        self.bootstrap = self._cluster.bootstrap
+        self._cluster.create_topic(TOPIC, PARTITIONS)
+        # It never joins the group: it only asks what the pipeline has committed.
+        self._group = Consumer({"bootstrap.servers": self.bootstrap, "group.id": GROUP, "log_level": 0})
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._group.close()
+        self._cluster.stop()
+
+    def committed(self) -> list[int]:
+        """Return the next offset of each partition that the pipeline has committed."""
+        asked = [TopicPartition(TOPIC, number) for number in range(PARTITIONS)]
+        return [max(at.offset, 0) for at in self._group.committed(asked, timeout=ASK_TIMEOUT_S)]
+
+
+class Orders:
+    """Send made-up orders on a thread of their own, from `start` until `count` are sent or `stop`.
+
+    `rate` is in orders a second. `offsets` are those the broker confirmed, by partition; `made` counts what was
+    handed to the client; `throttled` tells whether the pipeline is waited for. `error` says what ended it early.
+    """
+
+    def __init__(self, bootstrap: str, count: int, rate: float, committed: Callable[[], Sequence[int]]) -> None:
+        self.offsets = [array("q") for _ in range(PARTITIONS)]
+        self.made = 0
+        self.throttled = False
+        self.error = ""
+        self._count = count
+        self._rate = rate
+        self._committed = committed
+        self._stop = threading.Event()
+        self._generator = EventGenerator(poison=POISON)
+        self._producer = Producer(
+            {
+                "bootstrap.servers": bootstrap,
+                # A retry of the client must not put a record into the log twice: the count goes by coordinates.
+                "enable.idempotence": True,
+                "linger.ms": 10,
+                "compression.type": "lz4",
+                "log_level": 0,
+            }
+        )
+        self._thread = threading.Thread(target=self._guarded, name="orders", daemon=True)
+
+    @property
+    def poisoned(self) -> int:
+        """Return how many of the orders made so far are unreadable."""
+        return self._generator.poisoned
+
+    @property
+    def confirmed(self) -> int:
+        """Return how many orders the broker has confirmed."""
+        return sum(len(run) for run in self.offsets)
+
+    @property
+    def done(self) -> bool:
+        """Tell whether the thread has ended."""
+        return not self._thread.is_alive()
+
+    def start(self) -> None:
+        """Begin to send."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Send no more, and return when the thread has ended. Twice is harmless."""
+        self._stop.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _guarded(self) -> None:
+        try:
+            self._send_all()
+        except KafkaException as error:
+            self.error = str(error.args[0].str())
+
+    def _send_all(self) -> None:
+        last = time.monotonic()
+        while self.made < self._count and not self._stop.is_set():
+            self._producer.poll(TICK_S)
+            now = time.monotonic()
+            # Not more than two ticks' worth: what was not sent while waiting is not caught up with in a burst.
+            due = int(min(now - last, 2 * TICK_S) * self._rate)
+            room = PARTITIONS * BACKLOG - (self.made - sum(self._committed()))
+            self.throttled = room < due
+            last = now
+            self._send(min(due, max(room, 0), self._count - self.made))
+        if self._producer.flush(ASK_TIMEOUT_S) and not self._stop.is_set():
+            self.error = self.error or "not every order was confirmed in time"
+
+    def _send(self, count: int) -> None:
+        first = self.made
+        for index, event in enumerate(self._generator.take(count)):
+            # In turn, not by key: no partition may run ahead of what the mock keeps.
+            self._producer.produce(TOPIC, event, partition=(first + index) % PARTITIONS, on_delivery=self._report)
+        self.made += count
+
+    def _report(self, error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            self.error = self.error or error.str()
+            return
+        partition, offset = message.partition(), message.offset()
+        assert partition is not None
+        assert offset is not None
+        self.offsets[partition].append(offset)

@@ -1,0 +1,279 @@
+"""Play the demo: start everything, kill the pipeline once, let another one finish, and count."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from batcher.dead_letters.directory import read_letters
+from batcher.demo.audit import Sums, audit
+from batcher.demo.kafka import GROUP, PARTITIONS, POISON, TOPIC, Orders, SmallKafka
+from batcher.demo.targets import Answer, ClickHouse, Parquet, Target
+from batcher.demo.view import Progress, View
+from batcher.demo.worker import Event, Worker, typed
+from batcher.errors import BatcherError, Unreachable
+from batcher.testing.jars import Unavailable
+
+PRODUCE_S: Final = 10.0
+"""How long the orders come in, if the pipeline keeps up."""
+
+MIN_RATE: Final = 5_000.0
+MAX_RATE: Final = 50_000.0
+
+KILL_AFTER: Final = 0.3
+"""The share of the orders that is written before the pipeline is killed."""
+
+REJOIN: Final = ("-X", "session.timeout.ms=2000", "-X", "heartbeat.interval.ms=400")
+"""A group gives a killed member's partitions away when its session ends: after 45 s by default, which nobody watches.
+(A static member, --kafka.instance, gets them back at once from a real broker; from the mock after 45 s, measured.)"""
+
+STALL_S: Final = 60.0
+"""Give up when nothing is committed for so long: the slowest start that was seen took 10 s."""
+
+DRAIN_S: Final = 40.0
+"""More than the stop timeout of the pipeline."""
+
+LOOK_S: Final = 0.1
+
+
+class PipelineFailed(BatcherError):
+    """Report that the pipeline ended by itself, or made no progress; `exit_code` is the pipeline's own."""
+
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code  # type: ignore[misc]  # the pipeline's, not one for the class
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Hold the count, how often the pipeline was killed, and the exit code of the one that finished."""
+
+    sums: Sums
+    kills: int
+    drained: bool
+    seconds: float
+    directory: Path
+
+    @property
+    def exit_code(self) -> int:
+        """Return 0 if the sums fit and the pipeline drained, else 1."""
+        return 0 if self.sums.fits and self.drained else 1
+
+    def facts(self) -> dict[str, Any]:
+        """Return what `--json` prints."""
+        return {
+            "produced": self.sums.produced,
+            "poison": self.sums.poison,
+            "written": self.sums.written,
+            "dead_lettered": self.sums.dead_lettered,
+            "lost": self.sums.lost,
+            "doubled": self.sums.doubled,
+            "dead_letters_doubled": self.sums.letters_doubled,
+            "kills": self.kills,
+            "seconds": round(self.seconds, 3),
+            "directory": str(self.directory),
+            "exit": self.exit_code,
+        }
+
+
+class Show:
+    """Play once into an empty `directory`. Raise BatcherError when something does not start or does not go on."""
+
+    def __init__(self, sink: str, records: int, directory: Path, view: View) -> None:
+        self._target: Target = ClickHouse(directory) if sink == "clickhouse" else Parquet(directory)
+        self._records = records
+        self._directory = directory
+        self._letters = directory / "dead-letters"
+        self._log = directory / "pipeline.log"
+        self._view = view
+        self._kills = 0
+        self._batches = 0
+        self._durable = (0, 0.0)
+
+    def play(self) -> Result:
+        """Play and return the result."""
+        started = time.monotonic()
+        view = self._view
+        view.title(f"batcher demo: Kafka into {self._target.name}, with a crash in the middle")
+        try:
+            kafka = SmallKafka()
+        except Unavailable as error:
+            raise Unreachable(f"the demo's Kafka cannot start: {error}") from error
+        with kafka:
+            view.step(f"Kafka: a small one in this process, {kafka.bootstrap}, topic {TOPIC}, {PARTITIONS} partitions")
+            self._target.prepare()
+            view.step(f"Target: {self._target.name}, {self._target.place}")
+            orders, drained = self._load(kafka)
+        rows, answer = self._target.read()
+        result = Result(
+            audit(orders.offsets, orders.poisoned, rows, read_letters(self._letters)),
+            self._kills,
+            drained,
+            time.monotonic() - started,
+            self._directory,
+        )
+        self._tell(result, answer)
+        return result
+
+    def _load(self, kafka: SmallKafka) -> tuple[Orders, bool]:
+        rate = min(max(self._records / PRODUCE_S, MIN_RATE), MAX_RATE)
+        orders = Orders(kafka.bootstrap, self._records, rate, kafka.committed)
+        view, command = self._view, self._command(kafka.bootstrap)
+        try:
+            with self._worker(command) as worker:
+                view.step(f"Pipeline: a process of its own, pid {worker.pid}", *_lines(command))
+                self._until_open(worker)
+                view.step(f"Orders: {self._records:,} at {rate:,.0f} a second, {POISON:.1%} of them broken on purpose")
+                orders.start()
+                with view.following():
+                    rows = self._until_kill(kafka, orders, worker)
+                    view.step(
+                        f"kill -9 {worker.pid} at the worst moment: {rows:,} orders just written, not yet committed",
+                        style="bold red",
+                    )
+                    worker.wait(DRAIN_S)
+                    with self._worker(command) as successor:
+                        view.step(f"The same command again, pid {successor.pid}: it goes on at the last commit")
+                        self._until_done(kafka, orders, successor)
+                        successor.stop()
+                        code = successor.wait(DRAIN_S)
+            ending = "did not end in time" if code is None else f"exit code {code}"
+            view.step(f"SIGTERM once everything is committed: the pipeline drains and ends, {ending}")
+        finally:
+            orders.stop()
+        return orders, code == 0
+
+    def _command(self, bootstrap: str) -> list[str]:
+        place = ["-b", bootstrap, "-t", TOPIC, "-g", GROUP, "--dlq.path", str(self._letters)]
+        return [*self._target.flags, *place, *REJOIN]
+
+    @contextmanager
+    def _worker(self, command: list[str]) -> Iterator[Worker]:
+        worker = Worker(command, self._log)
+        try:
+            yield worker
+        finally:
+            worker.kill()
+            worker.wait(DRAIN_S)
+            self._batches += worker.batches
+
+    def _until_open(self, worker: Worker) -> None:
+        deadline = time.monotonic() + STALL_S
+        while (event := worker.next_event(LOOK_S)) is None or event["event"] != "pipeline_started":
+            self._check(worker, event)
+            if time.monotonic() > deadline:
+                raise self._failed("did not start")
+
+    def _until_kill(self, kafka: SmallKafka, orders: Orders, worker: Worker) -> int:
+        written = 0
+        while True:
+            event = worker.next_event(LOOK_S)
+            if event is not None and event["event"] == "batch_written":
+                written += int(event["rows"])
+                if written >= KILL_AFTER * self._records:
+                    # The commit of this batch is a matter of milliseconds: without another look at anything.
+                    worker.kill()
+                    self._kills += 1
+                    return int(event["rows"])
+            self._look(kafka, orders, worker, event)
+
+    def _until_done(self, kafka: SmallKafka, orders: Orders, worker: Worker) -> None:
+        everything = False
+        while not everything:
+            done = orders.done  # first: afterwards no more are confirmed
+            everything = self._look(kafka, orders, worker, worker.next_event(LOOK_S)) >= orders.confirmed and done
+        self._view.progress(self._progress(orders, worker, orders.confirmed), final=True)
+
+    def _look(self, kafka: SmallKafka, orders: Orders, worker: Worker, event: Event) -> int:
+        """Show the numbers and return how many orders are committed; raise where nothing moves any more."""
+        self._check(worker, event)
+        if orders.error:
+            raise Unreachable(f"the demo's Kafka does not take orders any more: {orders.error}")
+        now = time.monotonic()
+        loaded = sum(kafka.committed())
+        if loaded > self._durable[0] or not self._durable[1]:
+            self._durable = (loaded, now)
+        elif now - self._durable[1] > STALL_S:
+            raise self._failed(f"has committed nothing for {STALL_S:.0f} s")
+        self._view.progress(self._progress(orders, worker, loaded))
+        return loaded
+
+    def _progress(self, orders: Orders, worker: Worker, loaded: int) -> Progress:
+        return Progress(
+            wanted=self._records,
+            produced=orders.confirmed,
+            loaded=loaded,
+            dead_letters=self._refused(),
+            batches=self._batches + worker.batches,
+            pipeline=f"pid {worker.pid} {worker.state}",
+            throttled=orders.throttled and not orders.done,
+        )
+
+    def _refused(self) -> int:
+        return len({(letter["partition"], letter["offset"]) for letter in read_letters(self._letters)})
+
+    def _check(self, worker: Worker, event: Event) -> None:
+        if event is not None and event["event"] == "":
+            code = worker.wait(DRAIN_S)
+            raise self._failed(f"ended with exit code {code}: {worker.last_words}", code or 1)
+
+    def _failed(self, what: str, exit_code: int = 1) -> PipelineFailed:
+        return PipelineFailed(f"the demo's pipeline {what}; its log is {self._log}", max(exit_code, 1))
+
+    def _tell(self, result: Result, answer: Answer) -> None:
+        view, sums = self._view, result.sums
+        view.step("Counted in the target itself, by partition and offset of every row")
+        view.sums(sums)
+        view.verdict(sums, *_explained(sums))
+        view.answer(answer)
+        if result.exit_code == 0:
+            view.commands(self._next())
+        view.note(f"Kept in {self._directory}: the data, the dead letters, and what the pipeline logged (pipeline.log)")
+
+    def _next(self) -> list[tuple[str, list[str]]]:
+        kafka = ["-b", "localhost:9092", "-t", "my-orders"]
+        own = ["run", *kafka, "-g", "my-group", "--until-eof", *self._target.own_flags, "--dlq.path"]
+        groups = [
+            ("Ask the target again:", [self._target.look(typed("python"))]),
+            ("See what was refused, and why:", [f"head -n 3 {shlex.quote(str(self._letters))}/*.ndjson"]),
+            (
+                "The same with your own Kafka, here on localhost:9092:",
+                [
+                    *_lines(["produce", *kafka, "--create", "--count", "100000", "--poison", "0.001"]),
+                    *_lines([*own, str(self._directory / "own-dead-letters")]),
+                ],
+            ),
+        ]
+        root = Path(__file__).parents[2]
+        if (root / "Makefile").exists():
+            groups.append(
+                ("Run the tests:", ["make test" if root == Path.cwd() else f"make -C {shlex.quote(str(root))} test"])
+            )
+        return groups
+
+
+def _lines(arguments: list[str]) -> list[str]:
+    """Return a command line as people type it, broken where it gets long."""
+    lines, line = [], typed("batcher")
+    for word in arguments:
+        flag = word.startswith("-")
+        if flag and len(line) > 60:
+            lines.append(f"{line} \\")
+            line = " "
+        line = f"{line} {shlex.quote(word)}"
+    return [*lines, line]
+
+
+def _explained(sums: Sums) -> list[str]:
+    if not sums.doubled:
+        return []
+    return [
+        f"{sums.doubled:,} rows are there twice: the process was killed after it had written them and before it had",
+        "committed their offsets, so its successor read and wrote them again. That is at-least-once: a crash may",
+        "double a batch and never loses one. Each row carries its partition and offset, so copies can be told.",
+    ]

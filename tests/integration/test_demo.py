@@ -1,0 +1,169 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pytest
+from rich.console import Console
+
+from batcher.demo import engine, show
+from batcher.demo.kafka import BACKLOG, PARTITIONS, Orders
+from batcher.demo.show import PipelineFailed, Show
+from batcher.demo.targets import Answer, Parquet
+from batcher.demo.view import View
+from batcher.testing.clickhouse import embedded_engine_missing
+from batcher.testing.jars import Unavailable
+from batcher.testing.mock_cluster import MockCluster
+
+COMMAND = [sys.executable, "-m", "batcher", "demo", "--json", "--records", "10000"]
+
+# Settings of somebody who uses batcher on this machine: none of them is the demo's.
+OTHERS = {"BATCHER_SINK": "null", "BATCHER_KAFKA_TOPICS": "theirs", "BATCHER_BATCH_MAX_WAIT": "1h"}
+
+
+def rows_of_clickhouse(kept: Path) -> int:
+    (counted,) = engine.run(kept / "clickhouse", ["SELECT count() AS rows FROM events"])
+    return int(counted["rows"][0].as_py())
+
+
+def rows_of_parquet(kept: Path) -> int:
+    return int(ds.dataset(kept / "parquet", format="parquet").count_rows())
+
+
+@pytest.fixture(autouse=True)
+def mock_cluster_there() -> None:
+    try:
+        MockCluster().stop()
+    except Unavailable as error:
+        pytest.skip(f"no mock cluster: {error}")
+
+
+@pytest.mark.parametrize(("sink", "rows"), [("clickhouse", rows_of_clickhouse), ("parquet", rows_of_parquet)])
+def test_after_a_kill_in_the_middle_every_order_is_in_the_target_or_a_dead_letter(
+    sink: str, rows: Callable[[Path], int], tmp_path: Path
+) -> None:
+    if sink == "clickhouse" and (reason := embedded_engine_missing()):
+        pytest.skip(reason)
+    kept = tmp_path / "kept here"
+
+    done = subprocess.run(
+        [*COMMAND, "--sink", sink, "--keep", str(kept)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        env={**os.environ, **OTHERS},
+    )
+
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert {name: facts[name] for name in ("produced", "poison", "written", "dead_lettered", "lost", "kills")} == {
+        "produced": 10_000,
+        "poison": 10,
+        "written": 9_990,
+        "dead_lettered": 10,
+        "lost": 0,
+        "kills": 1,
+    }
+    assert facts["exit"] == 0
+    assert rows(kept) == facts["written"] + facts["doubled"]
+    assert "kill -9" in done.stderr
+    assert str(kept) in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_ctrl_c_ends_the_pipeline_too_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [*COMMAND, "--sink", "parquet"],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
+    assert process.stderr is not None
+    pid = next(int(line.rpartition("pid ")[2]) for line in process.stderr if "Pipeline:" in line)
+
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+
+    assert process.returncode == 130
+    assert out == ""
+    assert "Traceback" not in err
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    assert list(tmp_path.iterdir()) == []
+
+
+class Thief(Parquet):
+    """A target in which one file is gone when it is counted."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.files = directory / "parquet"
+
+    def read(self) -> tuple[pa.Table, Answer]:
+        next(self.files.glob("*.parquet")).unlink()
+        return super().read()
+
+
+def test_rows_missing_from_the_target_are_counted_as_lost_and_end_with_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(show, "Parquet", Thief)
+    told = StringIO()
+
+    result = Show("parquet", 1000, tmp_path, View(Console(file=told))).play()
+
+    assert result.exit_code == 1
+    assert result.sums.lost > 0
+    assert result.sums.written + result.sums.dead_lettered + result.sums.lost == 1000
+    assert "THE SUMS DO NOT FIT" in told.getvalue()
+
+
+def test_a_pipeline_that_ends_by_itself_ends_the_demo_with_its_reason_and_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class NoDirectory(Parquet):
+        def prepare(self) -> None:
+            super().prepare()
+            (tmp_path / "parquet").write_text("a file")
+
+    monkeypatch.setattr(show, "Parquet", NoDirectory)
+
+    with pytest.raises(PipelineFailed, match=r"exit code 78: .*parquet") as caught:
+        Show("parquet", 1000, tmp_path, View(Console(file=StringIO()))).play()
+
+    assert caught.value.exit_code == 78
+    assert "\n" not in str(caught.value)
+
+
+def test_orders_wait_while_nothing_is_committed(mock_cluster: MockCluster) -> None:
+    mock_cluster.create_topic("orders", PARTITIONS)
+    committed = [0] * PARTITIONS
+    orders = Orders(mock_cluster.bootstrap, 10 * PARTITIONS * BACKLOG, 1e9, lambda: committed)
+    orders.start()
+    try:
+        until(lambda: orders.throttled and orders.made == PARTITIONS * BACKLOG)
+        committed[0] = 100
+        until(lambda: orders.made == PARTITIONS * BACKLOG + 100)
+    finally:
+        orders.stop()
+
+    assert orders.error == ""
+    assert orders.confirmed == orders.made
+    assert [list(run) for run in orders.offsets] == [list(range(len(run))) for run in orders.offsets]
+
+
+def until(holds: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
