@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final, NoReturn
 
@@ -13,13 +14,12 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from batcher.errors import BatcherError, CommitRefused, ConfigurationError, SourceLost
 from batcher.protocols import PartitionListener
 from batcher.records import Partition, Position, Records
-from batcher.sources.kafka_cluster import Incidents, connect, describe, lag_of
+from batcher.sources.kafka_cluster import Incidents, connect, describe, lag_of, unanswered
 from batcher.sources.kafka_columns import to_records
 from batcher.sources.kafka_commit import store
 from batcher.sources.kafka_errors import (
     FATAL,
     FORBIDDEN,
-    GONE,
     MAX_POLL_EXCEEDED,
     OUT_OF_RANGE,
     PARTITION_EOF,
@@ -35,6 +35,9 @@ __all__ = ["KafkaOptions", "KafkaSource"]
 
 log = structlog.get_logger(__name__)
 
+OPEN_TIMEOUT_S: Final = 10.0
+"""For the first answer of a broker: name resolution, TLS and SASL included."""
+
 LINGER_S: Final = 0.01
 """`consume(n, T)` waits for n or for T, whatever is there. So the first record is waited for alone, and those that are
 with it or close behind get this much: a lone record is late by 10 ms, a trickle costs at most 100 fetches a second."""
@@ -43,6 +46,11 @@ FIRST_COMMIT_TIMEOUT_S: Final = 15.0
 
 CLOSE_TIMEOUT_S: Final = 5.0
 """librdkafka's close waits for commits without an answer: 45 s after the broker died (measured), a moment otherwise."""
+
+
+CHECK_EVERY_S: Final = 10.0
+CHECK_TIMEOUT_S: Final = 1.0
+"""For asking whether the topics are still there: it keeps the thread from everything else."""
 
 
 class KafkaSource:
@@ -66,6 +74,10 @@ class KafkaSource:
         self._next: dict[Partition, int] = {}
         # Given up in the `fetch` under way.
         self._gone: set[Partition] = set()
+        # Counted to tell how long ago librdkafka took everything away.
+        self._fetches = 0
+        self._all_lost_at: int | None = None
+        self._next_check = 0.0
         # With until_eof: where each partition ended when it was first assigned, and those not there yet.
         self._ends: dict[Partition, int] = {}
         self._unfinished: set[Partition] = set()
@@ -83,9 +95,7 @@ class KafkaSource:
         }
         consumer = connect(settings)
         try:
-            partitions = describe(consumer, self._options, self._incidents)
-            self._offsets = Offsets(consumer, self._options)
-            self._offsets.survey(partitions)
+            self._look_around(consumer)
         except BaseException:
             _close_within(consumer, CLOSE_TIMEOUT_S)
             raise
@@ -96,6 +106,7 @@ class KafkaSource:
         if self._failure is not None:
             raise self._failure
         self._gone.clear()
+        self._fetches += 1
         try:
             runs = self._read(max_records, timeout_s)
         except BaseException as error:
@@ -145,6 +156,14 @@ class KafkaSource:
         if self._consumer is None:
             raise SourceLost("the Kafka source is not open")
         return self._consumer
+
+    def _look_around(self, consumer: Consumer) -> None:
+        try:
+            partitions = describe(consumer, self._options, OPEN_TIMEOUT_S)
+        except KafkaException as exception:
+            raise unanswered(exception, consumer, self._options, self._incidents) from exception
+        self._offsets = Offsets(consumer, self._options)
+        self._offsets.survey(partitions)
 
     def _subscribe(self, consumer: Consumer) -> None:
         consumer.subscribe(
@@ -211,8 +230,6 @@ class KafkaSource:
                 f"{partition}: the record at offset {offset} cannot be read: {text_of(error)}; commit "
                 f"offset {offset + 1} for group {self._options.group} to go on behind it"
             )
-        elif code in GONE:
-            self._on_topic_gone(partition, error)
         elif code in FORBIDDEN:
             raise forbidden(error, f"no access to {partition.topic or self._options.group}")
         else:
@@ -228,17 +245,19 @@ class KafkaSource:
         inside = self._offsets.inside(partition, position, low, high)
         log.warning("position_reset", partition=str(partition), offset=inside.next_offset, error=text_of(error))
         self._next[partition] = inside.next_offset
-        self._open_consumer.seek(TopicPartition(*partition, inside.next_offset))
-
-    def _on_topic_gone(self, partition: Partition, error: KafkaError) -> None:
-        if partition.topic in self._options.topics:
-            raise SourceLost(
-                f"topic {partition.topic} is gone: {text_of(error)}; create it or check -t, and start again"
-            )
-        log.warning("topic_gone", topic=partition.topic, error=text_of(error))
+        # librdkafka has stopped this partition, and one that is stopped cannot be moved by a seek.
+        place = TopicPartition(*partition, inside.next_offset)
+        if self._options.cooperative:
+            self._open_consumer.incremental_unassign([place])
+            self._open_consumer.incremental_assign([place])
+        else:
+            self._open_consumer.assign([TopicPartition(*one, offset) for one, offset in self._next.items()])
 
     def _start_over(self) -> None:
-        """Forget everything and join anew: librdkafka would keep some partitions that others own by now."""
+        """Forget everything and join anew: librdkafka may keep some partitions that others own by now."""
+        if self._all_lost_at is not None and self._fetches - self._all_lost_at <= 1:
+            # It took all of them away before it got round to saying why; what there is now is assigned anew.
+            return
         log.warning("max_poll_exceeded", hint="the consumer thread was held up longer than max.poll.interval.ms")
         self._give_up(tuple(self._next), lost=True)
         self._open_consumer.unsubscribe()
@@ -307,6 +326,10 @@ class KafkaSource:
         try:
             self._give_up([partition for partition in partitions if partition in self._next], lost=lost)
         finally:
+            if not self._next:
+                self._incidents.topic_in_doubt = True
+                if lost:
+                    self._all_lost_at = self._fetches
             if self._options.cooperative:
                 consumer.incremental_unassign(revoked)
             else:
@@ -333,10 +356,21 @@ class KafkaSource:
             self._unfinished.discard(partition)
 
     def _look_behind(self) -> None:
-        """Notice control records at the end, which move the position and are never delivered."""
+        """Look, when nothing comes, for what librdkafka does not tell in so many words."""
         if self._options.until_eof and self._unfinished:
+            # Control records at the end move the position and are never delivered.
             for place in self._open_consumer.position([TopicPartition(*partition) for partition in self._unfinished]):
                 self._reached(Partition(place.topic, place.partition), place.offset)
+        if self._incidents.topic_in_doubt and time.monotonic() >= self._next_check:
+            # The partitions of a deleted topic are taken away, and that is all that is heard of it.
+            self._next_check = time.monotonic() + CHECK_EVERY_S
+            try:
+                describe(self._open_consumer, self._options, CHECK_TIMEOUT_S)
+            except KafkaException:
+                return
+            except ConfigurationError as error:
+                raise SourceLost(f"{error}; it was there when reading started") from error
+            self._incidents.topic_in_doubt = False
 
     def _for_owned(self, action: Callable[[list[TopicPartition]], None], partitions: Collection[Partition]) -> None:
         ours = [TopicPartition(*partition) for partition in partitions if partition in self._next]

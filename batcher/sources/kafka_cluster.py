@@ -17,15 +17,13 @@ from batcher.sources.kafka_options import KafkaOptions
 
 log = structlog.get_logger(__name__)
 
-OPEN_TIMEOUT_S: Final = 10.0
-"""For the first answer of a broker: name resolution, TLS and SASL included."""
-
 
 class Incidents:
     """Log trouble with the connection once, not once for each of librdkafka's events about it."""
 
     def __init__(self) -> None:
         self.last: KafkaError | None = None
+        self.topic_in_doubt = False
         self._open = False
         # librdkafka's own lines say the same, several times a second; at debug level for those who look for them.
         self.logger = logging.getLogger("batcher.librdkafka")
@@ -34,6 +32,10 @@ class Incidents:
 
     def on_error(self, error: KafkaError) -> None:
         """Note an error that librdkafka deals with by itself."""
+        if error.code() in GONE:
+            # Also said of a regular expression that matches nothing, so it is not yet trouble.
+            self.topic_in_doubt = True
+            return
         if not self._open or (error.code() in FORBIDDEN and (self.last is None or self.last.code() not in FORBIDDEN)):
             log.warning("kafka_trouble", error=text_of(error))
         self._open = True
@@ -54,12 +56,12 @@ def connect(settings: dict[str, Any]) -> Consumer:
         raise bad_property(error) from error
 
 
-def describe(consumer: Consumer, options: KafkaOptions, incidents: Incidents) -> list[Partition]:
-    """Return the partitions of the subscription. Raise Unreachable or ConfigurationError if it cannot be read."""
-    try:
-        topics = consumer.list_topics(timeout=OPEN_TIMEOUT_S).topics
-    except KafkaException as exception:
-        raise _silence(exception, options, consumer, incidents) from exception
+def describe(consumer: Consumer, options: KafkaOptions, timeout_s: float) -> list[Partition]:
+    """Return the partitions of the subscription. Raise ConfigurationError if a topic is missing or forbidden.
+
+    Raises KafkaException when no broker answers.
+    """
+    topics = consumer.list_topics(timeout=timeout_s).topics
     partitions = []
     for wanted in options.topics:
         if wanted.startswith("^"):
@@ -77,10 +79,12 @@ def describe(consumer: Consumer, options: KafkaOptions, incidents: Incidents) ->
     return partitions
 
 
-def _silence(
-    exception: KafkaException, options: KafkaOptions, consumer: Consumer, incidents: Incidents
+def unanswered(
+    exception: KafkaException, consumer: Consumer, options: KafkaOptions, incidents: Incidents
 ) -> ConfigurationError | Unreachable:
-    # The reason (refused, unknown host, wrong password) came as an event; the call itself only timed out.
+    """Return the error for brokers that did not answer a consumer that has not subscribed yet."""
+    # The reason (refused, unknown host, wrong password) comes as an event; the call itself only timed out.
+    # Once subscribed, this could swallow a record.
     consumer.poll(0)
     error = incidents.last or error_of(exception)
     if error.code() in FORBIDDEN:

@@ -1,0 +1,95 @@
+"""Commits against the mock cluster, which answers with the error it is told to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from confluent_kafka import KafkaError
+
+from batcher.errors import BatcherError, CommitRefused, ConfigurationError, SourceLost
+from batcher.records import Partition, Position
+from batcher.sources.kafka import KafkaOptions, KafkaSource
+from batcher.sources.kafka_errors import COMMIT_FENCED, COMMIT_NEVER, COMMIT_OUTRUN, COMMIT_RETRIED, FATAL
+from batcher.testing.listening import RecordingListener, read_until
+from batcher.testing.mock_cluster import DISCONNECT, ApiKey, MockCluster
+
+PART = Partition("events", 0)
+ALWAYS = 200
+"""More answers than a commit can ask for before its time is up."""
+
+
+@pytest.fixture
+def source(mock_cluster: MockCluster) -> Iterator[KafkaSource]:
+    """Return a source that owns PART."""
+    mock_cluster.create_topic(PART.topic)
+    opened, listener = KafkaSource(KafkaOptions(mock_cluster.bootstrap, (PART.topic,), "g")), RecordingListener()
+    opened.open(listener)
+    read_until(opened, lambda _: bool(listener.owned))
+    yield opened
+    mock_cluster.clear_errors(ApiKey.OFFSET_COMMIT)
+    opened.close()
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.REQUEST_TIMED_OUT,
+        KafkaError.REBALANCE_IN_PROGRESS,
+        DISCONNECT,
+    ],
+)
+def test_what_may_pass_is_repeated_until_it_has(mock_cluster: MockCluster, source: KafkaSource, code: int) -> None:
+    mock_cluster.push_errors(ApiKey.OFFSET_COMMIT, [code] * 2)
+
+    source.commit({PART: Position(3, "note")}, 30.0)
+
+
+def test_a_commit_that_never_gets_through_is_unknown(mock_cluster: MockCluster, source: KafkaSource) -> None:
+    mock_cluster.push_errors(ApiKey.OFFSET_COMMIT, [KafkaError.REBALANCE_IN_PROGRESS] * ALWAYS)
+
+    with pytest.raises(SourceLost, match=r"events\[0\] not confirmed within 0.5 s: .*REBALANCE_IN_PROGRESS"):
+        source.commit({PART: Position(3)}, 0.5)
+
+
+@pytest.mark.parametrize("code", [KafkaError.UNKNOWN_MEMBER_ID, KafkaError.ILLEGAL_GENERATION])
+def test_a_member_that_was_fenced_is_refused(mock_cluster: MockCluster, source: KafkaSource, code: int) -> None:
+    mock_cluster.push_errors(ApiKey.OFFSET_COMMIT, [code] * ALWAYS)
+
+    with pytest.raises(CommitRefused) as refusal:
+        source.commit({PART: Position(3)}, 20.0)
+
+    assert set(refusal.value.reasons) == {PART}
+
+
+def test_a_commit_outrun_by_a_rebalance_is_repeated(mock_cluster: MockCluster, source: KafkaSource) -> None:
+    mock_cluster.push_errors(ApiKey.OFFSET_COMMIT, [KafkaError.STALE_MEMBER_EPOCH] * 2)
+
+    source.commit({PART: Position(3)}, 20.0)
+
+
+@pytest.mark.parametrize(
+    ("code", "reaction", "words"),
+    [
+        (KafkaError.GROUP_AUTHORIZATION_FAILED, ConfigurationError, "GROUP_AUTHORIZATION_FAILED"),
+        (KafkaError.OFFSET_METADATA_TOO_LARGE, ConfigurationError, "OFFSET_METADATA_TOO_LARGE"),
+        (KafkaError.FENCED_INSTANCE_ID, SourceLost, "--kafka.instance"),
+        (KafkaError.INVALID_PARTITIONS, SourceLost, "INVALID_PARTITIONS"),
+    ],
+)
+def test_what_can_never_work_is_not_repeated(
+    mock_cluster: MockCluster, source: KafkaSource, code: int, reaction: type[BatcherError], words: str
+) -> None:
+    mock_cluster.push_errors(ApiKey.OFFSET_COMMIT, [code] * ALWAYS)
+
+    with pytest.raises(reaction, match=words):
+        source.commit({PART: Position(3)}, 20.0)
+
+
+def test_no_code_has_two_reactions() -> None:
+    classes = [COMMIT_RETRIED, COMMIT_OUTRUN, COMMIT_FENCED, COMMIT_NEVER, FATAL]
+
+    assert sum(map(len, classes)) == len(frozenset().union(*classes))
