@@ -25,11 +25,15 @@ from batcher.cli import main as command_line
 from batcher.commands import VERBS
 from batcher.commands.outcome import INTERRUPTED
 from batcher.commands.run import parser
+from batcher.dead_letters.letters import added_headers, now, to_fields
 from batcher.metrics import Metrics
+from batcher.records import DeadLetter, Partition, Record
 from batcher.settings import UsageError, load, reference
 from batcher.status import Status
 from batcher.testing.clickhouse import ClickHouseServer, embedded_engine_missing
 from batcher.testing.kafka import Broker
+from sinks.clickhouse.errors import RULES, rule_for
+from sinks.clickhouse.options import PINNED_SETTINGS
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -135,6 +139,35 @@ def test_every_metric_is_documented_and_every_documented_metric_is_there() -> No
     assert sorted(documented) == sorted(exposed)
     for page in PAGES:
         assert set(re.findall(r"\bbatcher_[a-z_]+\b", page.read_text())) <= exposed, page.name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_default_in_parentheses_behind_its_flag_is_the_default(page: Path) -> None:
+    defaults = {row.flag: row.default for row in reference()}
+    for flag, text in re.findall(r"`(--[a-z.-]+)`\s+\(([^)`]+)\)", page.read_text()):
+        assert re.split(r"[;,]", text)[0].replace(" ", "") == defaults[flag], flag
+
+
+def test_settings_and_error_codes_of_clickhouse_are_those_of_the_sink() -> None:
+    page = ROOT / "docs" / "clickhouse.md"
+    assert [name for name in PINNED_SETTINGS if f"`{name}" not in page.read_text()] == []
+    for cells, reaction in zip(table_rows(page, "## Errors"), ("retry", "halt", "poison", "done"), strict=True):
+        text = cells[1].replace("HTTP 429 and 5xx", "").replace("252 too many *partitions*", "")
+        codes = [int(code) for code in re.findall(r"\d+", text)]
+        assert codes
+        assert {rule_for(code).reaction for code in codes} == {reaction}
+        assert [code for code in codes if code not in RULES] == []
+
+
+def test_fields_and_headers_of_dead_letters_are_those_that_are_stored() -> None:
+    page = ROOT / "docs" / "dead-letters.md"
+    letter = DeadLetter(Record(Partition("t", 0), 1, 2, None, b"{"), "decode", "syntax", "not JSON")
+    fields = {name for cells in table_rows(page, "## In a directory") for name in re.findall(r"`(\w+)`", cells[0])}
+    stored = to_fields(letter, "g", now()).keys()
+    assert fields == stored - {"key_encoding", "value_encoding"}
+    rows = [re.findall(r"`([\w.]+)`", cells[0]) for cells in table_rows(page, "## In a topic")]
+    headers = {name if name[0] != "." else f"__connect.errors{name}" for names in rows for name in names}
+    assert headers == {name for name, _ in added_headers(letter, "g", now())}
 
 
 def test_exit_codes_are_those_of_the_code() -> None:
