@@ -170,6 +170,10 @@ class BoundedBuffer:
         """Count a batch that was taken as gone."""
         self._taken_bytes -= batch.nbytes
 
+    def clear(self) -> None:
+        """Drop everything that waits."""
+        self._lanes.clear()
+
     def forget(self, partitions: Collection[Partition]) -> int:
         """Drop what waits of these partitions and return the number of records."""
         before = self.rows

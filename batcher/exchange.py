@@ -48,8 +48,8 @@ class Exchange:
     """Guard the buffer, the ledger and the mailbox of commits, and say in which phase the pipeline is.
 
     `running` until `drain`, then `draining`: nothing more is read, everything buffered is sealed, delivered and
-    committed. `abort` from any phase: nothing more is begun or committed. `aborting` is the event that waits elsewhere
-    (retries) listen to.
+    committed. `halt` from any phase: as if drained, but for commits that are due. `abort` from any phase: nothing more
+    is begun or committed. `aborting` is the event that waits elsewhere (retries) listen to.
     """
 
     def __init__(self, buffer: BoundedBuffer, ledger: Ledger, clock: Callable[[], float] = time.monotonic) -> None:
@@ -194,6 +194,15 @@ class Exchange:
                 self._phase = "draining"
                 self._drain_trigger = trigger
                 self._changed.notify_all()
+
+    def halt(self) -> None:
+        """Begin nothing more, drop what waits and what is in delivery; what is durable may still be committed."""
+        with self._changed:
+            if self._phase != "aborted":
+                self._phase = "draining"
+                self._buffer.clear()
+                self._in_flight = None
+            self._changed.notify_all()
 
     def abort(self) -> None:
         """Begin and commit nothing more, and wake everybody who waits."""

@@ -23,7 +23,7 @@ import structlog
 from batcher.buffer import BoundedBuffer, FlushPolicy
 from batcher.consumer import Consumer
 from batcher.delivery import Delivery
-from batcher.errors import ConfigurationError, DrainTimeout, SinkUnavailable, Unreachable
+from batcher.errors import BatcherError, ConfigurationError, DrainTimeout, SinkUnavailable, Unreachable
 from batcher.exchange import MAX_UNCOMMITTED, Exchange, Snapshot
 from batcher.flusher import Flusher
 from batcher.ledger import Ledger
@@ -280,7 +280,11 @@ class Pipeline:
                 return
             self._failure = error
             log.error("thread_failed", thread=name, error=type(error).__name__)
-            exchange.abort()
+            if name == "flusher" and isinstance(error, BatcherError):
+                # What is durable by now would be written again at every restart if it stayed uncommitted.
+                exchange.halt()
+            else:
+                exchange.abort()
 
     def _watch(self, exchange: Exchange, threads: list[threading.Thread]) -> None:
         deadline: float | None = None
@@ -292,6 +296,8 @@ class Pipeline:
                 deadline = now + self._stop_timeout_s * (1 - CLOSE_SHARE)
                 log.info("stopping", timeout_s=self._stop_timeout_s)
                 exchange.drain("stop")
+            if self._failure is not None and deadline is None:
+                deadline = now + LEAVE_S
             late = deadline is not None and now > deadline
             if (self._stops > 1 or late) and exchange.phase != "aborted":
                 log.warning("stop_cut_short", reason="deadline" if late else "second signal")
