@@ -248,7 +248,7 @@ def clickhouse_of_the_pages(tmp_path_factory: pytest.TempPathFactory) -> Iterato
     reason = embedded_engine_missing()
     if reason:
         pytest.skip(reason)
-    with ClickHouseServer(tmp_path_factory.mktemp("pages"), users={"batcher": "batcher"}) as server:
+    with ClickHouseServer(tmp_path_factory.mktemp("pages"), users={"batcher": "local-only"}) as server:
         yield server
 
 

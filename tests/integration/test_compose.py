@@ -231,7 +231,7 @@ def test_events_get_through_the_shipped_stack() -> None:
         return bool(counts.get("written", 0) + counts.get("dead_lettered", 0) == 10_000)
 
     wait_until("10,000 records durable", done)
-    client = clickhouse_connect.get_client(host="localhost", port=8123, username="batcher", password="batcher")
+    client = clickhouse_connect.get_client(host="localhost", port=8123, username="batcher", password="local-only")
     try:
         counted = client.query("SELECT count(), uniqExact(_partition, _offset) FROM events").result_rows
     finally:
