@@ -23,7 +23,7 @@ GROUP: Final = "demo"
 POISON: Final = 0.001
 
 BACKLOG: Final = 14_000
-"""Records of a partition that may wait: at 190 bytes each half of what the mock keeps, should nothing compress."""
+"""Records of a partition that may wait: at 210 bytes each 56 % of what the mock keeps, should nothing compress."""
 
 TICK_S: Final = 0.05
 
