@@ -87,7 +87,7 @@ class Pipeline:
         name: str,
         dead_letters: DeadLetterQueue | None = None,
         flush: FlushPolicy | None = None,
-        memory_bytes: int = 256 << 20,
+        memory_bytes: int = 128 << 20,
         retry: RetryPolicy | None = None,
         poison: PoisonPolicy | None = None,
         delivery: DeliveryMode = "auto",
@@ -279,7 +279,9 @@ class Pipeline:
                 log.debug("thread_ended", thread=name, error=type(error).__name__)
                 return
             self._failure = error
-            log.error("thread_failed", thread=name, error=type(error).__name__)
+            # What was foreseen is said once, with its reason, by whoever called `run`; only a bug is worth a line more.
+            level = log.debug if isinstance(error, BatcherError) else log.error
+            level("thread_failed", thread=name, error=type(error).__name__)
             if name == "flusher" and isinstance(error, BatcherError):
                 # What is durable by now would be written again at every restart if it stayed uncommitted.
                 exchange.halt()
