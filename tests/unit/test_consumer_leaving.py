@@ -1,0 +1,96 @@
+"""The consumer thread fails: what it does while it leaves the group must neither commit nor hide the reason."""
+
+import threading
+from collections.abc import Collection, Mapping
+
+import pytest
+
+from batcher.buffer import FlushPolicy
+from batcher.errors import SourceLost
+from batcher.pipeline import Pipeline
+from batcher.records import Block, Partition, Position
+from batcher.testing.formats import NUMBERS, NumberFormat
+from batcher.testing.sinks import ScriptedSink
+from batcher.testing.sources import MemoryLog, MemorySource
+
+A = Partition("events", 0)
+
+LEAVES_TOO_EARLY = pytest.mark.xfail(
+    strict=True, reason="Consumer.run leaves the group, with all its callbacks, before the failure is known to anybody"
+)
+
+
+class Unconfirmed(MemorySource):
+    """A source whose broker never answers a commit."""
+
+    def __init__(self, log: MemoryLog) -> None:
+        super().__init__(log)
+        self.asked = threading.Event()
+
+    def commit(self, positions: Mapping[Partition, Position], timeout_s: float) -> None:
+        self.asked.set()
+        raise SourceLost("commit not confirmed")
+
+
+class Buggy(MemorySource):
+    """A source with a bug that shows when the buffer is full."""
+
+    def __init__(self, log: MemoryLog) -> None:
+        super().__init__(log)
+        self.asked = threading.Event()
+
+    def pause(self, partitions: Collection[Partition]) -> None:
+        self.asked.set()
+        raise ZeroDivisionError
+
+
+def started(source: Unconfirmed | Buggy, sink: ScriptedSink) -> tuple[Pipeline, threading.Thread, list[BaseException]]:
+    flush = FlushPolicy(max_rows=10, max_bytes=1000, max_wait_s=0.02)
+    pipeline = Pipeline(
+        source, sink, NumberFormat(), name="group", flush=flush, memory_bytes=1000, stop_timeout_s=2.0
+    )  # fmt: skip
+    ended: list[BaseException] = []
+
+    def main() -> None:
+        try:
+            pipeline.run()
+        except BaseException as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=main)
+    thread.start()
+    return pipeline, thread, ended
+
+
+@LEAVES_TOO_EARLY
+def test_the_reason_is_told_though_a_stop_comes_while_the_group_is_left() -> None:
+    log, sink = MemoryLog([A]), ScriptedSink(NUMBERS)
+    source = Unconfirmed(log)
+
+    def hold_the_next(_: Block) -> None:
+        sink.release.clear()
+
+    sink.after = hold_the_next
+    log.produce(A, ["1"] * 20)
+    pipeline, thread, ended = started(source, sink)
+    assert source.asked.wait(30)
+    pipeline.stop()
+    thread.join(30)
+    sink.release.set()
+
+    assert [type(error) for error in ended] == [SourceLost]
+
+
+@LEAVES_TOO_EARLY
+def test_after_a_bug_nothing_more_is_committed() -> None:
+    log, sink = MemoryLog([A]), ScriptedSink(NUMBERS)
+    source = Buggy(log)
+    sink.release.clear()
+    log.produce(A, ["1"] * 1000)
+    _, thread, ended = started(source, sink)
+    assert source.asked.wait(30)
+    sink.release.set()
+    thread.join(30)
+
+    assert [type(error) for error in ended] == [ZeroDivisionError]
+    assert log.committed == {}
