@@ -226,7 +226,7 @@ class Exchange:
             return False
 
     def wait_changed(self, timeout_s: float) -> None:
-        """Wait until something happened, at most `timeout_s`. For the consumer thread inside a callback."""
+        """Wait until something happened, at most `timeout_s`. For the consumer thread when it must not fetch."""
         with self._changed:
             if not self._mailbox:
                 self._changed.wait(timeout_s)

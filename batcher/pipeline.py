@@ -267,9 +267,17 @@ class Pipeline:
         flusher = Flusher(exchange, delivery, self._observer)
         # Daemons: a write that hangs in a server's hands must not keep the process from ending.
         return exchange, [
-            threading.Thread(target=self._guarded, args=(exchange, name, run), name=name, daemon=True)
-            for name, run in (("consumer", consumer.run), ("flusher", flusher.run))
+            threading.Thread(target=target, name=name, daemon=True)
+            for name, target in (
+                ("consumer", lambda: self._live(exchange, "consumer", consumer.run, consumer.leave)),
+                ("flusher", lambda: self._live(exchange, "flusher", flusher.run)),
+            )
         ]
+
+    def _live(self, exchange: Exchange, name: str, *script: Callable[[], None]) -> None:
+        # Each part runs, also after one that failed: the failure is known before the group is left.
+        for part in script:
+            self._guarded(exchange, name, part)
 
     def _guarded(self, exchange: Exchange, name: str, run: Callable[[], None]) -> None:
         try:

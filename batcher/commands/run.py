@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -114,6 +115,7 @@ def run(settings: Settings, *, as_json: bool = False, for_people: bool = True, l
         metrics = wiring.metrics_of(settings)
         pipeline = wiring.pipeline_of(settings, metrics)
         tune_collector()
+        tune_memory()
         view = _live_line(pipeline) if live and sys.stderr.isatty() else nullcontext()
         with signals.sent_to(pipeline), wiring.answering(settings, metrics, pipeline), view:
             pipeline.run()
@@ -175,6 +177,16 @@ def tune_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 20, 100)
+
+
+def tune_memory() -> None:
+    """Take Arrow's memory from jemalloc where there is one; for the whole process."""
+    import pyarrow as pa
+
+    # With Arrow's default, mimalloc, the process stood at 0.6 to 0.65 GB for 0.16 GB in use: batches are made on one
+    # thread and freed on another. With jemalloc it stands at 0.5 GB, at the same speed.
+    if "ARROW_DEFAULT_MEMORY_POOL" not in os.environ and "jemalloc" in pa.supported_memory_backends():
+        pa.set_memory_pool(pa.jemalloc_memory_pool())
 
 
 def _live_line(pipeline: Pipeline) -> AbstractContextManager[object]:

@@ -85,7 +85,7 @@ class Batch(Section):
     """Write when a batch has this many bytes of raw records."""
     max_wait: Annotated[Duration, Field(gt=timedelta(0)), Flag(metavar="TIME")] = timedelta(seconds=1)
     """Write when the oldest record of a batch has waited this long."""
-    memory: Annotated[Size, Field(gt=0), Flag(metavar="SIZE")] = ByteSize(256 * _MIB)
+    memory: Annotated[Size, Field(gt=0), Flag(metavar="SIZE")] = ByteSize(128 * _MIB)
     """Raw records held in memory at most; reading pauses above it."""
 
 

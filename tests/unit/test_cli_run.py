@@ -34,7 +34,7 @@ class ScriptedPipeline:
 
 @pytest.fixture(autouse=True)
 def _untouched_collector(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "_tune_collector", lambda: None)
+    monkeypatch.setattr(command, "tune_collector", lambda: None)
 
 
 @pytest.fixture

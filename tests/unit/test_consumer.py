@@ -3,7 +3,7 @@ from collections.abc import Mapping
 import pytest
 
 from batcher.buffer import BoundedBuffer, FlushPolicy
-from batcher.consumer import Consumer
+from batcher.consumer import PATIENCE_S, Consumer
 from batcher.exchange import Exchange
 from batcher.ledger import Ledger, Receipt
 from batcher.observer import Observer
@@ -41,6 +41,7 @@ class Bench:
     def step_until_paused(self) -> None:
         for _ in range(100):
             self.consumer.step()
+            self.clock.advance(0.1)
             if self.source.paused >= self.source.owned:
                 return
         raise AssertionError("reading went on over the memory bound")
@@ -127,6 +128,24 @@ def test_a_full_buffer_pauses_every_partition_and_room_resumes_them() -> None:
     bench.consumer.step()
 
     assert bench.source.paused == frozenset()
+
+
+def test_room_that_comes_soon_does_not_cost_a_pause_and_what_was_prefetched() -> None:
+    bench = Bench(memory=1000, records=40)
+    while not bench.exchange.full:
+        bench.consumer.step()
+    consumed = bench.observer.counts.consumed
+
+    bench.consumer.step()
+    assert bench.observer.counts.consumed == consumed
+    while (receipt := bench.exchange.begin()) is not None:
+        bench.exchange.finish(receipt)
+        bench.consumer.commit()
+    bench.clock.advance(PATIENCE_S)
+    bench.consumer.step()
+
+    assert bench.source.paused == frozenset()
+    assert bench.observer.counts.consumed > consumed
 
 
 def test_partitions_assigned_while_reading_is_paused_are_paused_too() -> None:

@@ -3,8 +3,6 @@
 import threading
 from collections.abc import Collection, Mapping
 
-import pytest
-
 from batcher.buffer import FlushPolicy
 from batcher.errors import SourceLost
 from batcher.pipeline import Pipeline
@@ -14,10 +12,6 @@ from batcher.testing.sinks import ScriptedSink
 from batcher.testing.sources import MemoryLog, MemorySource
 
 A = Partition("events", 0)
-
-LEAVES_TOO_EARLY = pytest.mark.xfail(
-    strict=True, reason="Consumer.run leaves the group, with all its callbacks, before the failure is known to anybody"
-)
 
 
 class Unconfirmed(MemorySource):
@@ -62,7 +56,6 @@ def started(source: Unconfirmed | Buggy, sink: ScriptedSink) -> tuple[Pipeline, 
     return pipeline, thread, ended
 
 
-@LEAVES_TOO_EARLY
 def test_the_reason_is_told_though_a_stop_comes_while_the_group_is_left() -> None:
     log, sink = MemoryLog([A]), ScriptedSink(NUMBERS)
     source = Unconfirmed(log)
@@ -81,7 +74,6 @@ def test_the_reason_is_told_though_a_stop_comes_while_the_group_is_left() -> Non
     assert [type(error) for error in ended] == [SourceLost]
 
 
-@LEAVES_TOO_EARLY
 def test_after_a_bug_nothing_more_is_committed() -> None:
     log, sink = MemoryLog([A]), ScriptedSink(NUMBERS)
     source = Buggy(log)
