@@ -12,7 +12,7 @@ from typing import Final
 
 import structlog
 
-from batcher.errors import CommitRefused
+from batcher.errors import CommitRefused, SourceLost
 from batcher.exchange import Exchange
 from batcher.observer import Observer
 from batcher.protocols import Source
@@ -62,6 +62,7 @@ class Consumer:
         self._clock = clock
         self._paused: set[Partition] = set()
         self._full_since: float | None = None
+        self._joined = False
         self._record_bytes = 1024.0
         self._stepped_at = clock()
 
@@ -69,6 +70,11 @@ class Consumer:
     def paused(self) -> frozenset[Partition]:
         """Return the partitions that deliver nothing now, because the buffer is full or a stop is under way."""
         return frozenset(self._paused)
+
+    @property
+    def joined(self) -> bool:
+        """Tell whether the group has given us our partitions, be it none."""
+        return self._joined
 
     @property
     def silent_s(self) -> float:
@@ -95,11 +101,14 @@ class Consumer:
         self.commit()
         if self._waiting_for_room():
             self._exchange.wait_changed(COMMIT_POLL_S)
+            self._observer.spent("backpressure", self._clock() - self._stepped_at)
             return
         self._balance()
         draining = self._exchange.phase != "running"
         timeout_s = COMMIT_POLL_S if draining or self._exchange.commit_near else POLL_S
+        began = self._clock()
         runs = self._source.fetch(self._appetite(), timeout_s)
+        self._observer.spent("backpressure" if self._paused else "fetch", self._clock() - began)
         if not draining:
             self._keep(runs)
             if self._left == 0 or self._source.exhausted:
@@ -112,9 +121,14 @@ class Consumer:
             return
         refused: Mapping[Partition, str] = {}
         if positions:
+            began = self._clock()
             try:
                 self._source.commit(positions, self._commit_timeout_s)
                 self._observer.committed("ok")
+                self._observer.spent("commit", self._clock() - began)
+            except SourceLost:
+                self._observer.committed("failed")
+                raise
             except CommitRefused as error:
                 refused = error.reasons
                 self._observer.committed("refused")
@@ -126,6 +140,7 @@ class Consumer:
         """Take over partitions (see PartitionListener)."""
         log.info("partitions_assigned", positions={str(part): at.next_offset for part, at in sorted(positions.items())})
         self._observer.rebalanced("assigned")
+        self._joined = True
         self._exchange.assign(positions)
         self._paused -= set(positions)
 

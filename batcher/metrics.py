@@ -30,8 +30,9 @@ from batcher.protocols import Guarantee
 from batcher.records import Partition, Stage, Trigger
 from batcher.status import STATES, Status
 
-Phase = Literal["fetch", "backpressure", "decode", "write", "commit", "idle"]
-"""Where a thread's time goes. `backpressure`: polling with everything paused because the buffer is full."""
+Phase = Literal["fetch", "backpressure", "commit", "decode", "write"]
+"""Where a thread's time goes: the first three are the consumer thread's, `backpressure` is waiting because the buffer
+is full; the others are the flusher's, the rest of whose time is waiting for a batch."""
 
 CommitOutcome = Literal["ok", "refused", "failed"]
 RebalanceKind = Literal["assigned", "revoked", "lost"]

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from batcher.metrics import CommitOutcome, Metrics, RebalanceKind
+from batcher.metrics import CommitOutcome, Metrics, Phase, RebalanceKind
 from batcher.records import Batch, Delivered, Records
 from batcher.status import Counts, LastError
 
@@ -28,6 +28,7 @@ class Observer:
         self._retries = 0
         self._error: tuple[BaseException, float] | None = None
         self._recovered = True
+        self._attempts = 1
         self._committed_at: float | None = None
 
     def consumed(self, run: Records) -> None:
@@ -37,6 +38,11 @@ class Observer:
         self._consumed_bytes += nbytes
         if self._metrics is not None:
             self._metrics.consumed(run.partition, rows, nbytes)
+
+    def spent(self, phase: Phase, seconds: float) -> None:
+        """Add to the time spent in a phase. The thread whose phase it is."""
+        if self._metrics is not None:
+            self._metrics.spent(phase, seconds)
 
     def rebalanced(self, kind: RebalanceKind) -> None:
         """Count a change of partitions. Consumer thread."""
@@ -54,6 +60,7 @@ class Observer:
     def retried(self, error: BaseException) -> None:
         """Count a failed try at the target that is followed by another. Flusher thread."""
         self._retries += 1
+        self._attempts += 1
         if self._recovered:
             self._error = (error, self._clock())
             self._recovered = False
@@ -65,6 +72,9 @@ class Observer:
     def delivered(self, batch: Batch, delivered: Delivered) -> None:
         """Count a batch whose every record is durable. Flusher thread."""
         self._recovered = True
+        self._attempts = 1
+        self.spent("decode", delivered.decode_s)
+        self.spent("write", delivered.write_s)
         counts = self._delivered
         self._delivered = replace(
             counts,
@@ -99,6 +109,11 @@ class Observer:
             retries=self._retries,
             rebalances=self._rebalances,
         )
+
+    @property
+    def attempts(self) -> int:
+        """Return how often the batch in delivery was offered to the target."""
+        return self._attempts
 
     @property
     def last_error(self) -> LastError | None:

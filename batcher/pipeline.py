@@ -189,6 +189,19 @@ class Pipeline:
             return False
         return self._consumer is None or self._ended or self._consumer.silent_s < STUCK_S
 
+    @property
+    def ready(self) -> tuple[bool, str]:
+        """Tell whether the process does its work, and if not, why. Any thread.
+
+        A member without partitions, because there are more members than partitions, is ready: it stands by.
+        """
+        state = self._state()
+        if state != "running":
+            return False, state
+        if self._consumer is None or not self._consumer.joined:
+            return False, "no partitions assigned yet"
+        return True, ""
+
     def status(self) -> Status:
         """Return what is going on now. Any thread."""
         snapshot = self._exchange.snapshot() if self._exchange is not None else None
@@ -217,7 +230,13 @@ class Pipeline:
             },
             buffer=snapshot.buffer,
             in_flight=InFlight(
-                batch.number, batch.trigger, batch.rows, batch.nbytes, batch.ranges, snapshot.in_flight_s
+                batch.number,
+                batch.trigger,
+                batch.rows,
+                batch.nbytes,
+                batch.ranges,
+                snapshot.in_flight_s,
+                self._observer.attempts,
             )
             if batch
             else None,

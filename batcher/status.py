@@ -95,7 +95,6 @@ class Status:
     delivery: Guarantee = "at-least-once"
     delivery_reason: str = ""
     """One sentence why it is no stronger guarantee."""
-    source: str = ""
     target: str = ""
     group: str = ""
     waiting_for: str = ""

@@ -35,19 +35,18 @@ def answering(settings: Settings, metrics: Metrics | None, pipeline: Pipeline) -
     if metrics is None or settings.http.addr is None:
         yield
         return
+    from batcher import logs
     from batcher.web import WebServer
 
     def alive() -> bool:
         return pipeline.alive
 
     def ready() -> tuple[bool, str]:
-        status = pipeline.status()
-        if status.state != "running":
-            return False, status.state
-        return (True, "") if status.partitions else (False, "no partitions assigned yet")
+        return pipeline.ready
 
     server = WebServer(settings.http.addr, metrics, pipeline.status, alive, ready)
     server.start()
+    logs.get(__name__).info("listening", addr=server.addr, paths="/metrics /livez /readyz /status")
     try:
         yield
     finally:

@@ -37,10 +37,10 @@ SMALL_BATCHES = ("--batch.max-rows", "5000", "--batch.max-bytes", "1MiB", "--bat
 
 MEMORY_BYTES = 16 * MIB
 
-AROUND_BYTES = 200 * MIB
-"""What the rest of the process may take above its size at the start: 130 MB measured (librdkafka's queue and the fetch
-that overshoots it, the objects of one `consume`, one batch as text, as columns and as a request). Without a bound the
-test's 180 MB of records take 400 and more."""
+AROUND_BYTES = 300 * MIB
+"""What the rest of the process may take above its size at the start: 130 to 200 MB measured (librdkafka's queue and
+the fetch that overshoots it, the objects of one `consume`, one batch as text, as columns and as a request). Without a
+bound this test's 170 MB of records take 550 and more."""
 
 # Hexadecimal digits hardly compress: what compresses well makes one fetch of librdkafka as large as all of the topic.
 BIG_ORDERS = (

@@ -168,7 +168,6 @@ def test_a_status_says_everything_in_json() -> None:
         "running",
         delivery="at-least-once",
         delivery_reason="the table has no coordinate columns",
-        source="kafka",
         target="clickhouse default.events",
         group="loaders",
         waiting_for="the target to answer",

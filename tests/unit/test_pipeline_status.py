@@ -1,7 +1,6 @@
 import threading
 
 import pytest
-import structlog
 from structlog.testing import capture_logs
 
 from batcher.errors import SinkUnavailable
@@ -39,6 +38,8 @@ def test_a_run_can_be_followed_from_start_to_end_by_status_and_metrics() -> None
     assert 'batcher_records_consumed_total{partition="0",topic="events"} 3.0' in page
     assert 'batcher_commits_total{outcome="ok"} 1.0' in page
     assert "batcher_batches_total{" in page
+    for phase in ("fetch", "commit", "decode", "write"):
+        assert f'batcher_loop_seconds_total{{phase="{phase}"}} 0.0\n' not in page
 
 
 def test_while_the_target_is_away_the_status_says_so_and_the_process_counts_as_alive() -> None:
@@ -73,6 +74,26 @@ def test_while_the_target_is_away_the_status_says_so_and_the_process_counts_as_a
     assert error.recovered
 
 
+def test_a_member_without_partitions_stands_by_and_is_ready() -> None:
+    pipeline = Pipeline(
+        MemorySource(MemoryLog([A]), partitions=[]), ScriptedSink(NUMBERS), NumberFormat(), name="group"
+    )
+    assert pipeline.ready == (False, "starting")
+    runner = threading.Thread(target=pipeline.run)
+    runner.start()
+    ready = threading.Event()
+    for _ in range(3000):
+        if pipeline.ready[0]:
+            ready.set()
+            break
+        ready.wait(0.01)
+    pipeline.stop()
+    runner.join(30)
+
+    assert ready.is_set()
+    assert pipeline.ready == (False, "stopped")
+
+
 def test_a_consumer_thread_that_hangs_is_not_alive(monkeypatch: pytest.MonkeyPatch) -> None:
     log = MemoryLog([A])
     log.produce(A, ["1"])
@@ -96,8 +117,6 @@ def test_the_guarantee_is_said_in_the_first_line_of_the_log() -> None:
 
 
 def test_as_a_library_the_log_stays_out_of_the_programs_output(capsys: pytest.CaptureFixture[str]) -> None:
-    structlog.reset_defaults()
-
     Pipeline(MemorySource(MemoryLog([A]), until_eof=True), ScriptedSink(NUMBERS), NumberFormat(), name="group").run()
 
     assert capsys.readouterr().out == ""
