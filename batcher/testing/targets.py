@@ -90,16 +90,16 @@ class ClickHouseTable:
     """Keep orders in a table of a test server, made here; it remembers no tokens, so that repeats show."""
 
     def __init__(self, server: ClickHouseServer, name: str) -> None:
-        self._server = server
+        self.server = server
         self._name = name
         server.query(f"CREATE TABLE {name} ({ORDER_COLUMNS}) ENGINE = MergeTree ORDER BY id")
 
     @property
     def arguments(self) -> Sequence[str]:
-        return ("--sink", "clickhouse", "--clickhouse.dsn", self._server.dsn, "--clickhouse.table", self._name)
+        return ("--sink", "clickhouse", "--clickhouse.dsn", self.server.dsn, "--clickhouse.table", self._name)
 
     def loaded(self) -> Loaded:
-        return loaded_in(self._server, self._name)
+        return loaded_in(self.server, self._name)
 
 
 class EmbeddedTable:
