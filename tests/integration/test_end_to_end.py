@@ -181,7 +181,7 @@ def test_workers_that_come_and_go_in_good_order_lose_nothing_and_double_nothing(
     target: Target, protocol: str, stream: Stream, job: Job
 ) -> None:
     if isinstance(target, ClickHouseTable):
-        # So slow that nearly always a batch is being written: partitions are taken and the process is stopped during one.
+        # So slow that nearly always a batch is being written: partitions are taken, and a process is stopped, in one.
         target.server.inject("delay", times=10_000, delay_s=0.3)
     batches = ("--batch.max-wait", "300ms", "-X", f"group.protocol={protocol}")
     flags = (*target.arguments, *job.flags, *batches, "-t", stream.topic)
