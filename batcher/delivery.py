@@ -7,7 +7,8 @@
        │                 │  BlockRejected       halves, until the row stands alone
        └► rejections ────┴──────────────────────► dead letters, awaited
 
-Runs on the flusher thread. Whatever else is raised stops the process without a commit.
+Decoding runs one batch ahead, on a thread of its own; the rest on the flusher thread. Whatever else is raised stops
+the process without a commit.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ from batcher.errors import BlockRejected, PoisonLimitExceeded, RowsRejected, Sin
 from batcher.ledger import token
 from batcher.poison import PoisonLimit
 from batcher.protocols import DeadLetterQueue, Decoder, Format, SchemaPinning, Sink, SinkInfo
-from batcher.records import COORDINATES, Batch, Block, DeadLetter, Decoded, Delivered, Rejection, Stage
+from batcher.records import COORDINATES, Batch, Block, DeadLetter, Decoded, Delivered, Prepared, Rejection, Stage
 from batcher.retry import RetryPolicy
 
 log = structlog.get_logger(__name__)
 
 
 class Delivery:
-    """Deliver batches, one at a time. `abort` ends retries at once."""
+    """Prepare and write batches, each one at a time. `abort` ends retries at once."""
 
     def __init__(
         self,
@@ -58,20 +59,23 @@ class Delivery:
         self._retrying: Retrying = retry.retrying(abort, self._waiting)
         self._decoder: Decoder | None = None if info.schema is None else format_.decoder(info.schema)
 
-    def deliver(self, batch: Batch) -> Delivered:
-        """Return when every record of the batch is durable; raise when that cannot be reached.
+    def prepare(self, batch: Batch) -> Prepared:
+        """Decode a batch; touches nothing but the decoder, and the sink once to pin a schema. Decoder thread."""
+        started = time.perf_counter()
+        decoded = self._decoder_for(batch).decode(batch)
+        return Prepared(batch, decoded, time.perf_counter() - started)
+
+    def write(self, prepared: Prepared) -> Delivered:
+        """Return when every record of the batch is durable; raise when that cannot be reached. Flusher thread.
 
         Raise PoisonLimitExceeded, DeadLetterFailed, or the sink's last error when retrying ended.
         """
+        batch, decoded = prepared.batch, prepared.decoded
         started = time.perf_counter()
-        decoded = self._decoder_for(batch).decode(batch)
         refused = [(rejection.position, _letter(batch, rejection, "decode")) for rejection in decoded.rejections]
         self._require_queue([letter for _, letter in refused])
         self._poison.observe(batch.rows, refused)
         letters = [letter for _, letter in refused]
-        decode_s = time.perf_counter() - started
-
-        started = time.perf_counter()
         refused_by_sink = 0
         if decoded.table.num_rows:
             for letter in self._write(batch, self._block(batch, decoded)):
@@ -86,7 +90,7 @@ class Delivery:
             skipped=len(decoded.skipped),
             refused_by_sink=refused_by_sink,
             nbytes=batch.nbytes,
-            decode_s=decode_s,
+            decode_s=prepared.decode_s,
             write_s=time.perf_counter() - started,
         )
 

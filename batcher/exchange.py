@@ -1,9 +1,10 @@
 """What the consumer thread and the flusher share, and the one lock that guards it.
 
-    consumer thread                      exchange                        flusher
-    put(records)  ────────────────►  buffer  ─────────────────────►  begin() → batch
-    commit_wanted() → receipts  ◄──  mailbox  ◄─────────────────────  finish(receipt)
-    committed / refused ─────────►  ledger
+    consumer thread                     exchange                   decoder             flusher
+    put(records)  ───────────────►  buffer  ─────────────────►  begin() → batch
+                                    in flight  ◄──────────────  ready(decoded) ──►  head() → decoded
+    commit_wanted() → receipts  ◄─  mailbox  ◄──────────────────────────────────── finish(receipt)
+    committed / refused ────────►  ledger
 
 The flusher decides a commit, the consumer thread executes it: a commit from another thread while the owner sits
 in a rebalance callback never returns. Every method is short and none waits, except those named `wait_…`.
@@ -20,14 +21,17 @@ from typing import Final, Literal
 
 from batcher.buffer import BoundedBuffer
 from batcher.ledger import Ledger, Receipt
-from batcher.records import Batch, Partition, Position, Records, Trigger
+from batcher.records import Batch, Partition, Position, Prepared, Records, Trigger
 from batcher.status import BufferStatus
 
 Phase = Literal["running", "draining", "aborted"]
 
+MAX_IN_FLIGHT: Final = 2
+"""Batches that may be begun and not yet written: one is decoded while the one before it is written."""
+
 MAX_UNCOMMITTED: Final = 2
-"""Batches that may be written and not yet committed. One would make the flusher wait for each commit; many would be
-read again after a crash."""
+"""Batches that may be written, or about to be, and not yet committed. One would make the flusher wait for each commit;
+many would be written again after a crash."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,16 @@ class Snapshot:
     uncommitted_batches: int
     read: Mapping[Partition, int]
     committed: Mapping[Partition, int]
+
+
+@dataclass(slots=True)
+class _Flight:
+    """Hold a batch from `begin` to `finish`."""
+
+    receipt: Receipt
+    begun_at: float
+    decoded: Prepared | None = None
+    writing: bool = False
 
 
 class Exchange:
@@ -59,10 +73,9 @@ class Exchange:
         self._changed = threading.Condition()
         self._phase: Phase = "running"
         self._drain_trigger: Trigger = "stop"
-        self._in_flight: Receipt | None = None
+        self._flights: deque[_Flight] = deque()
         self._mailbox: deque[Receipt] = deque()
         self._uncommitted = 0
-        self._begun_at = 0.0
         self._revoking: frozenset[Partition] = frozenset()
         self.aborting = threading.Event()
         self.abandoned_offsets = 0
@@ -106,7 +119,7 @@ class Exchange:
     @property
     def commit_near(self) -> bool:
         """Tell whether a commit is wanted or may be soon, so that the consumer thread keeps its waits short."""
-        return self._in_flight is not None or bool(self._mailbox)
+        return bool(self._flights or self._mailbox)
 
     def assign(self, positions: Mapping[Partition, Position]) -> None:
         """Take over partitions. Called on the consumer thread, as all of the following up to `refuse`."""
@@ -133,7 +146,7 @@ class Exchange:
         with self._changed:
             if self._phase == "aborted":
                 return False
-            pending = [*self._mailbox, *([self._in_flight] if self._in_flight else [])]
+            pending = [*self._mailbox, *(flight.receipt for flight in self._flights)]
             return any(partition in partitions for receipt in pending for partition in receipt.epochs)
 
     def forget(self, partitions: Collection[Partition]) -> int:
@@ -165,22 +178,46 @@ class Exchange:
             self._changed.notify_all()
 
     def begin(self) -> Receipt | None:
-        """Seal and take the next due batch; None when none is. Called on the flusher, as `finish`."""
+        """Seal and take the next due batch; None when none is. Called on the decoder, as `ready`."""
         with self._changed:
-            if self._phase == "aborted" or self._uncommitted >= MAX_UNCOMMITTED or self._in_flight:
+            if self._phase == "aborted" or len(self._flights) >= MAX_IN_FLIGHT:
                 return None
             batch = self._take()
             if batch is None:
                 return None
-            self._in_flight = self._ledger.begin(batch)
-            self._begun_at = self._clock()
-            return self._in_flight
+            receipt = self._ledger.begin(batch)
+            self._flights.append(_Flight(receipt, self._clock()))
+            return receipt
+
+    def ready(self, receipt: Receipt, decoded: Prepared) -> None:
+        """Hand over a batch that is decoded."""
+        with self._changed:
+            for flight in self._flights:
+                if flight.receipt is receipt:
+                    flight.decoded = decoded
+            self._changed.notify_all()
+
+    def head(self) -> tuple[Receipt, Prepared] | None:
+        """Take the next batch to write; None when there is none yet. Called on the flusher, as `finish`.
+
+        A batch whose partitions have all changed hands meanwhile is dropped: their new owner reads it.
+        """
+        with self._changed:
+            while (flight := self._writable()) is not None:
+                if self._ledger.due(flight.receipt):
+                    flight.writing = True
+                    assert flight.decoded is not None
+                    return flight.receipt, flight.decoded
+                self._buffer.release(self._flights.popleft().receipt.batch)
+                self._changed.notify_all()
+            return None
 
     def finish(self, receipt: Receipt) -> None:
         """Note that a batch is durable, let go of its memory and ask for its commit."""
         with self._changed:
             self._buffer.release(receipt.batch)
-            self._in_flight = None
+            if self._flights and self._flights[0].receipt is receipt:
+                self._flights.popleft()
             if self._phase != "aborted":
                 self._ledger.finish(receipt)
                 self._mailbox.append(receipt)
@@ -195,13 +232,17 @@ class Exchange:
                 self._drain_trigger = trigger
                 self._changed.notify_all()
 
-    def halt(self) -> None:
-        """Begin nothing more, drop what waits and what is in delivery; what is durable may still be committed."""
+    def halt(self, *, writing_failed: bool) -> None:
+        """Begin nothing more and drop what waits; what is durable may still be committed.
+
+        What is being written comes to its end, unless that is what failed.
+        """
         with self._changed:
             if self._phase != "aborted":
                 self._phase = "draining"
                 self._buffer.clear()
-                self._in_flight = None
+                kept = [flight for flight in self._flights if flight.writing and not writing_failed]
+                self._flights = deque(kept)
             self._changed.notify_all()
 
     def abort(self) -> None:
@@ -213,11 +254,24 @@ class Exchange:
             self._changed.notify_all()
         self.aborting.set()
 
-    def wait_due(self) -> bool:
-        """Wait until `begin` may have a batch; False when there will never be one again. For the flusher."""
+    def wait_ready(self) -> bool:
+        """Wait until `head` may have a batch; False when there will never be one again. For the flusher."""
         with self._changed:
             while self._phase != "aborted":
-                if self._phase == "draining" and self._idle():
+                if self._writable() is not None:
+                    return True
+                if self._phase == "draining" and not self._flights and self._buffer_empty():
+                    return False
+                self._changed.wait()
+            return False
+
+    def wait_due(self) -> bool:
+        """Wait until `begin` may have a batch; False when there will never be one again. For the decoder."""
+        with self._changed:
+            while self._phase != "aborted":
+                if self._phase == "draining" and self._buffer_empty():
+                    # The flusher may be waiting for a batch that will not come.
+                    self._changed.notify_all()
                     return False
                 due_in_s = self._due_in_s()
                 if due_in_s is not None and due_in_s <= 0:
@@ -245,18 +299,26 @@ class Exchange:
                     due_in_s=self._buffer.due_in_s(now),
                 ),
                 full=self._buffer.full,
-                in_flight=self._in_flight.batch if self._in_flight else None,
-                in_flight_s=now - self._begun_at,
+                in_flight=self._flights[0].receipt.batch if self._flights else None,
+                in_flight_s=now - self._flights[0].begun_at if self._flights else 0.0,
                 uncommitted_batches=self._uncommitted,
                 read=self._ledger.read(),
                 committed=self._ledger.committed(),
             )
 
     def _idle(self) -> bool:
-        return not self._in_flight and not self._uncommitted and self._buffer.due_in_s(self._clock()) is None
+        return not self._flights and not self._uncommitted and self._buffer_empty()
+
+    def _buffer_empty(self) -> bool:
+        return self._buffer.due_in_s(self._clock()) is None
+
+    def _writable(self) -> _Flight | None:
+        if self._phase == "aborted" or self._uncommitted >= MAX_UNCOMMITTED or not self._flights:
+            return None
+        return self._flights[0] if self._flights[0].decoded is not None else None
 
     def _due_in_s(self) -> float | None:
-        if self._uncommitted >= MAX_UNCOMMITTED or self._in_flight:
+        if len(self._flights) >= MAX_IN_FLIGHT:
             return None
         due_in_s = self._buffer.due_in_s(self._clock())
         return 0.0 if due_in_s is not None and self._phase == "draining" else due_in_s

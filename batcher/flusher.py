@@ -1,4 +1,8 @@
-"""The flusher thread: takes a batch when it is due, brings it to a durable end, and only then asks for its commit."""
+"""The flusher: brings a batch to a durable end when it is due, and only then asks for its commit.
+
+Two threads, so that a batch is decoded while the one before it is written: the *decoder* takes a batch when it is due,
+the *flusher* writes it. Batches keep their order.
+"""
 
 from __future__ import annotations
 
@@ -12,25 +16,42 @@ log = structlog.get_logger(__name__)
 
 
 class Flusher:
-    """Deliver due batches. `step` does one if there is one; `run` goes on until the pipeline has drained or aborted."""
+    """Deliver due batches. `prepare` and `write` do one batch each; the two `run…` go on until there is nothing more.
+
+    Whatever the delivery raises ends a run.
+    """
 
     def __init__(self, exchange: Exchange, delivery: Delivery, observer: Observer) -> None:
         self._exchange = exchange
         self._delivery = delivery
         self._observer = observer
 
-    def run(self) -> None:
-        """Deliver until there will be nothing more to deliver. Whatever the delivery raises ends the run."""
+    def run_decoder(self) -> None:
+        """Decode until there will be nothing more to decode."""
         while self._exchange.wait_due():
-            self.step()
+            self.prepare()
 
-    def step(self) -> bool:
-        """Deliver the next due batch and tell whether there was one."""
+    def run(self) -> None:
+        """Write until there will be nothing more to write."""
+        while self._exchange.wait_ready():
+            self.write()
+
+    def prepare(self) -> bool:
+        """Decode the next due batch and tell whether there was one."""
         receipt = self._exchange.begin()
         if receipt is None:
             return False
+        self._exchange.ready(receipt, self._delivery.prepare(receipt.batch))
+        return True
+
+    def write(self) -> bool:
+        """Write the next decoded batch and tell whether there was one."""
+        head = self._exchange.head()
+        if head is None:
+            return False
+        receipt, prepared = head
         batch = receipt.batch
-        delivered = self._delivery.deliver(batch)
+        delivered = self._delivery.write(prepared)
         self._observer.delivered(batch, delivered)
         self._exchange.finish(receipt)
         log.info(

@@ -2,7 +2,8 @@
 
     main thread        run(): open the sink and the queue, start the threads, wait, close, report
     thread "consumer"  the source and nothing else touches it          (consumer.py)
-    thread "flusher"   decode, write, dead letters                     (flusher.py)
+    thread "decoder"   bytes into columns, one batch ahead             (flusher.py)
+    thread "flusher"   write, dead letters                             (flusher.py)
 
 Stopping: `stop` ends reading; everything buffered is sealed, delivered and committed; then the group is left.
 `abort`, or the deadline, ends retries at once and commits nothing more. Both only set flags, so that a signal
@@ -289,6 +290,7 @@ class Pipeline:
             threading.Thread(target=target, name=name, daemon=True)
             for name, target in (
                 ("consumer", lambda: self._live(exchange, "consumer", consumer.run, consumer.leave)),
+                ("decoder", lambda: self._live(exchange, "decoder", flusher.run_decoder)),
                 ("flusher", lambda: self._live(exchange, "flusher", flusher.run)),
             )
         ]
@@ -309,9 +311,9 @@ class Pipeline:
             # What was foreseen is said once, with its reason, by whoever called `run`; only a bug is worth a line more.
             level = log.debug if isinstance(error, BatcherError) else log.error
             level("thread_failed", thread=name, error=type(error).__name__)
-            if name == "flusher" and isinstance(error, BatcherError):
+            if name != "consumer" and isinstance(error, BatcherError):
                 # What is durable by now would be written again at every restart if it stayed uncommitted.
-                exchange.halt()
+                exchange.halt(writing_failed=name == "flusher")
             else:
                 exchange.abort()
 
@@ -337,7 +339,7 @@ class Pipeline:
                     return
 
     def _close(self) -> None:
-        if any(thread.name == "flusher" for thread in threading.enumerate()):
+        if any(thread.name in {"decoder", "flusher"} for thread in threading.enumerate()):
             return  # it hangs inside the sink or the queue: closing them under it could hang as well
         self._sink.close()
         if self._dead_letters is not None:
@@ -346,11 +348,11 @@ class Pipeline:
 
 def waiting_for(snapshot: Snapshot, error: LastError | None) -> str:
     """Say in words why nothing is being written; empty while something is."""
+    if snapshot.uncommitted_batches >= MAX_UNCOMMITTED:
+        return "the broker to store a commit"
     if snapshot.in_flight is not None:
         failing = error is not None and not error.recovered
         return f"the target: {error.message}" if failing and error is not None else ""
-    if snapshot.uncommitted_batches >= MAX_UNCOMMITTED:
-        return "the broker to store a commit"
     if not snapshot.read:
         return "partitions to be assigned"
     if not snapshot.buffer.rows:

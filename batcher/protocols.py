@@ -78,7 +78,7 @@ class LagAware(Protocol):
 
 
 class Decoder(Protocol):
-    """Turn raw values into columns of one schema. Called from the flusher thread."""
+    """Turn raw values into columns of one schema. Called from the decoder thread."""
 
     @property
     def schema(self) -> pa.Schema:
@@ -158,7 +158,7 @@ class Sink(Protocol):
 
 @runtime_checkable
 class SchemaPinning(Protocol):
-    """Fix the schema of a target that had none when it was opened. Called from the flusher thread."""
+    """Fix the schema of a target that had none when it was opened. Called from the decoder thread, before any write."""
 
     def pin(self, proposed: pa.Schema) -> pa.Schema:
         """Make the proposed schema, without coordinates, the target's, and return the one that holds.

@@ -280,6 +280,15 @@ class DeadLetter:
 
 
 @dataclass(frozen=True, slots=True)
+class Prepared:
+    """Hold a batch with what decoding made of it, ready to be written."""
+
+    batch: Batch
+    decoded: Decoded
+    decode_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Delivered:
     """Say what became of a batch: `rows == written + dead_lettered + skipped`."""
 

@@ -37,7 +37,7 @@ _SIEVED: Final = 32
 
 _SIEVE_ERRORS: Final = (msgspec.MsgspecError, ValueError, RecursionError)
 
-_INFERRED: Final = 5000
+_INFERRED: Final = 2000
 """Messages that a schema is inferred from, unless not one of them can be read."""
 
 _SAMPLE: Final = 16
@@ -52,7 +52,7 @@ class JsonFormat:
 
     def infer(self, batch: Batch) -> pa.Schema | None:
         values = batch.values()
-        # A field is looked at in Python, some 30 us a record: a few thousand say as much as a hundred thousand.
+        # A field is looked at in Python, some 50 us a record: a few thousand say as much as a hundred thousand.
         sample = infer_schema(guard(values.slice(0, _INFERRED), self._options).texts, self._options)
         if sample is not None or len(values) <= _INFERRED:
             return sample

@@ -30,10 +30,10 @@ FAULTS = [
     Fault(
         "commit what is being written",
         "exchange.py",
-        "            self._in_flight = self._ledger.begin(batch)\n",
-        "            self._in_flight = self._ledger.begin(batch)\n"
-        "            self._ledger.finish(self._in_flight)\n"
-        "            self._mailbox.append(self._in_flight)\n"
+        "            receipt = self._ledger.begin(batch)\n",
+        "            receipt = self._ledger.begin(batch)\n"
+        "            self._ledger.finish(receipt)\n"
+        "            self._mailbox.append(receipt)\n"
         "            self._uncommitted += 1\n",
     ),
     Fault(
@@ -86,12 +86,24 @@ FAULTS = [
     Fault(
         "drained while a commit is open",
         "exchange.py",
-        "not self._in_flight and not self._uncommitted and",
-        "not self._in_flight and",
+        "not self._flights and not self._uncommitted and",
+        "not self._flights and",
     ),
     Fault("never pause", "buffer.py", "return self.nbytes >= self.memory_bytes", "return False"),
     Fault("never resume", "buffer.py", "return self.nbytes <= self.memory_bytes * RESUME_SHARE", "return False"),
     Fault("never release memory", "buffer.py", "self._taken_bytes -= batch.nbytes", "pass"),
+    Fault(
+        "batches in another order",
+        "exchange.py",
+        "self._flights[0] if self._flights[0].decoded",
+        "self._flights[-1] if self._flights[-1].decoded",
+    ),
+    Fault(
+        "write what changed hands",
+        "exchange.py",
+        "                if self._ledger.due(flight.receipt):",
+        "                if True:",
+    ),
     Fault("a refused commit counts as made", "consumer.py", "                self._exchange.forget(refused)\n", ""),
 ]
 

@@ -114,7 +114,8 @@ class PipelineMachine(RuleBasedStateMachine):
 
     def flush(self) -> None:
         try:
-            self.flusher.step()
+            self.flusher.prepare()
+            self.flusher.write()
         except Crash:
             event("crashed during a write")
             self.restart()
@@ -145,6 +146,12 @@ class PipelineMachine(RuleBasedStateMachine):
     def wait_and_flush(self, seconds: float) -> None:
         self.clock.advance(seconds)
         self.flush()
+
+    @rule(seconds=st.sampled_from([0.0, 2.0]))
+    def wait_and_decode_ahead(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+        if self.flusher.prepare():
+            event("decoded ahead")
 
     @rule(seconds=st.sampled_from([0.5, 2.0]))
     def round(self, seconds: float) -> None:
@@ -207,7 +214,7 @@ class PipelineMachine(RuleBasedStateMachine):
         more: list[str | None],
     ) -> None:
         def rebalance() -> None:
-            if any(partition in self.exchange._in_flight.epochs for partition in partitions):  # type: ignore[union-attr]
+            if any(partition in flight.receipt.epochs for flight in self.exchange._flights for partition in partitions):
                 event("rebalance with the partition in delivery")
             self.log.produce(partitions[0], more)
             self.change_hands(partitions, polite=polite, back=back)
@@ -248,7 +255,8 @@ class PipelineMachine(RuleBasedStateMachine):
         for _ in range(1000):
             if self.exchange.drained:
                 break
-            self.flusher.step()
+            self.flusher.prepare()
+            self.flusher.write()
             self.consumer.step()
         assert self.exchange.drained, "a drain has to come to its end"
         for partition in owned:

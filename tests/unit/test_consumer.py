@@ -1,5 +1,6 @@
 from collections.abc import Mapping
 
+import pyarrow as pa
 import pytest
 
 from batcher.buffer import BoundedBuffer, FlushPolicy
@@ -8,7 +9,7 @@ from batcher.exchange import Exchange
 from batcher.ledger import Ledger, Receipt
 from batcher.observer import Observer
 from batcher.pipeline import waiting_for
-from batcher.records import Partition, Position
+from batcher.records import Decoded, Partition, Position, Prepared
 from batcher.testing.clock import ManualClock
 from batcher.testing.sources import MemoryLog, MemorySource
 
@@ -45,6 +46,9 @@ class Bench:
             if self.source.paused >= self.source.owned:
                 return
         raise AssertionError("reading went on over the memory bound")
+
+    def decode(self, receipt: Receipt) -> None:
+        self.exchange.ready(receipt, Prepared(receipt.batch, Decoded(pa.table({}), pa.array([], pa.int64())), 0.0))
 
     def committed(self) -> Mapping[Partition, Position]:
         return self.log.committed
@@ -164,11 +168,38 @@ def test_no_more_than_two_batches_are_written_ahead_of_their_commits() -> None:
     bench = Bench()
     for _ in range(2):
         bench.exchange.finish(bench.begin())
+    bench.decode(bench.begin())
 
-    assert bench.exchange.begin() is None
+    assert bench.exchange.head() is None
     assert waiting_for(bench.exchange.snapshot(), None) == "the broker to store a commit"
     bench.consumer.step()
-    assert bench.exchange.begin() is not None
+    assert bench.exchange.head() is not None
+
+
+def test_one_batch_is_decoded_ahead_and_no_more() -> None:
+    bench = Bench()
+    first, second = bench.begin(), bench.begin()
+    assert bench.exchange.begin() is None
+
+    bench.decode(second)
+    assert bench.exchange.head() is None
+    bench.decode(first)
+    for expected in (first, second):
+        head = bench.exchange.head()
+        assert head is not None
+        assert head[0] is expected
+        bench.exchange.finish(expected)
+
+
+def test_a_batch_whose_partition_changed_hands_before_its_write_is_left_to_the_new_owner() -> None:
+    bench = Bench()
+    receipt = bench.begin()
+    bench.decode(receipt)
+    bench.source.lose(list(receipt.epochs))
+    bench.consumer.step()
+
+    assert bench.exchange.head() is None
+    assert bench.exchange.snapshot().in_flight is None
 
 
 def test_status_says_why_nothing_is_written() -> None:

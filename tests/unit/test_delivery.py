@@ -14,7 +14,7 @@ from batcher.errors import (
     SinkUnavailable,
 )
 from batcher.poison import PoisonLimit, PoisonPolicy
-from batcher.records import Batch, Block, Partition, Rejection
+from batcher.records import Batch, Block, Delivered, Partition, Rejection
 from batcher.retry import RetryPolicy
 from batcher.testing.dead_letters import MemoryDeadLetterQueue
 from batcher.testing.formats import NUMBERS, NumberFormat
@@ -46,6 +46,9 @@ class Desk:
             on_retry=self.retries.append,
         )
 
+    def deliver(self, batch: Batch) -> Delivered:
+        return self.delivery.write(self.delivery.prepare(batch))
+
     def numbers(self) -> list[object]:
         return [row["n"] for row in self.sink.rows()]
 
@@ -76,7 +79,7 @@ def refusing(bad: int, error: Callable[[Block, int], Exception]) -> Callable[[Bl
 def test_every_record_ends_in_the_sink_or_the_queue_or_is_skipped() -> None:
     desk = Desk()
 
-    delivered = desk.delivery.deliver(numbers("1", "x", None, "2"))
+    delivered = desk.deliver(numbers("1", "x", None, "2"))
 
     assert (delivered.rows, delivered.written, delivered.dead_lettered, delivered.skipped) == (4, 2, 1, 1)
     assert desk.numbers() == [1, 2]
@@ -88,7 +91,7 @@ def test_coordinates_follow_the_rows_and_not_the_positions() -> None:
     first = make_records(["x", "1"], partition=A, first_offset=10, keys=[b"a", b"b"])
     second = make_records(["2", "y", "3"], partition=B, first_offset=20)
 
-    desk.delivery.deliver(make_batch(first, second))
+    desk.deliver(make_batch(first, second))
 
     assert [(r["n"], r["_topic"], r["_partition"], r["_offset"], r["_key"]) for r in desk.sink.rows()] == [
         (1, "events", 0, 11, b"b"),
@@ -100,7 +103,7 @@ def test_coordinates_follow_the_rows_and_not_the_positions() -> None:
 def test_a_block_is_one_contiguous_record_batch() -> None:
     desk = Desk(coordinates=("_offset",))
 
-    desk.delivery.deliver(make_batch(make_records(["1", "2"], partition=A), make_records(["3"], partition=B)))
+    desk.deliver(make_batch(make_records(["1", "2"], partition=A), make_records(["3"], partition=B)))
 
     (block,) = desk.sink.blocks.values()
     assert len(block.table.to_batches()) == 1
@@ -110,7 +113,7 @@ def test_a_sink_that_is_away_gets_the_same_block_again_under_the_same_token() ->
     desk = Desk()
     desk.sink.before = failing(SinkUnavailable("away"), SinkUnavailable("away"))
 
-    desk.delivery.deliver(numbers("1"))
+    desk.deliver(numbers("1"))
 
     assert len(desk.sink.attempts) == 3
     assert len(set(desk.sink.attempts)) == 1
@@ -121,7 +124,7 @@ def test_a_block_that_was_stored_before_the_error_is_not_stored_twice() -> None:
     desk = Desk()
     desk.sink.after = failing(SinkUnavailable("reset after apply"))
 
-    desk.delivery.deliver(numbers("1", "2"))
+    desk.deliver(numbers("1", "2"))
 
     assert desk.numbers() == [1, 2]
 
@@ -130,7 +133,7 @@ def test_a_misconfigured_target_is_asked_again_and_dead_letters_nothing() -> Non
     desk = Desk()
     desk.sink.before = failing(SinkMisconfigured("no such table"))
 
-    desk.delivery.deliver(numbers("1"))
+    desk.deliver(numbers("1"))
 
     assert desk.queue.letters == []
     assert desk.numbers() == [1]
@@ -141,7 +144,7 @@ def test_rows_the_sink_names_are_put_aside_and_the_rest_is_written() -> None:
     desk = Desk()
     desk.sink.before = refusing(2, lambda _, row: RowsRejected([Rejection(row, "range", "n: out of range")]))
 
-    delivered = desk.delivery.deliver(numbers("x", "1", "2", "3"))
+    delivered = desk.deliver(numbers("x", "1", "2", "3"))
 
     assert desk.numbers() == [1, 3]
     assert {(letter.record.offset, letter.stage) for letter in desk.queue.letters} == {(0, "decode"), (2, "sink")}
@@ -152,7 +155,7 @@ def test_a_refused_block_is_halved_until_the_bad_row_stands_alone() -> None:
     desk = Desk()
     desk.sink.before = refusing(5, lambda *_: BlockRejected("constraint", "constraint"))
 
-    desk.delivery.deliver(numbers(*(str(i) for i in range(9))))
+    desk.deliver(numbers(*(str(i) for i in range(9))))
 
     assert desk.numbers() == [0, 1, 2, 3, 4, 6, 7, 8]
     assert [(letter.record.offset, letter.reason) for letter in desk.queue.letters] == [(5, "constraint")]
@@ -163,7 +166,7 @@ def test_parts_of_a_block_have_tokens_of_their_own_that_are_the_same_next_time()
     for _ in range(2):
         desk = Desk()
         desk.sink.before = refusing(5, lambda *_: BlockRejected("constraint"))
-        desk.delivery.deliver(numbers(*(str(i) for i in range(9))))
+        desk.deliver(numbers(*(str(i) for i in range(9))))
         tokens.append(desk.sink.attempts)
 
     assert tokens[0] == tokens[1]
@@ -173,7 +176,7 @@ def test_parts_of_a_block_have_tokens_of_their_own_that_are_the_same_next_time()
 def test_a_batch_of_nothing_but_rejects_writes_nothing_and_is_done() -> None:
     desk = Desk()
 
-    delivered = desk.delivery.deliver(numbers("x", "y"))
+    delivered = desk.deliver(numbers("x", "y"))
 
     assert desk.sink.attempts == []
     assert delivered.dead_lettered == 2
@@ -183,7 +186,7 @@ def test_without_a_queue_the_first_bad_record_stops_before_anything_is_written()
     desk = Desk(queue=False)
 
     with pytest.raises(PoisonLimitExceeded, match=r"events\[0\] offset 1 cannot be loaded: is not a number") as error:
-        desk.delivery.deliver(numbers("1", "x"))
+        desk.deliver(numbers("1", "x"))
 
     assert desk.sink.attempts == []
     assert "--dlq.topic" in str(error.value)
@@ -197,7 +200,7 @@ def test_without_a_queue_a_refused_block_is_not_halved_because_its_good_half_wou
     desk.sink.before = refusing(2, lambda *_: BlockRejected("constraint"))
 
     with pytest.raises(PoisonLimitExceeded, match=r"events\[0\] 0-3"):
-        desk.delivery.deliver(numbers("0", "1", "2", "3"))
+        desk.deliver(numbers("0", "1", "2", "3"))
 
     assert desk.sink.rows() == []
 
@@ -207,7 +210,7 @@ def test_a_queue_that_fails_stops_the_batch() -> None:
     desk.queue.broken = True
 
     with pytest.raises(DeadLetterFailed):
-        desk.delivery.deliver(numbers("1", "x"))
+        desk.deliver(numbers("1", "x"))
 
 
 def test_an_abort_ends_retrying_with_the_last_error() -> None:
@@ -219,7 +222,7 @@ def test_an_abort_ends_retrying_with_the_last_error() -> None:
 
     desk.sink.before = away
     with pytest.raises(SinkUnavailable):
-        desk.delivery.deliver(numbers("1"))
+        desk.deliver(numbers("1"))
 
     assert len(desk.sink.attempts) == 1
 
@@ -227,9 +230,9 @@ def test_an_abort_ends_retrying_with_the_last_error() -> None:
 def test_a_target_without_a_schema_takes_it_from_the_first_readable_batch() -> None:
     desk = Desk(schema=None)
 
-    desk.delivery.deliver(numbers("x"))
+    desk.deliver(numbers("x"))
     assert desk.sink.schema is None
-    desk.delivery.deliver(numbers("7", first=1))
+    desk.deliver(numbers("7", first=1))
 
     assert desk.sink.schema == NUMBERS
     assert desk.numbers() == [7]
