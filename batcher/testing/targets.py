@@ -54,20 +54,22 @@ class Target(Protocol):
 
 
 class ParquetDirectory:
-    """Keep orders in Parquet files below a directory. `path` may be one that only another process sees."""
+    """Keep orders in Parquet files below a directory. `path` may be one that only another process sees.
 
-    def __init__(self, path: Path, schema_file: Path) -> None:
+    The schema is written into `schema_file` and given with `--decode.schema`; without one the first batch decides.
+    """
+
+    def __init__(self, path: Path, schema_file: Path | None = None) -> None:
         self.path = path
         self._schema_file = schema_file
-        with pa.ipc.new_file(str(schema_file), ORDER_SCHEMA):
-            pass
+        if schema_file is not None:
+            with pa.ipc.new_file(str(schema_file), ORDER_SCHEMA):
+                pass
 
     @property
     def arguments(self) -> Sequence[str]:
-        return (
-            *("--sink", "parquet", "--parquet.path", str(self.path)),
-            *("--decode.schema", str(self._schema_file)),
-        )
+        given = () if self._schema_file is None else ("--decode.schema", str(self._schema_file))
+        return ("--sink", "parquet", "--parquet.path", str(self.path), *given)
 
     def loaded(self) -> Loaded:
         return self.loaded_at(self.path)

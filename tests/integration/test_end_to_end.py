@@ -49,6 +49,8 @@ def target(request: pytest.FixtureRequest, tmp_path: Path, new_table: Callable[[
     match request.param:
         case "parquet":
             return ParquetDirectory(tmp_path / "out", tmp_path / "orders.arrow")
+        case "parquet-inferred":
+            return ParquetDirectory(tmp_path / "out")
         case "clickhouse":
             server: ClickHouseServer = request.getfixturevalue("clickhouse_server")
             return ClickHouseTable(server, new_table())
@@ -85,7 +87,7 @@ def in_all_targets(*kinds: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("target", kinds, indirect=True)
 
 
-@in_all_targets("parquet", "clickhouse", "chdb")
+@in_all_targets("parquet", "parquet-inferred", "clickhouse", "chdb")
 def test_a_topic_with_poison_arrives_whole_and_its_poison_in_the_dead_letter_topic(
     orders: Filling, target: Target, job: Job
 ) -> None:
