@@ -101,6 +101,7 @@ class KafkaSource:
             raise
         self._consumer = consumer
         self._subscribe(consumer)
+        self._incidents.started = True
 
     def fetch(self, max_records: int, timeout_s: float) -> Sequence[Records]:
         if self._failure is not None:

@@ -24,17 +24,23 @@ class Incidents:
     def __init__(self) -> None:
         self.last: KafkaError | None = None
         self.topic_in_doubt = False
+        self.started = False
+        """Until then trouble is only noted: who starts the source raises it as an error."""
         self._open = False
         # librdkafka's own lines say the same, several times a second; at debug level for those who look for them.
         self.logger = logging.getLogger("batcher.librdkafka")
-        if self.logger.level == logging.NOTSET:
-            self.logger.setLevel(logging.ERROR)
+        if logging.getLogger().level > logging.DEBUG and self.logger.level == logging.NOTSET:
+            # Failed connections are errors to it, some twenty a second while brokers are away.
+            self.logger.setLevel(logging.CRITICAL)
 
     def on_error(self, error: KafkaError) -> None:
         """Note an error that librdkafka deals with by itself."""
         if error.code() in GONE:
             # Also said of a regular expression that matches nothing, so it is not yet trouble.
             self.topic_in_doubt = True
+            return
+        if not self.started:
+            self.last = error
             return
         if not self._open or (error.code() in FORBIDDEN and (self.last is None or self.last.code() not in FORBIDDEN)):
             log.warning("kafka_trouble", error=text_of(error))

@@ -240,9 +240,6 @@ def refused(*flags: str, engine_says: str | None = None) -> tuple[int, str]:
 NULL = ("--sink", "null")
 
 
-@pytest.mark.xfail(
-    strict=True, reason="librdkafka's own line about each failed connection, some 20 a second, is logged"
-)
 def test_brokers_that_do_not_answer_are_69() -> None:
     code, line = refused(*NULL, "-b", "127.0.0.1:1", "-t", "orders", "-g", "loaders")
     assert code == 69
