@@ -198,5 +198,6 @@ class Consumer:
             self._observer.consumed(kept)
             if self._left is not None:
                 self._left -= len(kept)
-            # An average that forgets within some ten fetches: record sizes change with the topic's traffic.
-            self._record_bytes += (kept.nbytes / len(kept) - self._record_bytes) * 0.2
+            # Larger records count at once, or they overrun the memory; smaller ones after some ten fetches.
+            record_bytes = kept.nbytes / len(kept)
+            self._record_bytes = max(record_bytes, self._record_bytes + (record_bytes - self._record_bytes) * 0.2)

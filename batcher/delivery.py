@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 import structlog
 from tenacity import Retrying
 
-from batcher.errors import BlockRejected, PoisonLimitExceeded, RowsRejected, SinkMisconfigured
+from batcher.errors import BlockRejected, ConfigurationError, PoisonLimitExceeded, RowsRejected, SinkMisconfigured
 from batcher.ledger import token
 from batcher.poison import PoisonLimit
 from batcher.protocols import DeadLetterQueue, Decoder, Format, SchemaPinning, Sink, SinkInfo
@@ -103,10 +103,17 @@ class Delivery:
             return self._format.decoder(pa.schema([]))
         if not isinstance(self._sink, SchemaPinning):
             raise SinkMisconfigured(f"{self._info.target} has no schema and cannot take one; give --decode.schema FILE")
-        schema = self._retrying(self._sink.pin, proposed)
+        schema = self._retrying(self._pin, self._sink, proposed)
         log.info("schema_pinned", target=self._info.target, columns=[f"{f.name}: {f.type}" for f in schema])
         self._decoder = self._format.decoder(schema)
         return self._decoder
+
+    def _pin(self, sink: SchemaPinning, proposed: pa.Schema) -> pa.Schema:
+        try:
+            return sink.pin(proposed)
+        except SinkMisconfigured as error:
+            # Nothing was ever written: this is a fault of the settings, found as early as it can be.
+            raise ConfigurationError(str(error)) from error
 
     def _block(self, batch: Batch, decoded: Decoded) -> Block:
         table = decoded.table

@@ -76,7 +76,6 @@ class Exchange:
         self._flights: deque[_Flight] = deque()
         self._mailbox: deque[Receipt] = deque()
         self._uncommitted = 0
-        self._revoking: frozenset[Partition] = frozenset()
         self.aborting = threading.Event()
         self.abandoned_offsets = 0
         """How many offsets had been read and not committed at the abort: what will be read again."""
@@ -136,9 +135,8 @@ class Exchange:
             return fresh
 
     def begin_revoke(self, partitions: Collection[Partition]) -> None:
-        """Drop what waits of these partitions, and begin nothing more of them."""
+        """Drop what waits of these partitions: nothing more of them is begun, since nothing is fetched meanwhile."""
         with self._changed:
-            self._revoking = frozenset(partitions)
             self._buffer.forget(partitions)
 
     def busy(self, partitions: Collection[Partition]) -> bool:
@@ -152,7 +150,6 @@ class Exchange:
     def forget(self, partitions: Collection[Partition]) -> int:
         """Give partitions up, with everything about them, and return how many buffered records were dropped."""
         with self._changed:
-            self._revoking = frozenset()
             dropped = self._buffer.forget(partitions)
             self._ledger.forget(partitions)
             self._changed.notify_all()

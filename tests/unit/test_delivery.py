@@ -7,6 +7,7 @@ import pytest
 from batcher.delivery import Delivery
 from batcher.errors import (
     BlockRejected,
+    ConfigurationError,
     DeadLetterFailed,
     PoisonLimitExceeded,
     RowsRejected,
@@ -225,6 +226,20 @@ def test_an_abort_ends_retrying_with_the_last_error() -> None:
         desk.deliver(numbers("1"))
 
     assert len(desk.sink.attempts) == 1
+
+
+def test_a_schema_that_cannot_be_pinned_stops_at_once_because_nothing_was_ever_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    desk = Desk(schema=None)
+
+    def pin(_: pa.Schema) -> pa.Schema:
+        raise SinkMisconfigured("--parquet.partition-by: no column day")
+
+    monkeypatch.setattr(desk.sink, "pin", pin)
+    with pytest.raises(ConfigurationError, match="no column day"):
+        desk.deliver(numbers("1"))
+    assert desk.retries == []
 
 
 def test_a_target_without_a_schema_takes_it_from_the_first_readable_batch() -> None:
