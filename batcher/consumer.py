@@ -191,10 +191,7 @@ class Consumer:
         return wanted if self._left is None else max(1, min(wanted, self._left))
 
     def _keep(self, runs: Iterable[Records]) -> None:
-        for run in runs:
-            kept = self._exchange.put(run)
-            if kept is None:
-                continue
+        for kept in self._exchange.put(runs):
             self._observer.consumed(kept)
             if self._left is not None:
                 self._left -= len(kept)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -125,12 +125,14 @@ class Exchange:
         with self._changed:
             self._ledger.assign(positions)
 
-    def put(self, run: Records) -> Records | None:
+    def put(self, runs: Iterable[Records]) -> list[Records]:
         """Add fetched records to the buffer and return those that were new; none are once a drain has begun."""
         with self._changed:
-            fresh = self._ledger.admit(run) if self._phase == "running" else None
-            if fresh is not None:
-                self._buffer.extend([fresh], self._clock())
+            if self._phase != "running":
+                return []
+            fresh = [new for run in runs if (new := self._ledger.admit(run)) is not None]
+            if fresh:
+                self._buffer.extend(fresh, self._clock())
                 self._changed.notify_all()
             return fresh
 

@@ -98,6 +98,12 @@ class Records:
     values: pa.BinaryArray
     headers: pa.ListArray | None = None
     """`HEADERS_TYPE`, or None where no record of the run has headers."""
+    nbytes: int = field(init=False, compare=False)
+    """The bytes of the columns: what the memory bound counts. Taken once, because Arrow needs 5 us a column for it."""
+
+    def __post_init__(self) -> None:
+        columns = (self.offsets, self.timestamps_ms, self.keys, self.values, self.headers)
+        object.__setattr__(self, "nbytes", sum(column.nbytes for column in columns if column is not None))
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -116,12 +122,6 @@ class Records:
     def next_offset(self) -> int:
         """Return where reading goes on after this run. The only place that adds one to an offset."""
         return self.last_offset + 1
-
-    @property
-    def nbytes(self) -> int:
-        """Return the bytes of the columns: what the memory bound counts."""
-        columns = (self.offsets, self.timestamps_ms, self.keys, self.values, self.headers)
-        return sum(column.nbytes for column in columns if column is not None)
 
     def slice(self, start: int, length: int | None = None) -> Records:
         """Return rows `start` to `start + length` without copying; raise ValueError if that is none."""

@@ -62,9 +62,10 @@ class Stopwatch:
         self._began: tuple[float, float] | None = None
         self._ended = (0.0, 0.0)
 
-    def first(self) -> None:
-        """Start, unless it runs."""
-        self._began = self._began or (time.perf_counter(), time.process_time())
+    def first(self, *, again: bool = False) -> None:
+        """Start, unless it runs and is not to start again."""
+        if self._began is None or again:
+            self._began = (time.perf_counter(), time.process_time())
 
     def last(self) -> None:
         """Move the end to now."""
@@ -84,17 +85,17 @@ class TimedSource:
     def __init__(self, source: Any, watch: Stopwatch) -> None:
         self._source = source
         self._watch = watch
+        self._seen = False
 
     def open(self, listener: PartitionListener) -> None:
         """Pass on."""
         self._source.open(listener)
 
     def fetch(self, max_records: int, timeout_s: float) -> Sequence[Records]:
-        """Pass on; the clock starts with the first record."""
-        before = (time.perf_counter(), time.process_time())
+        """Pass on; the clock starts with the fetch that brings the first records."""
+        self._watch.first(again=not self._seen)
         runs: Sequence[Records] = self._source.fetch(max_records, timeout_s)
-        if runs and self._watch._began is None:  # noqa: SLF001  # the fetch that brings the first records counts, too
-            self._watch._began = before  # noqa: SLF001
+        self._seen = self._seen or bool(runs)
         return runs
 
     def pause(self, partitions: Collection[Partition]) -> None:
@@ -133,10 +134,8 @@ def consume(contender: str, bootstrap: str, topic: str, records: int) -> Measure
     watch = Stopwatch()
     seen = 0
     while seen < records:
-        messages = consumer.consume(10_000, 0.2)
-        if messages:
-            watch.first()
-        seen += len(messages)
+        watch.first(again=not seen)
+        seen += len(consumer.consume(10_000, 0.2))
     watch.last()
     consumer.close()
     return watch.measured(contender, seen)
@@ -203,10 +202,10 @@ def naive(bootstrap: str, topic: str, records: int, scratch: Path) -> Measured:
     rows: list[list[Any]] = []
     seen = 0
     while seen < records:
+        watch.first(again=not seen)
         message = consumer.poll(1.0)
         if message is None or message.error() is not None:
             continue
-        watch.first()
         row = json.loads(message.value() or b"")
         row["ts"] = datetime.fromisoformat(row["ts"])
         rows.append([row[name] for name in NAMES])
