@@ -18,7 +18,7 @@ from batcher.errors import (
 )
 from batcher.pipeline import Pipeline, Summary
 from batcher.protocols import SinkInfo
-from batcher.records import Block, Partition, Position
+from batcher.records import Batch, Block, Decoded, Partition, Position
 from batcher.retry import RetryPolicy
 from batcher.testing.dead_letters import MemoryDeadLetterQueue
 from batcher.testing.formats import NUMBERS, NumberFormat
@@ -233,6 +233,28 @@ def test_poison_without_a_queue_commits_the_good_batches_before_it_and_nothing_p
     assert "events[0] offset 15" in str(outcome.error)
     assert plant.log.committed == {A: Position(10)}
     assert plant.offsets(A) == list(range(10))
+
+
+def test_a_fault_found_while_decoding_ends_the_run_and_what_was_written_before_is_committed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plant = Plant(flush=FlushPolicy(max_rows=10, max_wait_s=3600))
+    decode = NumberFormat.decode
+
+    def refuse_the_third(format_: NumberFormat, batch: Batch) -> Decoded:
+        if batch.number == 3:
+            raise ConfigurationError("no such schema")
+        return decode(format_, batch)
+
+    monkeypatch.setattr(NumberFormat, "decode", refuse_the_third)
+    plant.log.produce(A, [str(i) for i in range(50)])
+    with plant.running() as outcome:
+        pass
+
+    assert isinstance(outcome.error, ConfigurationError)
+    written = len(plant.offsets(A))
+    assert written in {10, 20}
+    assert plant.log.committed == {A: Position(written)}
 
 
 def test_a_sink_that_fails_to_open_stops_before_anything_is_read() -> None:
