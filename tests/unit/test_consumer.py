@@ -112,6 +112,16 @@ def test_a_lost_partition_is_not_waited_for() -> None:
     assert bench.committed() == {}
 
 
+def test_a_refused_commit_gives_the_partition_up_and_leaves_the_others() -> None:
+    bench = Bench()
+    bench.exchange.finish(bench.begin())
+    del bench.log.owners[A]
+    bench.consumer.commit()
+
+    assert bench.exchange.owned == {B}
+    assert bench.committed() == {}
+
+
 def test_what_waits_of_a_revoked_partition_is_left_to_the_successor() -> None:
     bench = Bench()
     bench.source.revoke([A])
