@@ -118,7 +118,7 @@ class Pipeline:
         self._stop_timeout_s = stop_timeout_s
         self._stops = 0
         self._failure: BaseException | None = None
-        self._failed_thread = ""
+        self._threads: list[threading.Thread] = []
         self._observer = Observer(metrics)
         self._info: SinkInfo | None = None
         self._ended = False
@@ -151,6 +151,7 @@ class Pipeline:
         try:
             info = self._info = self._open()
             exchange, threads = self._assemble(info)
+            self._threads = threads
             for thread in threads:
                 thread.start()
             self._watch(exchange, threads)
@@ -307,7 +308,8 @@ class Pipeline:
             if exchange.phase == "aborted":
                 log.debug("thread_ended", thread=name, error=type(error).__name__)
                 return
-            self._failure = error
+            # The first failure is the reason; what fails while the others stop is its consequence.
+            self._failure = self._failure or error
             # What was foreseen is said once, with its reason, by whoever called `run`; only a bug is worth a line more.
             level = log.debug if isinstance(error, BatcherError) else log.error
             level("thread_failed", thread=name, error=type(error).__name__)
@@ -339,7 +341,7 @@ class Pipeline:
                     return
 
     def _close(self) -> None:
-        if any(thread.name in {"decoder", "flusher"} for thread in threading.enumerate()):
+        if any(thread.is_alive() and thread.name != "consumer" for thread in self._threads):
             return  # it hangs inside the sink or the queue: closing them under it could hang as well
         self._sink.close()
         if self._dead_letters is not None:
