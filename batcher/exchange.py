@@ -121,7 +121,7 @@ class Exchange:
         return bool(self._flights or self._mailbox)
 
     def assign(self, positions: Mapping[Partition, Position]) -> None:
-        """Take over partitions. Called on the consumer thread, as all of the following up to `refuse`."""
+        """Take over partitions. Called on the consumer thread, as all of the following up to `committed`."""
         with self._changed:
             self._ledger.assign(positions)
 

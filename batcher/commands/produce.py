@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
+from batcher.commands.signals import heard_by
 from batcher.settings import Parser, Settings, UsageError, add_config_flag, load, secrets
 from batcher.testing.events import CHUNK, ORDERS, EventGenerator, Poison
 from batcher.testing.load import Keys, Load, limited, lines, per_tick
@@ -238,12 +239,8 @@ def _interrupts(stop: threading.Event) -> Iterator[None]:
         stop.set()
         signal.signal(number, signal.SIG_DFL)
 
-    old = {number: signal.signal(number, listen) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
+    with heard_by(listen):
         yield
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
 
 
 def _progress(load: Load, count: int | None, *, shown: bool) -> AbstractContextManager[object]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from batcher.commands import VERBS
 from batcher.commands.outcome import INTERRUPTED, exit_code, explained, is_bug
+from batcher.commands.signals import heard_by
 from batcher.settings import Parser, Settings, add_config_flag, load, secrets
 
 if TYPE_CHECKING:
@@ -162,12 +163,8 @@ class Signals:
             # Should even that not help, because the main thread is inside a driver, the third one kills.
             signal.signal(number, signal.SIG_DFL)
 
-        old = {number: signal.signal(number, listen) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
+        with heard_by(listen):
             yield
-        finally:
-            for number, handler in old.items():
-                signal.signal(number, handler)
 
 
 def tune_collector() -> None:
