@@ -136,13 +136,14 @@ class Consumer:
                 self._exchange.forget(refused)
         self._exchange.committed(receipts, {part: at for part, at in positions.items() if part not in refused})
 
-    def on_assigned(self, positions: Mapping[Partition, Position]) -> None:
+    def on_assigned(self, positions: Mapping[Partition, Position]) -> Collection[Partition]:
         """Take over partitions (see PartitionListener)."""
         log.info("partitions_assigned", positions={str(part): at.next_offset for part, at in sorted(positions.items())})
         self._observer.rebalanced("assigned")
         self._joined = True
         self._exchange.assign(positions)
         self._paused -= set(positions)
+        return ()
 
     def on_revoked(self, partitions: Collection[Partition]) -> None:
         """Finish and commit the batch in flight within a bound, forget the rest (see PartitionListener)."""

@@ -86,6 +86,7 @@ class Delivery:
         return Delivered(
             rows=batch.rows,
             written=len(decoded.positions) - refused_by_sink,
+            suppressed=0,
             dead_lettered=len(letters),
             skipped=len(decoded.skipped),
             refused_by_sink=refused_by_sink,

@@ -20,8 +20,12 @@ Guarantee = Literal["exactly-once", "at-least-once"]
 class PartitionListener(Protocol):
     """Hear about partitions coming and going. Called inside `Source.fetch` or `close`, on the consumer thread."""
 
-    def on_assigned(self, positions: Mapping[Partition, Position]) -> None:
-        """Take over partitions; reading starts at each position, whose note is the one last committed."""
+    def on_assigned(self, positions: Mapping[Partition, Position]) -> Collection[Partition]:
+        """Take over partitions; reading starts at each position, whose note is the one last committed.
+
+        Return those that are not taken because their note cannot be understood: the source delivers nothing from
+        them, and counts them as exhausted.
+        """
 
     def on_revoked(self, partitions: Collection[Partition]) -> None:
         """Give partitions up. May call `Source.commit` for them until it returns; afterwards they are foreign."""
@@ -56,6 +60,14 @@ class Source(Protocol):
         Retries by itself what is worth a retry, for at most about `timeout_s` seconds.
         Raise CommitRefused with the partitions that are no longer ours, SourceLost when the outcome is
         unknown after that time, ConfigurationError when it can never work (rights, metadata size).
+        """
+
+    @property
+    def reached(self) -> Mapping[Partition, int]:
+        """Return for each owned partition an offset below which `fetch` has returned all there will ever be.
+
+        At the end of a log it is the log's end, also where the last records were compacted away or are not for
+        readers: an announced range may end with such a one, and is complete all the same.
         """
 
     @property
@@ -107,6 +119,8 @@ class SinkInfo:
     (it then is a `SchemaPinning`). `coordinates` are the names from `records.COORDINATES` that the
     target has; they are appended to each block. `guarantee` is the strongest the target can keep and
     `reason` one sentence why. With `mixes_partitions` False every block holds one partition only.
+    With `verifies_replays` the target is asked, before a block that may be there already is written, which of its
+    rows it has (it is `Reconcilable` then); without, a block written again takes the place of the one before it.
     """
 
     target: str
@@ -115,6 +129,7 @@ class SinkInfo:
     guarantee: Guarantee = "at-least-once"
     reason: str = ""
     mixes_partitions: bool = True
+    verifies_replays: bool = False
 
 
 class Sink(Protocol):
@@ -169,10 +184,31 @@ class SchemaPinning(Protocol):
 
 @runtime_checkable
 class Reconcilable(Protocol):
-    """Answer which records a target already has: what exactly-once replay and `verify` need."""
+    """Answer which records a target already has: what exactly-once replay and `verify` need. Flusher thread.
+
+    Both raise as `write` does, SinkUnavailable and SinkMisconfigured.
+    """
 
     def present(self, partition: Partition, first: int, last: int) -> pa.Int64Array:
         """Return the offsets from `first` to `last`, both included, that the target holds, ascending."""
+
+    def beyond(self, positions: Mapping[Partition, int]) -> Mapping[Partition, int]:
+        """Return the highest offset held of each partition that has one at or above its position.
+
+        Nothing is there in good order: what is written is announced or committed first. So it means that offsets
+        expired or were reset, that a topic was made anew, or that somebody else writes there.
+        """
+
+
+@runtime_checkable
+class Interruptible(Protocol):
+    """Know about writes that go on in a server after the process that sent them died. Flusher thread."""
+
+    def running(self, write_id: str) -> bool:
+        """Tell whether a write of this name (`records.write_id` of its token) is still under way.
+
+        Raise as `write` does. Asked before `present`, because what is still being written is not yet there.
+        """
 
 
 class DeadLetterQueue(Protocol):

@@ -7,6 +7,7 @@ another thread never changes behind its back.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
@@ -33,8 +34,9 @@ COORDINATES: Final = pa.schema(
 RAW_JSON: Final = b"batcher.raw_json"
 """Field metadata key: this string column takes any JSON value as its text (ClickHouse `JSON`)."""
 
-Trigger = Literal["rows", "bytes", "age", "memory", "revoke", "end", "stop"]
-"""Why a batch was sealed. `memory`: the buffer was full and nothing else was due."""
+Trigger = Literal["rows", "bytes", "age", "memory", "end", "stop", "replay"]
+"""Why a batch was sealed. `memory`: the buffer was full and nothing else was due. `replay`: it was announced by an
+intent, and somebody may have written it, or a part of it, already."""
 
 Stage = Literal["decode", "sink"]
 """Where a record was refused."""
@@ -67,8 +69,27 @@ class Range(NamedTuple):
     first: int
     last: int
 
+    @property
+    def next_offset(self) -> int:
+        """Return where reading goes on after this range."""
+        return self.last + 1
+
     def __str__(self) -> str:
         return f"{self.partition} {self.first}-{self.last}"
+
+
+class Claim(NamedTuple):
+    """Name a range of offsets that is written as one: fixed before its first byte is written and kept at every replay.
+
+    The claims of a partition touch each other: each begins where the one before it ended, whatever offsets the log
+    really has, because compaction may remove the first or the last record between a write and its replay.
+    `first_ms` is the timestamp that the first record had when the range was sealed. `write_id` is empty, or names the
+    write (see `write_id`) of a batch that held several partitions.
+    """
+
+    range: Range
+    first_ms: int | None = None
+    write_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +141,7 @@ class Records:
 
     @property
     def next_offset(self) -> int:
-        """Return where reading goes on after this run. The only place that adds one to an offset."""
+        """Return where reading goes on after this run."""
         return self.last_offset + 1
 
     def slice(self, start: int, length: int | None = None) -> Records:
@@ -184,6 +205,12 @@ class Batch:
     trigger: Trigger
     number: int = 0
     """Counts the batches of this process; for logs only, never part of a token."""
+    claims: tuple[Claim, ...] = ()
+    """One for each run, in their order, given by the ledger when the batch is begun; until then made of the runs."""
+
+    def __post_init__(self) -> None:
+        if not self.claims:
+            object.__setattr__(self, "claims", tuple(_claim(run) for run in self.runs))
 
     @property
     def rows(self) -> int:
@@ -198,12 +225,17 @@ class Batch:
     @property
     def ranges(self) -> tuple[Range, ...]:
         """Return the range of offsets of each partition."""
-        return tuple(Range(run.partition, run.first_offset, run.last_offset) for run in self.runs)
+        return tuple(claim.range for claim in self.claims)
+
+    @property
+    def replayed(self) -> bool:
+        """Tell whether somebody may have written the batch, or a part of it, already."""
+        return self.trigger == "replay"
 
     @property
     def next_offsets(self) -> Mapping[Partition, int]:
         """Return where reading goes on, for each partition, once this batch is durable."""
-        return {run.partition: run.next_offset for run in self.runs}
+        return {span.partition: span.next_offset for span in self.ranges}
 
     def values(self) -> pa.BinaryArray:
         """Return the values of all records, in order of position, as one array."""
@@ -290,10 +322,12 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """Say what became of a batch: `rows == written + dead_lettered + skipped`."""
+    """Say what became of a batch: `rows == written + suppressed + dead_lettered + skipped`."""
 
     rows: int
     written: int
+    suppressed: int
+    """Rows that the target already had, from an earlier attempt whose commit did not come about."""
     dead_lettered: int
     skipped: int
     refused_by_sink: int
@@ -302,6 +336,16 @@ class Delivered:
     decode_s: float
     write_s: float
     """Seconds in the sink, with retries and waits."""
+
+
+def write_id(token: str) -> str:
+    """Return a short name for the writes under a token, fit for a query id: 32 hexadecimal digits."""
+    return hashlib.sha256(token.encode()).hexdigest()[:32]
+
+
+def _claim(run: Records) -> Claim:
+    first_ms: int | None = run.timestamps_ms[0].as_py()
+    return Claim(Range(run.partition, run.first_offset, run.last_offset), first_ms)
 
 
 def merged(runs: Iterable[Records]) -> tuple[Records, ...]:

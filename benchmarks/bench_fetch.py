@@ -32,8 +32,10 @@ TIMEOUT_S = 0.2
 class NullListener:
     """Take what comes."""
 
-    def on_assigned(self, positions: Mapping[Partition, Position]) -> None:
-        """Do nothing."""
+    def on_assigned(self, positions: Mapping[Partition, Position]) -> Collection[Partition]:
+        """Take all."""
+        del positions
+        return ()
 
     def on_revoked(self, partitions: Collection[Partition]) -> None:
         """Do nothing."""

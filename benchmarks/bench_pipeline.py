@@ -112,6 +112,12 @@ class TimedSource:
         self._watch.last()
 
     @property
+    def reached(self) -> Mapping[Partition, int]:
+        """Pass on."""
+        reached: Mapping[Partition, int] = self._source.reached
+        return reached
+
+    @property
     def exhausted(self) -> bool:
         """Pass on."""
         exhausted: bool = self._source.exhausted

@@ -132,6 +132,10 @@ class KafkaSource:
             raise CommitRefused(refused)
 
     @property
+    def reached(self) -> Mapping[Partition, int]:
+        return dict(self._next)
+
+    @property
     def exhausted(self) -> bool:
         return self._options.until_eof and self._assigned_once and not self._unfinished
 

@@ -20,11 +20,14 @@ class RecordingListener:
         self.assigned: list[Mapping[Partition, Position]] = []
         self.revoked: list[frozenset[Partition]] = []
         self.lost: list[frozenset[Partition]] = []
+        self.refusing: frozenset[Partition] = frozenset()
+        """Partitions that are not taken."""
 
-    def on_assigned(self, positions: Mapping[Partition, Position]) -> None:
+    def on_assigned(self, positions: Mapping[Partition, Position]) -> Collection[Partition]:
         """Remember the positions."""
         self.assigned.append(dict(positions))
         self.owned.update(positions)
+        return self.refusing & positions.keys()
 
     def on_revoked(self, partitions: Collection[Partition]) -> None:
         """Let the test commit, then forget the partitions."""

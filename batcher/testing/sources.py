@@ -132,6 +132,11 @@ class MemorySource:
             raise CommitRefused(refused)
 
     @property
+    def reached(self) -> Mapping[Partition, int]:
+        """Return how far each partition was read."""
+        return dict(self._positions)
+
+    @property
     def exhausted(self) -> bool:
         """Tell whether all that was there at the assignment has been returned."""
         return (
