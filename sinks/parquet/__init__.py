@@ -13,15 +13,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sinks.parquet.options import ParquetOptions
-from sinks.parquet.sink import ParquetSink, TraceableParquetSink, store_for
+from sinks.parquet.sink import ParquetSink, store_for
 
 
 def plugin(options: Mapping[str, object]) -> ParquetSink:
     """Return a Parquet sink that is not open yet.
 
     Options: `path` (required), `compression`, `partition_by`, `coordinates`, `schema`; see `ParquetOptions`.
-    With coordinates the sink is also `Reconcilable`. Raise ConfigurationError for options that cannot work.
+    Raise ConfigurationError for options that cannot work.
     """
     settings = ParquetOptions.of(options)
-    kind = TraceableParquetSink if settings.coordinates == "default" else ParquetSink
-    return kind(settings, store_for(settings.path))
+    return ParquetSink(settings, store_for(settings.path))

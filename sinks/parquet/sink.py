@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 from batcher.errors import RowsRejected, SinkMisconfigured, SinkUnavailable, Unreachable
 from batcher.protocols import SinkInfo
 from batcher.records import Block, Partition, Range, Rejection
-from sinks.parquet import hive, schemas
-from sinks.parquet.files import block_metadata, encode, file_name, parsed_name, poison, unstorable
+from sinks.parquet import hive, inventory, schemas
+from sinks.parquet.files import block_metadata, encode, file_name, poison, unstorable
 from sinks.parquet.local import LocalStore
 from sinks.parquet.objects import ObjectStore
 from sinks.parquet.options import ParquetOptions, local_path
@@ -98,6 +98,28 @@ class ParquetSink:
                 if not rejections:
                     raise
                 raise RowsRejected(sorted(rejections, key=lambda rejection: rejection.position)) from error
+
+    def present(self, partition: Partition, first: int, last: int) -> pa.Int64Array:
+        """Return each offset once, however often it is there.
+
+        Raise SinkMisconfigured where the files have no offsets, SinkUnavailable when one cannot be read now.
+        """
+        if not self._coordinates:
+            raise SinkMisconfigured(
+                f"the files in {self._store.label} have no offsets (--parquet.coordinates none): nobody can tell which "
+                f"records of {Range(partition, first, last)} they hold"
+            )
+        with self._faults(f"looking for {Range(partition, first, last)} in"):
+            return inventory.present(self._store, partition, first, last)
+
+    def beyond(self, positions: Mapping[Partition, int]) -> Mapping[Partition, int]:
+        """Return where the names of the files say that a position has been passed; one listing for all partitions.
+
+        A file is opened only when the position lies inside the range of its name. Without coordinates none is, and
+        such a range counts whole.
+        """
+        with self._faults("looking for later records in"):
+            return inventory.beyond(self._store, positions, offsets=bool(self._coordinates))
 
     def close(self) -> None:
         self._store.close()
@@ -210,40 +232,6 @@ class ParquetSink:
             f"{self._store.label} has a file for {written} already, with other records: "
             "move it away, or choose another --parquet.path"
         )
-
-
-class TraceableParquetSink(ParquetSink):
-    """Write files that carry the offset of every row, and say which ones are there."""
-
-    def present(self, partition: Partition, first: int, last: int) -> pa.Int64Array:
-        """Return each offset once, however often it is there.
-
-        Raise SinkMisconfigured for a file without offsets, SinkUnavailable when one cannot be read now.
-        """
-        found = [pa.array([], pa.int64())]
-        with self._faults(f"looking for {Range(partition, first, last)} in"):
-            for name in self._store.names():
-                holds = parsed_name(name.rpartition("/")[2])
-                if holds is None or holds.partition != partition or holds.last < first or holds.first > last:
-                    continue
-                file = self._store.opened(name)
-                if file is None:
-                    continue  # replaced or removed since it was listed
-                with file:
-                    found.append(self._offsets(file, holds))
-        offsets = pc.unique(pa.concat_arrays(found))
-        offsets = offsets.filter(pc.and_(pc.greater_equal(offsets, first), pc.less_equal(offsets, last)))
-        return offsets.take(pc.sort_indices(offsets))
-
-    def _offsets(self, file: object, holds: Range) -> pa.Int64Array:
-        try:
-            column = pq.ParquetFile(file).read(columns=["_offset"]).column("_offset")
-        except (pa.ArrowInvalid, KeyError) as error:
-            raise SinkMisconfigured(
-                f"the file for {holds} in {self._store.label} has no readable column _offset: "
-                "nobody can tell what it holds"
-            ) from error
-        return column.combine_chunks().cast(pa.int64())
 
 
 def store_for(path: str) -> Store:

@@ -31,7 +31,7 @@ from batcher.testing.sinks import MemorySink, ScriptedSink
 from batcher.testing.values import EVENTS_0, make_block
 from sinks.parquet.objects import ObjectStore
 from sinks.parquet.options import ParquetOptions
-from sinks.parquet.sink import TraceableParquetSink
+from sinks.parquet.sink import ParquetSink
 
 pytest_plugins = ["batcher.testing.clickhouse_plugin"]
 
@@ -138,7 +138,7 @@ class ParquetCase(SinkCase):
 
 def object_sink(objects: Objects, root: str) -> Sink:
     store = ObjectStore(lambda: (fs.PyFileSystem(objects), root), f"s3://{root}")
-    return TraceableParquetSink(ParquetOptions(f"s3://{root}"), store)
+    return ParquetSink(ParquetOptions(f"s3://{root}"), store)
 
 
 class ObjectCase(SinkCase):

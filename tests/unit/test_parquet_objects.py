@@ -18,18 +18,18 @@ from sinks.parquet import plugin
 from sinks.parquet.objects import ObjectStore
 from sinks.parquet.options import ParquetOptions
 from sinks.parquet.schemas import PIN
-from sinks.parquet.sink import TraceableParquetSink
+from sinks.parquet.sink import ParquetSink
 
 TABLE = pa.table({"id": [1, 2, 3], "country": ["DE", "FR", "DE"]})
 ROOT = "bucket/events"
 
 
-def object_sink(objects: Objects, root: str = ROOT, **options: Any) -> TraceableParquetSink:
+def object_sink(objects: Objects, root: str = ROOT, **options: Any) -> ParquetSink:
     store = ObjectStore(lambda: (fs.PyFileSystem(objects), root), f"s3://{root}")
-    return TraceableParquetSink(ParquetOptions(f"s3://{root}", **options), store)
+    return ParquetSink(ParquetOptions(f"s3://{root}", **options), store)
 
 
-def opened(objects: Objects, **options: Any) -> TraceableParquetSink:
+def opened(objects: Objects, **options: Any) -> ParquetSink:
     sink = object_sink(objects, **options)
     sink.open()
     sink.pin(TABLE.schema)
@@ -134,4 +134,4 @@ def test_nothing_is_connected_before_open() -> None:
     def connect() -> tuple[fs.FileSystem, str]:
         raise AssertionError("connected too early")
 
-    TraceableParquetSink(ParquetOptions("s3://bucket"), ObjectStore(connect, "s3://bucket")).close()
+    ParquetSink(ParquetOptions("s3://bucket"), ObjectStore(connect, "s3://bucket")).close()

@@ -62,9 +62,9 @@ def test_what_cannot_work_is_refused_at_once_and_names_the_flag(options: dict[st
         plugin(options)
 
 
-def test_only_files_with_offsets_can_be_asked_for_them() -> None:
+def test_every_root_can_be_asked_what_it_holds() -> None:
     assert isinstance(plugin({"path": "x"}), Reconcilable)
-    assert not isinstance(plugin({"path": "x", "coordinates": "none"}), Reconcilable)
+    assert isinstance(plugin({"path": "x", "coordinates": "none"}), Reconcilable)
 
 
 def test_a_file_uri_is_a_local_directory() -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,8 +17,9 @@ from batcher.records import RAW_JSON, Block, Partition, Range
 from batcher.testing.values import EVENTS_0, make_block
 from sinks.parquet import plugin
 from sinks.parquet.files import file_name
+from sinks.parquet.local import LocalStore
 from sinks.parquet.schemas import PIN
-from sinks.parquet.sink import ParquetSink, TraceableParquetSink
+from sinks.parquet.sink import ParquetSink
 
 TABLE = pa.table({"id": [1, 2, 3], "country": ["DE", "FR", "DE"]})
 
@@ -34,11 +36,11 @@ class Root:
         self.sink(**options)
         return self.info.schema
 
-    def sink(self, **options: Any) -> TraceableParquetSink:
+    def sink(self, **options: Any) -> ParquetSink:
         sink = plugin({"path": str(self.path), **options})
         self.made.append(sink)
         self.info = sink.open()
-        return sink  # type: ignore[return-value]  # narrower where the test asks for what only that has
+        return sink
 
     def files(self) -> list[str]:
         return sorted(str(path.relative_to(self.path)) for path in self.path.rglob("*") if path.is_file())
@@ -194,10 +196,80 @@ def test_present_reads_files_of_every_directory_and_counts_no_offset_twice(root:
 
 
 def test_present_does_not_guess_what_a_file_without_offsets_holds(root: Root) -> None:
-    root.sink(coordinates="none").write(make_block(TABLE))
+    sink = root.sink(coordinates="none")
+    sink.write(make_block(TABLE))
+    with pytest.raises(SinkMisconfigured, match="coordinates none"):
+        sink.present(EVENTS_0, 0, 2)
     (root.path / PIN).unlink()
     with pytest.raises(SinkMisconfigured, match="_offset"):
         root.sink().present(EVENTS_0, 0, 2)
+
+
+def claimed(table: pa.Table, first: int, last: int, first_offset: int = 0, **arguments: Any) -> Block:
+    """Return a block of a range that is wider than its rows."""
+    made = block(table, first_offset=first_offset, **arguments)
+    return dataclasses.replace(made, ranges=(Range(made.ranges[0].partition, first, last),))
+
+
+@pytest.mark.parametrize("partition_by", [(), ("country",)])
+def test_beyond_names_the_partitions_that_are_further_than_their_position(
+    root: Root, partition_by: tuple[str, ...]
+) -> None:
+    sink = root.sink(partition_by=partition_by)
+    one, other = Partition("events", 1), Partition("a+b_Ä", 0)
+    assert sink.beyond({EVENTS_0: 0}) == {}
+    sink.write(block())
+    sink.write(block(first_offset=3))
+    sink.write(block(partition=one))
+    sink.write(block(partition=other, first_offset=7))
+    assert sink.beyond({EVENTS_0: 6, one: 3, other: 10, Partition("events", 2): 0}) == {}
+    assert sink.beyond({EVENTS_0: 0, one: 0, other: 7}) == {EVENTS_0: 5, one: 2, other: 9}
+    assert sink.beyond({EVENTS_0: 3}) == {EVENTS_0: 5}
+    assert sink.beyond({EVENTS_0: 5, one: 3}) == {EVENTS_0: 5}
+
+
+def test_beyond_looks_into_a_range_only_where_the_position_lies_inside(
+    root: Root, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = root.sink()
+    sink.write(claimed(TABLE, 0, 9, first_offset=2))
+    sink.write(claimed(TABLE, 10, 29, first_offset=10))
+    opened: list[str] = []
+    real = LocalStore.opened
+
+    def recorded(store: LocalStore, name: str) -> BinaryIO | None:
+        opened.append(name)
+        return real(store, name)
+
+    monkeypatch.setattr(LocalStore, "opened", recorded)
+    assert sink.beyond({EVENTS_0: 10}) == {EVENTS_0: 29}
+    assert sink.beyond({EVENTS_0: 30}) == {}
+    assert sink.beyond({EVENTS_0: 5}) == {EVENTS_0: 29}
+    assert opened == []
+    assert sink.beyond({EVENTS_0: 12}) == {EVENTS_0: 12}
+    assert sink.beyond({EVENTS_0: 13}) == {}
+    assert len(opened) == 2
+
+
+def test_beyond_goes_by_names_where_files_have_no_offsets(root: Root) -> None:
+    sink = root.sink(coordinates="none")
+    sink.write(make_block(TABLE))
+    (root.path / "part-0.parquet").write_bytes(b"foreign")
+    assert sink.beyond({EVENTS_0: 2}) == {EVENTS_0: 2}
+    assert sink.beyond({EVENTS_0: 3}) == {}
+
+
+def test_what_is_asked_of_a_root_that_went_away_is_no_empty_answer(root: Root) -> None:
+    sink = root.sink()
+    sink.write(block())
+    root.path.rename(root.path.with_name("unmounted"))
+    with pytest.raises(SinkMisconfigured, match="no longer mounted"):
+        sink.beyond({EVENTS_0: 0})
+    root.path.mkdir()
+    with pytest.raises(SinkMisconfigured, match="no longer mounted"):
+        sink.beyond({EVENTS_0: 0})
+    root.path.rmdir()
+    root.path.with_name("unmounted").rename(root.path)
 
 
 def test_the_pin_is_an_arrow_file_that_every_worker_takes(root: Root) -> None:

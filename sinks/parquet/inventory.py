@@ -1,0 +1,92 @@
+"""What a root holds: the ranges that its files' names say, and the offsets inside where names cannot tell.
+
+One listing answers for all partitions. Files are opened only where a name leaves the answer open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from batcher.errors import SinkMisconfigured
+from batcher.records import Partition, Range
+from sinks.parquet.files import parsed_name
+from sinks.parquet.stores import Store
+
+
+class Found(NamedTuple):
+    """Name a file of a root, and the range that it was written for."""
+
+    name: str
+    holds: Range
+
+
+def listed(store: Store, wanted: Callable[[Range], bool]) -> list[Found]:
+    """Return the files whose range is wanted, in no order; files with names that are not of ours have none."""
+    found = []
+    for name in store.names():
+        holds = parsed_name(name.rpartition("/")[2])
+        if holds is not None and wanted(holds):
+            found.append(Found(name, holds))
+    return found
+
+
+def present(store: Store, partition: Partition, first: int, last: int) -> pa.Int64Array:
+    """Return the offsets of a range that the files hold, ascending, each once however often it is there."""
+
+    def overlaps(holds: Range) -> bool:
+        return holds.partition == partition and holds.last >= first and holds.first <= last
+
+    chunks = [pa.array([], pa.int64())]
+    for name, holds in listed(store, overlaps):
+        column = _offsets(store, name, holds)
+        if column is not None:
+            chunks.append(column)
+    offsets = pc.unique(pa.concat_arrays(chunks))
+    offsets = offsets.filter(pc.and_(pc.greater_equal(offsets, first), pc.less_equal(offsets, last)))
+    return offsets.take(pc.sort_indices(offsets))
+
+
+def beyond(store: Store, positions: Mapping[Partition, int], *, offsets: bool) -> dict[Partition, int]:
+    """Return the highest offset of each partition that has one at or above its position, as far as names tell.
+
+    The end of a range that begins at or above the position is taken as it is: its last records may have been
+    compacted away or refused, but they were dealt with. A file whose range has the position inside is looked into;
+    without `offsets` in the files its name has to do.
+    """
+    highest: dict[Partition, int] = {}
+    doubtful = []
+    for one in listed(store, lambda holds: holds.last >= positions.get(holds.partition, holds.last + 1)):
+        partition, first, last = one.holds
+        if first >= positions[partition] or not offsets:
+            highest[partition] = max(last, highest.get(partition, last))
+        else:
+            doubtful.append(one)
+    for name, holds in doubtful:
+        partition = holds.partition
+        if holds.last <= highest.get(partition, -1):
+            continue
+        column = _offsets(store, name, holds)
+        found = None if column is None else pc.max(column).as_py()
+        if found is not None and found >= positions[partition]:
+            highest[partition] = max(found, highest.get(partition, found))
+    return highest
+
+
+def _offsets(store: Store, name: str, holds: Range) -> pa.Int64Array | None:
+    """Return the offsets in a file; None when it was replaced or removed since it was listed."""
+    file = store.opened(name)
+    if file is None:
+        return None
+    with file:
+        try:
+            column = pq.ParquetFile(file).read(columns=["_offset"]).column("_offset")
+        except (pa.ArrowInvalid, KeyError) as error:
+            raise SinkMisconfigured(
+                f"the file for {holds} in {store.label} has no readable column _offset: nobody can tell what it holds"
+            ) from error
+    return column.combine_chunks().cast(pa.int64())
