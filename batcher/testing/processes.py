@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -35,7 +36,8 @@ class BatcherProcess:
 
     `environment` is added to this process's variables, less those that are settings of batcher; `directory` is the
     working directory, where modules of `--sink module:attribute` are found. `prefix` is put before the command
-    and has to `exec` it (`nsenter`, `prlimit`, `nice`), so that signals reach batcher.
+    and has to `exec` it (`nsenter`, `prlimit`, `nice`), so that signals reach batcher. `module` is run in the place
+    of `batcher` and takes the same arguments (`batcher.testing.crash_points`).
     """
 
     def __init__(
@@ -44,8 +46,9 @@ class BatcherProcess:
         environment: Mapping[str, str] | None = None,
         directory: Path | None = None,
         prefix: Sequence[str] = (),
+        module: str = "batcher",
     ) -> None:
-        self._command = [*prefix, sys.executable, "-m", "batcher", *arguments, "--json"]
+        self._command = [*prefix, sys.executable, "-m", module, *arguments, "--json"]
         inherited = {name: text for name, text in os.environ.items() if not name.startswith("BATCHER_")}
         self._environment = {**inherited, "BATCHER_LOG_FORMAT": "json", **(environment or {})}
         self._directory = directory
@@ -146,6 +149,19 @@ class BatcherProcess:
     def signal(self, number: int) -> None:
         """Send a signal."""
         self._started.send_signal(number)
+
+    def suspend(self) -> None:
+        """Freeze the process: its connections stay open, and nothing of it runs until `resume`."""
+        self.signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let a frozen process go on."""
+        self.signal(signal.SIGCONT)
+
+    @property
+    def exit_code(self) -> int | None:
+        """Return the exit code, minus the number of the signal that killed it; None while it runs."""
+        return self._started.poll()
 
     def kill(self) -> None:
         """End the process at once, as a crash would. Twice is harmless."""
