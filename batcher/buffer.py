@@ -10,9 +10,11 @@ The age of a batch counts from its first record, so that a lone record after an 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
+
+import pyarrow.compute as pc
 
 from batcher.errors import ConfigurationError
 from batcher.records import Batch, Partition, Records, Trigger, merged
@@ -78,16 +80,52 @@ class _Lane:
         self.recount()
         return runs
 
+    def cut_through(self, last: int) -> list[Records]:
+        """Remove and return what has offsets up to `last`; the lane holds one partition."""
+        runs: list[Records] = []
+        while self.arrivals and self.arrivals[0][0].first_offset <= last:
+            run, arrived = self.arrivals.popleft()
+            if run.last_offset > last:
+                head = pc.less_equal(run.offsets, last).true_count
+                self.arrivals.appendleft((run.slice(head), arrived))
+                run = run.slice(0, head)
+            runs.append(run)
+        self.recount()
+        return runs
+
     def recount(self) -> None:
         self.rows = sum(len(run) for run, _ in self.arrivals)
         self.nbytes = sum(run.nbytes for run, _ in self.arrivals)
+
+
+class _Replay:
+    """Hold a partition's records until those of its announced ranges, which end at `ends`, have been cut out."""
+
+    __slots__ = ("ends", "lane", "reached")
+
+    def __init__(self, ends: Iterable[int]) -> None:
+        self.lane = _Lane()
+        self.ends = deque(ends)
+        self.reached = 0
+
+    @property
+    def complete(self) -> bool:
+        """Tell whether everything of the next range is here."""
+        newest = self.lane.arrivals[-1][0].next_offset if self.lane.arrivals else 0
+        return max(self.reached, newest) > self.ends[0]
+
+    @property
+    def vanished(self) -> bool:
+        """Tell whether the next range is complete and empty: all its records were compacted away or expired."""
+        return self.complete and not (self.lane.arrivals and self.lane.arrivals[0][0].first_offset <= self.ends[0])
 
 
 class BoundedBuffer:
     """Collect records into batches and know how much memory they hold, batches in delivery included.
 
     With `mixes_partitions` all partitions share one lane and a batch may hold several; otherwise each
-    partition has a lane of its own and a batch holds one.
+    partition has a lane of its own and a batch holds one. A partition with announced ranges (`expect`) has a lane of
+    its own until they are cut out; they are cut where they were announced, whatever the policy and the memory say.
     """
 
     def __init__(self, policy: FlushPolicy, memory_bytes: int, *, mixes_partitions: bool) -> None:
@@ -100,18 +138,24 @@ class BoundedBuffer:
         self.memory_bytes = memory_bytes
         self._mixes_partitions = mixes_partitions
         self._lanes: dict[Partition | None, _Lane] = {}
+        self._replays: dict[Partition, _Replay] = {}
         self._taken_bytes = 0
         self._batches = 0
 
     @property
     def rows(self) -> int:
         """Return the records waiting to be sealed."""
-        return sum(lane.rows for lane in self._lanes.values())
+        return sum(lane.rows for lane in self._waiting())
 
     @property
     def nbytes(self) -> int:
         """Return the bytes held: waiting and in delivery."""
-        return self._taken_bytes + sum(lane.nbytes for lane in self._lanes.values())
+        return self._taken_bytes + sum(lane.nbytes for lane in self._waiting())
+
+    @property
+    def replaying(self) -> frozenset[Partition]:
+        """Return the partitions of which an announced range is not complete: they have to be read on, full or not."""
+        return frozenset(partition for partition, replay in self._replays.items() if not replay.complete)
 
     @property
     def full(self) -> bool:
@@ -130,58 +174,99 @@ class BoundedBuffer:
 
     def age_s(self, now: float) -> float | None:
         """Return how long the oldest record has been waiting; None when there is none."""
-        return now - min(lane.since for lane in self._lanes.values()) if self._lanes else None
+        return now - min(arrived) if (arrived := [lane.since for lane in self._waiting()]) else None
+
+    def expect(self, partition: Partition, ends: Collection[int]) -> None:
+        """Cut the next records of a partition behind each of these offsets, ascending, as batches to replay."""
+        if ends:
+            self._replays[partition] = _Replay(ends)
+
+    def reached(self, offsets: Mapping[Partition, int]) -> None:
+        """Learn below which offsets everything there will ever be has been added."""
+        for partition, replay in self._replays.items():
+            replay.reached = max(replay.reached, offsets.get(partition, 0))
+
+    def skip_vanished(self, now: float) -> list[tuple[Partition, int]]:
+        """Drop announced ranges of which no record is left, and return the last offset of each."""
+        found = []
+        for partition in list(self._replays):
+            while (replay := self._replays.get(partition)) is not None and replay.vanished:
+                found.append((partition, replay.ends[0]))
+                self._next_replay(partition, now)
+        return found
 
     def extend(self, runs: Iterable[Records], now: float) -> None:
         """Add runs, each above what is already there of its partition."""
         for run in runs:
-            key = None if self._mixes_partitions else run.partition
-            self._lanes.setdefault(key, _Lane()).add(run, now)
+            replay = self._replays.get(run.partition)
+            lane = self._lane_of(run.partition) if replay is None else replay.lane
+            lane.add(run, now)
 
     def due_in_s(self, now: float) -> float | None:
         """Return the seconds until the next batch is due: 0.0 when one is, None when nothing is buffered."""
+        if any(replay.complete for replay in self._replays.values()):
+            return 0.0
         if not self._lanes:
             return None
         if self.full or any(self._filled(lane) is not None for lane in self._lanes.values()):
             return 0.0
         return max(0.0, min(lane.since for lane in self._lanes.values()) + self.policy.max_wait_s - now)
 
-    def take(self, now: float) -> Batch | None:
-        """Seal and return the due batch whose first record has waited longest; None when none is due.
+    def take(self, now: float) -> list[Batch]:
+        """Seal and return what is due: one batch of each lane, the one that has waited longest first.
 
         When the buffer is full and none is due (many partitions, each with a little), the largest
         lane is: otherwise nothing would ever make room.
         """
+        replays = self._take_replays(now)
+        if replays:
+            return replays
         due = [(lane.since, key, trigger) for key, lane in self._lanes.items() if (trigger := self._trigger(lane, now))]
-        if due:
-            _, key, trigger = min(due, key=lambda found: found[0])
-            return self._seal(key, trigger)
-        if self.full and self._lanes:
-            return self._seal(max(self._lanes, key=lambda key: self._lanes[key].nbytes), "memory")
-        return None
+        if not due and self.full and self._lanes:
+            largest = max(self._lanes, key=lambda key: self._lanes[key].nbytes)
+            return [self._seal(largest, "memory")]
+        return [self._seal(key, trigger) for _, key, trigger in sorted(due, key=lambda found: found[0])]
 
-    def take_rest(self, trigger: Trigger) -> Batch | None:
-        """Seal and return the oldest records whether due or not; None when nothing is left."""
-        if not self._lanes:
-            return None
-        return self._seal(min(self._lanes, key=lambda key: self._lanes[key].since), trigger)
+    def take_rest(self, trigger: Trigger, now: float) -> list[Batch]:
+        """Seal and return what is left, due or not: one batch of each lane; nothing when nothing is left.
+
+        An announced range that is not complete is dropped: nothing but all of it may be written.
+        """
+        replays = self._take_replays(now)
+        if replays:
+            return replays
+        self._replays.clear()
+        return [self._seal(key, trigger) for key in sorted(self._lanes, key=lambda key: self._lanes[key].since)]
 
     def release(self, batch: Batch) -> None:
         """Count a batch that was taken as gone."""
         self._taken_bytes -= batch.nbytes
 
+    def hold(self, batch: Batch) -> None:
+        """Count a batch that is in delivery without having been taken: a part of one that was."""
+        self._taken_bytes += batch.nbytes
+
     def clear(self) -> None:
         """Drop everything that waits."""
         self._lanes.clear()
+        self._replays.clear()
 
     def forget(self, partitions: Collection[Partition]) -> int:
         """Drop what waits of these partitions and return the number of records."""
         before = self.rows
+        for partition in partitions:
+            self._replays.pop(partition, None)
         for lane in self._lanes.values():
             lane.arrivals = deque(found for found in lane.arrivals if found[0].partition not in partitions)
             lane.recount()
         self._lanes = {key: lane for key, lane in self._lanes.items() if lane.arrivals}
         return before - self.rows
+
+    def _waiting(self) -> list[_Lane]:
+        return [*self._lanes.values(), *(replay.lane for replay in self._replays.values() if replay.lane.arrivals)]
+
+    def _lane_of(self, partition: Partition) -> _Lane:
+        return self._lanes.setdefault(None if self._mixes_partitions else partition, _Lane())
 
     def _filled(self, lane: _Lane) -> Trigger | None:
         if lane.rows >= self.policy.max_rows:
@@ -191,11 +276,31 @@ class BoundedBuffer:
     def _trigger(self, lane: _Lane, now: float) -> Trigger | None:
         return self._filled(lane) or ("age" if now - lane.since >= self.policy.max_wait_s else None)
 
+    def _take_replays(self, now: float) -> list[Batch]:
+        found = []
+        for partition, replay in list(self._replays.items()):
+            if replay.complete:
+                found.append(self._sealed(replay.lane.cut_through(replay.ends[0]), "replay"))
+                self._next_replay(partition, now)
+        return found
+
+    def _next_replay(self, partition: Partition, now: float) -> None:
+        """Go on to the next announced range, or back to ordinary batches with what was read beyond the last."""
+        replay = self._replays[partition]
+        replay.ends.popleft()
+        if not replay.ends:
+            del self._replays[partition]
+            for run, _ in replay.lane.arrivals:
+                self._lane_of(partition).add(run, now)
+
     def _seal(self, key: Partition | None, trigger: Trigger) -> Batch:
         lane = self._lanes[key]
         runs = lane.cut(self.policy.max_rows, self.policy.max_bytes)
         if not lane.arrivals:
             del self._lanes[key]
+        return self._sealed(runs, trigger)
+
+    def _sealed(self, runs: Iterable[Records], trigger: Trigger) -> Batch:
         self._batches += 1
         batch = Batch(merged(runs), trigger, self._batches)
         self._taken_bytes += batch.nbytes

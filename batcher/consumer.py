@@ -63,6 +63,8 @@ class Consumer:
         self._paused: set[Partition] = set()
         self._full_since: float | None = None
         self._joined = False
+        self.stopped: dict[Partition, str] = {}
+        """Partitions that nothing is read from because their intent cannot be understood, with the reason."""
         self._record_bytes = 1024.0
         self._stepped_at = clock()
 
@@ -111,39 +113,53 @@ class Consumer:
         self._observer.spent("backpressure" if self._paused else "fetch", self._clock() - began)
         if not draining:
             self._keep(runs)
-            if self._left == 0 or self._source.exhausted:
+            replaying = self._exchange.replaying
+            if replaying:
+                self._exchange.reached(self._source.reached)
+            if (self._left == 0 and not replaying) or self._source.exhausted:
                 self._exchange.drain("end")
 
     def commit(self) -> None:
-        """Carry out the commits in the mailbox."""
-        receipts, positions = self._exchange.commit_wanted()
-        if not receipts:
+        """Carry out the commit that is wanted, if one is."""
+        positions = self._exchange.commit_wanted()
+        if not positions:
             return
         refused: Mapping[Partition, str] = {}
-        if positions:
-            began = self._clock()
-            try:
-                self._source.commit(positions, self._commit_timeout_s)
-                self._observer.committed("ok")
-                self._observer.spent("commit", self._clock() - began)
-            except SourceLost:
-                self._observer.committed("failed")
-                raise
-            except CommitRefused as error:
-                refused = error.reasons
-                self._observer.committed("refused")
-                log.warning("commit_refused", error=str(error))
-                self._exchange.forget(refused)
-        self._exchange.committed(receipts, {part: at for part, at in positions.items() if part not in refused})
+        began = self._clock()
+        try:
+            self._source.commit(positions, self._commit_timeout_s)
+            self._observer.committed("ok")
+            self._observer.spent("commit", self._clock() - began)
+        except SourceLost:
+            self._observer.committed("failed")
+            raise
+        except CommitRefused as error:
+            refused = error.reasons
+            self._observer.committed("refused")
+            log.warning("commit_refused", error=str(error))
+            self._exchange.forget(refused)
+        self._exchange.committed({part: at for part, at in positions.items() if part not in refused}, began)
 
     def on_assigned(self, positions: Mapping[Partition, Position]) -> Collection[Partition]:
         """Take over partitions (see PartitionListener)."""
         log.info("partitions_assigned", positions={str(part): at.next_offset for part, at in sorted(positions.items())})
         self._observer.rebalanced("assigned")
         self._joined = True
-        self._exchange.assign(positions)
+        refused = self._exchange.assign(positions)
         self._paused -= set(positions)
-        return ()
+        for partition, reason in sorted(refused.items()):
+            log.error(
+                "partition_stopped",
+                partition=str(partition),
+                reason=reason,
+                hint="the others go on; --ignore-intents starts at the committed offset whatever was announced",
+            )
+        self.stopped.update(refused)
+        for partition in positions.keys() - refused.keys():
+            self.stopped.pop(partition, None)
+        if replays := self._exchange.replays(positions):
+            log.info("replaying", ranges=replays)
+        return refused.keys()
 
     def on_revoked(self, partitions: Collection[Partition]) -> None:
         """Finish and commit the batch in flight within a bound, forget the rest (see PartitionListener)."""
@@ -164,10 +180,13 @@ class Consumer:
     def _give_up(self, partitions: Collection[Partition], event: str) -> None:
         dropped = self._exchange.forget(partitions)
         self._paused -= set(partitions)
+        for partition in partitions:
+            self.stopped.pop(partition, None)
         log.info(event, partitions=[str(part) for part in sorted(partitions)], left_to_successor=dropped)
 
     def _waiting_for_room(self) -> bool:
-        if self._paused or self._exchange.phase != "running" or not self._exchange.full:
+        running = self._exchange.phase == "running" and not self._exchange.replaying
+        if self._paused or not running or not self._exchange.full:
             self._full_since = None
             return False
         if self._full_since is None:
@@ -176,7 +195,9 @@ class Consumer:
 
     def _balance(self) -> None:
         if self._exchange.full or self._exchange.phase != "running":
-            if fresh := self._exchange.owned - self._paused:
+            # An announced range is written as a whole or not at all: what is missing of it is read in any case.
+            needed = self._exchange.replaying if self._exchange.phase == "running" else frozenset()
+            if fresh := self._exchange.owned - self._paused - needed:
                 if not self._paused:
                     log.debug("reading_paused")
                 self._source.pause(fresh)
@@ -188,6 +209,8 @@ class Consumer:
 
     def _appetite(self) -> int:
         """Return how many records to ask for, so that large ones do not overrun the memory in one fetch."""
+        if self._exchange.replaying:
+            return FETCH_RECORDS
         wanted = min(FETCH_RECORDS, max(1, int(self._exchange.room_bytes / self._record_bytes)))
         return wanted if self._left is None else max(1, min(wanted, self._left))
 
@@ -195,7 +218,7 @@ class Consumer:
         for kept in self._exchange.put(runs):
             self._observer.consumed(kept)
             if self._left is not None:
-                self._left -= len(kept)
+                self._left = max(0, self._left - len(kept))
             # Larger records count at once, or they overrun the memory; smaller ones after some ten fetches.
             record_bytes = kept.nbytes / len(kept)
             self._record_bytes = max(record_bytes, self._record_bytes + (record_bytes - self._record_bytes) * 0.2)

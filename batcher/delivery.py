@@ -1,6 +1,7 @@
 """Bring one batch to a durable end: every record written, or in the dead-letter queue, or skipped by policy.
 
     decode ─► rows ─► Sink.write ──────────────────────────────► durable
+       │       │ what may be there already: only the rows that the target lacks
        │                 │  SinkUnavailable     same block, same token, again (retry.py)
        │                 │  SinkMisconfigured   the same, with an alarm; nothing is dead-lettered
        │                 │  RowsRejected        those rows are letters, the rest is written
@@ -16,21 +17,57 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import structlog
 from tenacity import Retrying
 
-from batcher.errors import BlockRejected, ConfigurationError, PoisonLimitExceeded, RowsRejected, SinkMisconfigured
+from batcher.errors import (
+    BatchSuperseded,
+    BlockRejected,
+    ConfigurationError,
+    DataGap,
+    PoisonLimitExceeded,
+    RowsRejected,
+    SinkMisconfigured,
+    SinkUnavailable,
+)
 from batcher.ledger import token
 from batcher.poison import PoisonLimit
-from batcher.protocols import DeadLetterQueue, Decoder, Format, SchemaPinning, Sink, SinkInfo
-from batcher.records import COORDINATES, Batch, Block, DeadLetter, Decoded, Delivered, Prepared, Rejection, Stage
+from batcher.protocols import (
+    DeadLetterQueue,
+    Decoder,
+    Format,
+    Interruptible,
+    Reconcilable,
+    SchemaPinning,
+    Sink,
+    SinkInfo,
+)
+from batcher.records import (
+    COORDINATES,
+    Batch,
+    Block,
+    DeadLetter,
+    Decoded,
+    Delivered,
+    Partition,
+    Prepared,
+    Rejection,
+    Stage,
+    write_id,
+)
 from batcher.retry import RetryPolicy
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+OnExisting = Literal["halt", "skip", "write"]
+"""What to do where the target holds records that were never announced nor committed."""
 
 
 class Delivery:
@@ -48,6 +85,7 @@ class Delivery:
         abort: threading.Event,
         name: str,
         on_retry: Callable[[BaseException], None] = lambda _: None,
+        on_existing: OnExisting = "halt",
     ) -> None:
         self._sink = sink
         self._info = info
@@ -56,6 +94,10 @@ class Delivery:
         self._poison = poison
         self._name = name
         self._on_retry = on_retry
+        self._on_existing = on_existing
+        # The highest offset the target was found to hold beyond the commit, for each partition where it did.
+        self._existing: dict[Partition, int] = {}
+        self._held: Callable[[], bool] = lambda: True
         self._retrying: Retrying = retry.retrying(abort, self._waiting)
         self._decoder: Decoder | None = None if info.schema is None else format_.decoder(info.schema)
 
@@ -65,28 +107,56 @@ class Delivery:
         decoded = self._decoder_for(batch).decode(batch)
         return Prepared(batch, decoded, time.perf_counter() - started)
 
-    def write(self, prepared: Prepared) -> Delivered:
+    def check(self, positions: Mapping[Partition, int]) -> None:
+        """Look whether the target holds records from these positions on, where nothing was written yet. Flusher thread.
+
+        Raise DataGap if it does: loading them again would double them, and a topic made anew has other records there.
+        """
+        if self._on_existing == "write" or not isinstance(self._sink, Reconcilable):
+            return
+        found: Mapping[Partition, int] = self._retrying(self._sink.beyond, positions)
+        if not found:
+            return
+        partition, last = max(found.items(), key=lambda one: one[1] - positions[one[0]])
+        if self._on_existing == "halt":
+            raise DataGap(
+                f"{self._info.target} holds records of {partition} up to offset {last}, but the group goes on at "
+                f"{positions[partition]}: its offsets expired or were reset, or the topic was made anew; commit offset "
+                f"{last + 1} to go on behind them, or give --on-existing skip to load only what is missing"
+            )
+        log.warning("existing_rows", highest={str(part): offset for part, offset in sorted(found.items())})
+        self._existing.update(found)
+
+    def write(self, prepared: Prepared, held: Callable[[], bool] = lambda: True) -> Delivered:
         """Return when every record of the batch is durable; raise when that cannot be reached. Flusher thread.
 
-        Raise PoisonLimitExceeded, DeadLetterFailed, or the sink's last error when retrying ended.
+        `held` is asked before each attempt whether the batch is still ours; it may wait for the answer.
+        Raise BatchSuperseded when it is not, PoisonLimitExceeded, DeadLetterFailed, or the sink's last error when
+        retrying ended.
         """
         batch, decoded = prepared.batch, prepared.decoded
+        self._held = held
         started = time.perf_counter()
         refused = [(rejection.position, _letter(batch, rejection, "decode")) for rejection in decoded.rejections]
         self._require_queue([letter for _, letter in refused])
         self._poison.observe(batch.rows, refused)
         letters = [letter for _, letter in refused]
-        refused_by_sink = 0
-        if decoded.table.num_rows:
-            for letter in self._write(batch, self._block(batch, decoded)):
+        refused_by_sink = suppressed = 0
+        block = self._block(batch, decoded) if decoded.table.num_rows else None
+        if block is not None and self._may_be_there(batch):
+            rows = block.rows
+            block = self._attempted(self._missing, batch, block)
+            suppressed = rows - (block.rows if block is not None else 0)
+        if block is not None:
+            for letter in self._write(batch, block):
                 refused_by_sink += 1
                 letters.append(letter)
         if letters and self._dead_letters is not None:
             self._dead_letters.send(letters)
         return Delivered(
             rows=batch.rows,
-            written=len(decoded.positions) - refused_by_sink,
-            suppressed=0,
+            written=len(decoded.positions) - refused_by_sink - suppressed,
+            suppressed=suppressed,
             dead_lettered=len(letters),
             skipped=len(decoded.skipped),
             refused_by_sink=refused_by_sink,
@@ -124,17 +194,54 @@ class Delivery:
             table = table.append_column(COORDINATES.field(name), column if whole else column.take(decoded.positions))
         return Block(_contiguous(table), decoded.positions, token(self._name, batch), batch.ranges)
 
+    def _attempted(self, action: Callable[..., T], *arguments: Any) -> T:
+        """Do something with the target until it works, as long as the batch is ours."""
+
+        def attempt() -> T:
+            if not self._held():
+                raise BatchSuperseded("a partition of the batch changed hands")
+            return action(*arguments)
+
+        result: T = self._retrying(attempt)
+        return result
+
+    def _may_be_there(self, batch: Batch) -> bool:
+        if batch.replayed and self._info.verifies_replays:
+            return True
+        return any(self._existing.get(span.partition, -1) >= span.first for span in batch.ranges)
+
+    def _missing(self, batch: Batch, block: Block) -> Block | None:
+        """Return the rows of a block that the target lacks; None when it has them all."""
+        sink = self._sink
+        if not isinstance(sink, Reconcilable):
+            raise SinkMisconfigured(f"{self._info.target} cannot be asked for the rows it has")
+        if isinstance(sink, Interruptible):
+            names = {claim.write_id for claim in batch.claims if claim.write_id} | {write_id(block.token)}
+            if any(sink.running(name) for name in sorted(names)):
+                raise SinkUnavailable(f"{self._info.target} is still at an earlier insert of {batch.ranges[0]}")
+        there = [
+            pc.is_in(run.offsets, value_set=sink.present(span.partition, span.first, span.last))
+            for run, span in zip(batch.runs, batch.ranges, strict=True)
+        ]
+        mask = pa.concat_arrays(there).take(block.positions)
+        found = mask.true_count
+        log.info("rows_found", ranges=[str(span) for span in batch.ranges[:8]], rows=block.rows, there=found)
+        if found == 0:
+            return block
+        return _of(block, pc.indices_nonzero(pc.invert(mask)))
+
     def _write(self, batch: Batch, block: Block) -> Iterator[DeadLetter]:
         """Write a block in as many parts as it takes, and yield the rows that the sink refused."""
         try:
-            self._retrying(self._sink.write, block)
+            self._attempted(self._sink.write, block)
         except RowsRejected as error:
             letters = [
                 _letter(batch, rejection, "sink", position=block.positions[rejection.position].as_py())
                 for rejection in error.rejections
             ]
             yield from self._refuse(letters)
-            rest = _without(block, {rejection.position for rejection in error.rejections})
+            refused = {rejection.position for rejection in error.rejections}
+            rest = _of(block, [row for row in range(block.rows) if row not in refused])
             if rest is not None:
                 yield from self._write(batch, rest)
         except BlockRejected as error:
@@ -205,8 +312,9 @@ def _contiguous(table: pa.Table) -> pa.Table:
     return combined
 
 
-def _without(block: Block, rows: set[int]) -> Block | None:
-    keep = pa.array([row for row in range(block.rows) if row not in rows], pa.int64())
+def _of(block: Block, rows: Sequence[int] | pa.Array) -> Block | None:
+    """Return some rows of a block, under a token made of its own and of which rows they are; None for none."""
+    keep = pa.array(rows, pa.int64()) if not isinstance(rows, pa.Array) else rows
     if not len(keep):
         return None
     positions = block.positions.take(keep)

@@ -9,6 +9,7 @@
     ├── SinkMisconfigured                78      at start-up: stop; later: pause, alarm, keep asking
     ├── PoisonLimitExceeded              78      stop, commit nothing past the last good batch
     ├── DeadLetterFailed                 75      stop without committing
+    ├── BatchSuperseded                   -      drop the batch: somebody else owns its records by now
     ├── CommitRefused                    75      forget the partition; re-read on the next assignment
     ├── SourceLost                       75      the source cannot go on; stop without committing more
     ├── DataGap                          78      records are gone or the log was cut: stop, name the gap
@@ -97,6 +98,12 @@ class DeadLetterFailed(BatcherError):
     exit_code = 75
 
 
+class BatchSuperseded(BatcherError):
+    """Report that a batch may not be offered to the target (again): a partition of it changed hands."""
+
+    exit_code = 75
+
+
 class CommitRefused(BatcherError):
     """Report partitions whose commit was refused: they are no longer ours.
 
@@ -118,7 +125,7 @@ class SourceLost(BatcherError):
 
 
 class DataGap(BatcherError):
-    """Stop because the next record to read is not in the log: expired, cut off, or another log."""
+    """Stop because log, committed offset and target disagree: records expired, were cut off, or are there already."""
 
     exit_code = 78
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import structlog
 
 from batcher.delivery import Delivery
+from batcher.errors import BatchSuperseded
 from batcher.exchange import Exchange
 from batcher.observer import Observer
 
@@ -51,7 +52,14 @@ class Flusher:
             return False
         receipt, prepared = head
         batch = receipt.batch
-        delivered = self._delivery.write(prepared)
+        if newcomers := self._exchange.newcomers():
+            self._delivery.check(newcomers)
+        try:
+            delivered = self._delivery.write(prepared, lambda: self._exchange.wait_held(receipt))
+        except BatchSuperseded:
+            log.warning("batch_superseded", number=batch.number, ranges=[str(span) for span in batch.ranges[:8]])
+            self._exchange.hand_back(receipt)
+            return True
         self._observer.delivered(batch, delivered)
         self._exchange.finish(receipt)
         log.info(
@@ -60,6 +68,7 @@ class Flusher:
             trigger=batch.trigger,
             rows=delivered.rows,
             dead_lettered=delivered.dead_lettered,
+            suppressed=delivered.suppressed,
             bytes=delivered.nbytes,
             decode_s=round(delivered.decode_s, 3),
             write_s=round(delivered.write_s, 3),

@@ -5,10 +5,11 @@ ranges again, writes them under the same names, and leaves no second copy. The l
 may leave a note, and needs none: the note is stored with the offset, by the same request, and is refused with it when
 the writer is no longer the owner. The idea is that of eBay's Block Aggregator.
 
-    {"v":1,"s":1000,"r":[[1999,1763700000000],[2999,1763700001000,"9f86d081884c7d65…"]]}
+    {"v":1,"s":1000,"r":[[1999,1763700000000],[2999,1763700001000,"9f86d081884c7d65…"]],"w":"5e1f09-0"}
 
 `s` is where the first range begins, each entry of `r` is a range's last offset, the timestamp of its first record and,
-for a batch of several partitions, the name of its write. Each range begins where the one before it ended.
+for a batch of several partitions, the name of its write. Each range begins where the one before it ended. `w` says who
+wrote the note, for how manieth time: two processes never write the same one.
 """
 
 from __future__ import annotations
@@ -38,12 +39,11 @@ class IntentUnreadable(BatcherError):
     exit_code = 78
 
 
-def render(claims: Sequence[Claim]) -> str:
-    """Return the note that announces these ranges of one partition, ascending; empty for none."""
-    if not claims:
-        return ""
+def render(claims: Sequence[Claim], writer: str) -> str:
+    """Return the note that announces these ranges of one partition, ascending, at least one and at most MAX_CLAIMS."""
     ranges = [[claim.range.last, claim.first_ms, *([claim.write_id] if claim.write_id else [])] for claim in claims]
-    return json.dumps({"v": VERSION, "s": claims[0].range.first, "r": ranges}, separators=(",", ":"))
+    note = {"v": VERSION, "s": claims[0].range.first, "r": ranges, "w": writer}
+    return json.dumps(note, separators=(",", ":"))
 
 
 def parse(partition: Partition, note: str) -> tuple[Claim, ...]:

@@ -1,22 +1,31 @@
 """The commit law: an offset is committed only when everything read below it is durable, once, and never back.
 
-Pure state for each partition; the only place that says which position to commit. The flusher asks it,
-the consumer thread carries the commit out (`exchange.py` guards both).
+Pure state for each partition; the only place that says which position to commit, and with which intent. The flusher
+asks it, the consumer thread carries the commit out (`exchange.py` guards both).
 
     read ≥ sealed ≥ durable ≥ committed            of one ownership (epoch) of one partition
 
 Every assignment starts a new epoch. What a batch achieved in an earlier epoch is never committed in a later one:
 in between, the partition may have been somebody else's.
+
+A batch that is begun *claims* a range of each of its partitions. Where intents are on, the claims are announced with
+the commit before (`intents.py`), and a batch may be written only once its own are, by a commit that was accepted
+not long ago: the broker takes commits from the owner alone, so this is what keeps one that was frozen and
+replaced from writing on.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
+import secrets
+from collections import deque
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
-from batcher.errors import BatcherError
-from batcher.records import Batch, Partition, Position, Records
+from batcher.errors import BatcherError, DataGap
+from batcher.intents import MAX_CLAIMS, IntentUnreadable, parse, render
+from batcher.records import Batch, Claim, Partition, Position, Range, Records, write_id
 
 
 class LawBroken(BatcherError):
@@ -36,14 +45,39 @@ class _Account:
     epoch: int
     read: int
     sealed: int
-    durable: int
-    committed: int
+    stored: Position
+    """What the last commit left with the broker, ours or a predecessor's."""
+    pending: list[Claim] = field(default_factory=list)
+    """What is claimed and not durable, ascending."""
+    replays: deque[Claim] = field(default_factory=deque)
+    """The end of `pending` as it was found: not begun yet."""
+    announced: int = 0
+    """Below this, every claim is in a note that we have stored ourselves."""
+    vouched_at: float = -math.inf
+    renewals: int = 0
+
+    @property
+    def durable(self) -> int:
+        first = self.pending[0].range.first if self.pending else self.sealed
+        # An announced range may begin with records that expired since.
+        return max(first, self.stored.next_offset)
 
 
 class Ledger:
-    """Keep the account of each owned partition. All positions are next offsets."""
+    """Keep the account of each owned partition. All positions are next offsets.
 
-    def __init__(self) -> None:
+    `name` goes into every token. With `announces` claims are announced before they are written; intents that were
+    found are kept in either case, unless `ignores_intents`. `writer` makes our notes different from everybody else's,
+    so that reading one back proves that it was ours that was stored.
+    """
+
+    def __init__(
+        self, name: str = "", *, announces: bool = False, ignores_intents: bool = False, writer: str | None = None
+    ) -> None:
+        self.announces = announces
+        self._name = name
+        self._ignores_intents = ignores_intents
+        self._writer = writer or secrets.token_hex(3)
         self._accounts: dict[Partition, _Account] = {}
         self._epochs = 0
 
@@ -58,7 +92,7 @@ class Ledger:
 
         Counts offsets, so gaps in the log count too.
         """
-        return sum(account.read - account.committed for account in self._accounts.values())
+        return sum(account.read - account.stored.next_offset for account in self._accounts.values())
 
     def read(self) -> Mapping[Partition, int]:
         """Return the next offset to read of each owned partition."""
@@ -66,14 +100,30 @@ class Ledger:
 
     def committed(self) -> Mapping[Partition, int]:
         """Return the committed next offset of each owned partition."""
-        return {partition: account.committed for partition, account in self._accounts.items()}
+        return {partition: account.stored.next_offset for partition, account in self._accounts.items()}
 
-    def assign(self, positions: Mapping[Partition, Position]) -> None:
-        """Open a new epoch for partitions that were given to us, reading from `positions`."""
+    def assign(self, positions: Mapping[Partition, Position]) -> Mapping[Partition, str]:
+        """Open a new epoch for partitions that were given to us, reading from `positions`.
+
+        Return those that are not taken, each with the reason: what their note announces is not known.
+        """
         self._epochs += 1
+        refused: dict[Partition, str] = {}
         for partition, position in positions.items():
             start = position.next_offset
-            self._accounts[partition] = _Account(self._epochs, start, start, start, start)
+            try:
+                claims = [] if self._ignores_intents else _announced(partition, position)
+            except IntentUnreadable as error:
+                refused[partition] = str(error)
+                continue
+            sealed = claims[-1].range.next_offset if claims else start
+            self._accounts[partition] = _Account(self._epochs, start, sealed, position, claims, deque(claims))
+        return refused
+
+    def replays(self, partition: Partition) -> tuple[Claim, ...]:
+        """Return the ranges that have to be written again as they were announced, ascending."""
+        account = self._accounts.get(partition)
+        return tuple(account.replays) if account is not None else ()
 
     def forget(self, partitions: Collection[Partition]) -> None:
         """Close the accounts of partitions that are no longer ours."""
@@ -95,60 +145,166 @@ class Ledger:
         return run
 
     def begin(self, batch: Batch) -> Receipt:
-        """Note that a batch is being delivered. Raise LawBroken if it repeats or overtakes what was sealed."""
+        """Claim the ranges of a sealed batch and return it with them.
+
+        A replay gets the claim that was announced, any other batch the offsets from where the last claim ended to its
+        last record. Raise LawBroken if it repeats or overtakes what was sealed, DataGap if the log of an
+        announced range is another one by now.
+        """
+        claims = tuple(self._claim(run, replayed=batch.replayed) for run in batch.runs)
+        batch = replace(batch, claims=claims)
+        if len(claims) > 1:
+            name = write_id(token(self._name, batch))
+            claims = tuple(claim._replace(write_id=name) for claim in claims)
+            batch = replace(batch, claims=claims)
         epochs = {}
-        for span in batch.ranges:
-            account = self._accounts.get(span.partition)
-            if account is None:
-                raise LawBroken(f"sealed {span}, which is not ours; please report this")
-            if span.first < account.sealed:
-                raise LawBroken(f"sealed {span}, which begins below {account.sealed}; please report this")
-            epochs[span.partition] = account.epoch
-        for partition, next_offset in batch.next_offsets.items():
-            self._accounts[partition].sealed = next_offset
+        for claim in claims:
+            account = self._accounts[claim.range.partition]
+            if not batch.replayed:
+                account.pending.append(claim)
+                account.sealed = claim.range.next_offset
+            epochs[claim.range.partition] = account.epoch
         return Receipt(batch, epochs)
+
+    def begin_again(self, batch: Batch) -> Receipt:
+        """Return a receipt for a part of a batch that was begun, whose claims stand."""
+        return Receipt(batch, {span.partition: self._accounts[span.partition].epoch for span in batch.ranges})
+
+    def skip(self, partition: Partition, last: int) -> None:
+        """Drop the announced range that ends at `last`: there is not one record of it left to write."""
+        account = self._accounts[partition]
+        if not account.replays or account.replays[0].range.last != last:
+            raise LawBroken(f"skipped {partition} up to {last}, which was not next; please report this")
+        account.pending.remove(account.replays.popleft())
+
+    def cancel(self, receipt: Receipt, partitions: Collection[Partition]) -> None:
+        """Take back the claims of a batch that was never offered to the target, and all claims behind them."""
+        ours = self.ours(receipt).intersection(partitions)
+        for claim in receipt.batch.claims:
+            if claim.range.partition in ours and not receipt.batch.replayed:
+                account = self._accounts[claim.range.partition]
+                account.pending = [one for one in account.pending if one.range.first < claim.range.first]
+                account.sealed = min(account.sealed, claim.range.first)
 
     def finish(self, receipt: Receipt) -> None:
         """Note that a batch is durable, except for partitions that were lost meanwhile."""
-        for partition, position in self.due(receipt).items():
-            self._accounts[partition].durable = position.next_offset
+        ours = self.ours(receipt)
+        for claim in receipt.batch.claims:
+            if claim.range.partition in ours:
+                account = self._accounts[claim.range.partition]
+                if claim not in account.pending:
+                    raise LawBroken(f"wrote {claim.range}, which is not claimed; please report this")
+                account.pending.remove(claim)
 
-    def due(self, receipt: Receipt) -> Mapping[Partition, Position]:
-        """Return what a batch entitles us to commit: nothing for partitions that changed hands since it was begun."""
-        return {
-            partition: Position(next_offset)
-            for partition, next_offset in receipt.batch.next_offsets.items()
-            if (account := self._accounts.get(partition)) is not None and account.epoch == receipt.epochs[partition]
-        }
+    def ours(self, receipt: Receipt) -> frozenset[Partition]:
+        """Return the partitions of a batch that have not changed hands since it was begun."""
+        return frozenset(
+            partition
+            for partition, epoch in receipt.epochs.items()
+            if (account := self._accounts.get(partition)) is not None and account.epoch == epoch
+        )
 
-    def commit(self, positions: Mapping[Partition, Position]) -> None:
+    def announced(self, receipt: Receipt) -> bool:
+        """Tell whether the broker has stored our announcement of all claims of a batch that are still ours."""
+        ours = self.ours(receipt)
+        return not self.announces or all(
+            span.next_offset <= self._accounts[span.partition].announced
+            for span in receipt.batch.ranges
+            if span.partition in ours
+        )
+
+    def vouched(self, receipt: Receipt, since: float) -> bool:
+        """Tell whether a commit sent at or after `since` was accepted for each partition of a batch."""
+        return not self.announces or all(self._accounts[part].vouched_at >= since for part in self.ours(receipt))
+
+    def renew(self, receipt: Receipt) -> None:
+        """Have the announcements of a batch stored once more, in other words, to learn whether it is still ours."""
+        for partition in self.ours(receipt):
+            self._accounts[partition].renewals += 1
+
+    def wanted(self) -> Mapping[Partition, Position]:
+        """Return what has to be committed: where more is durable, or other claims pend, than the broker knows."""
+        found = {partition: Position(acc.durable, self._note(acc)) for partition, acc in self._accounts.items()}
+        return {partition: at for partition, at in found.items() if at != self._accounts[partition].stored}
+
+    def commit(self, positions: Mapping[Partition, Position], sent_at: float = -math.inf) -> None:
         """Note that positions were committed. Raise LawBroken if one goes back or beyond what is durable."""
         for partition, position in positions.items():
             account = self._accounts[partition]
-            if not account.committed <= position.next_offset <= account.durable:
+            if not account.stored.next_offset <= position.next_offset <= account.durable:
                 raise LawBroken(
                     f"committed {position.next_offset} of {partition}, outside "
-                    f"{account.committed}-{account.durable}; please report this"
+                    f"{account.stored.next_offset}-{account.durable}; please report this"
                 )
-            account.committed = position.next_offset
+            account.stored = position
+            account.vouched_at = sent_at
+            claims = parse(partition, position.note)
+            account.announced = claims[-1].range.next_offset if claims else position.next_offset
+
+    def settled(self, receipt: Receipt) -> bool:
+        """Tell whether a durable batch needs no commit any more: it has it, or has lost the right to it."""
+        ours = self.ours(receipt)
+        return all(
+            span.next_offset <= self._accounts[span.partition].stored.next_offset
+            for span in receipt.batch.ranges
+            if span.partition in ours
+        )
+
+    def _claim(self, run: Records, *, replayed: bool) -> Claim:
+        account = self._accounts.get(run.partition)
+        span = Range(run.partition, run.first_offset, run.last_offset)
+        if account is None:
+            raise LawBroken(f"sealed {span}, which is not ours; please report this")
+        first_ms: int | None = run.timestamps_ms[0].as_py()
+        if not replayed:
+            if span.first < account.sealed or account.replays:
+                raise LawBroken(f"sealed {span}, which begins below {account.sealed}; please report this")
+            return Claim(Range(run.partition, account.sealed, span.last), first_ms)
+        if not account.replays:
+            raise LawBroken(f"sealed {span} as a replay, and none is due; please report this")
+        claim = account.replays.popleft()
+        if not claim.range.first <= span.first <= span.last <= claim.range.last:
+            raise LawBroken(f"sealed {span} as a replay of {claim.range}; please report this")
+        if span.first == claim.range.first and claim.first_ms not in (None, first_ms):
+            raise DataGap(
+                f"{claim.range} was announced with another first record than the log has now: the topic was made anew; "
+                "give another group with -g, or --ignore-intents"
+            )
+        return claim
+
+    def _note(self, account: _Account) -> str:
+        claims = account.pending[:MAX_CLAIMS]
+        if not self.announces:
+            # Found, and still to be honoured by whoever comes after us; ours are not announced.
+            until = max((claim.range.last for claim in parse(_ANY, account.stored.note)), default=-1)
+            claims = [claim for claim in claims if claim.range.last <= until]
+        return render(claims, f"{self._writer}-{account.renewals}") if claims else ""
+
+
+_ANY = Partition("", 0)
+
+
+def _announced(partition: Partition, position: Position) -> list[Claim]:
+    """Return what a note announces, less what has expired since."""
+    claims = parse(partition, position.note)
+    if claims and claims[0].range.first > position.next_offset:
+        raise IntentUnreadable(
+            f"{partition}: the intent begins at {claims[0].range.first}, the committed offset is {position.next_offset}"
+        )
+    return [claim for claim in claims if claim.range.last >= position.next_offset]
 
 
 def token(name: str, batch: Batch) -> str:
-    """Return the token of a batch: the same for the same ranges in every process, no clock and no attempt in it.
+    """Return the token of a batch: the same for the same claims in every process, no clock and no attempt in it.
 
     It holds the timestamp of the first record because a topic deleted and made anew has the same name and
     offsets: ClickHouse would silently drop its rows as repeats. Several partitions are hashed to
     keep it short.
     """
     parts = [
-        f"{run.partition.topic}|{run.partition.number}|{run.first_offset}-{run.last_offset}|{_first_ms(run)}"
-        for run in batch.runs
+        f"{span.partition.topic}|{span.partition.number}|{span.first}-{span.last}|{first_ms}"
+        for span, first_ms, _ in batch.claims
     ]
     if len(parts) == 1:
         return f"{name}|{parts[0]}"
     return f"{name}|{len(parts)} partitions|{hashlib.sha256(';'.join(parts).encode()).hexdigest()[:32]}"
-
-
-def _first_ms(run: Records) -> int | None:
-    milliseconds: int | None = run.timestamps_ms[0].as_py()
-    return milliseconds

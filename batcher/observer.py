@@ -81,6 +81,7 @@ class Observer:
             written=counts.written + delivered.written,
             dead_lettered=counts.dead_lettered + delivered.dead_lettered,
             skipped=counts.skipped + delivered.skipped,
+            duplicates_suppressed=counts.duplicates_suppressed + delivered.suppressed,
             batches=counts.batches + 1,
         )
         if self._metrics is not None:
@@ -94,6 +95,7 @@ class Observer:
                     "sink": delivered.refused_by_sink,
                 },
                 skipped={"tombstone": delivered.skipped},
+                duplicates_suppressed=delivered.suppressed,
                 decode_s=delivered.decode_s,
                 write_s=delivered.write_s,
                 latency_s=_age_s(batch),

@@ -23,9 +23,9 @@ import structlog
 
 from batcher.buffer import BoundedBuffer, FlushPolicy
 from batcher.consumer import Consumer
-from batcher.delivery import Delivery
+from batcher.delivery import Delivery, OnExisting
 from batcher.errors import BatcherError, ConfigurationError, DrainTimeout, SinkUnavailable, Unreachable
-from batcher.exchange import MAX_UNCOMMITTED, Exchange, Snapshot
+from batcher.exchange import Exchange, Snapshot
 from batcher.flusher import Flusher
 from batcher.ledger import Ledger
 from batcher.metrics import Metrics
@@ -92,12 +92,13 @@ class Pipeline:
         retry: RetryPolicy | None = None,
         poison: PoisonPolicy | None = None,
         delivery: DeliveryMode = "auto",
+        merge_partitions: bool = False,
+        ignore_intents: bool = False,
+        on_existing: OnExisting = "halt",
         max_records: int | None = None,
         stop_timeout_s: float = 25.0,
         metrics: Metrics | None = None,
     ) -> None:
-        if delivery == "exactly-once":
-            raise ConfigurationError("--delivery exactly-once is not in this version; use auto or at-least-once")
         if not stop_timeout_s > 0:
             raise ConfigurationError("--stop-timeout must be more than 0; try 25s")
         if max_records is not None and max_records < 1:
@@ -114,6 +115,10 @@ class Pipeline:
         )  # refuses impossible settings before anything is opened
         self._retry = retry or RetryPolicy()
         self._poison = poison or PoisonPolicy()
+        self._delivery = delivery
+        self._merge_partitions = merge_partitions
+        self._ignore_intents = ignore_intents
+        self._on_existing = on_existing
         self._max_records = max_records
         self._stop_timeout_s = stop_timeout_s
         self._stops = 0
@@ -126,8 +131,9 @@ class Pipeline:
         self._exchange: Exchange | None = None
         self._consumer: Consumer | None = None
         self.guarantee: Guarantee = "at-least-once"
+        """What this run keeps: decided when the target was opened, and never changed after that."""
+        self._metrics = metrics
         if metrics is not None:
-            metrics.delivery(self.guarantee)
             metrics.watch(self.status)
 
     def stop(self) -> None:
@@ -166,6 +172,11 @@ class Pipeline:
             raise DrainTimeout(
                 f"stopped before everything was durable{busy}; nothing is lost, {exchange.abandoned_offsets} records "
                 f"will be read again. Start again, or give more time with --stop-timeout"
+            )
+        if self._consumer is not None and self._consumer.stopped:
+            raise ConfigurationError(
+                f"nothing was read from {len(self._consumer.stopped)} partitions: "
+                f"{next(iter(self._consumer.stopped.values()))}; --ignore-intents starts at the committed offset"
             )
         return self.summary()
 
@@ -260,19 +271,41 @@ class Pipeline:
             raise Unreachable(str(error)) from error
         if self._dead_letters is not None:
             self._dead_letters.open()
+        if self._delivery == "exactly-once" and info.guarantee != "exactly-once":
+            raise ConfigurationError(f"--delivery exactly-once: {info.target} cannot keep it: {info.reason}")
+        self.guarantee = "at-least-once" if self._delivery == "at-least-once" else info.guarantee
+        if self._metrics is not None:
+            self._metrics.delivery(self.guarantee)
         log.info(
             "pipeline_started",
             delivery=self.guarantee,
             target=info.target,
             target_could_keep=info.guarantee,
             reason=info.reason,
+            merges_partitions=self._merges(info),
             dead_letters=self._dead_letters is not None,
         )
         return info
 
+    def _merges(self, info: SinkInfo) -> bool:
+        """Tell whether a batch may hold several partitions; raise ConfigurationError for a target that cannot do it.
+
+        A replay does not come with the same neighbours, so no token recognises it: the target has to be asked.
+        """
+        if self.guarantee == "at-least-once":
+            return info.mixes_partitions
+        if self._merge_partitions and not (info.mixes_partitions and info.verifies_replays):
+            raise ConfigurationError(
+                f"--batch.merge-partitions: {info.target} cannot be asked for the records it has; it needs columns "
+                "_topic, _partition, _offset, or give --delivery at-least-once"
+            )
+        return self._merge_partitions
+
     def _assemble(self, info: SinkInfo) -> tuple[Exchange, list[threading.Thread]]:
-        buffer = BoundedBuffer(self._flush, self._memory_bytes, mixes_partitions=info.mixes_partitions)
-        exchange = self._exchange = Exchange(buffer, Ledger())
+        exactly_once = self.guarantee == "exactly-once"
+        buffer = BoundedBuffer(self._flush, self._memory_bytes, mixes_partitions=self._merges(info))
+        ledger = Ledger(self._name, announces=exactly_once, ignores_intents=self._ignore_intents)
+        exchange = self._exchange = Exchange(buffer, ledger)
         delivery = Delivery(
             self._sink,
             info,
@@ -283,6 +316,7 @@ class Pipeline:
             abort=exchange.aborting,
             name=self._name,
             on_retry=self._observer.retried,
+            on_existing=self._on_existing if exactly_once else "write",
         )
         consumer = self._consumer = Consumer(self._source, exchange, self._observer, max_records=self._max_records)
         flusher = Flusher(exchange, delivery, self._observer)
@@ -350,7 +384,7 @@ class Pipeline:
 
 def waiting_for(snapshot: Snapshot, error: LastError | None) -> str:
     """Say in words why nothing is being written; empty while something is."""
-    if snapshot.uncommitted_batches >= MAX_UNCOMMITTED:
+    if snapshot.awaits_commit:
         return "the broker to store a commit"
     if snapshot.in_flight is not None:
         failing = error is not None and not error.recovered

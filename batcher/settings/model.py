@@ -87,6 +87,8 @@ class Batch(Section):
     """Write when the oldest record of a batch has waited this long."""
     memory: Annotated[Size, Field(gt=0), Flag(metavar="SIZE")] = ByteSize(128 * _MIB)
     """Raw records held in memory at most; reading pauses above it."""
+    merge_partitions: bool = False
+    """Exactly-once: let partitions share a batch, where the table has the columns _topic, _partition, _offset."""
 
 
 class ClickHouse(Section):
@@ -192,6 +194,10 @@ class Settings(BaseSettings):
     """Where to write; `batcher plugins` lists the names."""
     delivery: Literal["auto", "exactly-once", "at-least-once"] = "auto"
     """The guarantee; auto is the strongest that the target can keep."""
+    on_existing: Literal["halt", "skip", "write"] = "halt"
+    """Exactly-once: when the target has records beyond the commit: stop, load what is missing, or load all of them."""
+    ignore_intents: bool = False
+    """Start at the committed offsets whatever an earlier run announced there; what it wrote may be written again."""
     until_eof: bool = False
     """Stop when everything that was there at the start is durable."""
     max_records: Annotated[int | None, Field(gt=0), Flag(metavar="N")] = None

@@ -2,7 +2,7 @@ import pytest
 
 from batcher.buffer import BoundedBuffer, FlushPolicy
 from batcher.errors import ConfigurationError
-from batcher.records import Partition, Records
+from batcher.records import Batch, Partition, Records
 from batcher.testing.values import make_records
 
 A, B = Partition("t", 0), Partition("t", 1)
@@ -18,26 +18,34 @@ def buffer(
     return BoundedBuffer(FlushPolicy(rows, nbytes, wait), memory, mixes_partitions=mixes)
 
 
+def taken(b: BoundedBuffer, now: float) -> Batch:
+    [batch] = b.take(now)
+    return batch
+
+
+def rest_of(b: BoundedBuffer) -> Batch:
+    [batch] = b.take_rest("stop", 0.0)
+    return batch
+
+
 def test_nothing_is_due_while_nothing_is_buffered() -> None:
     empty = buffer()
 
     assert empty.due_in_s(0.0) is None
-    assert empty.take(1e9) is None
-    assert empty.take_rest("stop") is None
+    assert empty.take(1e9) == []
+    assert empty.take_rest("stop", 1e9) == []
 
 
 def test_rows_trigger_cuts_exactly_max_rows_and_keeps_the_rest_in_order() -> None:
     b = buffer(rows=100)
     b.extend([run(70), run(70, first=70)], 0.0)
 
-    batch = b.take(0.0)
+    batch = taken(b, 0.0)
 
-    assert batch is not None
     assert (batch.trigger, batch.rows) == ("rows", 100)
     assert batch.ranges[0][1:] == (0, 99)
     assert b.rows == 40
-    rest = b.take_rest("stop")
-    assert rest is not None
+    rest = rest_of(b)
     assert rest.ranges[0][1:] == (100, 139)
 
 
@@ -45,9 +53,8 @@ def test_bytes_trigger_fires_before_rows() -> None:
     b = buffer(rows=1000, nbytes=5000)
     b.extend([run(40, size=200)], 0.0)
 
-    batch = b.take(0.0)
+    batch = taken(b, 0.0)
 
-    assert batch is not None
     assert batch.trigger == "bytes"
 
 
@@ -55,10 +62,9 @@ def test_age_counts_from_the_first_record_and_not_from_the_last_flush() -> None:
     b = buffer(wait=1.0)
     b.extend([run(1)], 5000.0)
 
-    assert b.take(5000.99) is None
+    assert b.take(5000.99) == []
     assert b.due_in_s(5000.25) == pytest.approx(0.75)
-    batch = b.take(5001.0)
-    assert batch is not None
+    batch = taken(b, 5001.0)
     assert batch.trigger == "age"
 
 
@@ -67,9 +73,8 @@ def test_a_later_record_does_not_make_the_batch_younger() -> None:
     b.extend([run(1)], 0.0)
     b.extend([run(1, first=1)], 0.9)
 
-    batch = b.take(1.0)
+    batch = taken(b, 1.0)
 
-    assert batch is not None
     assert batch.rows == 2
 
 
@@ -77,18 +82,17 @@ def test_what_a_cut_leaves_behind_keeps_its_own_age() -> None:
     b = buffer(rows=10, wait=1.0)
     b.extend([run(10)], 0.0)
     b.extend([run(1, first=10)], 0.8)
-    assert b.take(0.8) is not None
+    assert b.take(0.8)
 
-    assert b.take(1.7) is None
-    assert b.take(1.8) is not None
+    assert b.take(1.7) == []
+    assert b.take(1.8)
 
 
 def test_partitions_share_a_batch_only_where_the_target_allows_it() -> None:
     for mixes, partitions in ((True, {A, B}), (False, {A})):
         b = buffer(rows=20, mixes=mixes)
         b.extend([run(10), run(10, partition=B), run(10, first=10)], 0.0)
-        batch = b.take(0.0)
-        assert batch is not None
+        batch = taken(b, 0.0)
         assert set(batch.next_offsets) == partitions
         assert batch.rows == 20
 
@@ -98,18 +102,14 @@ def test_the_partition_that_waited_longest_goes_first() -> None:
     b.extend([run(10, partition=B)], 1.0)
     b.extend([run(10, partition=A)], 2.0)
 
-    batch = b.take(2.0)
-
-    assert batch is not None
-    assert list(batch.next_offsets) == [B]
+    assert [list(batch.next_offsets) for batch in b.take(2.0)] == [[B], [A]]
 
 
 def test_memory_counts_batches_in_delivery_until_they_are_released() -> None:
     b = buffer(rows=10, nbytes=1000, memory=1000)
     b.extend([run(10, size=100)], 0.0)
     assert b.full
-    batch = b.take(0.0)
-    assert batch is not None
+    batch = taken(b, 0.0)
 
     assert b.full
     assert b.room_bytes == 0
@@ -132,8 +132,7 @@ def test_a_full_buffer_gives_up_its_largest_lane_although_none_is_due() -> None:
     assert b.full
 
     assert b.due_in_s(0.0) == 0.0
-    batch = b.take(0.0)
-    assert batch is not None
+    batch = taken(b, 0.0)
     assert (batch.trigger, list(batch.next_offsets)) == ("memory", [B])
 
 
@@ -143,8 +142,7 @@ def test_forgotten_partitions_leave_the_others_untouched() -> None:
 
     assert b.forget([A]) == 3
 
-    rest = b.take_rest("stop")
-    assert rest is not None
+    rest = rest_of(b)
     assert list(rest.next_offsets) == [B]
     assert b.due_in_s(0.0) is None
 

@@ -27,16 +27,17 @@ def test_a_finished_batch_entitles_to_the_offset_after_its_last_record() -> None
     receipt = found.begin(batch(0, 5))
     found.finish(receipt)
 
-    assert found.due(receipt) == {A: Position(5)}
+    assert found.wanted() == {A: Position(5)}
 
 
 def test_a_commit_before_the_batch_is_durable_is_a_broken_law() -> None:
     found = ledger()
     read(found, 0, 5)
-    receipt = found.begin(batch(0, 5))
+    found.begin(batch(0, 5))
 
+    assert found.wanted() == {}
     with pytest.raises(LawBroken, match="committed 5"):
-        found.commit(found.due(receipt))
+        found.commit({A: Position(5)})
 
 
 def test_a_commit_never_goes_back() -> None:
@@ -45,7 +46,7 @@ def test_a_commit_never_goes_back() -> None:
     for first, count in ((0, 5), (5, 4)):
         receipt = found.begin(batch(first, count))
         found.finish(receipt)
-        found.commit(found.due(receipt))
+        found.commit(found.wanted())
 
     with pytest.raises(LawBroken):
         found.commit({A: Position(5)})
@@ -59,7 +60,8 @@ def test_what_an_earlier_ownership_wrote_is_not_committed_in_a_later_one() -> No
     found.assign({A: Position(2)})
     found.finish(receipt)
 
-    assert found.due(receipt) == {}
+    assert not found.ours(receipt)
+    assert found.wanted() == {}
     assert found.committed() == {A: 2}
 
 
@@ -98,7 +100,7 @@ def test_gaps_between_offsets_are_no_fault() -> None:
     receipt = found.begin(make_batch(run))
     found.finish(receipt)
 
-    assert found.due(receipt) == {A: Position(31)}
+    assert found.wanted() == {A: Position(31)}
 
 
 def test_a_token_is_the_same_for_the_same_ranges_and_differs_for_any_other() -> None:
