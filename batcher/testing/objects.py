@@ -43,7 +43,8 @@ class Objects(fs.FileSystemHandler):  # type: ignore[misc]  # pyarrow has no typ
     """Keep objects by `bucket/key`. Wrap it in `pyarrow.fs.PyFileSystem`.
 
     `content` is what readers see. The uploads numbered in `fail_writes`, counted from 0, and all of them
-    while `broken` is set, fail midway; `refusal` is the S3 error code of every read.
+    while `broken` is set, fail midway; `refusal` is the S3 error code of every read; with `no_removal` there are no
+    rights to delete.
     """
 
     def __init__(self, *buckets: str) -> None:
@@ -53,6 +54,7 @@ class Objects(fs.FileSystemHandler):  # type: ignore[misc]  # pyarrow has no typ
         self.fail_writes: tuple[int, ...] = ()
         self.broken = False
         self.refusal: str | None = None
+        self.no_removal = False
 
     def get_type_name(self) -> str:
         return "memory"
@@ -82,8 +84,13 @@ class Objects(fs.FileSystemHandler):  # type: ignore[misc]  # pyarrow has no typ
     def create_dir(self, *_: object) -> None:
         raise NotImplementedError
 
+    def delete_file(self, path: str) -> None:
+        if self.no_removal:
+            raise OSError(f"When deleting key '{path}': AWS Error ACCESS_DENIED during DeleteObject operation")
+        del self.content[path]
+
     open_append_stream = delete_dir = delete_dir_contents = delete_root_dir_contents = create_dir
-    delete_file = move = copy_file = create_dir
+    move = copy_file = create_dir
 
     def _info(self, path: str) -> fs.FileInfo:
         if path in self.content:

@@ -5,8 +5,9 @@ One listing answers for all partitions. Files are opened only where a name leave
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,6 +17,10 @@ from batcher.errors import SinkMisconfigured
 from batcher.records import Partition, Range
 from sinks.parquet.files import parsed_name
 from sinks.parquet.stores import Store
+
+# With a letter, so that the timestamp in which a whole token ends is never taken for a digest.
+DERIVED: Final = re.compile(r"\|(?=[0-9]*[a-f])[0-9a-f]{16}(?=\||$)")
+"""What the token of a part of a block adds to the token of the whole."""
 
 
 class Found(NamedTuple):
@@ -75,6 +80,41 @@ def beyond(store: Store, positions: Mapping[Partition, int], *, offsets: bool) -
         if found is not None and found >= positions[partition]:
             highest[partition] = max(found, highest.get(partition, found))
     return highest
+
+
+def attempted(store: Store, name: str, token: str, table: pa.Table) -> bool | None:
+    """Tell whether a file comes from an earlier attempt to write these records; None when there is no such file.
+
+    It does when its token is the block's, or both are of parts of one block. With another token (another group loads
+    the topic again) the offsets that both have must have the same timestamps, and there must be some: a topic that was
+    deleted and made again starts at 0 again, and its files must not take the place of the old ones.
+    """
+    file = store.opened(name)
+    if file is None:
+        return None
+    with file:
+        try:
+            there = pq.ParquetFile(file)
+            theirs = (there.metadata.metadata or {}).get(b"batcher.token")
+            return theirs is not None and (_of_one_block(theirs.decode(), token) or _same_records(there, table))
+        except pa.ArrowInvalid:
+            return False  # not a Parquet file at all, so not ours
+
+
+def _of_one_block(one: str, other: str) -> bool:
+    return DERIVED.sub("", one) == DERIVED.sub("", other)
+
+
+def _same_records(there: pq.ParquetFile, table: pa.Table) -> bool:
+    """Tell whether the offsets that a file and a table share have the same timestamps; False when they share none."""
+    columns = ["_offset", "_timestamp"]
+    if not set(columns) <= set(there.schema_arrow.names) & set(table.column_names):
+        return False
+    theirs, ours = there.read(columns=columns).combine_chunks(), table.select(columns).combine_chunks()
+    shared = pc.index_in(ours.column("_offset"), value_set=theirs.column("_offset"))
+    before = theirs.column("_timestamp").take(shared.drop_null()).cast(pa.int64()).fill_null(-1)
+    now = ours.column("_timestamp").filter(shared.is_valid()).cast(pa.int64()).fill_null(-1)
+    return len(now) > 0 and bool(before.equals(now))
 
 
 def _offsets(store: Store, name: str, holds: Range) -> pa.Int64Array | None:

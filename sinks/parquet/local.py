@@ -139,6 +139,13 @@ class LocalStore:
         for directory in sorted({above for _, final in staged for above in self._above(final)}, reverse=True):
             sync_directory(directory)
 
+    def remove(self, names: Sequence[str]) -> None:
+        paths = [self._root / name for name in names]
+        for path in paths:
+            path.unlink(missing_ok=True)
+        for directory in {path.parent for path in paths}:
+            sync_directory(directory)
+
     def opened(self, name: str) -> BinaryIO | None:
         try:
             return (self._root / name).open("rb")

@@ -110,6 +110,11 @@ class ObjectStore:
         for name, content in list(files):
             self._put(name, content)
 
+    def remove(self, names: Sequence[str]) -> None:
+        for name in names:
+            with suppress(FileNotFoundError):
+                self._fs.delete_file(self._path(name))
+
     def opened(self, name: str) -> BinaryIO | None:
         try:
             file: BinaryIO = self._fs.open_input_file(self._path(name))

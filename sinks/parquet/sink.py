@@ -7,8 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from batcher.errors import RowsRejected, SinkMisconfigured, SinkUnavailable, Unreachable
 from batcher.protocols import SinkInfo
@@ -38,6 +36,9 @@ class ParquetSink:
         }
         self._schema: pa.Schema | None = None
         self._pinned = False
+        # Where each partition's next write begins, unless somebody else was its owner in between. A write that begins
+        # there is no replay: looking for an earlier attempt at it, in all of the root, is saved.
+        self._fresh_from: dict[Partition, int] = {}
 
     def open(self) -> SinkInfo:
         try:
@@ -77,27 +78,22 @@ class ParquetSink:
         return self._schema
 
     def write(self, block: Block) -> None:
+        """Put the block's files in place, then remove those of an earlier attempt whose names are not among them.
+
+        Each file is there whole or not at all, several are not there at once: after an interruption the same block
+        has to come again, and finishes. A block without rows says that nothing of its range is to be loaded any more,
+        and only removes.
+        """
         (written,) = block.ranges  # more is a bug of the caller: this sink said that it does not mix partitions
-        table = self._conforming(block.table)
-        parts = hive.split(table, self._options.partition_by, fold=self._store.folds_case)
+        table = self._conforming(block.table) if block.rows else block.table
+        parts = hive.split(table, self._options.partition_by, fold=self._store.folds_case) if block.rows else []
         name = file_name(written, fold=self._store.folds_case)
-        metadata = block_metadata(block)
-        codec, level = self._options.codec
         with self._faults(f"writing {written} to"):
             self._reject_long(parts, name)
-            for part in parts:
-                self._check_replaceable(path_of(part, name), part, block)
-            try:
-                self._store.publish((path_of(part, name), encode(part.table, codec, level, metadata)) for part in parts)
-            except pa.ArrowInvalid as error:
-                rejections = [
-                    Rejection(part.row(row), "type", f"field {column!r} does not fit Parquet's type for it", column)
-                    for part in parts
-                    for row, column in poison(part.table)
-                ]
-                if not rejections:
-                    raise
-                raise RowsRejected(sorted(rejections, key=lambda rejection: rejection.position)) from error
+            superseded = self._superseded(block, table, [path_of(part, name) for part in parts])
+            self._publish(parts, name, block_metadata(block))
+            self._store.remove(superseded)
+        self._fresh_from[written.partition] = written.next_offset
 
     def present(self, partition: Partition, first: int, last: int) -> pa.Int64Array:
         """Return each offset once, however often it is there.
@@ -119,7 +115,9 @@ class ParquetSink:
         such a range counts whole.
         """
         with self._faults("looking for later records in"):
-            return inventory.beyond(self._store, positions, offsets=bool(self._coordinates))
+            found = inventory.beyond(self._store, positions, offsets=bool(self._coordinates))
+        self._fresh_from.update({part: position for part, position in positions.items() if part not in found})
+        return found
 
     def close(self) -> None:
         self._store.close()
@@ -195,6 +193,21 @@ class ParquetSink:
             raise SinkMisconfigured(f"a block does not fit the schema of {self._store.label}: {difference}")
         return pa.Table.from_arrays(table.columns, schema=expected)
 
+    def _publish(self, parts: Sequence[hive.Part], name: str, metadata: Mapping[bytes, bytes]) -> None:
+        """Put files in place; raise RowsRejected for rows that cannot be encoded, before the first one appears."""
+        codec, level = self._options.codec
+        try:
+            self._store.publish((path_of(part, name), encode(part.table, codec, level, metadata)) for part in parts)
+        except pa.ArrowInvalid as error:
+            rejections = [
+                Rejection(part.row(row), "type", f"field {column!r} does not fit Parquet's type for it", column)
+                for part in parts
+                for row, column in poison(part.table)
+            ]
+            if not rejections:
+                raise
+            raise RowsRejected(sorted(rejections, key=lambda rejection: rejection.position)) from error
+
     def _reject_long(self, parts: Sequence[hive.Part], name: str) -> None:
         """Raise RowsRejected for rows whose directories make a path too long for this store."""
         refused = set(self._store.refused([part.directory for part in parts], name))
@@ -207,31 +220,29 @@ class ParquetSink:
         message = f"the value of {column} makes a path that is too long"
         raise RowsRejected([Rejection(row, "path", message, column) for row in sorted(rows)])
 
-    def _check_replaceable(self, path: str, part: hive.Part, block: Block) -> None:
-        """Raise SinkMisconfigured when a file of this name is there and does not hold the same records.
+    def _superseded(self, block: Block, table: pa.Table, names: Sequence[str]) -> list[str]:
+        """Return the files of earlier attempts at a block that those named do not replace by their name.
 
-        The same token is the same block. With another one (a part of the block, or another schema) the
-        offsets that both have must have the same timestamps: a topic that was deleted and made
-        again starts at 0 again, and its files must not take the place of the old ones.
+        An attempt under other rules (of decoding, or of what is refused) has rows in other directories. Raise
+        SinkMisconfigured when a file of one of the names is there and is no attempt at the same records.
         """
-        file = self._store.opened(path)
-        if file is None:
-            return
         (written,) = block.ranges
-        with file:
-            try:
-                there = pq.ParquetFile(file)
-                footer = there.metadata.metadata or {}
-                if footer.get(b"batcher.token") == block.token.encode():
-                    return
-                if b"batcher.token" in footer and same_records(there, part.table):
-                    return
-            except pa.ArrowInvalid:
-                pass  # not a Parquet file at all, so not ours
-        raise SinkMisconfigured(
-            f"{self._store.label} has a file for {written} already, with other records: "
-            "move it away, or choose another --parquet.path"
-        )
+        tried = False
+        for name in names:
+            ours = inventory.attempted(self._store, name, block.token, table)
+            if ours is False:
+                raise SinkMisconfigured(
+                    f"{self._store.label} has a file for {written} already, with other records: "
+                    "move it away, or choose another --parquet.path"
+                )
+            tried = tried or ours is not None
+        fresh = not tried and self._fresh_from.get(written.partition) == written.first
+        if names and (fresh or not self._options.partition_by):
+            return []
+        others = [name for name, _ in inventory.listed(self._store, lambda holds: holds == written)]
+        return [
+            name for name in others if name not in names and inventory.attempted(self._store, name, block.token, table)
+        ]
 
 
 def store_for(path: str) -> Store:
@@ -243,15 +254,3 @@ def store_for(path: str) -> Store:
 def path_of(part: hive.Part, name: str) -> str:
     """Return the name of a part's file, relative to the root."""
     return f"{part.directory}/{name}" if part.directory else name
-
-
-def same_records(there: pq.ParquetFile, table: pa.Table) -> bool:
-    """Tell whether the offsets that a file and a table share have the same timestamps; False when either has none."""
-    columns = ["_offset", "_timestamp"]
-    if not set(columns) <= set(there.schema_arrow.names) & set(table.column_names):
-        return False
-    theirs, ours = there.read(columns=columns).combine_chunks(), table.select(columns).combine_chunks()
-    shared = pc.index_in(ours.column("_offset"), value_set=theirs.column("_offset"))
-    before = theirs.column("_timestamp").take(shared).cast(pa.int64()).fill_null(-1)
-    now = ours.column("_timestamp").cast(pa.int64()).fill_null(-1)
-    return bool(pc.all(pc.or_(pc.is_null(shared), pc.equal(before, now))).as_py())

@@ -47,6 +47,9 @@ class Store(Protocol):
         Takes everything from `files` before the first one appears, so an error in there leaves nothing.
         """
 
+    def remove(self, names: Sequence[str]) -> None:
+        """Remove files. Returning means they stay removed; one that is not there is as good as removed."""
+
     def opened(self, name: str) -> BinaryIO | None:
         """Return a file for reading, or None when there is none."""
 
