@@ -277,6 +277,7 @@ class Exchange:
             if self._phase != "aborted":
                 self._ledger.finish(receipt)
                 self._unsettled.append(receipt)
+                self._settle()
                 self._commit_due = True
                 # At once, so that the commit carries the intent of the batch that comes next.
                 self._seal()
