@@ -7,10 +7,10 @@ READY := $(VENV)/.ready
 LOCK := requirements/development.lock
 SOURCES := batcher sinks tests benchmarks
 
-.PHONY: help setup demo test check bench lock format clean
+.PHONY: help setup demo test test-crash check bench lock format clean
 
 help: ## show this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1	\2/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1	\2/' | expand -t 16
 
 setup: $(READY) ## make the virtual environment with the locked dependencies
 
@@ -34,6 +34,12 @@ demo: $(READY) ## load an embedded Kafka into an embedded ClickHouse, with a cra
 
 test: $(READY) ## run the tests; says what was skipped and why
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-crash: $(READY) ## kill, freeze and rebalance it for half an hour; keep the score
+	@rows=$$(mktemp); \
+	BATCHER_TEST_LONG=1 BATCHER_TEST_SCORE=$$rows $(BIN)/python -m pytest tests/crash -p no:randomly $(ARGS); code=$$?; \
+	keep=$$([ $$code = 0 ] && [ -z "$(ARGS)" ] && echo "--write tests/crash/score.json README.md"); \
+	$(BIN)/python -m batcher.testing.crash_score $$rows $$keep; rm -f $$rows; exit $$code
 
 check: $(READY) ## lint, format, types, import rules
 	@$(BIN)/ruff check $(SOURCES)

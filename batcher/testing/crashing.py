@@ -37,7 +37,8 @@ from batcher.testing.verdict import Deeds, Verdict, judged
 SESSION_MS: Final = 6_000
 """The shortest session that a broker with default settings accepts."""
 
-SMALL_BATCHES: Final = ("--batch.max-rows", "400", "--batch.max-wait", "150ms")
+SMALL_BATCHES: Final = ("--batch.max-rows", "1000", "--batch.max-wait", "100ms")
+"""Mostly cut by time, and by rows after some seconds of absence: batches of full size would be cut the same again."""
 
 
 class Worker:

@@ -43,7 +43,8 @@ class LiveOrders:
                 "linger.ms": 5,
                 # Longer than any test keeps the broker away.
                 "message.timeout.ms": 180_000,
-                "log_level": 3,
+                # It outlives the broker of some tests, and would say so.
+                "log_level": 0,
             }
         )
         self._failure: KafkaError | None = None

@@ -1,0 +1,139 @@
+"""Processes that are killed again and again, at random moments and at each step: nothing lost, nothing doubled.
+
+The long form (`make test-crash`) kills 32 times in each row; in the ordinary suite some rows are killed a few times.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from batcher.testing import crash_score
+from batcher.testing.clickhouse import embedded_engine_missing
+from batcher.testing.crashing import Scene
+from batcher.testing.kafka import Broker
+from batcher.testing.kill_loop import WITH_INTENTS, WITHOUT_INTENTS, kill_loop, named
+from batcher.testing.targets import ClickHouseTable, EmbeddedTable, ParquetDirectory, TableKind, Target
+from batcher.testing.verdict import Verdict
+
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
+
+LONG = os.environ.get("BATCHER_TEST_LONG") == "1"
+KILLS = 32 if LONG else 6
+CONTROL_KILLS = 12 if LONG else 4
+SEED = int(os.environ.get("BATCHER_TEST_SEED", "1"))
+PARTITIONS = 3
+
+TOKENS = TableKind(window=10_000, coordinates=False)
+COORDINATES = TableKind()
+CUT = TableKind(window=10_000, coordinates=False, partition_by="country")
+CUT_COORDINATES = TableKind(partition_by="country")
+
+
+class Case(NamedTuple):
+    """Name a row of the score, with its target: directories of a root, or a table on a server or embedded."""
+
+    name: str
+    kind: TableKind | None = None
+    embedded: bool = False
+    partition_by: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
+    short: bool = False
+
+
+CASES = [
+    Case("Parquet", short=True),
+    Case("Parquet, hive directories", partition_by=("country",)),
+    Case("ClickHouse over HTTP, tokens", TOKENS),
+    Case("ClickHouse over HTTP, coordinates", COORDINATES, short=True),
+    Case("ClickHouse over HTTP, `PARTITION BY`, tokens", CUT),
+    Case("ClickHouse over HTTP, `PARTITION BY`, coordinates", CUT_COORDINATES),
+    Case("ClickHouse over HTTP, coordinates, merged partitions", COORDINATES, flags=("--batch.merge-partitions",)),
+    Case("ClickHouse embedded, tokens", TOKENS, embedded=True),
+    Case("ClickHouse embedded, coordinates", COORDINATES, embedded=True),
+    Case("ClickHouse embedded, `PARTITION BY`, tokens", CUT, embedded=True, short=True),
+    Case("ClickHouse embedded, `PARTITION BY`, coordinates", CUT_COORDINATES, embedded=True),
+]
+
+CONTROLS = [
+    Case("Parquet", short=True),
+    Case("ClickHouse over HTTP, tokens", TOKENS),
+    Case("ClickHouse over HTTP, coordinates", COORDINATES),
+    Case("ClickHouse embedded, tokens", TOKENS, embedded=True),
+]
+
+
+def rows(cases: Sequence[Case]) -> pytest.MarkDecorator:
+    chosen = [case for case in cases if LONG or case.short]
+    return pytest.mark.parametrize("case", chosen, ids=[case.name for case in chosen])
+
+
+@pytest.fixture
+def attack(
+    broker: Broker,
+    new_topic: Callable[..., str],
+    new_group: Callable[[], str],
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+) -> Callable[[Case, str, int, Sequence[str]], Verdict]:
+    """Return what runs a case: with a guarantee, so many kills, at these moments."""
+
+    def target_of(case: Case) -> Target:
+        if case.kind is None:
+            return ParquetDirectory(tmp_path / "out", tmp_path / "orders.arrow", partition_by=case.partition_by)
+        if case.embedded:
+            if (reason := embedded_engine_missing()) is not None:
+                pytest.skip(reason)
+            return EmbeddedTable(tmp_path / "db", "orders", case.kind)
+        return ClickHouseTable(request.getfixturevalue("clickhouse_server"), f"orders_{os.urandom(4).hex()}", case.kind)
+
+    def run(case: Case, delivery: str, kills: int, moments: Sequence[str]) -> Verdict:
+        scene = Scene(
+            broker,
+            target_of(case),
+            tmp_path,
+            topic=new_topic(PARTITIONS),
+            group=new_group(),
+            delivery=delivery,
+            partitions=PARTITIONS,
+            # The embedded engine belongs to one process.
+            workers=1 if case.embedded else 2,
+            flags=case.flags,
+            seed=SEED,
+        )
+        with scene:
+            scene.start()
+            kill_loop(scene, kills, moments)
+            verdict = scene.settle()
+        crash_score.add(case.name, verdict, control=delivery == "at-least-once")
+        return verdict
+
+    return run
+
+
+@rows(CASES)
+def test_a_kill_at_any_moment_loses_nothing_and_doubles_nothing(case: Case, attack: Callable[..., Verdict]) -> None:
+    verdict = attack(case, "exactly-once", KILLS, WITH_INTENTS)
+
+    assert verdict.exact, verdict
+    # Enough has happened for that to mean something.
+    assert verdict.kills >= KILLS
+    assert verdict.replays, verdict
+    if LONG:
+        assert verdict.present >= 5, verdict
+        assert verdict.rows >= 20_000, verdict
+        assert set(named(WITH_INTENTS)) <= verdict.hit.keys(), verdict
+
+
+@rows(CONTROLS)
+def test_without_intents_the_same_kills_double_records_and_this_test_sees_it(
+    case: Case, attack: Callable[..., Verdict]
+) -> None:
+    verdict = attack(case, "at-least-once", CONTROL_KILLS, WITHOUT_INTENTS)
+
+    assert verdict.complete, verdict
+    assert verdict.doubled > 0, verdict
