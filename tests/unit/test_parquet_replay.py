@@ -198,6 +198,32 @@ def test_an_ordinary_write_does_not_look_through_the_root(hive: Root, listings: 
     assert len(listings) == 2
 
 
+def test_several_ranges_of_one_note_are_all_looked_for_by_one_listing(hive: Root, listings: list[str]) -> None:
+    ranges = [Range(EVENTS_0, first, first + 9) for first in range(10, 90, 10)]
+    victim = hive.sink()
+    for one in ranges:
+        victim.write(attempt({one.first: "DE"}, f"token-{one.first}", claimed=one))
+    listings.clear()
+    successor = hive.sink()
+    for one in ranges:
+        successor.write(attempt({one.first: "FR"}, f"token-{one.first}", claimed=one))
+    assert len(listings) == 1
+    assert {path.parent.name for path in hive.path.rglob("*.parquet")} == {"country=FR"}
+
+
+def test_rows_that_are_missing_do_not_take_the_place_of_those_that_are_there(hive: Root) -> None:
+    hive.sink().write(attempt({10: "DE", 12: "FR"}))
+    (hive.path / "country=FR" / NAME).unlink()
+    sink = hive.sink()
+    assert sink.beyond({EVENTS_0: 10}) == {EVENTS_0: 19}
+    with pytest.raises(SinkMisconfigured, match="--on-existing write"):
+        sink.write(attempt({12: "FR"}, f"{TOKEN}|{'ab' * 8}"))
+    assert hive.files() == {"country=DE": [10]}
+    sink.write(attempt({22: "FR"}, "behind", claimed=Range(EVENTS_0, 20, 29)))
+    assert sink.beyond({EVENTS_0: 30}) == {}
+    sink.write(attempt({31: "FR"}, "next", claimed=Range(EVENTS_0, 30, 39)))
+
+
 def test_a_range_that_begins_elsewhere_than_the_last_one_ended_is_looked_for(hive: Root) -> None:
     sink = hive.sink()
     sink.write(attempt({5: "DE"}, "before", claimed=Range(EVENTS_0, 0, 9)))
