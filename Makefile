@@ -10,7 +10,7 @@ SOURCES := batcher sinks tests benchmarks
 .PHONY: help setup demo test test-crash check bench lock format clean
 
 help: ## show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1	\2/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1	\2/' | expand -t 20
 
 setup: $(READY) ## make the virtual environment with the locked dependencies
 

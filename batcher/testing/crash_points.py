@@ -169,11 +169,11 @@ class _Pipeline:
             self._points.at(f"after_{name}")
         return answer
 
-    def deliver(self, original: Wrapper, delivery: Any, prepared: Any) -> Any:
+    def deliver(self, original: Wrapper, delivery: Any, prepared: Any, *rest: Any) -> Any:
         self._points.ranges = [str(span) for span in prepared.batch.ranges]
         if prepared.batch.replayed:
             self._points.at("during_replay")
-        delivered = original(delivery, prepared)
+        delivered = original(delivery, prepared, *rest)
         self._points.written = True
         if prepared.batch.replayed:
             self._points.at("after_replay_write")
