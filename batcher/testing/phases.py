@@ -1,0 +1,82 @@
+"""Run batcher with more points than `crash_points` has, so that a signal can meet it in every phase: for tests only.
+
+    HANG_AT=in_decode:5:1.5 python -m batcher.testing.phases --sink parquet …
+
+The points are those of `crash_points` and the ones below. `INSERT_TIMEOUT_S` is how long an insert over HTTP may take,
+because no test waits as long as is usual.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any, Final
+
+from batcher.testing import crash_points
+from batcher.testing.crash_points import Points, Wrapper, traps_of, wrap
+
+MORE_POINTS: Final[Mapping[str, str]] = {
+    "in_fetch": "the consumer thread is about to wait for records",
+    "in_decode": "a batch is about to be decoded",
+    "in_dead_letters": "the letters of a batch are about to be stored",
+}
+"""The points that are only here, with what is passed there."""
+
+
+def install(points: Points) -> None:
+    """Wrap what the further points are in."""
+    from batcher.dead_letters.directory import DirectoryDeadLetterQueue  # noqa: PLC0415  # only when there is a trap
+    from batcher.dead_letters.kafka import KafkaDeadLetterQueue  # noqa: PLC0415
+    from batcher.delivery import Delivery  # noqa: PLC0415
+    from batcher.sources.kafka import KafkaSource  # noqa: PLC0415
+
+    def passing(point: str) -> Wrapper:
+        def around(original: Wrapper, *arguments: Any, **options: Any) -> Any:
+            points.at(point)
+            return original(*arguments, **options)
+
+        return around
+
+    wrap(KafkaSource, "fetch", passing("in_fetch"))
+    wrap(Delivery, "prepare", passing("in_decode"))
+    wrap(DirectoryDeadLetterQueue, "send", passing("in_dead_letters"))
+    wrap(KafkaDeadLetterQueue, "send", passing("in_dead_letters"))
+
+
+def shorten(insert_timeout_s: float) -> None:
+    """Let every sink that is made have this bound on an insert."""
+    import sinks  # noqa: PLC0415  # only when it is to be changed
+
+    def load(original: Wrapper, name: str) -> Any:
+        plugin = original(name)
+
+        def made(options: Mapping[str, object]) -> Any:
+            return plugin({**options, "insert_timeout_s": insert_timeout_s})
+
+        return made
+
+    wrap(sinks, "load", load)
+
+
+def main() -> None:
+    """Set the traps that the variables describe, then run the command line."""
+    # What is missing there is put in from outside, as everything is there.
+    setattr(crash_points, "POINTS", {**crash_points.POINTS, **MORE_POINTS})  # noqa: B010  # it is Final to all others
+    try:
+        traps = traps_of(os.environ)
+    except ValueError as error:
+        sys.exit(f"phases: {error}")
+    if "INSERT_TIMEOUT_S" in os.environ:
+        shorten(float(os.environ["INSERT_TIMEOUT_S"]))
+    if traps:
+        points = Points(traps)
+        crash_points.install(points)
+        install(points)
+    from batcher.__main__ import main as run  # noqa: PLC0415  # after the wrapping
+
+    run()
+
+
+if __name__ == "__main__":
+    main()
