@@ -174,16 +174,39 @@ def null(bootstrap: str, topic: str, records: int, scratch: Path) -> Measured:
     return pipeline("null", bootstrap, topic, records, "--sink", "null")
 
 
-def parquet(bootstrap: str, topic: str, records: int, scratch: Path) -> Measured:
+def parquet(bootstrap: str, topic: str, records: int, scratch: Path, delivery: str = "exactly-once") -> Measured:
     """Write zstd files, fsynced, with coordinates."""
-    return pipeline("parquet", bootstrap, topic, records, "--sink", "parquet", "--parquet.path", str(scratch / "out"))
+    flags = ("--sink", "parquet", "--parquet.path", str(scratch / "out"), "--delivery", delivery)
+    return pipeline(_named("parquet", delivery), bootstrap, topic, records, *flags)
 
 
-def clickhouse(bootstrap: str, topic: str, records: int, scratch: Path) -> Measured:
-    """Insert into a MergeTree of the embedded engine, with coordinates."""
+def parquet_once_or_more(bootstrap: str, topic: str, records: int, scratch: Path) -> Measured:
+    """Do the same without intents: what exactly-once costs is the difference."""
+    return parquet(bootstrap, topic, records, scratch, "at-least-once")
+
+
+def clickhouse(
+    bootstrap: str, topic: str, records: int, scratch: Path, delivery: str = "exactly-once", *more: str
+) -> Measured:
+    """Insert into a MergeTree of the embedded engine, with coordinates and a window for tokens."""
     dsn = _engine(scratch, "", COORDINATES)
-    flags = ("--sink", "clickhouse", "--clickhouse.dsn", dsn, "--clickhouse.table", "events")
-    return pipeline("clickhouse", bootstrap, topic, records, *flags)
+    flags = ("--sink", "clickhouse", "--clickhouse.dsn", dsn, "--clickhouse.table", "events", "--delivery", delivery)
+    name = "clickhouse-merged" if more else _named("clickhouse", delivery)
+    return pipeline(name, bootstrap, topic, records, *flags, *more)
+
+
+def clickhouse_merged(bootstrap: str, topic: str, records: int, scratch: Path) -> Measured:
+    """Do the same with partitions sharing a batch, as they do without intents."""
+    return clickhouse(bootstrap, topic, records, scratch, "exactly-once", "--batch.merge-partitions")
+
+
+def clickhouse_once_or_more(bootstrap: str, topic: str, records: int, scratch: Path) -> Measured:
+    """Do the same without intents."""
+    return clickhouse(bootstrap, topic, records, scratch, "at-least-once")
+
+
+def _named(sink: str, delivery: str) -> str:
+    return sink if delivery == "exactly-once" else f"{sink}-{delivery}"
 
 
 def naive(bootstrap: str, topic: str, records: int, scratch: Path) -> Measured:
@@ -246,7 +269,10 @@ CONTENDERS: Mapping[str, Callable[[str, str, int, Path], Measured]] = {
     "consume-gc": relaxed,
     "null": null,
     "parquet": parquet,
+    "parquet-at-least-once": parquet_once_or_more,
     "clickhouse": clickhouse,
+    "clickhouse-merged": clickhouse_merged,
+    "clickhouse-at-least-once": clickhouse_once_or_more,
     "naive": naive,
 }
 
@@ -261,7 +287,10 @@ def _engine(scratch: Path, table: str, coordinates: str) -> str:
         "client.command(sys.argv[2])\n"
         "client.close()\n"
     )
-    statement = f"CREATE TABLE IF NOT EXISTS {table or 'events'} ({columns}) ENGINE = MergeTree ORDER BY id"
+    statement = (
+        f"CREATE TABLE IF NOT EXISTS {table or 'events'} ({columns}) ENGINE = MergeTree ORDER BY id "
+        "SETTINGS non_replicated_deduplication_window = 10000"
+    )
     subprocess.run([sys.executable, "-c", code, dsn, statement], check=True)
     return dsn
 
@@ -311,6 +340,14 @@ def report(results: Sequence[Measured]) -> str:
             f"| {name} | {statistics.median(rates):,.0f} | {rates[0]:,.0f} to {rates[-1]:,.0f} "
             f"| {ratio} | {cpu:.2f} | {peak:,.0f} |"
         )
+    for sink in ("parquet", "clickhouse"):
+        once, more = by_name.get(sink), by_name.get(f"{sink}-at-least-once")
+        if once and more:
+            ratios = [one.rows_per_second / other.rows_per_second for one, other in zip(once, more, strict=True)]
+            lines.append(
+                f"\n{sink}: exactly-once at {statistics.median(ratios):.2f} of the speed of at-least-once "
+                f"({min(ratios):.2f} to {max(ratios):.2f}, round by round)"
+            )
     return "\n".join(lines)
 
 
