@@ -6,6 +6,7 @@ import pytest
 from batcher.buffer import BoundedBuffer, FlushPolicy
 from batcher.consumer import PATIENCE_S, Consumer
 from batcher.exchange import Exchange
+from batcher.intents import parse
 from batcher.ledger import Ledger, Receipt
 from batcher.observer import Observer
 from batcher.pipeline import waiting_for
@@ -19,12 +20,14 @@ A, B = Partition("events", 0), Partition("events", 1)
 class Bench:
     """A consumer on a memory log; the test plays the flusher."""
 
-    def __init__(self, *, memory: int = 1 << 20, drain_timeout_s: float = 30.0, records: int = 10) -> None:
+    def __init__(
+        self, *, memory: int = 1 << 20, drain_timeout_s: float = 30.0, records: int = 10, announces: bool = False
+    ) -> None:
         self.log = MemoryLog([A, B])
         self.source = MemorySource(self.log, waits=False)
         buffer = BoundedBuffer(FlushPolicy(5, 1000, 1.0), memory, mixes_partitions=False)
         self.clock = ManualClock()
-        self.exchange = Exchange(buffer, Ledger(), self.clock)
+        self.exchange = Exchange(buffer, Ledger(announces=announces), self.clock)
         self.observer = Observer()
         self.consumer = Consumer(
             self.source, self.exchange, self.observer, drain_timeout_s=drain_timeout_s, clock=self.clock
@@ -50,8 +53,20 @@ class Bench:
     def decode(self, receipt: Receipt) -> None:
         self.exchange.ready(receipt, Prepared(receipt.batch, Decoded(pa.table({}), pa.array([], pa.int64())), 0.0))
 
+    def being_written(self) -> Receipt:
+        receipt = self.begin()
+        self.decode(receipt)
+        self.consumer.commit()
+        head = self.exchange.head()
+        assert head is not None
+        assert head[0] is receipt
+        return receipt
+
     def committed(self) -> Mapping[Partition, Position]:
         return self.log.committed
+
+    def progress(self) -> Mapping[Partition, int]:
+        return {partition: at.next_offset for partition, at in self.log.committed.items() if at.next_offset}
 
 
 def test_a_finished_batch_is_committed_by_the_next_step_and_not_before() -> None:
@@ -66,11 +81,13 @@ def test_a_finished_batch_is_committed_by_the_next_step_and_not_before() -> None
     assert bench.committed() == {A: Position(5)}
 
 
+@pytest.mark.parametrize("announces", [False, True])
 def test_a_revoked_partition_is_held_until_its_batch_in_flight_is_durable_and_committed(
+    announces: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    bench = Bench()
-    receipt = bench.begin()
+    bench = Bench(announces=announces)
+    receipt = bench.being_written()
     assert list(receipt.epochs) == [A]
     # The consumer waits inside the callback; the flusher finishes meanwhile.
     in_flight = [receipt]
@@ -84,21 +101,40 @@ def test_a_revoked_partition_is_held_until_its_batch_in_flight_is_durable_and_co
     bench.source.revoke([A])
     bench.consumer.step()
 
-    assert bench.committed() == {A: Position(5)}
+    assert bench.committed()[A] == Position(5)
     assert bench.exchange.owned == {B}
 
 
-def test_a_revoked_partition_is_given_up_after_the_bound_and_its_late_batch_is_not_committed() -> None:
-    bench = Bench(drain_timeout_s=0.0)
-    receipt = bench.begin()
+@pytest.mark.parametrize("announces", [False, True])
+def test_a_revoked_partition_is_given_up_after_the_bound_and_its_late_batch_is_not_committed(announces: bool) -> None:
+    bench = Bench(drain_timeout_s=0.0, announces=announces)
+    receipt = bench.being_written()
     bench.source.revoke([A])
     bench.consumer.step()
 
     bench.exchange.finish(receipt)
     bench.consumer.step()
 
-    assert bench.committed() == {}
+    assert bench.progress() == {}
+    assert [claim.range.last for claim in parse(A, bench.committed()[A].note)] == [4] if announces else True
     assert not bench.log.trespasses
+
+
+@pytest.mark.parametrize("announces", [False, True])
+def test_a_batch_that_was_not_offered_to_the_target_is_dropped_at_a_revoke_and_not_waited_for(announces: bool) -> None:
+    bench = Bench(announces=announces)
+    receipt = bench.begin()
+    bench.decode(receipt)
+    bench.consumer.commit()
+
+    bench.source.revoke([A])
+    bench.consumer.step()
+
+    assert bench.exchange.owned == {B}
+    assert bench.log.committed.get(A, Position(0)) == Position(0)
+    in_flight = bench.exchange.snapshot().in_flight
+    assert in_flight is not None
+    assert list(in_flight.next_offsets) == [B]
 
 
 def test_a_lost_partition_is_not_waited_for() -> None:
@@ -209,7 +245,9 @@ def test_a_batch_whose_partition_changed_hands_before_its_write_is_left_to_the_n
     bench.consumer.step()
 
     assert bench.exchange.head() is None
-    assert bench.exchange.snapshot().in_flight is None
+    in_flight = bench.exchange.snapshot().in_flight
+    assert in_flight is not None
+    assert list(in_flight.next_offsets) == [B]
 
 
 def test_status_says_why_nothing_is_written() -> None:

@@ -3,9 +3,11 @@
 import threading
 from collections.abc import Collection, Mapping
 
+import pytest
+
 from batcher.buffer import FlushPolicy
 from batcher.errors import SourceLost
-from batcher.pipeline import Pipeline
+from batcher.pipeline import DeliveryMode, Pipeline
 from batcher.records import Block, Partition, Position
 from batcher.testing.formats import NUMBERS, NumberFormat
 from batcher.testing.sinks import ScriptedSink
@@ -38,11 +40,20 @@ class Buggy(MemorySource):
         raise ZeroDivisionError
 
 
-def started(source: Unconfirmed | Buggy, sink: ScriptedSink) -> tuple[Pipeline, threading.Thread, list[BaseException]]:
+def started(
+    source: Unconfirmed | Buggy, sink: ScriptedSink, delivery: DeliveryMode = "auto"
+) -> tuple[Pipeline, threading.Thread, list[BaseException]]:
     flush = FlushPolicy(max_rows=10, max_bytes=1000, max_wait_s=0.02)
     pipeline = Pipeline(
-        source, sink, NumberFormat(), name="group", flush=flush, memory_bytes=1000, stop_timeout_s=2.0
-    )  # fmt: skip
+        source,
+        sink,
+        NumberFormat(),
+        name="group",
+        flush=flush,
+        memory_bytes=1000,
+        stop_timeout_s=2.0,
+        delivery=delivery,
+    )
     ended: list[BaseException] = []
 
     def main() -> None:
@@ -74,15 +85,16 @@ def test_the_reason_is_told_though_a_stop_comes_while_the_group_is_left() -> Non
     assert [type(error) for error in ended] == [SourceLost]
 
 
-def test_after_a_bug_nothing_more_is_committed() -> None:
+@pytest.mark.parametrize("delivery", ["exactly-once", "at-least-once"])
+def test_after_a_bug_nothing_more_is_committed(delivery: DeliveryMode) -> None:
     log, sink = MemoryLog([A]), ScriptedSink(NUMBERS)
     source = Buggy(log)
     sink.release.clear()
     log.produce(A, ["1"] * 1000)
-    _, thread, ended = started(source, sink)
+    _, thread, ended = started(source, sink, delivery)
     assert source.asked.wait(30)
     sink.release.set()
     thread.join(30)
 
     assert [type(error) for error in ended] == [ZeroDivisionError]
-    assert log.committed == {}
+    assert log.committed.get(A, Position(0)).next_offset == 0

@@ -16,7 +16,7 @@ from batcher.errors import (
     SourceLost,
     Unreachable,
 )
-from batcher.pipeline import Pipeline, Summary
+from batcher.pipeline import DeliveryMode, Pipeline, Summary
 from batcher.protocols import SinkInfo
 from batcher.records import Batch, Block, Decoded, Partition, Position
 from batcher.retry import RetryPolicy
@@ -26,6 +26,8 @@ from batcher.testing.sinks import ScriptedSink
 from batcher.testing.sources import MemoryLog, MemorySource
 
 A, B = Partition("events", 0), Partition("events", 1)
+
+both_guarantees = pytest.mark.parametrize("delivery", ["exactly-once", "at-least-once"])
 
 
 class Plant:
@@ -39,6 +41,7 @@ class Plant:
         stop_timeout_s: float = 20.0,
         queue: bool = True,
         flush: FlushPolicy | None = None,
+        delivery: DeliveryMode = "auto",
     ) -> None:
         self.log = MemoryLog([A, B])
         self.source = MemorySource(self.log, until_eof=until_eof)
@@ -54,6 +57,7 @@ class Plant:
             retry=RetryPolicy(wait_s=0.001, max_wait_s=0.001),
             max_records=max_records,
             stop_timeout_s=stop_timeout_s,
+            delivery=delivery,
         )
 
     def run(self) -> Summary:
@@ -79,6 +83,9 @@ class Plant:
             thread.join(30)
             assert not thread.is_alive()
 
+    def progress(self) -> dict[Partition, int]:
+        return {partition: at.next_offset for partition, at in self.log.committed.items() if at.next_offset}
+
     def offsets(self, partition: Partition) -> list[object]:
         return sorted(row["_offset"] for row in self.sink.rows() if row["_partition"] == partition.number)  # type: ignore[type-var]
 
@@ -97,8 +104,9 @@ def eventually(true: Callable[[], bool]) -> None:
         threading.Event().wait(0.005)
 
 
-def test_until_eof_everything_there_is_written_and_committed() -> None:
-    plant = Plant(until_eof=True)
+@both_guarantees
+def test_until_eof_everything_there_is_written_and_committed(delivery: DeliveryMode) -> None:
+    plant = Plant(delivery=delivery, until_eof=True)
     plant.log.produce(A, [str(i) for i in range(95)])
     plant.log.produce(B, ["1", "x", None])
 
@@ -109,11 +117,12 @@ def test_until_eof_everything_there_is_written_and_committed() -> None:
     assert plant.queue.coordinates() == {(B, 1)}
     assert plant.log.committed == {A: Position(95), B: Position(3)}
     assert (summary.consumed, summary.written, summary.dead_lettered, summary.skipped) == (98, 96, 1, 1)
-    assert summary.delivery == "at-least-once"
+    assert summary.delivery == delivery
 
 
-def test_max_records_stops_after_exactly_that_many() -> None:
-    plant = Plant(max_records=42)
+@both_guarantees
+def test_max_records_stops_after_exactly_that_many(delivery: DeliveryMode) -> None:
+    plant = Plant(delivery=delivery, max_records=42)
     plant.log.produce(A, [str(i) for i in range(100)])
 
     summary = plant.run()
@@ -131,8 +140,9 @@ def test_a_lone_record_is_written_when_its_wait_is_over() -> None:
         plant.pipeline.stop()
 
 
-def test_stop_writes_and_commits_what_is_buffered_and_leaves_the_group() -> None:
-    plant = Plant(flush=FlushPolicy(max_rows=1000, max_wait_s=3600))
+@both_guarantees
+def test_stop_writes_and_commits_what_is_buffered_and_leaves_the_group(delivery: DeliveryMode) -> None:
+    plant = Plant(delivery=delivery, flush=FlushPolicy(max_rows=1000, max_wait_s=3600))
     plant.log.produce(A, ["1", "2"])
     with plant.running() as outcome:
         eventually(lambda: plant.pipeline.summary().consumed == 2)
@@ -145,8 +155,9 @@ def test_stop_writes_and_commits_what_is_buffered_and_leaves_the_group() -> None
     assert plant.sink.closed == 1
 
 
-def test_a_sink_that_is_away_at_the_deadline_ends_the_stop_with_nothing_lost() -> None:
-    plant = Plant(stop_timeout_s=0.3)
+@both_guarantees
+def test_a_sink_that_is_away_at_the_deadline_ends_the_stop_with_nothing_lost(delivery: DeliveryMode) -> None:
+    plant = Plant(delivery=delivery, stop_timeout_s=0.3)
 
     def away(_: Block) -> None:
         raise SinkUnavailable("away")
@@ -160,11 +171,12 @@ def test_a_sink_that_is_away_at_the_deadline_ends_the_stop_with_nothing_lost() -
     assert isinstance(outcome.error, DrainTimeout)
     assert "2 records will be read again" in str(outcome.error)
     assert outcome.error.exit_code == 75
-    assert plant.log.committed == {}
+    assert plant.progress() == {}
 
 
-def test_a_write_that_hangs_does_not_keep_the_process_past_its_deadline() -> None:
-    plant = Plant(stop_timeout_s=0.3)
+@both_guarantees
+def test_a_write_that_hangs_does_not_keep_the_process_past_its_deadline(delivery: DeliveryMode) -> None:
+    plant = Plant(delivery=delivery, stop_timeout_s=0.3)
     plant.sink.release.clear()
     plant.log.produce(A, ["1"])
     try:
@@ -176,11 +188,12 @@ def test_a_write_that_hangs_does_not_keep_the_process_past_its_deadline() -> Non
     finally:
         plant.sink.release.set()
     eventually(lambda: not any(thread.name == "flusher" for thread in threading.enumerate()))
-    assert plant.log.committed == {}
+    assert plant.progress() == {}
 
 
-def test_abort_ends_at_once_and_commits_nothing_more() -> None:
-    plant = Plant()
+@both_guarantees
+def test_abort_ends_at_once_and_commits_nothing_more(delivery: DeliveryMode) -> None:
+    plant = Plant(delivery=delivery)
 
     def away(_: Block) -> None:
         raise SinkUnavailable("away")
@@ -192,11 +205,12 @@ def test_abort_ends_at_once_and_commits_nothing_more() -> None:
         plant.pipeline.abort()
 
     assert isinstance(outcome.error, DrainTimeout)
-    assert plant.log.committed == {}
+    assert plant.progress() == {}
 
 
-def test_a_bug_in_the_sink_comes_out_of_run_and_nothing_more_is_committed() -> None:
-    plant = Plant()
+@both_guarantees
+def test_a_bug_in_the_sink_comes_out_of_run_and_nothing_more_is_committed(delivery: DeliveryMode) -> None:
+    plant = Plant(delivery=delivery)
 
     def bug(_: Block) -> None:
         raise ZeroDivisionError
@@ -207,7 +221,7 @@ def test_a_bug_in_the_sink_comes_out_of_run_and_nothing_more_is_committed() -> N
         pass
 
     assert isinstance(outcome.bug, ZeroDivisionError)
-    assert plant.log.committed == {}
+    assert plant.progress() == {}
 
 
 def test_a_source_that_is_lost_takes_the_flusher_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,15 +237,16 @@ def test_a_source_that_is_lost_takes_the_flusher_with_it(monkeypatch: pytest.Mon
     assert isinstance(outcome.error, SourceLost)
 
 
-def test_poison_without_a_queue_commits_the_good_batches_before_it_and_nothing_past_it() -> None:
-    plant = Plant(queue=False, flush=FlushPolicy(max_rows=10, max_wait_s=3600))
+@both_guarantees
+def test_poison_without_a_queue_commits_the_good_batches_before_it_and_nothing_past_it(delivery: DeliveryMode) -> None:
+    plant = Plant(delivery=delivery, queue=False, flush=FlushPolicy(max_rows=10, max_wait_s=3600))
     plant.log.produce(A, [*(str(i) for i in range(15)), "x", *(str(i) for i in range(20))])
     with plant.running() as outcome:
         pass
 
     assert isinstance(outcome.error, PoisonLimitExceeded)
     assert "events[0] offset 15" in str(outcome.error)
-    assert plant.log.committed == {A: Position(10)}
+    assert plant.progress() == {A: 10}
     assert plant.offsets(A) == list(range(10))
 
 
@@ -299,7 +314,6 @@ def test_a_stalled_sink_pauses_reading_at_the_memory_bound_and_reading_goes_on_a
 @pytest.mark.parametrize(
     ("settings", "flag"),
     [
-        ({"delivery": "exactly-once"}, "--delivery"),
         ({"stop_timeout_s": 0}, "--stop-timeout"),
         ({"max_records": 0}, "--max-records"),
         ({"memory_bytes": 1000}, "--batch.memory"),

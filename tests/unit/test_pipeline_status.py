@@ -5,7 +5,7 @@ from structlog.testing import capture_logs
 
 from batcher.errors import SinkUnavailable
 from batcher.metrics import Metrics
-from batcher.pipeline import STUCK_S, Pipeline
+from batcher.pipeline import STUCK_S, DeliveryMode, Pipeline
 from batcher.records import Block, Partition
 from batcher.retry import RetryPolicy
 from batcher.testing.formats import NUMBERS, NumberFormat
@@ -15,12 +15,18 @@ from batcher.testing.sources import MemoryLog, MemorySource
 A = Partition("events", 0)
 
 
-def test_a_run_can_be_followed_from_start_to_end_by_status_and_metrics() -> None:
+@pytest.mark.parametrize(("delivery", "commits"), [("exactly-once", 2), ("at-least-once", 1)])
+def test_a_run_can_be_followed_from_start_to_end_by_status_and_metrics(delivery: DeliveryMode, commits: int) -> None:
     log = MemoryLog([A])
     log.produce(A, ["1", "2", None])
     metrics = Metrics("memory")
     pipeline = Pipeline(
-        MemorySource(log, until_eof=True), ScriptedSink(NUMBERS), NumberFormat(), name="group", metrics=metrics
+        MemorySource(log, until_eof=True),
+        ScriptedSink(NUMBERS),
+        NumberFormat(),
+        name="group",
+        metrics=metrics,
+        delivery=delivery,
     )
     assert pipeline.status().state == "starting"
 
@@ -29,14 +35,14 @@ def test_a_run_can_be_followed_from_start_to_end_by_status_and_metrics() -> None
     status = pipeline.status()
     assert (status.state, status.delivery, status.group, status.target) == (
         "stopped",
-        "at-least-once",
+        delivery,
         "group",
         "memory",
     )
     assert (status.counts.consumed, status.counts.written, status.counts.skipped) == (3, 2, 1)
     page = metrics.render()
     assert 'batcher_records_consumed_total{partition="0",topic="events"} 3.0' in page
-    assert 'batcher_commits_total{outcome="ok"} 1.0' in page
+    assert f'batcher_commits_total{{outcome="ok"}} {commits}.0' in page
     assert "batcher_batches_total{" in page
     for phase in ("fetch", "commit", "decode", "write"):
         assert f'batcher_loop_seconds_total{{phase="{phase}"}} 0.0\n' not in page
@@ -106,14 +112,16 @@ def test_a_consumer_thread_that_hangs_is_not_alive(monkeypatch: pytest.MonkeyPat
     assert not pipeline.alive
 
 
-def test_the_guarantee_is_said_in_the_first_line_of_the_log() -> None:
+@pytest.mark.parametrize(("asked", "said"), [("auto", "exactly-once"), ("at-least-once", "at-least-once")])
+def test_the_guarantee_is_said_in_the_first_line_of_the_log(asked: DeliveryMode, said: str) -> None:
     log = MemoryLog([A])
-    pipeline = Pipeline(MemorySource(log, until_eof=True), ScriptedSink(NUMBERS), NumberFormat(), name="group")
+    source = MemorySource(log, until_eof=True)
+    pipeline = Pipeline(source, ScriptedSink(NUMBERS), NumberFormat(), name="group", delivery=asked)
     with capture_logs() as lines:
         pipeline.run()
 
     assert lines[0]["event"] == "pipeline_started"
-    assert lines[0]["delivery"] == "at-least-once"
+    assert lines[0]["delivery"] == said
 
 
 def test_as_a_library_the_log_stays_out_of_the_programs_output(capsys: pytest.CaptureFixture[str]) -> None:
