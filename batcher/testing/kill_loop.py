@@ -22,7 +22,9 @@ WITH_INTENTS: Final = (
     *(ANY_MOMENT, "before_write", "mid_write"),
     *(ANY_MOMENT, "before_intent", "after_commit"),
 )
-"""Points in an order that gives a replay something to replay: each pass over it is 18 kills."""
+"""Points in an order that gives a replay something to replay: 18 kills are one pass."""
+
+WITH_INTENTS_OVER_HTTP: Final = (*WITH_INTENTS, ANY_MOMENT, "before_answer", "during_replay")
 
 WITHOUT_INTENTS: Final = (ANY_MOMENT, "after_write", ANY_MOMENT, "before_commit")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -16,14 +16,14 @@ from batcher.testing import crash_score
 from batcher.testing.clickhouse import embedded_engine_missing
 from batcher.testing.crashing import Scene
 from batcher.testing.kafka import Broker
-from batcher.testing.kill_loop import WITH_INTENTS, WITHOUT_INTENTS, kill_loop, named
+from batcher.testing.kill_loop import WITH_INTENTS, WITH_INTENTS_OVER_HTTP, WITHOUT_INTENTS, kill_loop, named
 from batcher.testing.targets import ClickHouseTable, EmbeddedTable, ParquetDirectory, TableKind, Target
 from batcher.testing.verdict import Verdict
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
 
 LONG = os.environ.get("BATCHER_TEST_LONG") == "1"
-KILLS = 32 if LONG else 6
+KILLS = 32 if LONG else 5
 CONTROL_KILLS = 12 if LONG else 4
 SEED = int(os.environ.get("BATCHER_TEST_SEED", "1"))
 PARTITIONS = 3
@@ -43,6 +43,10 @@ class Case(NamedTuple):
     partition_by: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
     short: bool = False
+
+    @property
+    def moments(self) -> tuple[str, ...]:
+        return WITH_INTENTS if self.kind is None or self.embedded else WITH_INTENTS_OVER_HTTP
 
 
 CASES = [
@@ -73,12 +77,23 @@ def rows(cases: Sequence[Case]) -> pytest.MarkDecorator:
 
 
 @pytest.fixture
+def new_scene(
+    broker: Broker, new_topic: Callable[..., str], new_group: Callable[[], str], tmp_path: Path
+) -> Callable[..., Scene]:
+    """Return what makes a scene with a topic and a group that nobody has used."""
+
+    def create(target: Target, **options: Any) -> Scene:
+        topic = new_topic(PARTITIONS)
+        return Scene(
+            broker, target, tmp_path, topic=topic, group=new_group(), partitions=PARTITIONS, seed=SEED, **options
+        )
+
+    return create
+
+
+@pytest.fixture
 def attack(
-    broker: Broker,
-    new_topic: Callable[..., str],
-    new_group: Callable[[], str],
-    tmp_path: Path,
-    request: pytest.FixtureRequest,
+    new_scene: Callable[..., Scene], tmp_path: Path, request: pytest.FixtureRequest
 ) -> Callable[[Case, str, int, Sequence[str]], Verdict]:
     """Return what runs a case: with a guarantee, so many kills, at these moments."""
 
@@ -92,20 +107,9 @@ def attack(
         return ClickHouseTable(request.getfixturevalue("clickhouse_server"), f"orders_{os.urandom(4).hex()}", case.kind)
 
     def run(case: Case, delivery: str, kills: int, moments: Sequence[str]) -> Verdict:
-        scene = Scene(
-            broker,
-            target_of(case),
-            tmp_path,
-            topic=new_topic(PARTITIONS),
-            group=new_group(),
-            delivery=delivery,
-            partitions=PARTITIONS,
-            # The embedded engine belongs to one process.
-            workers=1 if case.embedded else 2,
-            flags=case.flags,
-            seed=SEED,
-        )
-        with scene:
+        # The embedded engine belongs to one process.
+        workers = 1 if case.embedded else 2
+        with new_scene(target_of(case), delivery=delivery, workers=workers, flags=case.flags) as scene:
             scene.start()
             kill_loop(scene, kills, moments)
             verdict = scene.settle()
@@ -117,7 +121,7 @@ def attack(
 
 @rows(CASES)
 def test_a_kill_at_any_moment_loses_nothing_and_doubles_nothing(case: Case, attack: Callable[..., Verdict]) -> None:
-    verdict = attack(case, "exactly-once", KILLS, WITH_INTENTS)
+    verdict = attack(case, "exactly-once", KILLS, case.moments)
 
     assert verdict.exact, verdict
     # Enough has happened for that to mean something.
@@ -126,7 +130,7 @@ def test_a_kill_at_any_moment_loses_nothing_and_doubles_nothing(case: Case, atta
     if LONG:
         assert verdict.present >= 5, verdict
         assert verdict.rows >= 20_000, verdict
-        assert set(named(WITH_INTENTS)) <= verdict.hit.keys(), verdict
+        assert set(named(case.moments)) <= verdict.hit.keys(), verdict
 
 
 @rows(CONTROLS)
@@ -137,3 +141,23 @@ def test_without_intents_the_same_kills_double_records_and_this_test_sees_it(
 
     assert verdict.complete, verdict
     assert verdict.doubled > 0, verdict
+
+
+@pytest.mark.skipif(not LONG, reason="in the long form only: a dead member is missed after six seconds")
+def test_a_crash_while_partitions_are_taken_away_loses_nothing_and_doubles_nothing(
+    new_scene: Callable[..., Scene], tmp_path: Path
+) -> None:
+    target = ParquetDirectory(tmp_path / "out", tmp_path / "orders.arrow")
+    with new_scene(target, delivery="exactly-once", workers=2, static=False) as scene:
+        first, second = scene.workers
+        for one, other in ((first, second), (second, first)) * 2:
+            one.start(CRASH_AT="in_revoke")
+            one.running.wait_for("batch_written")
+            other.start()
+            assert one.died()
+            other.running.wait_for("batch_written", count=3, after=len(other.running.events))
+            other.kill()
+        verdict = scene.settle()
+    crash_score.add("Parquet, while partitions are taken away", verdict)
+    assert verdict.exact, verdict
+    assert verdict.hit == {"in_revoke": 4}
