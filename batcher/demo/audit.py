@@ -29,14 +29,13 @@ class Sums:
 
     @property
     def fits(self) -> bool:
-        """Tell whether every record is in exactly one of the two places, and the right one.
+        """Tell whether every record is in exactly one of the two places, and the right one, and no row is there twice.
 
         With nothing lost, `produced == written + dead_lettered` leaves no room for a record in both places or for
-        one that nobody produced.
+        one that nobody produced. A dead letter may be there twice: both carry the same coordinates.
         """
-        return (
-            self.lost == 0 and self.produced == self.written + self.dead_lettered and self.dead_lettered == self.poison
-        )
+        complete = self.lost == 0 and self.produced == self.written + self.dead_lettered
+        return complete and self.dead_lettered == self.poison and self.doubled == 0
 
 
 def audit(

@@ -51,10 +51,11 @@ class PipelineFailed(BatcherError):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Hold the count, how often the pipeline was killed, and the exit code of the one that finished."""
+    """Hold the count, how often the pipeline was killed, how many batches its successor wrote again, and its end."""
 
     sums: Sums
     kills: int
+    replayed: int
     drained: bool
     seconds: float
     directory: Path
@@ -73,6 +74,7 @@ class Result:
             "dead_lettered": self.sums.dead_lettered,
             "lost": self.sums.lost,
             "doubled": self.sums.doubled,
+            "replayed": self.replayed,
             "dead_letters_doubled": self.sums.letters_doubled,
             "kills": self.kills,
             "seconds": round(self.seconds, 3),
@@ -93,6 +95,8 @@ class Show:
         self._view = view
         self._kills = 0
         self._batches = 0
+        self._replayed = 0
+        self._suppressed = 0
         self._durable = (0, 0.0)
 
     def play(self) -> Result:
@@ -113,6 +117,7 @@ class Show:
         result = Result(
             audit(orders.offsets, orders.poisoned, rows, read_letters(self._letters)),
             self._kills,
+            self._replayed,
             drained,
             time.monotonic() - started,
             self._directory,
@@ -192,6 +197,9 @@ class Show:
     def _look(self, kafka: SmallKafka, orders: Orders, worker: Worker, event: Event) -> int:
         """Show the numbers and return how many orders are committed; raise where nothing moves any more."""
         self._check(worker, event)
+        if event is not None and event["event"] == "batch_written" and event["trigger"] == "replay":
+            self._replayed += 1
+            self._suppressed += int(event["suppressed"])
         if orders.error:
             raise Unreachable(f"the demo's Kafka does not take orders any more: {orders.error}")
         now = time.monotonic()
@@ -229,11 +237,25 @@ class Show:
         view, sums = self._view, result.sums
         view.step("Counted in the target itself, by partition and offset of every row")
         view.sums(sums)
-        view.verdict(sums, *_explained(sums))
+        view.verdict(sums, *self._explained(sums))
         view.answer(answer)
         if result.exit_code == 0:
             view.commands(self._next())
         view.note(f"Kept in {self._directory}: the data, the dead letters, and what the pipeline logged (pipeline.log)")
+
+    def _explained(self, sums: Sums) -> list[str]:
+        if not self._replayed or sums.doubled:
+            return []
+        again = "1 batch" if self._replayed == 1 else f"{self._replayed} batches"
+        there = (
+            f"asked the table first and left out {self._suppressed:,} rows that were there."
+            if isinstance(self._target, ClickHouse)
+            else "and wrote the same files: each takes the place of the one before it."
+        )
+        return [
+            "The killed process had announced, with its committed offsets, which ranges it was about to write.",
+            f"Its successor read exactly these again ({again}), {there}",
+        ]
 
     def _next(self) -> list[tuple[str, list[str]]]:
         kafka = ["-b", "localhost:9092", "-t", "my-orders"]
@@ -267,13 +289,3 @@ def _lines(arguments: list[str]) -> list[str]:
             line = " "
         line = f"{line} {shlex.quote(word)}"
     return [*lines, line]
-
-
-def _explained(sums: Sums) -> list[str]:
-    if not sums.doubled:
-        return ["No copies this time: the batch had been committed when the kill came, or the target knew it again."]
-    return [
-        f"{sums.doubled:,} rows are there twice: the process was killed after it had written them and before it had",
-        "committed their offsets, so its successor read and wrote them again. That is at-least-once: a crash may",
-        "double a batch and never loses one. Each row carries its partition and offset, so copies can be told.",
-    ]

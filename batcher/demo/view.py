@@ -102,7 +102,7 @@ class View:
         table.add_row("lost", Text(f"{sums.lost:,}", bad if sums.lost else good), "")
         table.add_row(
             "doubled",
-            Text(f"{sums.doubled:,}", "bold yellow" if sums.doubled else good),
+            Text(f"{sums.doubled:,}", bad if sums.doubled else good),
             "further copies in the target",
         )
         self._block(table)
@@ -125,7 +125,7 @@ class View:
         for product, orders, revenue in answer.rows:
             table.add_row(product, f"{orders:,}", f"{float(revenue):,.2f}")
         self._console.print()
-        self._console.print(Text("    Best-selling products, asked of the target (copies left out)", "bold"))
+        self._console.print(Text("    Best-selling products, asked of the target", "bold"))
         self._block(table)
 
     def commands(self, groups: Sequence[tuple[str, Sequence[str]]]) -> None:

@@ -25,7 +25,7 @@ def letters(*coordinates: tuple[int, int]) -> list[Mapping[str, object]]:
 
 
 def exit_code(sums: Sums, *, drained: bool = True) -> int:
-    return Result(sums, 1, drained, 1.0, Path("kept")).exit_code
+    return Result(sums, 1, 1, drained, 1.0, Path("kept")).exit_code
 
 
 def test_every_record_in_one_place_fits() -> None:
@@ -35,10 +35,17 @@ def test_every_record_in_one_place_fits() -> None:
     assert exit_code(sums) == 0
 
 
-def test_copies_are_counted_and_allowed() -> None:
-    sums = audit(PRODUCED, 1, rows([*ROWS, (0, 3), (0, 3), (1, 1)]), letters(LETTER, LETTER))
+def test_copies_of_rows_are_counted_and_end_with_1() -> None:
+    sums = audit(PRODUCED, 1, rows([*ROWS, (0, 3), (0, 3), (1, 1)]), letters(LETTER))
 
-    assert (sums.written, sums.doubled, sums.letters_doubled, sums.lost) == (6, 3, 1, 0)
+    assert (sums.written, sums.doubled, sums.lost) == (6, 3, 0)
+    assert exit_code(sums) == 1
+
+
+def test_copies_of_dead_letters_are_counted_and_allowed() -> None:
+    sums = audit(PRODUCED, 1, rows(ROWS), letters(LETTER, LETTER))
+
+    assert (sums.letters_doubled, sums.lost) == (1, 0)
     assert exit_code(sums) == 0
 
 
