@@ -19,7 +19,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -32,8 +33,9 @@ FaultKind = Literal["reset_before_apply", "reset_after_apply", "status", "delay"
 """What can go wrong with an insert.
 
 `reset_before_apply`, `reset_after_apply`: the connection is reset, without or with the rows stored. `status`: an
-HTTP status (`code`) without a ClickHouse error, as from a proxy. `delay`: the insert is applied and
-answered `delay_s` seconds late, also when the client has gone. `exception`: error `code`, nothing stored.
+HTTP status (`code`) without a ClickHouse error, as from a proxy. `delay`: the insert is applied and answered
+`delay_s` seconds late, also when the client has gone; until then it runs, as `system.processes` shows, and another one
+with its query id is refused. `exception`: error `code`, nothing stored.
 """
 
 CONTROL: Final = "/_testing/"
@@ -74,6 +76,10 @@ _STATUSES: Final = {
 _INSERT: Final = re.compile(rb"^\s*INSERT\s+INTO\b", re.IGNORECASE)
 _DATA: Final = re.compile(rb"\bFORMAT\s+(\w+)[ \t]*\r?\n?", re.IGNORECASE)
 _CODE: Final = re.compile(r"Code: (\d+)")
+_PROCESSES: Final = re.compile(rb"(?<=\bFROM )system\.processes\b")
+_TAKEN: Final = (
+    "Code: 216. DB::Exception: Query with this id is already running. (QUERY_WITH_SAME_ID_IS_ALREADY_RUNNING)"
+)
 _ENCODINGS: Final = {"lz4": "lz4", "zstd": "zstd", "gzip": "gzip"}
 
 
@@ -82,13 +88,15 @@ class Insert:
     """Tell what came with one insert: its statement, its size on the wire, its outcome.
 
     `settings` are all parameters of its URL, of the engine and of the interface, but user and password.
-    `outcome` is `stored`, `failed` (the engine refused) or the name of the fault that was injected.
+    `outcome` is `stored`, `failed` (the engine refused), `refused` (its query id was taken) or the name of the fault
+    that was injected. `record_batches` counts those of an Arrow insert; for other formats it is 0.
     """
 
     statement: str
     settings: Mapping[str, str]
     wire_bytes: int
     outcome: str
+    record_batches: int = 0
 
 
 @dataclass(slots=True)
@@ -115,6 +123,28 @@ class _State:
     engine: threading.Lock = field(default_factory=threading.Lock)
     faults: list[Fault] = field(default_factory=list)
     inserts: list[Insert] = field(default_factory=list)
+    running: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def under_way(self, query_id: str) -> Iterator[bool]:
+        """Let an insert be seen as running, and yield True; yield False where its id is taken."""
+        with self.lock:
+            free = not query_id or query_id not in self.running
+            if free:
+                self.running.append(query_id)
+        try:
+            yield free
+        finally:
+            if free:
+                with self.lock:
+                    self.running.remove(query_id)
+
+    def with_processes(self, statement: bytes) -> bytes:
+        """Put the inserts under way in the place of `system.processes`: the engine behind knows nothing of them."""
+        with self.lock:
+            listed = ", ".join(_literal(query_id) for query_id in self.running)
+        table = f"(SELECT arrayJoin(CAST([{listed}] AS Array(String))) AS query_id)".encode()
+        return _PROCESSES.sub(lambda _: table, statement)
 
     def next_fault(self) -> Fault | None:
         with self.lock:
@@ -214,6 +244,7 @@ class _Handler(BaseHTTPRequestHandler):
     ) -> None:
         form = given.get("default_format", "TabSeparated")
         try:
+            statement = self.state.with_processes(statement)
             result = self.state.run(statement, given.get("database", ""), settings, parameters, form)
         except RuntimeError as error:
             self._fail(str(error))
@@ -225,16 +256,18 @@ class _Handler(BaseHTTPRequestHandler):
     def _insert(
         self, statement: bytes, data: bytes, given: Mapping[str, str], settings: Mapping[str, str], wire_bytes: int
     ) -> None:
-        fault = self.state.next_fault()
-        error: str | None = None
-        if fault is not None and fault.kind == "delay":
-            time.sleep(fault.delay_s)
-        if fault is None or fault.kind in {"reset_after_apply", "delay"}:
-            error = self._store(statement, data, given.get("database", ""), settings)
-        outcome = fault.kind if fault is not None else "failed" if error else "stored"
+        with self.state.under_way(given.get("query_id", "")) as free:
+            fault = self.state.next_fault() if free else None
+            error = None if free else _TAKEN
+            if fault is not None and fault.kind == "delay":
+                time.sleep(fault.delay_s)
+            if free and (fault is None or fault.kind in {"reset_after_apply", "delay"}):
+                error = self._store(statement, data, given.get("database", ""), settings)
+        outcome = "refused" if not free else fault.kind if fault is not None else "failed" if error else "stored"
+        seen = {name: text for name, text in given.items() if name not in {"query", "user", "password"}}
+        insert = Insert(statement.decode(errors="replace"), seen, wire_bytes, outcome, _record_batches(statement, data))
         with self.state.lock:
-            seen = {name: text for name, text in given.items() if name not in {"query", "user", "password"}}
-            self.state.inserts.append(Insert(statement.decode(errors="replace"), seen, wire_bytes, outcome))
+            self.state.inserts.append(insert)
         if fault is not None and fault.kind.startswith("reset"):
             self._reset()
         elif fault is not None and fault.kind == "status":
@@ -324,6 +357,10 @@ def _split(query: bytes, body: bytes) -> tuple[bytes, bytes | None]:
         return text.strip(), None
     head = text[: found.start()].rstrip()
     return head + b" FORMAT " + found[1], text[found.end() :]
+
+
+def _record_batches(statement: bytes, data: bytes) -> int:
+    return int(pa.ipc.open_file(data).num_record_batches) if statement.endswith(b" FORMAT Arrow") else 0
 
 
 def _form(content_type: str, body: bytes) -> dict[str, str]:

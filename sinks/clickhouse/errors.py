@@ -50,6 +50,7 @@ RULES: Final[dict[int, Rule]] = {
     204: Rule("retry", "CANNOT_FSYNC", "the server's disk failed to sync"),
     209: Rule("retry", "SOCKET_TIMEOUT", "the server timed out on the network"),
     210: Rule("retry", "NETWORK_ERROR", "the server lost a connection"),
+    216: Rule("retry", "QUERY_WITH_SAME_ID_IS_ALREADY_RUNNING", "an earlier attempt of this insert still runs"),
     225: Rule("retry", "NO_ZOOKEEPER", "the server has no Keeper"),
     236: Rule("retry", "ABORTED", "the server aborted the insert"),
     241: Rule("retry", "MEMORY_LIMIT_EXCEEDED", "the server is short of memory; lower --batch.max-rows if it repeats"),

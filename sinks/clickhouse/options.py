@@ -24,8 +24,13 @@ PINNED_SETTINGS: Final[Mapping[str, str]] = {
     "min_insert_block_size_rows": "1048449",
     "min_insert_block_size_bytes": "268402944",
     "max_insert_block_size": "1048449",
-    # A view's rows are deduplicated together with the table's.
+    # A view's rows are deduplicated together with the table's, and a view that fails fails the insert.
     "deduplicate_blocks_in_dependent_materialized_views": "1",
+    "materialized_views_ignore_errors": "0",
+    # An insert that ran out of time is an error, not an insert of the rows so far; and one that still runs is not
+    # cancelled by its own repeat.
+    "timeout_overflow_mode": "throw",
+    "replace_running_query": "0",
     # A Distributed table else acknowledges before a shard has the rows.
     "distributed_foreground_insert": "1",
 }
@@ -35,7 +40,13 @@ ALWAYS_SENT: Final = frozenset({"async_insert", "insert_deduplicate"})
 """The pinned settings that a server must know: without them nothing holds."""
 
 RESERVED_SETTINGS: Final = frozenset(
-    {*PINNED_SETTINGS, "insert_deduplication_token", "input_format_null_as_default", "insert_distributed_sync"}
+    {
+        *PINNED_SETTINGS,
+        "insert_deduplication_token",
+        "input_format_null_as_default",
+        "insert_distributed_sync",
+        "query_id",
+    }
 )
 
 _KEYS: Final = ("dsn", "table", "user", "password", "settings", "connect_timeout_s", "insert_timeout_s")

@@ -1,4 +1,4 @@
-"""What a ClickHouse table looks like to the sink: its columns, how a block is fitted to them, what it can promise.
+"""What a ClickHouse table looks like to the sink: its columns, and how a block is fitted to them.
 
 Columns that cannot be written (MATERIALIZED, ALIAS, EPHEMERAL) are left out. A record that lacks a field gets the
 column's DEFAULT; where the column is Nullable and has a DEFAULT it gets NULL, because over Arrow the two cannot be told
@@ -11,16 +11,14 @@ timestamp or key is 1970-01-01 or an empty text where the column is not Nullable
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from batcher.errors import RowsRejected, SinkMisconfigured
-from batcher.protocols import Guarantee
 from batcher.records import COORDINATES
 from sinks.clickhouse.casting import cast_safely, same_kind
 from sinks.clickhouse.columns import (
@@ -42,11 +40,6 @@ IDENTITY: Final = ("_topic", "_partition", "_offset")
 """The coordinate columns that name a record."""
 
 _NOT_INSERTABLE: Final = frozenset({"MATERIALIZED", "ALIAS", "EPHEMERAL"})
-_KEEPS_EVERY_ROW: Final = re.compile(r"^(Replicated|Shared)?MergeTree$")
-_WINDOW: Final = {
-    True: "replicated_deduplication_window",
-    False: "non_replicated_deduplication_window",
-}
 
 
 def quoted(name: str) -> str:
@@ -195,44 +188,6 @@ class TableShape:
         ] or [(batch.schema.names[0], arrays[0])]
         fields = [pa.field(name, array.type, nullable=array.null_count > 0) for name, array in sent]
         return pa.RecordBatch.from_arrays([array for _, array in sent], schema=pa.schema(fields))
-
-
-@dataclass(frozen=True, slots=True)
-class Promise:
-    """Say what a table can keep and why. With `by_token` the server itself recognises a repeated block."""
-
-    guarantee: Guarantee
-    reason: str
-    by_token: bool
-
-
-def promise(engine: Mapping[str, Any], coordinates: Sequence[str], windows: Mapping[str, str]) -> Promise:
-    """Return the strongest guarantee a table can keep.
-
-    `engine` has `database`, `name`, `engine`, `engine_full`, `sorting_key` of `system.tables`; `windows` the
-    server's own deduplication windows by setting name. Views are not looked at here.
-    """
-    kind = str(engine["engine"])
-    if not kind.endswith("MergeTree"):
-        return Promise("at-least-once", f"engine {kind} does not recognise a block it already has", by_token=False)
-    setting = _WINDOW[kind.startswith(("Replicated", "Shared"))]
-    stated = re.search(rf"\b{setting} = (\d+)", str(engine["engine_full"]))
-    window = int(stated[1]) if stated else int(windows.get(setting, "0"))
-    if all(name in coordinates for name in IDENTITY) and _keeps_coordinates(kind, str(engine["sorting_key"])):
-        reason = f"the table has the columns {', '.join(IDENTITY)}, so it can be asked what it holds"
-        return Promise("exactly-once", reason, by_token=window > 0)
-    if window > 0:
-        reason = f"the table remembers the tokens of its last {window} blocks ({setting})"
-        return Promise("exactly-once", reason, by_token=True)
-    table = f"{quoted(str(engine['database']))}.{quoted(str(engine['name']))}"
-    cure = f"ALTER TABLE {table} MODIFY SETTING {setting} = 10000"
-    return Promise("at-least-once", f"the table remembers no tokens; exactly-once needs {cure}", by_token=False)
-
-
-def _keeps_coordinates(kind: str, sorting_key: str) -> bool:
-    """Tell whether merges leave every record its row: those of a Replacing or Summing table may not."""
-    key = {part.strip(" `()") for part in sorting_key.split(",")}
-    return bool(_KEEPS_EVERY_ROW.match(kind)) or key.issuperset(IDENTITY)
 
 
 def _with_default(slot: Slot, row: Described) -> Slot:

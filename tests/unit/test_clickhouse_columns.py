@@ -8,7 +8,7 @@ import pytest
 from batcher.errors import RowsRejected, SinkMisconfigured
 from batcher.records import RAW_JSON
 from sinks.clickhouse.columns import Faults, slot_for
-from sinks.clickhouse.schema import Described, TableShape, promise, quoted
+from sinks.clickhouse.schema import Described, TableShape, quoted
 
 UUID = "5e89f531-6f55-471d-8c8e-8e4449a3ab51"
 
@@ -176,42 +176,6 @@ def test_a_column_that_went_away_is_not_a_rows_fault() -> None:
         shape(c="UInt8").fit(pa.RecordBatch.from_pydict({"c": pa.array([1], pa.uint8()), "gone": pa.array([1])}))
     with pytest.raises(SinkMisconfigured, match="column d"):
         shape(c="UInt8", d="UInt8").fit(pa.RecordBatch.from_pydict({"c": pa.array([1], pa.uint8())}))
-
-
-COORDINATES = ("_topic", "_partition", "_offset")
-
-
-@pytest.mark.parametrize(
-    ("engine", "full", "key", "coordinates", "windows", "guarantee", "by_token"),
-    [
-        ("MergeTree", "", "id", (), {}, "at-least-once", False),
-        ("MergeTree", "", "id", COORDINATES, {}, "exactly-once", False),
-        ("MergeTree", "", "id", COORDINATES[1:], {}, "at-least-once", False),
-        ("MergeTree", "SETTINGS non_replicated_deduplication_window = 9", "id", (), {}, "exactly-once", True),
-        ("MergeTree", "", "id", (), {"non_replicated_deduplication_window": "5"}, "exactly-once", True),
-        ("MergeTree", "", "id", (), {"replicated_deduplication_window": "5"}, "at-least-once", False),
-        ("ReplicatedMergeTree", "", "id", (), {"replicated_deduplication_window": "5"}, "exactly-once", True),
-        ("ReplicatedMergeTree", "SETTINGS replicated_deduplication_window = 0", "id", (),
-         {"replicated_deduplication_window": "5"}, "at-least-once", False),
-        ("SummingMergeTree", "", "id", COORDINATES, {}, "at-least-once", False),
-        ("ReplacingMergeTree", "", "_topic, _partition, _offset", COORDINATES, {}, "exactly-once", False),
-        ("Memory", "", "", COORDINATES, {}, "at-least-once", False),
-    ],
-)  # fmt: skip
-def test_the_guarantee_is_the_strongest_the_table_can_keep(  # noqa: PLR0917 - a table of cases
-    engine: str,
-    full: str,
-    key: str,
-    coordinates: tuple[str, ...],
-    windows: dict[str, str],
-    guarantee: str,
-    by_token: bool,
-) -> None:
-    row = {"database": "d", "name": "t`", "engine": engine, "engine_full": full, "sorting_key": key}
-    kept = promise(row, coordinates, windows)
-    assert (kept.guarantee, kept.by_token) == (guarantee, by_token)
-    if guarantee == "at-least-once" and engine.endswith("MergeTree"):
-        assert "ALTER TABLE `d`.`t\\`` MODIFY SETTING" in kept.reason
 
 
 @pytest.mark.parametrize("name", ["t", "a b", "`", "``", "\\", "`; DROP TABLE x; --", 'q"', "a.b"])

@@ -1,0 +1,69 @@
+"""A client of clickhouse-connect that does nothing by itself: no repeats, no sessions, no shared connections."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import Any
+
+import clickhouse_connect
+import urllib3
+from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import Error
+from clickhouse_connect.driver.httpclient import HttpClient
+
+from batcher.errors import ConfigurationError, SinkMisconfigured
+from sinks.clickhouse.options import ClickHouseOptions
+
+
+def connected(options: ClickHouseOptions) -> Client:
+    """Return a client whose server has answered. Raise what the driver does, or ConfigurationError."""
+    # Both warn about every failed request; our exception says it, once, with what to do.
+    for name in ("clickhouse_connect.driver._backend.http_sync", "urllib3.connectionpool"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    if options.path is not None:
+        try:
+            return clickhouse_connect.get_client(interface="chdb", path=str(options.path))
+        except ImportError as error:
+            raise ConfigurationError(
+                "--clickhouse.dsn: chdb:// needs the extra: pip install 'kafka-batcher[embedded]'"
+            ) from error
+    extra: dict[str, Any] = dict(options.tls)
+    client = clickhouse_connect.get_client(
+        host=options.host,
+        port=options.port,
+        interface=options.scheme,
+        username=options.user,
+        password=options.password,
+        database=options.database,
+        compress=False if options.compression == "none" else options.compression,
+        # Whole seconds are all the driver takes here; exact values are set below.
+        connect_timeout=math.ceil(options.connect_timeout_s),
+        send_receive_timeout=math.ceil(options.insert_timeout_s),
+        query_retries=0,
+        autogenerate_session_id=False,
+        dedicated_pool=True,
+        client_name="batcher",
+        **extra,
+    )
+    if isinstance(client, HttpClient):
+        client.timeout = urllib3.Timeout(connect=options.connect_timeout_s, read=options.insert_timeout_s)
+        client.http_retries = 0
+    return client
+
+
+def open_failure(options: ClickHouseOptions, error: Error | OSError) -> SinkMisconfigured | None:
+    """Explain why an embedded engine did not start: its own text says it only in part."""
+    if options.path is None or not isinstance(error, Error) or "Unable to open the chdb engine" not in str(error):
+        return None
+    text = str(error)
+    where = f"--clickhouse.dsn: {options.address}"
+    if "already initialized with path" in text:
+        return SinkMisconfigured(f"{where}: this process already has chDB open on another path; one is all it can have")
+    if options.path.exists() and not options.path.is_dir():
+        return SinkMisconfigured(f"{where} is a file; name a directory")
+    if "Permission denied" in text or "filesystem error" in text:
+        return SinkMisconfigured(f"{where}: the directory cannot be created or written")
+    return SinkMisconfigured(
+        f"{where} cannot be opened: another process has it, most likely a second batcher; one process is all it takes"
+    )

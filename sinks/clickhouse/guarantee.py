@@ -1,0 +1,157 @@
+"""What a table can promise about blocks that are sent more than once, and what would make it promise more.
+
+Two things recognise a repeat: the tokens a table remembers (its deduplication window), and the coordinate columns,
+by which it can be asked what it holds. Which of them carries the promise depends on materialized views:
+
+    views   window everywhere   coordinates   promise         a replay
+    none    -                   yes           exactly-once    asks, and sends what is missing
+    none    yes                 no            exactly-once    is sent again under its token
+    some    yes                 any           exactly-once    is sent again under its token
+    other                                     at-least-once
+
+A table with views is never asked: rows can be in the table and, because a view failed after they were stored, not in
+the view's target. Only the same block under the same token completes the view and leaves the rest alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from batcher.protocols import Guarantee
+from sinks.clickhouse.schema import IDENTITY, quoted
+
+ADVISED_WINDOW: Final = 10_000
+"""Blocks; what replicated tables have. Each partition of the table that a block touches takes one."""
+
+_KEEPS_EVERY_ROW: Final = re.compile(r"^(Replicated|Shared)?MergeTree$")
+_SETTING: Final = re.compile(r"(\w+) = ('(?:[^'\\]|\\.)*'|[^,]*)")
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """Hold a table as `system.tables` has it, and the settings for tables of its kind that the server has."""
+
+    database: str
+    name: str
+    engine: str
+    engine_full: str
+    sorting_key: str
+    defaults: Mapping[str, str]
+
+    @property
+    def quoted(self) -> str:
+        """Return the name as a statement takes it."""
+        return f"{quoted(self.database)}.{quoted(self.name)}"
+
+    @property
+    def replicated(self) -> bool:
+        """Tell whether other servers insert into the table too."""
+        return self.engine.startswith(("Replicated", "Shared"))
+
+    @property
+    def merges(self) -> bool:
+        """Tell whether the engine is one of those that can remember tokens."""
+        return self.engine.endswith("MergeTree")
+
+    @property
+    def window_setting(self) -> str:
+        """Return the name of the setting that says how many tokens are remembered."""
+        return "replicated_deduplication_window" if self.replicated else "non_replicated_deduplication_window"
+
+    @property
+    def window(self) -> int:
+        """Return how many blocks the table recognises."""
+        return int(self.setting(self.window_setting, "0")) if self.merges else 0
+
+    @property
+    def flushes_later(self) -> bool:
+        """Tell whether the table collects inserts of all clients, whatever an insert says itself."""
+        return self.setting("async_insert", "0") not in {"0", "false"}
+
+    @property
+    def keeps_coordinates(self) -> bool:
+        """Tell whether merges leave every record its row: those of a Replacing or Summing table may not."""
+        key = {part.strip(" `()") for part in self.sorting_key.split(",")}
+        return bool(_KEEPS_EVERY_ROW.match(self.engine)) or (self.merges and key.issuperset(IDENTITY))
+
+    @property
+    def cure(self) -> str:
+        """Return the statement that makes the table remember tokens."""
+        return f"ALTER TABLE {self.quoted} MODIFY SETTING {self.window_setting} = {ADVISED_WINDOW}"
+
+    def setting(self, name: str, default: str) -> str:
+        """Return a setting of the table: its own, else the server's."""
+        stated = dict(_SETTING.findall(self.engine_full.rpartition(" SETTINGS ")[2]))
+        return str(stated.get(name, self.defaults.get(name, default)))
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Hold a view that inserts into the table feed, directly or through another one; no target if that is hidden."""
+
+    name: str
+    target: Storage | None
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """Say what a table can keep and why.
+
+    With `verifies` the table is asked at a replay, and with `asks` at every repeat, because the server
+    would not recognise one by its token.
+    """
+
+    guarantee: Guarantee
+    reason: str
+    verifies: bool = False
+    asks: bool = False
+
+
+def promise(table: Storage, coordinates: Sequence[str], views: Sequence[View], lacking: Sequence[str] = ()) -> Promise:
+    """Return the strongest guarantee a table can keep. `lacking` are rights the user needs to ask it, and has not."""
+    if not table.merges:
+        return Promise("at-least-once", f"engine {table.engine} does not recognise a block it already has")
+    if views:
+        return _with_views(table, views)
+    capable = set(IDENTITY).issubset(coordinates) and table.keeps_coordinates
+    if capable and not lacking:
+        return _by_asking(table)
+    grant = f"; to ask it what it holds takes GRANT {', '.join(lacking)}" if capable else ""
+    if table.window:
+        reason = f"the table remembers the tokens of its last {table.window} blocks ({table.window_setting}){grant}"
+        return Promise("exactly-once", reason)
+    return Promise("at-least-once", f"the table remembers no tokens{grant}; exactly-once needs {table.cure}")
+
+
+def _by_asking(table: Storage) -> Promise:
+    reason = f"the table has the columns {', '.join(IDENTITY)}, so it can be asked what it holds"
+    if table.window:
+        reason += f", and remembers the tokens of its last {table.window} blocks"
+        return Promise("exactly-once", reason, verifies=True)
+    reason += f"; what a worker given up for dead sends later is stopped by a window only: {table.cure}"
+    return Promise("exactly-once", reason, verifies=True, asks=True)
+
+
+def _with_views(table: Storage, views: Sequence[View]) -> Promise:
+    targets: dict[str, Storage] = {table.quoted: table}
+    for view in views:
+        target = view.target
+        if target is None:
+            return Promise("at-least-once", f"where view {view.name} writes to cannot be seen; GRANT SHOW TABLES on it")
+        if not target.merges and target.engine != "Null":
+            reason = f"view {view.name} writes to an engine {target.engine}, which does not recognise a repeated block"
+            return Promise("at-least-once", reason)
+        if target.merges:
+            targets[target.quoted] = target
+    without = [target for target in targets.values() if not target.window]
+    if without:
+        names = ", ".join(view.name for view in views if view.target in without)
+        blind = f"views whose targets remember no tokens ({names})" if names else "views, and remembers no tokens"
+        cures = "; ".join(target.cure for target in without)
+        return Promise("at-least-once", f"the table feeds {blind}; exactly-once needs {cures}")
+    least = min(target.window for target in targets.values())
+    reason = f"the table and what its views write to remember the tokens of at least their last {least} blocks"
+    return Promise("exactly-once", reason)

@@ -1,0 +1,116 @@
+"""What a table is asked before a block is sent again: which offsets it holds, and whether a write is still going on.
+
+An answer has to be whole and fresh, so nothing in the user's profile may shorten it or serve an old one, and a
+replica first takes over what the others have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import Error
+
+from batcher.errors import SinkMisconfigured
+from batcher.records import Partition
+from sinks.clickhouse.errors import translated
+from sinks.clickhouse.guarantee import Storage
+
+ACCESS_DENIED: Final = 497
+
+SEE_PROCESSES: Final = "SELECT ON system.processes"
+
+_WHOLE: Final[Mapping[str, str]] = {
+    "use_query_cache": "0",
+    # With `break` a limit of the profile ends the query as if there were no more rows.
+    **dict.fromkeys(
+        (
+            "read_overflow_mode",
+            "read_overflow_mode_leaf",
+            "result_overflow_mode",
+            "timeout_overflow_mode",
+            "timeout_overflow_mode_leaf",
+            "group_by_overflow_mode",
+            "distinct_overflow_mode",
+        ),
+        "throw",
+    ),
+}
+
+
+def rights(table: Storage) -> tuple[str, ...]:
+    """Return the rights that the questions take, beside SELECT on the table itself."""
+    sync = (f"SYSTEM SYNC REPLICA ON {table.quoted}",) if table.engine.startswith("Replicated") else ()
+    return (SEE_PROCESSES, *sync)
+
+
+class Questions:
+    """Ask about one table. Every method raises SinkUnavailable or SinkMisconfigured; `target` is for messages."""
+
+    def __init__(self, client: Client, table: Storage, target: str) -> None:
+        self._client = client
+        self._table = table
+        self._target = target
+        self._settings = {name: value for name, value in _WHOLE.items() if name in client.server_settings}
+        if table.engine.startswith("Shared"):
+            self._settings["select_sequential_consistency"] = "1"
+
+    def present(self, partition: Partition, first: int, last: int) -> pa.Int64Array:
+        """Return the offsets from `first` to `last` that the table holds, ascending, each once."""
+        query = (
+            f"SELECT DISTINCT toInt64(_offset) AS found FROM {self._table.quoted} "  # noqa: S608 - own quoting, tested
+            "WHERE _topic = {topic:String} AND _partition = {number:Int64} "
+            "AND _offset >= {first:Int64} AND _offset <= {last:Int64}"
+        )
+        parameters = {"topic": partition.topic, "number": partition.number, "first": first, "last": last}
+        found = self._rows(query, parameters)["found"].combine_chunks().cast(pa.int64())
+        return found.take(pc.sort_indices(found))
+
+    def beyond(self, positions: Mapping[Partition, int]) -> Mapping[Partition, int]:
+        """Return the highest offset of each partition that has one at or above its position; a query for each topic."""
+        highest: dict[Partition, int] = {}
+        for topic in sorted({partition.topic for partition in positions}):
+            asked = {part.number: at for part, at in positions.items() if part.topic == topic}
+            # One bound for all would read everything above the lowest; numbers need no quoting.
+            spans = " OR ".join(
+                f"_partition = {number:d} AND _offset >= {at:d}" for number, at in sorted(asked.items())
+            )
+            query = (
+                "SELECT toInt64(_partition) AS number, toInt64(max(_offset)) AS highest "  # noqa: S608 - own quoting
+                f"FROM {self._table.quoted} WHERE _topic = {{topic:String}} AND ({spans}) GROUP BY number"
+            )
+            for row in self._rows(query, {"topic": topic}).to_pylist():
+                highest[Partition(topic, row["number"])] = row["highest"]
+        return highest
+
+    def running(self, query_id: str) -> bool:
+        """Tell whether the server is at a query of this id. Raise SinkMisconfigured where the user may not know."""
+        query = "SELECT count() FROM system.processes WHERE query_id = {query_id:String}"
+        try:
+            return bool(self._client.query(query, parameters={"query_id": query_id}).result_rows[0][0])
+        except (Error, OSError) as error:
+            raise self._failure(error, SEE_PROCESSES) from error
+
+    def _rows(self, query: str, parameters: dict[str, Any]) -> pa.Table:
+        if self._table.engine.startswith("Replicated"):
+            self._catch_up()
+        try:
+            return self._client.query_arrow(query, parameters=parameters, settings=dict(self._settings))
+        except (Error, OSError) as error:
+            raise self._failure(error, f"SELECT ON {self._table.quoted}") from error
+
+    def _catch_up(self) -> None:
+        try:
+            self._client.command(f"SYSTEM SYNC REPLICA {self._table.quoted} LIGHTWEIGHT")
+        except (Error, OSError) as error:
+            raise self._failure(error, f"SYSTEM SYNC REPLICA ON {self._table.quoted}") from error
+
+    def _failure(self, error: Error | OSError, right: str) -> Exception:
+        if isinstance(error, Error) and error.code == ACCESS_DENIED:
+            translated(error, self._target)  # strips the server's text, which the chain would show
+            return SinkMisconfigured(f"{self._target}: what it holds cannot be asked; GRANT {right} to the user")
+        ours = translated(error, self._target, has_views=True)
+        return ours or SinkMisconfigured(f"{self._target}: what it holds cannot be asked")

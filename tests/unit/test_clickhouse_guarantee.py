@@ -1,0 +1,111 @@
+"""What a table can promise, by engine, windows, columns, views and rights."""
+
+from __future__ import annotations
+
+import pytest
+
+from sinks.clickhouse.guarantee import Storage, View, promise
+from sinks.clickhouse.schema import IDENTITY
+
+PLAIN = "non_replicated_deduplication_window"
+REPLICATED = "replicated_deduplication_window"
+DEFAULTS = {PLAIN: "0", REPLICATED: "10000", "async_insert": "0"}
+WINDOW_9 = f"MergeTree ORDER BY id SETTINGS {PLAIN} = 9, index_granularity = 8192"
+
+
+def storage(
+    engine: str = "MergeTree",
+    full: str = "",
+    *,
+    name: str = "t",
+    key: str = "id",
+    defaults: dict[str, str] | None = None,
+) -> Storage:
+    return Storage("d", name, engine, full or f"{engine} ORDER BY id", key, defaults or DEFAULTS)
+
+
+NO_ZERO = f"ReplicatedMergeTree ORDER BY id SETTINGS {REPLICATED} = 0"
+
+
+@pytest.mark.parametrize(
+    ("table", "coordinates", "guarantee", "verifies", "asks"),
+    [
+        (storage(), (), "at-least-once", False, False),
+        (storage(), IDENTITY, "exactly-once", True, True),
+        (storage(), IDENTITY[1:], "at-least-once", False, False),
+        (storage(full=WINDOW_9), (), "exactly-once", False, False),
+        (storage(full=WINDOW_9), IDENTITY, "exactly-once", True, False),
+        (storage(defaults={PLAIN: "5"}), (), "exactly-once", False, False),
+        (storage(defaults={REPLICATED: "5"}), (), "at-least-once", False, False),
+        (storage("ReplicatedMergeTree"), (), "exactly-once", False, False),
+        (storage("SharedMergeTree"), IDENTITY, "exactly-once", True, False),
+        (storage("ReplicatedMergeTree", NO_ZERO), (), "at-least-once", False, False),
+        (storage("SummingMergeTree"), IDENTITY, "at-least-once", False, False),
+        (storage("ReplacingMergeTree", key="_topic, _partition, _offset"), IDENTITY, "exactly-once", True, True),
+        (storage("Memory"), IDENTITY, "at-least-once", False, False),
+        (storage("Distributed"), IDENTITY, "at-least-once", False, False),
+    ],
+)
+def test_the_guarantee_is_the_strongest_the_table_can_keep(
+    table: Storage, coordinates: tuple[str, ...], guarantee: str, verifies: bool, asks: bool
+) -> None:
+    kept = promise(table, coordinates, [])
+    assert (kept.guarantee, kept.verifies, kept.asks) == (guarantee, verifies, asks)
+    if table.merges and not table.window:
+        # Also where the columns are enough for a replay: only a window stops what a worker sends when it is late.
+        assert f"ALTER TABLE `d`.`t` MODIFY SETTING {table.window_setting} = 10000" in kept.reason
+
+
+def test_a_table_that_feeds_views_is_not_asked_because_its_rows_say_nothing_about_theirs() -> None:
+    view = View("d.v", storage(full=WINDOW_9, name="target"))
+    kept = promise(storage(full=WINDOW_9), IDENTITY, [view])
+    assert (kept.guarantee, kept.verifies, kept.asks) == ("exactly-once", False, False)
+
+
+ALTER = "ALTER TABLE `d`.`{}` MODIFY SETTING non_replicated_deduplication_window = 10000"
+
+
+@pytest.mark.parametrize(
+    ("table", "target", "said"),
+    [
+        (WINDOW_9, storage(name="target"), ["d.v", ALTER.format("target")]),
+        ("", storage(name="target", full=WINDOW_9), [ALTER.format("t")]),
+        ("", storage(name="target"), ["d.v", f"{ALTER.format('t')}; {ALTER.format('target')}"]),
+        (WINDOW_9, storage("Log", name="target"), ["d.v", "Log"]),
+        (WINDOW_9, None, ["d.v", "GRANT SHOW TABLES"]),
+    ],
+)
+def test_what_makes_a_table_with_views_incapable_is_named_with_its_cure(
+    table: str, target: Storage | None, said: list[str]
+) -> None:
+    kept = promise(storage(full=table), IDENTITY, [View("d.v", target)])
+    assert (kept.guarantee, kept.verifies, kept.asks) == ("at-least-once", False, False)
+    assert [text for text in said if text not in kept.reason] == []
+
+
+def test_a_target_that_stores_nothing_needs_no_window() -> None:
+    views = [View("d.v", storage("Null", name="null")), View("d.w", storage(full=WINDOW_9, name="target"))]
+    assert promise(storage(full=WINDOW_9), (), views).guarantee == "exactly-once"
+
+
+def test_without_the_right_to_ask_the_tokens_have_to_carry_it() -> None:
+    with_window = promise(storage(full=WINDOW_9), IDENTITY, [], ["SELECT ON system.processes"])
+    without = promise(storage(), IDENTITY, [], ["SELECT ON system.processes"])
+    assert (with_window.guarantee, with_window.verifies) == ("exactly-once", False)
+    assert (without.guarantee, without.verifies) == ("at-least-once", False)
+    assert "GRANT SELECT ON system.processes" in with_window.reason
+    assert "GRANT SELECT ON system.processes" in without.reason
+
+
+@pytest.mark.parametrize(
+    ("full", "defaults", "expected"),
+    [
+        ("MergeTree ORDER BY id SETTINGS async_insert = 1", DEFAULTS, True),
+        ("MergeTree ORDER BY id SETTINGS async_insert = true, index_granularity = 8192", DEFAULTS, True),
+        ("MergeTree ORDER BY id SETTINGS async_insert = 0", {"async_insert": "1"}, False),
+        ("MergeTree ORDER BY id", {"async_insert": "1"}, True),
+        ("MergeTree ORDER BY id SETTINGS storage_policy = 'a, async_insert = 1'", DEFAULTS, False),
+    ],
+)
+def test_a_table_that_collects_inserts_is_known(full: str, defaults: dict[str, str], expected: bool) -> None:
+    assert storage(full=full, defaults=defaults).flushes_later is expected
