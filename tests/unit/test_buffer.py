@@ -147,6 +147,183 @@ def test_forgotten_partitions_leave_the_others_untouched() -> None:
     assert b.due_in_s(0.0) is None
 
 
+def spans(batches: list[Batch]) -> list[tuple[str, int, int]]:
+    return [(batch.trigger, batch.runs[0].first_offset, batch.runs[0].last_offset) for batch in batches]
+
+
+@pytest.mark.parametrize("policy", [{"rows": 5}, {"nbytes": 100, "memory": 100}, {"wait": 0.001}, {"rows": 10_000}])
+@pytest.mark.parametrize("mixes", [True, False])
+def test_an_announced_range_is_cut_at_its_end_whatever_the_policy_says(policy: dict[str, int], mixes: bool) -> None:
+    b = buffer(**policy, mixes=mixes)
+    b.expect(A, [29])
+    b.extend([run(20)], 0.0)
+    assert b.due_in_s(100.0) is None
+    assert b.take(100.0) == []
+    b.extend([run(20, first=20)], 100.0)
+
+    assert b.due_in_s(100.0) == 0.0
+    assert spans(b.take(100.0)) == [("replay", 0, 29)]
+    assert b.rows == 10
+
+
+def test_each_announced_range_is_a_batch_of_its_own_and_what_is_beyond_goes_on_as_an_ordinary_one() -> None:
+    b = buffer(rows=10)
+    b.expect(A, [4, 5, 11])
+    b.extend([run(25)], 0.0)
+
+    cut = [spans(b.take(0.0)) for _ in range(4)]
+
+    assert cut == [[("replay", 0, 4)], [("replay", 5, 5)], [("replay", 6, 11)], [("rows", 12, 21)]]
+    assert spans([rest_of(b)]) == [("stop", 22, 24)]
+
+
+def test_what_is_beyond_an_announced_range_keeps_its_age() -> None:
+    b = buffer(wait=1.0)
+    b.expect(A, [4])
+    b.extend([run(3)], 0.0)
+    b.extend([run(4, first=3)], 5.0)
+    assert spans(b.take(5.0)) == [("replay", 0, 4)]
+
+    assert b.due_in_s(5.5) == pytest.approx(0.5)
+    assert spans(b.take(6.0)) == [("age", 5, 6)]
+
+
+def test_announced_ranges_of_several_partitions_are_never_put_into_one_batch() -> None:
+    b = buffer(mixes=True)
+    for partition in (A, B):
+        b.expect(partition, [4])
+        b.extend([run(5, partition=partition)], 0.0)
+
+    assert sorted(list(batch.next_offsets) for batch in b.take(0.0)) == [[A], [B]]
+
+
+def test_other_partitions_do_not_wait_for_an_announced_range() -> None:
+    b = buffer(rows=10, mixes=True)
+    b.expect(A, [99])
+    b.extend([run(50), run(10, partition=B)], 0.0)
+
+    assert list(taken(b, 0.0).next_offsets) == [B]
+
+
+def test_an_announced_range_that_is_not_complete_is_not_written_at_a_drain() -> None:
+    b = buffer()
+    b.expect(A, [9])
+    b.extend([run(9), run(3, partition=B)], 0.0)
+
+    assert [list(batch.next_offsets) for batch in b.take_rest("stop", 0.0)] == [[B]]
+    assert b.due_in_s(0.0) is None
+    assert b.rows == 0
+    assert b.take_rest("stop", 1e9) == []
+
+
+def test_an_announced_range_that_is_complete_is_written_at_a_drain_and_the_rest_after_it() -> None:
+    b = buffer()
+    b.expect(A, [4, 20])
+    b.extend([run(9), run(3, partition=B)], 0.0)
+
+    assert spans(b.take_rest("stop", 0.0)) == [("replay", 0, 4)]
+    assert [list(batch.next_offsets) for batch in b.take_rest("stop", 0.0)] == [[B]]
+
+
+def test_a_range_whose_last_record_is_gone_is_complete_when_the_log_was_read_beyond_its_end() -> None:
+    b = buffer()
+    b.expect(A, [9])
+    b.extend([run(8)], 0.0)
+    b.reached({A: 9})
+    assert b.replaying == {A}
+    b.reached({A: 10, B: 99})
+
+    assert b.replaying == frozenset()
+    assert spans(b.take(0.0)) == [("replay", 0, 7)]
+
+
+def test_a_record_beyond_the_end_completes_a_range_too() -> None:
+    b = buffer()
+    b.expect(A, [9])
+    b.extend([run(8), run(1, first=50)], 0.0)
+
+    assert spans(b.take(0.0)) == [("replay", 0, 7)]
+
+
+def test_how_far_the_log_was_read_never_goes_back() -> None:
+    b = buffer()
+    b.expect(A, [9])
+    b.extend([run(8)], 0.0)
+    b.reached({A: 10})
+    b.reached({A: 3})
+
+    assert b.replaying == frozenset()
+
+
+def test_a_range_without_any_record_is_named_and_dropped_and_the_next_one_is_cut() -> None:
+    b = buffer()
+    b.expect(A, [4, 9, 12])
+    b.extend([run(2, first=8), run(1, first=20)], 0.0)
+
+    assert b.skip_vanished(0.0) == [(A, 4)]
+    assert spans(b.take(0.0)) == [("replay", 8, 9)]
+    assert b.skip_vanished(0.0) == [(A, 12)]
+    assert b.skip_vanished(0.0) == []
+    assert spans([rest_of(b)]) == [("stop", 20, 20)]
+
+
+def test_a_range_of_which_nothing_came_yet_has_not_vanished() -> None:
+    b = buffer()
+    b.expect(A, [4])
+    b.reached({A: 4})
+
+    assert b.skip_vanished(0.0) == []
+    assert b.replaying == {A}
+
+
+def test_a_full_buffer_does_not_cut_an_announced_range_short_and_says_that_reading_has_to_go_on() -> None:
+    b = buffer(rows=1000, nbytes=1000, memory=1000)
+    b.expect(A, [99])
+    b.extend([run(50, size=100), run(1, partition=B)], 0.0)
+    assert b.full
+    assert b.replaying == {A}
+
+    assert [list(batch.next_offsets) for batch in b.take(0.0)] == [[B]]
+    assert b.take(0.0) == []
+    b.extend([run(50, first=50, size=100)], 0.0)
+    assert spans(b.take(0.0)) == [("replay", 0, 99)]
+
+
+def test_memory_counts_announced_ranges_while_they_are_read_and_while_they_are_delivered() -> None:
+    b = buffer()
+    b.expect(A, [9])
+    b.extend([run(10)], 0.0)
+    held = b.nbytes
+    assert held > 0
+    batch = taken(b, 0.0)
+
+    assert b.nbytes == held
+    b.release(batch)
+    assert b.nbytes == 0
+    b.hold(batch)
+    assert b.nbytes == held
+
+
+def test_a_forgotten_partition_has_no_announced_ranges_any_more() -> None:
+    b = buffer()
+    b.expect(A, [9])
+    b.extend([run(5)], 0.0)
+
+    assert b.forget([A]) == 5
+    assert b.replaying == frozenset()
+    b.extend([run(20)], 0.0)
+    assert spans([rest_of(b)]) == [("stop", 0, 19)]
+
+
+def test_a_cleared_buffer_holds_nothing() -> None:
+    b = buffer()
+    b.expect(A, [4])
+    b.extend([run(9), run(3, partition=B)], 0.0)
+    b.clear()
+
+    assert (b.rows, b.nbytes, b.due_in_s(0.0), b.replaying) == (0, 0, None, frozenset())
+
+
 @pytest.mark.parametrize(
     ("policy", "flag"),
     [
