@@ -11,7 +11,7 @@ from typing import Any, Final, NoReturn
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from batcher.errors import BatcherError, CommitRefused, ConfigurationError, SourceLost
+from batcher.errors import BatcherError, CommitRefused, ConfigurationError, DataGap, SourceLost
 from batcher.protocols import PartitionListener
 from batcher.records import Partition, Position, Records
 from batcher.sources.kafka_cluster import Incidents, connect, describe, lag_of, unanswered
@@ -30,6 +30,7 @@ from batcher.sources.kafka_errors import (
 )
 from batcher.sources.kafka_offsets import Found, Offsets
 from batcher.sources.kafka_options import KafkaOptions
+from batcher.sources.kafka_progress import Progress
 
 __all__ = ["KafkaOptions", "KafkaSource"]
 
@@ -70,18 +71,16 @@ class KafkaSource:
         self._incidents = Incidents()
         self._failure: BaseException | None = None
         self._only_topic = options.topics[0] if len(options.topics) == 1 and options.topics[0][0] != "^" else None
-        # Where delivery stands, for each partition that is ours.
-        self._next: dict[Partition, int] = {}
-        # Given up in the `fetch` under way.
+        # Of the partitions that the listener took. Others that are assigned to us deliver nothing.
+        self._progress = Progress()
+        # Given up since the first message of the `fetch` under way.
         self._gone: set[Partition] = set()
         # Counted to tell how long ago librdkafka took everything away.
         self._fetches = 0
         self._all_lost_at: int | None = None
         self._next_check = 0.0
-        # With until_eof: where each partition ended when it was first assigned, and those not there yet.
-        self._ends: dict[Partition, int] = {}
-        self._unfinished: set[Partition] = set()
         self._assigned_once = False
+        self._giving_up = False
         self._lag: dict[Partition, int] = {}
 
     def open(self, listener: PartitionListener) -> None:
@@ -106,9 +105,11 @@ class KafkaSource:
     def fetch(self, max_records: int, timeout_s: float) -> Sequence[Records]:
         if self._failure is not None:
             raise self._failure
-        self._gone.clear()
         self._fetches += 1
         try:
+            if self._progress.overdue(time.monotonic()):
+                log.warning("commits_refused", hint="the group did not take the partitions away; joining anew")
+                self._start_over()
             runs = self._read(max_records, timeout_s)
         except BaseException as error:
             # What had been fetched is destroyed while the position moved on (a signal handler that raises does it).
@@ -124,24 +125,26 @@ class KafkaSource:
         self._for_owned(self._open_consumer.resume, partitions)
 
     def commit(self, positions: Mapping[Partition, Position], timeout_s: float) -> None:
-        ours = {partition: position for partition, position in positions.items() if partition in self._next}
+        ours = {partition: position for partition, position in positions.items() if partition in self._progress}
         refused = {partition: "not assigned to this process" for partition in positions if partition not in ours}
         if ours:
-            refused.update(store(self._open_consumer, ours, timeout_s, self._options.instance))
+            fenced = store(self._open_consumer, ours, timeout_s, self._options.instance, rebalancing=self._giving_up)
+            self._progress.refused(fenced, time.monotonic())
+            refused.update(fenced)
         if refused:
             raise CommitRefused(refused)
 
     @property
     def reached(self) -> Mapping[Partition, int]:
-        return dict(self._next)
+        return self._progress.positions
 
     @property
     def exhausted(self) -> bool:
-        return self._options.until_eof and self._assigned_once and not self._unfinished
+        return self._options.until_eof and self._assigned_once and self._progress.finished
 
     def lag(self) -> Mapping[Partition, int]:
         """Return how many records behind the commits are, for each partition owned, some seconds ago."""
-        return {partition: count for partition, count in self._lag.items() if partition in self._next}
+        return {partition: count for partition, count in self._lag.items() if partition in self._progress}
 
     def close(self) -> None:
         """Give up the partitions, through the listener, and leave the group, within about CLOSE_TIMEOUT_S."""
@@ -150,7 +153,7 @@ class KafkaSource:
             return
         try:
             # Not left to librdkafka's own callback: while it closes, it no longer reads commits back.
-            self._give_up(tuple(self._next), lost=self._failure is not None)
+            self._give_up(tuple(self._progress), lost=self._failure is not None)
         finally:
             self._consumer = None
             if not _close_within(consumer, CLOSE_TIMEOUT_S):
@@ -178,6 +181,8 @@ class KafkaSource:
     def _read(self, max_records: int, timeout_s: float) -> list[Records]:
         consumer = self._open_consumer
         messages = consumer.consume(1, timeout_s)
+        # What was taken away before this message came may have come back with it.
+        self._gone.clear()
         rest: list[Message] = []
         if not messages:
             self._look_behind()
@@ -204,16 +209,15 @@ class KafkaSource:
         runs: list[Records] = []
         for run in found:
             # A partition already given up (max.poll.interval.ms) may deliver until librdkafka takes it back.
-            if run.partition in self._next:
-                self._next[run.partition] = run.next_offset
-                self._reached(run.partition, run.next_offset)
+            if run.partition in self._progress:
+                self._progress.advance(run.partition, run.next_offset)
                 runs.append(run)
         if runs:
             self._incidents.over()
         for event in events:
             self._on_event(event)
         # An event may have cost us partitions.
-        return [run for run in runs if run.partition in self._next] if events else runs
+        return [run for run in runs if run.partition in self._progress] if events else runs
 
     def _on_event(self, message: Message) -> None:
         error = message.error()
@@ -223,7 +227,8 @@ class KafkaSource:
         partition = Partition(message.topic() or "", message.partition() or 0)
         offset = message.offset() or 0
         if code == PARTITION_EOF:
-            self._reached(partition, offset)
+            if partition in self._progress:
+                self._progress.advance(partition, max(offset, self._progress[partition]))
         elif error.fatal() or code in FATAL:
             raise fatal(error, self._options.instance)
         elif code == MAX_POLL_EXCEEDED:
@@ -242,21 +247,27 @@ class KafkaSource:
             self._incidents.on_error(error)
 
     def _on_out_of_range(self, partition: Partition, error: KafkaError) -> None:
-        if partition not in self._next:
+        if partition not in self._progress:
             return
         assert self._offsets is not None
         low, high = self._offsets.watermarks(partition)
-        position = Position(self._next[partition])
+        position = Position(self._progress[partition])
+        if low <= position.next_offset <= high:
+            raise DataGap(
+                f"{partition}: offset {position.next_offset} was not in the log, which ends at {high} by now: the "
+                "topic was cut or created anew, and what came since is not read; reset the group's offsets once it is "
+                "accounted for"
+            )
         inside = self._offsets.inside(partition, position, low, high)
         log.warning("position_reset", partition=str(partition), offset=inside.next_offset, error=text_of(error))
-        self._next[partition] = inside.next_offset
+        self._progress.advance(partition, inside.next_offset)
         # librdkafka has stopped this partition, and one that is stopped cannot be moved by a seek.
         place = TopicPartition(*partition, inside.next_offset)
         if self._options.cooperative:
             self._open_consumer.incremental_unassign([place])
             self._open_consumer.incremental_assign([place])
         else:
-            self._open_consumer.assign([TopicPartition(*one, offset) for one, offset in self._next.items()])
+            self._open_consumer.assign([TopicPartition(*one, offset) for one, offset in self.reached.items()])
 
     def _start_over(self) -> None:
         """Forget everything and join anew: librdkafka may keep some partitions that others own by now."""
@@ -264,7 +275,7 @@ class KafkaSource:
             # It took all of them away before it got round to saying why; what there is now is assigned anew.
             return
         log.warning("max_poll_exceeded", hint="the consumer thread was held up longer than max.poll.interval.ms")
-        self._give_up(tuple(self._next), lost=True)
+        self._give_up(tuple(self._progress), lost=True)
         self._open_consumer.unsubscribe()
         self._subscribe(self._open_consumer)
 
@@ -302,20 +313,21 @@ class KafkaSource:
         # A partition that was paused when it was revoked comes back paused.
         consumer.resume(places)
         for partition, at in found.items():
-            self._next[partition] = at.position.next_offset
-            self._ends.setdefault(partition, at.end)
-            if at.position.next_offset < self._ends[partition]:
-                self._unfinished.add(partition)
-        fresh = {partition: at.position for partition, at in found.items() if at.fresh}
+            self._progress.begin(partition, at.position.next_offset, at.end)
+        self._assigned_once = True
+        assert self._listener is not None
+        untaken = set(self._listener.on_assigned({partition: at.position for partition, at in found.items()}))
+        if untaken:
+            # No longer in `_progress`, they are neither resumed nor committed nor given up through the listener.
+            self._progress.forget(untaken)
+            consumer.pause([TopicPartition(*partition) for partition in untaken])
+        fresh = {partition: at.position for partition, at in found.items() if at.fresh and partition not in untaken}
         if fresh:
             # From here on the group has a place, whatever --kafka.start says next time. A refusal means that
             # the partitions are about to be lost again; then their next owner decides.
             refused = store(consumer, fresh, FIRST_COMMIT_TIMEOUT_S, self._options.instance)
             for partition, reason in refused.items():
                 log.warning("first_commit_refused", partition=str(partition), reason=reason)
-        self._assigned_once = True
-        assert self._listener is not None
-        self._listener.on_assigned({partition: at.position for partition, at in found.items()})
 
     def _resolve(self, partitions: list[Partition]) -> Mapping[Partition, Found]:
         for partition in partitions:
@@ -329,9 +341,9 @@ class KafkaSource:
     def _unassign(self, consumer: Consumer, revoked: list[TopicPartition], *, lost: bool) -> None:
         partitions = [Partition(one.topic, one.partition) for one in revoked]
         try:
-            self._give_up([partition for partition in partitions if partition in self._next], lost=lost)
+            self._give_up([partition for partition in partitions if partition in self._progress], lost=lost)
         finally:
-            if not self._next:
+            if not self._progress:
                 self._incidents.topic_in_doubt = True
                 if lost:
                     self._all_lost_at = self._fetches
@@ -344,28 +356,21 @@ class KafkaSource:
         if not partitions:
             return
         assert self._listener is not None
+        self._giving_up = True
         try:
             if lost or self._failure is not None:
                 self._listener.on_lost(partitions)
             else:
                 self._listener.on_revoked(partitions)
         finally:
+            self._giving_up = False
+            self._progress.forget(partitions)
             for partition in partitions:
-                self._next.pop(partition, None)
                 self._lag.pop(partition, None)
-            self._unfinished.difference_update(partitions)
             self._gone.update(partitions)
-
-    def _reached(self, partition: Partition, next_offset: int) -> None:
-        if partition in self._unfinished and next_offset >= self._ends[partition]:
-            self._unfinished.discard(partition)
 
     def _look_behind(self) -> None:
         """Look, when nothing comes, for what librdkafka does not tell in so many words."""
-        if self._options.until_eof and self._unfinished:
-            # Control records at the end move the position and are never delivered.
-            for place in self._open_consumer.position([TopicPartition(*partition) for partition in self._unfinished]):
-                self._reached(Partition(place.topic, place.partition), place.offset)
         if self._incidents.topic_in_doubt and time.monotonic() >= self._next_check:
             # The partitions of a deleted topic are taken away, and that is all that is heard of it.
             self._next_check = time.monotonic() + CHECK_EVERY_S
@@ -378,7 +383,7 @@ class KafkaSource:
             self._incidents.topic_in_doubt = False
 
     def _for_owned(self, action: Callable[[list[TopicPartition]], None], partitions: Collection[Partition]) -> None:
-        ours = [TopicPartition(*partition) for partition in partitions if partition in self._next]
+        ours = [TopicPartition(*partition) for partition in partitions if partition in self._progress]
         if ours:
             action(ours)
 

@@ -20,6 +20,7 @@ from batcher.sources.kafka_errors import (
     COMMIT_FENCED,
     COMMIT_NEVER,
     COMMIT_OUTRUN,
+    COMMIT_REBALANCING,
     COMMIT_RETRIED,
     FATAL,
     error_of,
@@ -34,18 +35,25 @@ OUTRUN_GRACE_S: Final = 1.0
 
 
 def store(
-    consumer: Consumer, positions: Mapping[Partition, Position], timeout_s: float, instance: str | None = None
+    consumer: Consumer,
+    positions: Mapping[Partition, Position],
+    timeout_s: float,
+    instance: str | None = None,
+    *,
+    rebalancing: bool = False,
 ) -> dict[Partition, str]:
     """Commit the positions and return those that were refused because they are no longer ours, with the reason.
 
-    Blocks for at most about `timeout_s`. Raises SourceLost when the outcome is unknown after that or the client is
-    dead, ConfigurationError when such a commit can never be accepted.
+    Blocks for at most about `timeout_s`. `rebalancing` says that partitions are being given up: a group that waits for
+    that before it takes commits again is not waited for in turn. Raises SourceLost when the outcome is unknown after
+    that time or the client is dead, ConfigurationError when such a commit can never be accepted.
     """
     started = time.monotonic()
     deadline = started + timeout_s
     left = dict(positions)
     refused: dict[Partition, str] = {}
     last = "no answer"
+    brief = COMMIT_OUTRUN | COMMIT_REBALANCING if rebalancing else COMMIT_OUTRUN
     while left:
         for partition, error in _attempt(consumer, left, max(deadline - time.monotonic(), RETRY_PAUSE_S)).items():
             if error is None:
@@ -57,10 +65,10 @@ def store(
                 raise fatal(error, instance)
             if code in COMMIT_NEVER:
                 raise ConfigurationError(f"commit of {partition} at {left[partition].next_offset} refused: {last}")
-            if code in COMMIT_FENCED or (code in COMMIT_OUTRUN and time.monotonic() > started + OUTRUN_GRACE_S):
+            if code in COMMIT_FENCED or (code in brief and time.monotonic() > started + OUTRUN_GRACE_S):
                 refused[partition] = last
                 del left[partition]
-            elif code not in COMMIT_RETRIED | COMMIT_OUTRUN:
+            elif code not in COMMIT_RETRIED | COMMIT_OUTRUN | COMMIT_REBALANCING:
                 raise SourceLost(f"commit of {partition} at {left[partition].next_offset} failed: {last}")
         if left:
             if time.monotonic() >= deadline:

@@ -24,7 +24,6 @@ COMMIT_RETRIED: Final = frozenset(
         KafkaError.NOT_COORDINATOR,
         KafkaError.REQUEST_TIMED_OUT,
         KafkaError.UNSTABLE_OFFSET_COMMIT,
-        KafkaError.REBALANCE_IN_PROGRESS,
         KafkaError.NETWORK_EXCEPTION,
         KafkaError._WAIT_COORD,
         KafkaError._TIMED_OUT,
@@ -37,6 +36,10 @@ COMMIT_RETRIED: Final = frozenset(
     }
 )
 """The outcome is unknown or the moment is wrong: the same commit again. `KafkaError.retriable()` is False for all."""
+
+COMMIT_REBALANCING: Final = frozenset({KafkaError.REBALANCE_IN_PROGRESS})
+"""The others have joined and wait for their shares: the same commit again, which librdkafka's own thread brings about.
+Inside a callback it may be the group that waits for us."""
 
 COMMIT_OUTRUN: Final = frozenset({KafkaError.ILLEGAL_GENERATION, KafkaError.STALE_MEMBER_EPOCH})
 """A commit that a rebalance overtook on its way: librdkafka learns the new generation a moment later, and the
@@ -138,6 +141,7 @@ def fatal(error: KafkaError, instance: str | None) -> BatcherError:
     # _FATAL hides the code that caused it; only the text still has it.
     if error.code() in FATAL - {KafkaError._FATAL} or "instance" in error.str().lower():
         return SourceLost(
-            f"another process took over the static membership --kafka.instance {instance}: give each process its own"
+            f"--kafka.instance {instance} is also that of another process, or of one that died less than a session "
+            "timeout ago: give each process its own"
         )
     return SourceLost(f"the Kafka client cannot go on: {text_of(error)}; start again")

@@ -76,8 +76,9 @@ class Offsets:
         """Return the position if it is inside the log; else raise DataGap, or skip a gap at the start if told to."""
         if position.next_offset > high:
             raise DataGap(
-                f"{partition}: the next offset to read is {position.next_offset}, but the log ends at {high}: "
-                "the topic was cut or created anew; reset the group's offsets once the lost records are accounted for"
+                f"{partition}: the next offset to read is {position.next_offset}, but the log ends at {high}: offsets "
+                f"{high}-{position.next_offset - 1} ({position.next_offset - high}) are gone, the topic was cut or "
+                "created anew; reset the group's offsets once the lost records are accounted for"
             )
         if position.next_offset >= low:
             return position
@@ -88,7 +89,8 @@ class Offsets:
                 "--kafka.on-gap skip goes on behind them"
             )
         log.warning("records_expired", partition=str(partition), offsets=missing, count=low - position.next_offset)
-        return Position(low)
+        # The ranges that the note announces have offsets of their own.
+        return Position(low, position.note)
 
     def watermarks(self, partition: Partition) -> tuple[int, int]:
         """Return the first offset of the log and the one behind the last that may be read."""

@@ -33,6 +33,9 @@ FIXED: Final[Mapping[str, str]] = {
     "enable.auto.offset.store": "false",
     # `earliest` and `latest` jump over lost records without a word. Starts are resolved to numbers by us.
     "auto.offset.reset": "error",
+    # The only word that the end of a log was reached where its last records were compacted away. Costs nothing that can
+    # be measured at full speed, and at most 3 % of a core with 200 partitions that get a record a second each.
+    "enable.partition.eof": "true",
 }
 """May not be overridden: the promise rests on them."""
 
@@ -50,7 +53,6 @@ BLOCKED: Final[Mapping[str, str]] = {
     **dict.fromkeys(("bootstrap.servers", "metadata.broker.list"), "use -b"),
     "group.id": "use -g",
     "group.instance.id": "use --kafka.instance",
-    "enable.partition.eof": "use --until-eof",
 }
 """Properties that -X may not set, with the reason."""
 
@@ -119,7 +121,6 @@ class KafkaOptions:
             **FIXED,
             "bootstrap.servers": self.brokers,
             "group.id": self.group,
-            "enable.partition.eof": str(self.until_eof).lower(),
         }
         if self.instance is not None:
             settings["group.instance.id"] = self.instance

@@ -126,7 +126,7 @@ def test_records_that_expired_before_they_were_read_stop_the_source_with_the_exa
         source.fetch(1, 0.1)
 
 
-def test_expired_records_can_be_skipped_and_the_note_that_meant_them_is_dropped(
+def test_expired_records_can_be_skipped_and_the_note_of_the_commit_is_kept(
     broker: Broker, new_topic: NewTopic, reader: Reader
 ) -> None:
     topic = new_topic()
@@ -138,7 +138,7 @@ def test_expired_records_can_be_skipped_and_the_note_that_meant_them_is_dropped(
     source, listener = reader(topic, on_gap="skip")
     runs = read(source, 8)
 
-    assert listener.assigned == [{part: Position(12)}]
+    assert listener.assigned == [{part: Position(12, "intent")}]
     assert offsets(runs) == {part: list(range(12, 20))}
 
 
