@@ -17,7 +17,12 @@ REQUEST_TIMEOUT_S: Final = 30.0
 
 
 class Broker:
-    """Hold the address of a running broker. Subclasses start and stop one; this one only uses it."""
+    """Hold the address of a running broker. Subclasses start and stop one; this one only uses it.
+
+    `shortest_session_ms` is the least that it takes for the session timeout of a classic group.
+    """
+
+    shortest_session_ms: int = 6000
 
     def __init__(self, bootstrap: str) -> None:
         self.bootstrap = bootstrap

@@ -36,9 +36,12 @@ class RealBroker(Broker):
     """Run Apache Kafka while in the `with` block, on two free ports of loopback.
 
     `properties` are added to `server.properties`. Start it from a thread that lives as long as the broker is
-    needed: on Linux it dies with that thread. Raises Unavailable where Java or the jars are missing, or when the
+    needed: on Linux it dies with that thread. Members of groups are missed sooner, and topics compacted sooner, than by
+    Kafka's defaults. Raises Unavailable where Java or the jars are missing, or when the
     broker does not come up; its files are kept then, and after a `with` block that failed.
     """
+
+    shortest_session_ms = 1000
 
     def __init__(self, properties: Mapping[str, str] | None = None) -> None:
         broker_port, controller_port = _free_ports(2)
@@ -61,6 +64,12 @@ class RealBroker(Broker):
             "share.coordinator.state.topic.num.partitions": "4",
             # A second of waiting for members that never come would be the longest part of most tests.
             "group.initial.rebalance.delay.ms": "0",
+            # 5 s by default: with KIP-848, as long as a member may take to hear of its partitions.
+            "group.consumer.min.heartbeat.interval.ms": "500",
+            "group.consumer.heartbeat.interval.ms": "500",
+            "group.min.session.timeout.ms": str(self.shortest_session_ms),
+            # 15 s by default, until a compacted topic is looked at again.
+            "log.cleaner.backoff.ms": "200",
             "auto.create.topics.enable": "false",
             **(properties or {}),
         }
