@@ -54,6 +54,8 @@ class _Account:
     announced: int = 0
     """Below this, every claim is in a note that we have stored ourselves."""
     vouched_at: float = -math.inf
+    found: int = 0
+    """The end of what was announced when the partition was assigned."""
     renewals: int = 0
 
     @property
@@ -117,7 +119,10 @@ class Ledger:
                 refused[partition] = str(error)
                 continue
             sealed = claims[-1].range.next_offset if claims else start
-            self._accounts[partition] = _Account(self._epochs, start, sealed, position, claims, deque(claims))
+            found = sealed if claims else 0
+            self._accounts[partition] = _Account(
+                self._epochs, start, sealed, position, claims, deque(claims), found=found
+            )
         return refused
 
     def replays(self, partition: Partition) -> tuple[Claim, ...]:
@@ -276,12 +281,9 @@ class Ledger:
         claims = account.pending[:MAX_CLAIMS]
         if not self.announces:
             # Found, and still to be honoured by whoever comes after us; ours are not announced.
-            until = max((claim.range.last for claim in parse(_ANY, account.stored.note)), default=-1)
-            claims = [claim for claim in claims if claim.range.last <= until]
-        return render(claims, f"{self._writer}-{account.renewals}") if claims else ""
-
-
-_ANY = Partition("", 0)
+            claims = [claim for claim in claims if claim.range.next_offset <= account.found]
+        # The epoch, because a partition may come back to us with our own note, which proves nothing any more.
+        return render(claims, f"{self._writer}-{account.epoch}-{account.renewals}") if claims else ""
 
 
 def _announced(partition: Partition, position: Position) -> list[Claim]:
