@@ -181,8 +181,10 @@ class KafkaSource:
     def _read(self, max_records: int, timeout_s: float) -> list[Records]:
         consumer = self._open_consumer
         messages = consumer.consume(1, timeout_s)
-        # What was taken away before this message came may have come back with it.
+        # Only from here on: an eager rebalance takes a partition and gives it back within the call above, and the
+        # record that comes out of it is the first of the new assignment.
         self._gone.clear()
+        # What was taken away before this message came may have come back with it.
         rest: list[Message] = []
         if not messages:
             self._look_behind()
