@@ -184,7 +184,6 @@ class KafkaSource:
         # Only from here on: an eager rebalance takes a partition and gives it back within the call above, and the
         # record that comes out of it is the first of the new assignment.
         self._gone.clear()
-        # What was taken away before this message came may have come back with it.
         rest: list[Message] = []
         if not messages:
             self._look_behind()
