@@ -122,8 +122,8 @@ class Delivery:
             raise DataGap(
                 f"{self._info.target} holds records of {partition} up to offset {last}, but the group goes on at "
                 f"{positions[partition]}: its offsets expired or were reset, the topic was made anew, or another "
-                f"group loads it too; commit offset {last + 1} to go on behind them, or give --on-existing skip to load "
-                "only what is missing"
+                f"group loads it too; commit offset {last + 1} to go on behind them, or give --on-existing skip to "
+                "load only what is missing"
             )
         log.warning("existing_rows", highest={str(part): offset for part, offset in sorted(found.items())})
         self._existing.update(found)
