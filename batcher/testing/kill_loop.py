@@ -31,11 +31,11 @@ WITHOUT_INTENTS: Final = (ANY_MOMENT, "after_write", ANY_MOMENT, "before_commit"
 AT_FIRST_PASSING: Final = frozenset({"during_replay", "after_replay_write"})
 """The points that are passed right after a start, or not at all."""
 
-MAX_PASSING: Final = 12
+MAX_PASSING: Final = 8
 """Kills come at one of the first so many passings of a point: with small batches within a second or two."""
 
-POINT_PATIENCE_S: Final = 10.0
-"""How long a point is waited for; a worker that does not pass it (nothing was there to replay) is killed then."""
+POINT_PATIENCE_S: Final = 30.0
+"""How long a point is waited for. A worker that does not pass it, as when nothing is replayed, is killed then."""
 
 MAX_LIFE_S: Final = 0.6
 """How long after its first batch a worker is killed at the latest, when no point is named."""
