@@ -1,14 +1,16 @@
-"""Sinks in memory: one that keeps what it is given, and one that also fails as told."""
+"""Sinks in memory: one that keeps what it is given, and others that fail as told and differ in what a repeat does."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from batcher.protocols import SinkInfo
-from batcher.records import COORDINATES, Block
+from batcher.protocols import Guarantee, SinkInfo
+from batcher.records import COORDINATES, Block, Partition
 
 
 class MemorySink:
@@ -20,6 +22,7 @@ class MemorySink:
         *,
         coordinates: tuple[str, ...] = tuple(COORDINATES.names),
         mixes_partitions: bool = True,
+        guarantee: Guarantee = "exactly-once",
     ) -> None:
         self.schema = schema
         self.blocks: dict[str, Block] = {}
@@ -27,12 +30,12 @@ class MemorySink:
         self.closed = 0
         self._coordinates = coordinates
         self._mixes_partitions = mixes_partitions
+        self._guarantee = guarantee
 
     def open(self) -> SinkInfo:
         """Describe the memory."""
-        return SinkInfo(
-            "memory", self.schema, self._coordinates, "exactly-once", "tokens are kept for ever", self._mixes_partitions
-        )
+        reason = "tokens are kept for ever"
+        return SinkInfo("memory", self.schema, self._coordinates, self._guarantee, reason, self._mixes_partitions)
 
     def pin(self, proposed: pa.Schema) -> pa.Schema:
         """Take the first schema proposed."""
@@ -42,6 +45,10 @@ class MemorySink:
     def write(self, block: Block) -> None:
         """Keep the block unless its token is known."""
         self.attempts.append(block.token)
+        self.keep(block)
+
+    def keep(self, block: Block) -> None:
+        """Store a block as the target does."""
         self.blocks.setdefault(block.token, block)
 
     def close(self) -> None:
@@ -60,7 +67,7 @@ Step = Callable[[Block], None]
 class ScriptedSink(MemorySink):
     """Fail as told: `before` runs before a block is stored, `after` once it is. Both may raise.
 
-    With `hold` set, a write waits until `release` is set: a stalled server.
+    With `release` cleared, a write waits until it is set: a stalled server.
     """
 
     def __init__(
@@ -69,8 +76,9 @@ class ScriptedSink(MemorySink):
         *,
         coordinates: tuple[str, ...] = tuple(COORDINATES.names),
         mixes_partitions: bool = True,
+        guarantee: Guarantee = "exactly-once",
     ) -> None:
-        super().__init__(schema, coordinates=coordinates, mixes_partitions=mixes_partitions)
+        super().__init__(schema, coordinates=coordinates, mixes_partitions=mixes_partitions, guarantee=guarantee)
         self.before: Step = lambda _: None
         self.after: Step = lambda _: None
         self.holding = threading.Event()
@@ -84,5 +92,79 @@ class ScriptedSink(MemorySink):
         self.holding.clear()
         self.attempts.append(block.token)
         self.before(block)
-        self.blocks.setdefault(block.token, block)
+        self.keep(block)
         self.after(block)
+
+
+class AnsweringSink(ScriptedSink):
+    """Answer what it holds. `asked` has the questions in their order; `on_question` runs before each and may raise."""
+
+    def __init__(self, schema: pa.Schema | None = None, *, mixes_partitions: bool = True) -> None:
+        super().__init__(schema, mixes_partitions=mixes_partitions)
+        self.asked: list[str] = []
+        self.on_question: Callable[[str], None] = lambda _: None
+
+    def present(self, partition: Partition, first: int, last: int) -> pa.Int64Array:
+        """Return the stored offsets of a range, ascending."""
+        self._question("present")
+        found = [offset for offset in self._offsets(partition) if first <= offset <= last]
+        return pa.array(sorted(set(found)), pa.int64())
+
+    def beyond(self, positions: Mapping[Partition, int]) -> Mapping[Partition, int]:
+        """Return the highest stored offset of each partition that has one from its position on."""
+        self._question("beyond")
+        highest = {partition: max(self._offsets(partition), default=-1) for partition in positions}
+        return {partition: offset for partition, offset in highest.items() if offset >= positions[partition]}
+
+    def _question(self, name: str) -> None:
+        self.asked.append(name)
+        self.on_question(name)
+
+    def _offsets(self, partition: Partition) -> list[int]:
+        found: list[int] = []
+        for block in self.blocks.values():
+            if any(span.partition == partition for span in block.ranges):
+                topic = pc.equal(block.table["_topic"], partition.topic)
+                number = pc.equal(block.table["_partition"], partition.number)
+                found += block.table["_offset"].filter(pc.and_(topic, number)).to_pylist()
+        return found
+
+
+class TableSink(AnsweringSink):
+    """Keep every block it is given, as often as it is: a table that remembers no token and has to be asked.
+
+    `under_way` are the names of the writes that the server is still at.
+    """
+
+    def __init__(self, schema: pa.Schema | None = None, *, mixes_partitions: bool = True) -> None:
+        super().__init__(schema, mixes_partitions=mixes_partitions)
+        self.under_way: set[str] = set()
+
+    def open(self) -> SinkInfo:
+        """Say that it has to be asked."""
+        return replace(super().open(), reason="it can be asked for its offsets", verifies_replays=True)
+
+    def keep(self, block: Block) -> None:
+        """Append a block."""
+        self.blocks[f"{block.token}#{len(self.blocks)}"] = block
+
+    def running(self, write_id: str) -> bool:
+        """Tell whether the server is at a write of this name."""
+        self._question("running")
+        return write_id in self.under_way
+
+
+class FileSink(AnsweringSink):
+    """Keep the last block of each range: files that are named by it."""
+
+    def __init__(self, schema: pa.Schema | None = None) -> None:
+        super().__init__(schema, mixes_partitions=False)
+
+    def open(self) -> SinkInfo:
+        """Say that a repeat replaces."""
+        return replace(super().open(), reason="a repeat replaces the file of its range")
+
+    def keep(self, block: Block) -> None:
+        """Put a block in the place of an earlier one of the same range."""
+        (span,) = block.ranges
+        self.blocks[str(span)] = block

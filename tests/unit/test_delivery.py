@@ -1,13 +1,17 @@
 import threading
 from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeVar
 
 import pyarrow as pa
 import pytest
 
-from batcher.delivery import Delivery
+from batcher.delivery import Delivery, OnExisting
 from batcher.errors import (
+    BatchSuperseded,
     BlockRejected,
     ConfigurationError,
+    DataGap,
     DeadLetterFailed,
     PoisonLimitExceeded,
     RowsRejected,
@@ -15,23 +19,31 @@ from batcher.errors import (
     SinkUnavailable,
 )
 from batcher.poison import PoisonLimit, PoisonPolicy
-from batcher.records import Batch, Block, Delivered, Partition, Rejection
+from batcher.records import Batch, Block, Claim, Delivered, Partition, Range, Rejection, write_id
 from batcher.retry import RetryPolicy
 from batcher.testing.dead_letters import MemoryDeadLetterQueue
 from batcher.testing.formats import NUMBERS, NumberFormat
-from batcher.testing.sinks import ScriptedSink
+from batcher.testing.sinks import AnsweringSink, FileSink, ScriptedSink, TableSink
 from batcher.testing.values import make_batch, make_records
 
 A, B = Partition("events", 0), Partition("events", 1)
+
+S = TypeVar("S", bound=ScriptedSink)
 
 
 class Desk:
     """A delivery with everything it talks to."""
 
     def __init__(
-        self, *, queue: bool = True, schema: pa.Schema | None = NUMBERS, coordinates: tuple[str, ...] = ()
+        self,
+        *,
+        queue: bool = True,
+        schema: pa.Schema | None = NUMBERS,
+        coordinates: tuple[str, ...] = (),
+        sink: ScriptedSink | None = None,
+        on_existing: OnExisting = "halt",
     ) -> None:
-        self.sink = ScriptedSink(schema, coordinates=coordinates)
+        self.sink = sink or ScriptedSink(schema, coordinates=coordinates)
         self.queue = MemoryDeadLetterQueue()
         self.abort = threading.Event()
         self.retries: list[BaseException] = []
@@ -45,10 +57,16 @@ class Desk:
             abort=self.abort,
             name="group",
             on_retry=self.retries.append,
+            on_existing=on_existing,
         )
 
-    def deliver(self, batch: Batch) -> Delivered:
-        return self.delivery.write(self.delivery.prepare(batch))
+    def deliver(self, batch: Batch, held: Callable[[], bool] = lambda: True) -> Delivered:
+        return self.delivery.write(self.delivery.prepare(batch), held)
+
+    @property
+    def asked(self) -> list[str]:
+        assert isinstance(self.sink, AnsweringSink)
+        return self.sink.asked
 
     def numbers(self) -> list[object]:
         return [row["n"] for row in self.sink.rows()]
@@ -56,6 +74,27 @@ class Desk:
 
 def numbers(*values: str | None, partition: Partition = A, first: int = 0) -> Batch:
     return make_batch(make_records(list(values), partition=partition, first_offset=first))
+
+
+def replay(batch: Batch) -> Batch:
+    return replace(batch, trigger="replay")
+
+
+def holding(sink: S, *there: Batch) -> S:
+    earlier = Desk(sink=sink)
+    for batch in there:
+        earlier.deliver(batch)
+    sink.attempts.clear()
+    return sink
+
+
+def table(*there: Batch) -> TableSink:
+    return holding(TableSink(NUMBERS), *there)
+
+
+def sums_up(delivered: Delivered) -> bool:
+    parts = delivered.written + delivered.suppressed + delivered.dead_lettered + delivered.skipped
+    return delivered.rows == parts
 
 
 def failing(*errors: Exception) -> Callable[[Block], None]:
@@ -251,3 +290,280 @@ def test_a_target_without_a_schema_takes_it_from_the_first_readable_batch() -> N
 
     assert desk.sink.schema == NUMBERS
     assert desk.numbers() == [7]
+
+
+def test_a_replay_first_asks_whether_a_write_is_under_way_and_then_what_is_there() -> None:
+    desk = Desk(sink=table())
+
+    desk.deliver(replay(numbers("1", "2")))
+
+    assert desk.asked == ["running", "present"]
+
+
+def test_a_batch_that_nobody_can_have_written_is_written_without_a_question() -> None:
+    desk = Desk(sink=table())
+
+    desk.deliver(numbers("1", "2"))
+
+    assert desk.asked == []
+    assert desk.numbers() == [1, 2]
+
+
+def test_a_replay_goes_unasked_to_a_target_where_a_repeat_leaves_no_second_copy() -> None:
+    desk = Desk(sink=FileSink(NUMBERS))
+
+    delivered = desk.deliver(replay(numbers("1", "2")))
+
+    assert desk.asked == []
+    assert (delivered.written, delivered.suppressed) == (2, 0)
+
+
+def test_a_replay_of_which_nothing_is_there_is_written_whole_under_the_token_it_always_had() -> None:
+    first, again = Desk(sink=table()), Desk(sink=table())
+    first.deliver(numbers("1", "2"))
+
+    delivered = again.deliver(replay(numbers("1", "2")))
+
+    assert again.sink.attempts == first.sink.attempts
+    assert (delivered.written, delivered.suppressed) == (2, 0)
+
+
+def test_a_replay_of_which_all_is_there_writes_nothing_and_counts_what_it_kept_back() -> None:
+    desk = Desk(sink=table(numbers("1", "2", None, "3")))
+
+    delivered = desk.deliver(replay(numbers("1", "2", None, "3")))
+
+    assert desk.sink.attempts == []
+    assert (delivered.written, delivered.suppressed, delivered.skipped) == (0, 3, 1)
+    assert sums_up(delivered)
+    assert desk.numbers() == [1, 2, 3]
+
+
+def test_a_replay_of_which_some_is_there_writes_only_the_rest_under_a_token_of_its_own() -> None:
+    tokens = set()
+    for _ in range(2):
+        desk = Desk(sink=table(numbers("1", "2", "3", first=3)))
+        batch = replay(numbers("x", "10", None, "1", "2", "3", "11"))
+
+        delivered = desk.deliver(batch)
+
+        assert desk.numbers() == [1, 2, 3, 10, 11]
+        assert (delivered.written, delivered.suppressed, delivered.dead_lettered, delivered.skipped) == (2, 3, 1, 1)
+        assert sums_up(delivered)
+        tokens |= set(desk.sink.attempts)
+
+    assert len(tokens) == 1
+    plain = Desk(sink=table())
+    plain.deliver(batch)
+    assert tokens.isdisjoint(plain.sink.attempts)
+
+
+def test_coordinates_follow_the_rows_that_were_missing() -> None:
+    desk = Desk(sink=table(numbers("1", first=1)))
+
+    desk.deliver(replay(numbers("0", "1", "2")))
+
+    assert [(row["n"], row["_offset"]) for row in desk.sink.rows()] == [(1, 1), (0, 0), (2, 2)]
+
+
+def test_each_partition_of_a_replayed_batch_is_asked_for_by_itself() -> None:
+    runs = [make_records(["1", "2"], partition=partition, first_offset=5) for partition in (A, B)]
+    desk = Desk(sink=table(make_batch(runs[0]), make_batch(runs[1].slice(1))))
+
+    delivered = desk.deliver(replay(make_batch(*runs)))
+
+    assert desk.asked.count("present") == 2
+    assert (delivered.written, delivered.suppressed) == (1, 3)
+    assert sorted((row["_partition"], row["_offset"]) for row in desk.sink.rows()) == [(0, 5), (0, 6), (1, 5), (1, 6)]
+
+
+def test_while_an_earlier_write_is_under_way_nothing_is_asked_or_written_and_its_rows_count() -> None:
+    memory = table()
+    desk = Desk(sink=memory)
+    batch = replay(numbers("1", "2"))
+    whole = desk.delivery.prepare(batch)
+    name = write_id("group|events|0|0-1|1700000000000")
+    memory.under_way.add(name)
+    left = [1, 2, 3]
+
+    def question(what: str) -> None:
+        if what == "running" and left:
+            left.pop()
+            if not left:
+                memory.under_way.clear()
+                earlier = Desk(sink=FileSink(NUMBERS))
+                earlier.deliver(batch)
+                memory.blocks.update(earlier.sink.blocks)
+
+    memory.on_question = question
+    delivered = desk.delivery.write(whole)
+
+    assert memory.asked == ["running"] * 3 + ["present"]
+    assert [type(error) for error in desk.retries] == [SinkUnavailable] * 2
+    assert memory.attempts == []
+    assert delivered.suppressed == 2
+
+
+def test_a_part_of_a_batch_of_several_partitions_asks_for_the_write_of_the_whole_too() -> None:
+    memory = table()
+    desk = Desk(sink=memory)
+    whole = "ab" * 16
+    claim = Claim(Range(A, 0, 1), 1_700_000_000_000, whole)
+    batch = replace(replay(numbers("1", "2")), claims=(claim,))
+    memory.under_way.add(whole)
+
+    def question(_: str) -> None:
+        if len(memory.asked) > 4:
+            memory.under_way.clear()
+
+    memory.on_question = question
+    desk.deliver(batch)
+
+    assert len(desk.retries) > 1
+    assert desk.numbers() == [1, 2]
+
+
+def test_a_question_that_finds_the_target_away_is_asked_again() -> None:
+    memory = table(numbers("1"))
+    desk = Desk(sink=memory)
+    errors: list[Exception] = [SinkUnavailable("away"), SinkMisconfigured("no right to SELECT")]
+
+    def question(_: str) -> None:
+        if errors:
+            raise errors.pop()
+
+    memory.on_question = question
+    delivered = desk.deliver(replay(numbers("1", "2")))
+
+    assert (delivered.written, delivered.suppressed) == (1, 1)
+    assert len(desk.retries) == 2
+
+
+def test_letters_of_a_replayed_batch_are_sent_again_because_nobody_knows_whether_they_were() -> None:
+    memory = table(numbers("1", first=1))
+    desk = Desk(sink=memory)
+    memory.before = refusing(2, lambda _, row: RowsRejected([Rejection(row, "range", "n: out of range")]))
+
+    delivered = desk.deliver(replay(numbers("x", "1", "2", "3")))
+
+    assert {(letter.record.offset, letter.stage) for letter in desk.queue.letters} == {(0, "decode"), (2, "sink")}
+    assert (delivered.written, delivered.suppressed, delivered.dead_lettered) == (1, 1, 2)
+    assert sums_up(delivered)
+
+
+def test_every_part_of_a_batch_is_one_record_batch() -> None:
+    memory = table(numbers("1", first=1))
+    desk = Desk(sink=memory)
+    memory.before = refusing(5, lambda *_: BlockRejected("constraint"))
+
+    desk.deliver(replay(numbers(*(str(i) for i in range(9)))))
+
+    assert all(len(block.table.to_batches()) == 1 for block in memory.blocks.values())
+    assert sorted(desk.numbers()) == [0, 1, 2, 3, 4, 6, 7, 8]  # type: ignore[type-var]
+
+
+def test_a_batch_that_is_not_ours_is_neither_asked_for_nor_written() -> None:
+    for batch in (numbers("1"), replay(numbers("1"))):
+        memory = table()
+        desk = Desk(sink=memory)
+
+        with pytest.raises(BatchSuperseded):
+            desk.deliver(batch, held=lambda: False)
+
+        assert (memory.asked, memory.attempts) == ([], [])
+
+
+def test_a_batch_that_changed_hands_after_a_failed_attempt_is_not_offered_again() -> None:
+    desk = Desk()
+    desk.sink.after = failing(SinkUnavailable("reset"), SinkUnavailable("reset"))
+    answers = [True, True, False]
+
+    with pytest.raises(BatchSuperseded):
+        desk.deliver(numbers("1"), held=lambda: answers.pop(0))
+
+    assert len(desk.sink.attempts) == 2
+    assert answers == []
+
+
+def test_each_part_of_a_batch_is_written_only_while_it_is_ours() -> None:
+    desk = Desk()
+    desk.sink.before = refusing(3, lambda *_: BlockRejected("constraint"))
+    answers = [True, True, False]
+
+    with pytest.raises(BatchSuperseded):
+        desk.deliver(numbers("0", "1", "2", "3"), held=lambda: answers.pop(0))
+
+    assert desk.numbers() == [0, 1]
+    assert desk.queue.letters == []
+
+
+def test_one_batch_that_changed_hands_says_nothing_about_the_next() -> None:
+    desk = Desk()
+    with pytest.raises(BatchSuperseded):
+        desk.deliver(numbers("1"), held=lambda: False)
+
+    desk.deliver(numbers("2", first=1))
+
+    assert desk.numbers() == [2]
+
+
+@pytest.mark.parametrize("sink", [TableSink(NUMBERS), FileSink(NUMBERS)])
+def test_records_beyond_the_committed_offset_stop_the_process(sink: ScriptedSink) -> None:
+    desk = Desk(sink=holding(sink, numbers("1", "2", first=5)))
+
+    desk.delivery.check({A: 7, B: 0})
+    with pytest.raises(
+        DataGap, match=r"memory holds records of events\[0\] up to offset 6, but .* 4.* commit offset 7"
+    ):
+        desk.delivery.check({A: 4, B: 0})
+
+
+def test_the_partition_that_is_furthest_beyond_is_the_one_that_is_named() -> None:
+    desk = Desk(sink=table(numbers("1", first=9), numbers("1", partition=B, first=99)))
+
+    with pytest.raises(DataGap, match=r"events\[1\] up to offset 99"):
+        desk.delivery.check({A: 0, B: 0})
+
+
+def test_existing_records_are_skipped_where_that_was_asked_for_and_only_where_they_may_be() -> None:
+    desk = Desk(sink=table(numbers("1", first=1), numbers("3", first=3)), on_existing="skip")
+    desk.delivery.check({A: 0})
+
+    first = desk.deliver(numbers("0", "1", "2"))
+    second = desk.deliver(numbers("3", "4", first=3))
+    desk.asked.clear()
+    third = desk.deliver(numbers("5", first=5))
+
+    assert [(each.written, each.suppressed) for each in (first, second, third)] == [(2, 1), (1, 1), (1, 0)]
+    assert desk.asked == []
+    assert sorted(desk.numbers()) == [0, 1, 2, 3, 4, 5]  # type: ignore[type-var]
+
+
+def test_existing_records_are_not_looked_for_where_more_of_them_were_asked_for() -> None:
+    desk = Desk(sink=table(numbers("1", first=9)), on_existing="write")
+
+    desk.delivery.check({A: 0})
+
+    assert desk.asked == []
+
+
+def test_a_target_that_cannot_be_asked_is_not() -> None:
+    desk = Desk()
+    desk.deliver(numbers("1", first=9))
+
+    desk.delivery.check({A: 0})
+
+
+def test_the_look_for_existing_records_waits_until_the_target_answers() -> None:
+    memory = table(numbers("1", first=9))
+    desk = Desk(sink=memory)
+    memory.on_question = lambda _: failing_once()
+    errors = [SinkUnavailable("away")]
+
+    def failing_once() -> None:
+        if errors:
+            raise errors.pop()
+
+    with pytest.raises(DataGap):
+        desk.delivery.check({A: 0})
+    assert len(desk.retries) == 1
