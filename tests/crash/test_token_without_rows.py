@@ -40,8 +40,8 @@ def ids_after_a_replay(
         name = f"orders_{os.urandom(4).hex()}"
         table = ClickHouseTable(clickhouse_server, name, kind)
         group = new_group()
-        flags = ("-b", broker.bootstrap, "-t", orders.topic, "-g", group, "--kafka.instance", group)
-        flags = (*flags, *table.arguments, "--batch.max-rows", str(BATCH), "--delivery", "exactly-once")
+        source = ("-b", broker.bootstrap, "-t", orders.topic, "-g", group, "--kafka.instance", group)
+        flags = (*source, *table.arguments, "--batch.max-rows", str(BATCH), "--delivery", "exactly-once")
         crash = {"CRASH_AT": "after_write:2"}
         with BatcherProcess(*flags, environment=crash, module="batcher.testing.crash_points") as dying:
             assert dying.wait() == -signal.SIGKILL
