@@ -107,14 +107,21 @@ class Delivery:
         decoded = self._decoder_for(batch).decode(batch)
         return Prepared(batch, decoded, time.perf_counter() - started)
 
-    def check(self, positions: Mapping[Partition, int]) -> None:
-        """Look whether the target holds records from these positions on, where nothing was written yet. Flusher thread.
+    def beyond(self, positions: Mapping[Partition, int]) -> Mapping[Partition, int]:
+        """Return the highest offset that the target holds of each partition where it has one at or above its position.
 
-        Raise DataGap if it does: loading them again would double them, and a topic made anew has other records there.
+        Nobody has announced or committed anything there. Flusher thread, as `judge`.
         """
-        if self._on_existing == "write" or not isinstance(self._sink, Reconcilable):
-            return
+        if not isinstance(self._sink, Reconcilable):
+            return {}
         found: Mapping[Partition, int] = self._retrying(self._sink.beyond, positions)
+        return found
+
+    def judge(self, positions: Mapping[Partition, int], found: Mapping[Partition, int]) -> None:
+        """Raise DataGap for what `beyond` found, or note that it has to be looked at row by row.
+
+        Loading those records again would double them, and a topic that was made anew has other records there.
+        """
         if not found:
             return
         partition, last = max(found.items(), key=lambda one: one[1] - positions[one[0]])

@@ -72,7 +72,6 @@ class Exchange:
         self._unsettled: list[Receipt] = []
         self._commit_due = False
         self._committing = False
-        self._newcomers: dict[Partition, int] = {}
         self._max_unsettled = MAX_ANNOUNCED_UNCOMMITTED if ledger.announces else MAX_UNCOMMITTED
         self.aborting = threading.Event()
         self.abandoned_offsets = 0
@@ -135,9 +134,8 @@ class Exchange:
             for partition in positions.keys() - refused.keys():
                 claims = self._ledger.replays(partition)
                 self._buffer.expect(partition, [claim.range.last for claim in claims])
-                behind = claims[-1].range.next_offset if claims else positions[partition].next_offset
-                self._newcomers[partition] = behind
                 self._commit_due |= bool(claims)
+            self._changed.notify_all()
             return refused
 
     def replays(self, partitions: Collection[Partition]) -> list[str]:
@@ -188,8 +186,6 @@ class Exchange:
         with self._changed:
             dropped = self._buffer.forget(partitions)
             self._ledger.forget(partitions)
-            for partition in partitions:
-                self._newcomers.pop(partition, None)
             self._settle()
             self._changed.notify_all()
             return dropped
@@ -241,11 +237,31 @@ class Exchange:
                 self._drop(flight.receipt)
             return None
 
-    def newcomers(self) -> Mapping[Partition, int]:
-        """Return, once for each assignment, where new records begin in a partition: the target has none from there."""
+    def newcomers(self) -> tuple[Mapping[Partition, int], Mapping[Partition, int]]:
+        """Return where new records begin in partitions that the target was not asked about, and their epochs."""
         with self._changed:
-            found, self._newcomers = self._newcomers, {}
-            return found
+            found = self._ledger.uncleared()
+            return found, self._ledger.epochs(found.keys())
+
+    def wait_confirmed(self, epochs: Mapping[Partition, int]) -> frozenset[Partition]:
+        """Wait until a commit from now on says which of these partitions are still ours, and return them."""
+        with self._changed:
+            now = self._clock()
+            self._ledger.renew(self._ledger.unchanged(epochs))
+            self._commit_due = True
+            while self._phase != "aborted":
+                ours = self._ledger.unchanged(epochs)
+                if self._ledger.vouched(ours, now):
+                    return ours
+                self._changed.wait()
+            return frozenset()
+
+    def cleared(self, epochs: Mapping[Partition, int]) -> None:
+        """Note that new records of these partitions may be announced."""
+        with self._changed:
+            self._ledger.clear(epochs)
+            self._commit_due = True
+            self._changed.notify_all()
 
     def wait_held(self, receipt: Receipt) -> bool:
         """Wait until it is certain that a batch is ours to write, and tell whether it is; False also after an abort.
@@ -321,7 +337,7 @@ class Exchange:
         """Wait until `head` may have a batch; False when there will never be one again. For the flusher."""
         with self._changed:
             while self._phase != "aborted":
-                if self._writable() is not None:
+                if self._writable() is not None or self._ledger.uncleared():
                     return True
                 if self._phase == "draining" and not self._flights and self._buffer_empty():
                     return False
@@ -391,10 +407,11 @@ class Exchange:
         """Tell whether a batch is announced and the broker lately took us for the owner; have it asked if not."""
         if not self._ledger.announced(receipt):
             return False
-        if self._ledger.vouched(receipt, self._clock() - LEASE_S):
+        ours = self._ledger.ours(receipt)
+        if self._ledger.vouched(ours, self._clock() - LEASE_S):
             return True
         if not self._commit_due and not self._committing:
-            self._ledger.renew(receipt)
+            self._ledger.renew(ours)
             self._commit_due = True
         return False
 

@@ -47,13 +47,12 @@ class Flusher:
 
     def write(self) -> bool:
         """Write the next decoded batch and tell whether there was one."""
+        self._check_newcomers()
         head = self._exchange.head()
         if head is None:
             return False
         receipt, prepared = head
         batch = receipt.batch
-        if newcomers := self._exchange.newcomers():
-            self._delivery.check(newcomers)
         try:
             delivered = self._delivery.write(prepared, lambda: self._exchange.wait_held(receipt))
         except BatchSuperseded:
@@ -75,3 +74,15 @@ class Flusher:
             ranges=[str(span) for span in batch.ranges[:8]],
         )
         return True
+
+    def _check_newcomers(self) -> None:
+        """Look whether the target holds records of new partitions that nobody announced, before we announce any."""
+        positions, epochs = self._exchange.newcomers()
+        if not positions:
+            return
+        found = self._delivery.beyond(positions)
+        if found:
+            # While the target was asked, somebody else may have taken over and written on.
+            ours = self._exchange.wait_confirmed({partition: epochs[partition] for partition in found})
+            self._delivery.judge(positions, {partition: found[partition] for partition in ours})
+        self._exchange.cleared(epochs)

@@ -39,10 +39,14 @@ class IntentUnreadable(BatcherError):
     exit_code = 78
 
 
-def render(claims: Sequence[Claim], writer: str) -> str:
-    """Return the note that announces these ranges of one partition, ascending, at least one and at most MAX_CLAIMS."""
+def render(claims: Sequence[Claim], writer: str, next_offset: int = 0) -> str:
+    """Return the note that announces these ranges of one partition, ascending, at most MAX_CLAIMS.
+
+    Without any it only says who wrote it, at which offset: to have a commit accepted or refused.
+    """
+    first = claims[0].range.first if claims else next_offset
     ranges = [[claim.range.last, claim.first_ms, *([claim.write_id] if claim.write_id else [])] for claim in claims]
-    note = {"v": VERSION, "s": claims[0].range.first, "r": ranges, "w": writer}
+    note = {"v": VERSION, "s": first, "r": ranges, "w": writer}
     return json.dumps(note, separators=(",", ":"))
 
 
@@ -60,7 +64,7 @@ def parse(partition: Partition, note: str) -> tuple[Claim, ...]:
         raise IntentUnreadable(f"{partition}: the intent has version {found.get('v')!r:.20}, this is for {VERSION}")
     first: Any = found.get("s")
     ranges: Any = found.get("r")
-    if not _offset(first) or not isinstance(ranges, list) or not 1 <= len(ranges) <= MAX_CLAIMS:
+    if not _offset(first) or not isinstance(ranges, list) or len(ranges) > MAX_CLAIMS:
         raise IntentUnreadable(f"{partition}: the intent is damaged")
     claims: list[Claim] = []
     for entry in ranges:

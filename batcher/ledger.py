@@ -57,6 +57,10 @@ class _Account:
     found: int = 0
     """The end of what was announced when the partition was assigned."""
     renewals: int = 0
+    asking: bool = False
+    """Have a commit made although there is nothing new to say: to learn whether we are still the owner."""
+    cleared: bool = True
+    """Nothing but what was found may be announced before that."""
 
     @property
     def durable(self) -> int:
@@ -69,14 +73,23 @@ class Ledger:
     """Keep the account of each owned partition. All positions are next offsets.
 
     `name` goes into every token. With `announces` claims are announced before they are written; intents that were
-    found are kept in either case, unless `ignores_intents`. `writer` makes our notes different from everybody else's,
+    found are kept in either case, unless `ignores_intents`. With `checks` new claims of a partition are announced only
+    after `clear`: the target is looked at first, because what is announced counts as perhaps written.
+    `writer` makes our notes different from everybody else's,
     so that reading one back proves that it was ours that was stored.
     """
 
     def __init__(
-        self, name: str = "", *, announces: bool = False, ignores_intents: bool = False, writer: str | None = None
+        self,
+        name: str = "",
+        *,
+        announces: bool = False,
+        ignores_intents: bool = False,
+        checks: bool = False,
+        writer: str | None = None,
     ) -> None:
         self.announces = announces
+        self._checks = checks
         self._name = name
         self._ignores_intents = ignores_intents
         self._writer = writer or secrets.token_hex(3)
@@ -121,7 +134,7 @@ class Ledger:
             sealed = claims[-1].range.next_offset if claims else start
             found = sealed if claims else 0
             self._accounts[partition] = _Account(
-                self._epochs, start, sealed, position, claims, deque(claims), found=found
+                self._epochs, start, sealed, position, claims, deque(claims), found=found, cleared=not self._checks
             )
         return refused
 
@@ -129,6 +142,23 @@ class Ledger:
         """Return the ranges that have to be written again as they were announced, ascending."""
         account = self._accounts.get(partition)
         return tuple(account.replays) if account is not None else ()
+
+    def uncleared(self) -> Mapping[Partition, int]:
+        """Return the partitions that the target was not asked about, each with where new records begin."""
+        return {
+            partition: max(account.found, account.stored.next_offset)
+            for partition, account in self._accounts.items()
+            if not account.cleared
+        }
+
+    def epochs(self, partitions: Collection[Partition]) -> Mapping[Partition, int]:
+        """Return the present epoch of each of these partitions that is ours."""
+        return {part: self._accounts[part].epoch for part in partitions if part in self._accounts}
+
+    def clear(self, epochs: Mapping[Partition, int]) -> None:
+        """Permit new announcements of partitions, if they have not changed hands since these epochs."""
+        for partition in self.unchanged(epochs):
+            self._accounts[partition].cleared = True
 
     def forget(self, partitions: Collection[Partition]) -> None:
         """Close the accounts of partitions that are no longer ours."""
@@ -203,9 +233,13 @@ class Ledger:
 
     def ours(self, receipt: Receipt) -> frozenset[Partition]:
         """Return the partitions of a batch that have not changed hands since it was begun."""
+        return self.unchanged(receipt.epochs)
+
+    def unchanged(self, epochs: Mapping[Partition, int]) -> frozenset[Partition]:
+        """Return the partitions that have not changed hands since these epochs."""
         return frozenset(
             partition
-            for partition, epoch in receipt.epochs.items()
+            for partition, epoch in epochs.items()
             if (account := self._accounts.get(partition)) is not None and account.epoch == epoch
         )
 
@@ -218,14 +252,15 @@ class Ledger:
             if span.partition in ours
         )
 
-    def vouched(self, receipt: Receipt, since: float) -> bool:
-        """Tell whether a commit sent at or after `since` was accepted for each partition of a batch."""
-        return not self.announces or all(self._accounts[part].vouched_at >= since for part in self.ours(receipt))
+    def vouched(self, partitions: Collection[Partition], since: float) -> bool:
+        """Tell whether a commit sent at or after `since` was accepted for each of these partitions."""
+        return not self.announces or all(self._accounts[part].vouched_at >= since for part in partitions)
 
-    def renew(self, receipt: Receipt) -> None:
-        """Have the announcements of a batch stored once more, in other words, to learn whether it is still ours."""
-        for partition in self.ours(receipt):
+    def renew(self, partitions: Collection[Partition]) -> None:
+        """Have what is announced stored once more, in other words, to learn whether the partitions are still ours."""
+        for partition in partitions:
             self._accounts[partition].renewals += 1
+            self._accounts[partition].asking = True
 
     def wanted(self) -> Mapping[Partition, Position]:
         """Return what has to be committed: where more is durable, or other claims pend, than the broker knows."""
@@ -243,6 +278,7 @@ class Ledger:
                 )
             account.stored = position
             account.vouched_at = sent_at
+            account.asking = False
             claims = parse(partition, position.note)
             account.announced = claims[-1].range.next_offset if claims else position.next_offset
 
@@ -279,11 +315,13 @@ class Ledger:
 
     def _note(self, account: _Account) -> str:
         claims = account.pending[:MAX_CLAIMS]
-        if not self.announces:
-            # Found, and still to be honoured by whoever comes after us; ours are not announced.
+        if not self.announces or not account.cleared:
+            # Found, and still to be honoured by whoever comes after us; ours are not announced (yet).
             claims = [claim for claim in claims if claim.range.next_offset <= account.found]
+        if not claims and not account.asking:
+            return ""
         # The epoch, because a partition may come back to us with our own note, which proves nothing any more.
-        return render(claims, f"{self._writer}-{account.epoch}-{account.renewals}") if claims else ""
+        return render(claims, f"{self._writer}-{account.epoch}-{account.renewals}", account.durable)
 
 
 def _announced(partition: Partition, position: Position) -> list[Claim]:

@@ -304,7 +304,12 @@ class Pipeline:
     def _assemble(self, info: SinkInfo) -> tuple[Exchange, list[threading.Thread]]:
         exactly_once = self.guarantee == "exactly-once"
         buffer = BoundedBuffer(self._flush, self._memory_bytes, mixes_partitions=self._merges(info))
-        ledger = Ledger(self._name, announces=exactly_once, ignores_intents=self._ignore_intents)
+        ledger = Ledger(
+            self._name,
+            announces=exactly_once,
+            ignores_intents=self._ignore_intents,
+            checks=exactly_once and self._on_existing != "write",
+        )
         exchange = self._exchange = Exchange(buffer, ledger)
         delivery = Delivery(
             self._sink,
@@ -316,7 +321,7 @@ class Pipeline:
             abort=exchange.aborting,
             name=self._name,
             on_retry=self._observer.retried,
-            on_existing=self._on_existing if exactly_once else "write",
+            on_existing=self._on_existing,
         )
         consumer = self._consumer = Consumer(self._source, exchange, self._observer, max_records=self._max_records)
         flusher = Flusher(exchange, delivery, self._observer)
