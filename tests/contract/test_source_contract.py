@@ -14,6 +14,7 @@ from typing import Final
 import pytest
 
 from batcher.errors import CommitRefused
+from batcher.intents import MAX_NOTE
 from batcher.protocols import Source
 from batcher.records import Partition, Position
 from batcher.sources.kafka import KafkaOptions, KafkaSource
@@ -23,6 +24,9 @@ from batcher.testing.mock_cluster import MockCluster
 from batcher.testing.sources import MemoryLog, MemorySource
 
 A, B = Partition("topic", 0), Partition("topic", 1)
+
+LONG_NOTE: Final = '"é"'.ljust(MAX_NOTE - 1, "x")
+"""As long as a note may be, counted in bytes."""
 
 QUIET_S: Final = 0.4
 """Long enough to see records that must not come, because the source has them at hand."""
@@ -73,7 +77,7 @@ def mock_case(request: pytest.FixtureRequest, protocol: str) -> SourceCase:
     cluster: MockCluster = request.getfixturevalue("mock_cluster")
     cluster.create_topic("topic", 2)
     # A member that left a classic group holds up the next one until its session is over.
-    timeouts = {} if protocol == "consumer" else {"session_timeout_ms": "6000", "heartbeat_interval_ms": "1000"}
+    timeouts = {} if protocol == "consumer" else {"session_timeout_ms": "2000", "heartbeat_interval_ms": "300"}
     return KafkaCase(cluster.bootstrap, "topic", group_protocol=protocol, **timeouts)
 
 
@@ -194,13 +198,13 @@ def test_a_successor_starts_at_the_commit_and_is_given_its_note(case: SourceCase
     case.produce(b, numbered(0, 10))
     first, _ = opened()
     read(first, 110)
-    first.commit({a: Position(40, "note é"), b: Position(10)}, 20.0)
+    first.commit({a: Position(40, LONG_NOTE), b: Position(10)}, 20.0)
     first.close()
 
     second, listener = opened()
     runs = read(second, 60) + read_for(second, QUIET_S)
 
-    assert listener.assigned[-1][a] == Position(40, "note é")
+    assert listener.assigned[-1][a] == Position(40, LONG_NOTE)
     assert offsets(runs) == {a: list(range(40, 100))}
 
 
@@ -305,3 +309,56 @@ def test_a_source_that_goes_on_is_never_exhausted(case: SourceCase, opened: Open
     read_for(source, QUIET_S)
 
     assert not source.exhausted
+
+
+def test_what_was_reached_is_what_was_delivered(case: SourceCase, opened: Opened) -> None:
+    a, b = case.partitions
+    case.produce(a, numbered(0, 30))
+    source, listener = opened()
+    before = source.reached
+    runs = list(read_until(source, lambda _: len(listener.owned) == 2))
+    while sum(map(len, runs)) < 20:
+        runs += source.fetch(7, 0.1)
+        assert source.reached == {a: sum(map(len, runs)), b: 0}
+
+    source.close()
+
+    assert before == source.reached == {}
+
+
+def test_partitions_that_are_not_taken_are_left_alone(case: SourceCase, opened: Opened) -> None:
+    a, b = case.partitions
+    case.produce(a, numbered(0, 10))
+    case.produce(b, numbered(0, 10))
+    source, listener = opened(until_eof=True)
+    listener.refusing = frozenset({a})
+
+    runs = read_until(source, lambda _: source.exhausted)
+    source.pause([a, b])
+    source.resume([a, b])
+    runs += read_for(source, QUIET_S)
+    with pytest.raises(CommitRefused) as refusal:
+        source.commit({a: Position(3), b: Position(10)}, 20.0)
+    reached = source.reached
+    source.close()
+
+    assert offsets(runs) == {b: list(range(10))}
+    assert set(refusal.value.reasons) == {a}
+    assert reached == {b: 10}
+    assert listener.revoked == [frozenset({b})]
+    assert listener.lost == []
+
+
+def test_partitions_that_were_not_taken_are_offered_again(case: SourceCase, opened: Opened) -> None:
+    a, _ = case.partitions
+    case.produce(a, numbered(0, 10))
+    first, listener = opened()
+    listener.refusing = frozenset({a})
+    read_until(first, lambda _: len(listener.assigned) == 1)
+    first.close()
+
+    second, listener = opened()
+    runs = read(second, 10)
+
+    assert listener.assigned[-1][a] == Position(0)
+    assert offsets(runs) == {a: list(range(10))}

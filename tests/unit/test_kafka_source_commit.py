@@ -9,9 +9,18 @@ from confluent_kafka import KafkaError
 
 from batcher.errors import BatcherError, CommitRefused, ConfigurationError, SourceLost
 from batcher.records import Partition, Position
+from batcher.sources import kafka_progress
 from batcher.sources.kafka import KafkaOptions, KafkaSource
-from batcher.sources.kafka_errors import COMMIT_FENCED, COMMIT_NEVER, COMMIT_OUTRUN, COMMIT_RETRIED, FATAL
-from batcher.testing.listening import RecordingListener, read_until
+from batcher.sources.kafka_errors import (
+    COMMIT_FENCED,
+    COMMIT_NEVER,
+    COMMIT_OUTRUN,
+    COMMIT_REBALANCING,
+    COMMIT_RETRIED,
+    FATAL,
+)
+from batcher.testing.kafka import Broker
+from batcher.testing.listening import RecordingListener, offsets, read, read_until
 from batcher.testing.mock_cluster import DISCONNECT, ApiKey, MockCluster
 
 PART = Partition("events", 0)
@@ -20,10 +29,15 @@ ALWAYS = 200
 
 
 @pytest.fixture
-def source(mock_cluster: MockCluster) -> Iterator[KafkaSource]:
+def listener() -> RecordingListener:
+    return RecordingListener()
+
+
+@pytest.fixture
+def source(mock_cluster: MockCluster, listener: RecordingListener) -> Iterator[KafkaSource]:
     """Return a source that owns PART."""
     mock_cluster.create_topic(PART.topic)
-    opened, listener = KafkaSource(KafkaOptions(mock_cluster.bootstrap, (PART.topic,), "g")), RecordingListener()
+    opened = KafkaSource(KafkaOptions(mock_cluster.bootstrap, (PART.topic,), "g"))
     opened.open(listener)
     read_until(opened, lambda _: bool(listener.owned))
     yield opened
@@ -47,6 +61,37 @@ def test_what_may_pass_is_repeated_until_it_has(mock_cluster: MockCluster, sourc
 
     source.commit({PART: Position(3, "note")}, 30.0)
 
+    assert Broker(mock_cluster.bootstrap).committed("g", [PART]) == {PART: Position(3, "note")}
+
+
+def test_the_same_offset_with_another_note_is_no_proof_of_a_commit(
+    mock_cluster: MockCluster, source: KafkaSource
+) -> None:
+    source.commit({PART: Position(3, "before")}, 30.0)
+    mock_cluster.push_errors(ApiKey.OFFSET_COMMIT, [KafkaError.REBALANCE_IN_PROGRESS])
+
+    source.commit({PART: Position(3, "after")}, 30.0)
+
+    assert Broker(mock_cluster.bootstrap).committed("g", [PART]) == {PART: Position(3, "after")}
+
+
+def test_a_group_that_waits_for_a_partition_to_be_given_up_is_not_waited_for(
+    mock_cluster: MockCluster, source: KafkaSource, listener: RecordingListener
+) -> None:
+    mock_cluster.push_errors(ApiKey.OFFSET_COMMIT, [KafkaError.REBALANCE_IN_PROGRESS] * ALWAYS)
+    refused: list[CommitRefused] = []
+
+    def commit(_: object) -> None:
+        try:
+            source.commit({PART: Position(3)}, 60.0)
+        except CommitRefused as refusal:
+            refused.append(refusal)
+
+    listener.revoking = commit
+    source.close()
+
+    assert [set(one.reasons) for one in refused] == [{PART}]
+
 
 def test_a_commit_that_never_gets_through_is_unknown(mock_cluster: MockCluster, source: KafkaSource) -> None:
     mock_cluster.push_errors(ApiKey.OFFSET_COMMIT, [KafkaError.REBALANCE_IN_PROGRESS] * ALWAYS)
@@ -63,6 +108,33 @@ def test_a_member_that_was_fenced_is_refused(mock_cluster: MockCluster, source: 
         source.commit({PART: Position(3)}, 20.0)
 
     assert set(refusal.value.reasons) == {PART}
+
+
+@pytest.mark.parametrize("code", [KafkaError.STALE_MEMBER_EPOCH, KafkaError.FENCED_MEMBER_EPOCH])
+def test_a_member_that_is_refused_and_keeps_its_partition_joins_anew_and_reads_from_the_commit(
+    mock_cluster: MockCluster, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    monkeypatch.setattr(kafka_progress, "REJOIN_AFTER_S", 0.0)
+    mock_cluster.create_topic(PART.topic)
+    Broker(mock_cluster.bootstrap).produce(PART.topic, [b"%d" % number for number in range(10)])
+    options = KafkaOptions(mock_cluster.bootstrap, (PART.topic,), "g", properties={"group.protocol": "consumer"})
+    source, listener = KafkaSource(options), RecordingListener()
+    source.open(listener)
+    try:
+        read(source, 10)
+        source.commit({PART: Position(4, "note")}, 20.0)
+        mock_cluster.push_errors(ApiKey.OFFSET_COMMIT, [code] * ALWAYS)
+        with pytest.raises(CommitRefused):
+            source.commit({PART: Position(8)}, 20.0)
+        mock_cluster.clear_errors(ApiKey.OFFSET_COMMIT)
+
+        runs = read(source, 6)
+    finally:
+        source.close()
+
+    assert listener.lost == [frozenset({PART})]
+    assert listener.assigned[1:] == [{PART: Position(4, "note")}]
+    assert offsets(runs) == {PART: [4, 5, 6, 7, 8, 9]}
 
 
 def test_a_commit_outrun_by_a_rebalance_is_repeated(mock_cluster: MockCluster, source: KafkaSource) -> None:
@@ -90,6 +162,6 @@ def test_what_can_never_work_is_not_repeated(
 
 
 def test_no_code_has_two_reactions() -> None:
-    classes = [COMMIT_RETRIED, COMMIT_OUTRUN, COMMIT_FENCED, COMMIT_NEVER, FATAL]
+    classes = [COMMIT_RETRIED, COMMIT_REBALANCING, COMMIT_OUTRUN, COMMIT_FENCED, COMMIT_NEVER, FATAL]
 
     assert sum(map(len, classes)) == len(frozenset().union(*classes))
