@@ -23,8 +23,8 @@ from pyarrow import fs
 
 import sinks
 from batcher.errors import BatcherError, RowsRejected, SinkMisconfigured, SinkUnavailable, Unreachable
-from batcher.protocols import Reconcilable, SchemaPinning, Sink, SinkInfo
-from batcher.records import Block
+from batcher.protocols import Interruptible, Reconcilable, SchemaPinning, Sink, SinkInfo
+from batcher.records import Block, write_id
 from batcher.testing.clickhouse import EmbeddedEngine
 from batcher.testing.objects import Objects
 from batcher.testing.sinks import MemorySink, ScriptedSink
@@ -380,6 +380,36 @@ def test_a_reconcilable_sink_knows_which_offsets_it_has(case: SinkCase, sink: Si
     assert sink.present(EVENTS_0, 11, 100).to_pylist() == [11, 12, 13]
     assert sink.present(EVENTS_0._replace(number=1), 0, 100).to_pylist() == []
     assert sink.present(EVENTS_0, 0, 100).type == pa.int64()
+
+
+def test_a_reconcilable_sink_knows_what_it_has_beyond_a_position(case: SinkCase, sink: Sink) -> None:
+    info, schema = opened(sink)
+    if not isinstance(sink, Reconcilable):
+        return
+    other, never = EVENTS_0._replace(number=1), EVENTS_0._replace(topic="never")
+    assert sink.beyond({EVENTS_0: 0}) == {}
+    sink.write(block_for(info, schema, first_offset=10))
+    assert sink.beyond({EVENTS_0: 14, other: 0, never: 0}) == {}
+    assert sink.beyond({EVENTS_0: 13, other: 0}) == {EVENTS_0: 13}
+    assert sink.beyond({EVENTS_0: 0}) == {EVENTS_0: 13}
+    assert sink.beyond({}) == {}
+
+
+def test_a_sink_that_is_asked_at_replays_can_be_asked(case: SinkCase, sink: Sink) -> None:
+    info, _ = opened(sink)
+    if info.verifies_replays:
+        assert isinstance(sink, Reconcilable)
+        assert info.guarantee == "exactly-once"
+
+
+def test_an_interruptible_sink_is_not_at_a_write_that_has_returned(case: SinkCase, sink: Sink) -> None:
+    info, schema = opened(sink)
+    if not isinstance(sink, Interruptible):
+        return
+    block = block_for(info, schema)
+    sink.write(block)
+    assert not sink.running(write_id(block.token))
+    assert not sink.running(write_id("never written"))
 
 
 def test_close_is_harmless_twice_and_without_open(case: SinkCase) -> None:
