@@ -71,19 +71,19 @@ class Questions:
 
     def beyond(self, positions: Mapping[Partition, int]) -> Mapping[Partition, int]:
         """Return the highest offset of each partition that has one at or above its position; a query for each topic."""
+        query = (
+            "SELECT toInt64(_partition) AS number, toInt64(max(_offset)) AS highest "  # noqa: S608 - own quoting
+            f"FROM {self._table.quoted} WHERE _topic = {{topic:String}} "
+            "AND _partition IN {numbers:Array(Int64)} AND _offset >= {lowest:Int64} GROUP BY number"
+        )
         highest: dict[Partition, int] = {}
         for topic in sorted({partition.topic for partition in positions}):
             asked = {part.number: at for part, at in positions.items() if part.topic == topic}
-            # One bound for all would read everything above the lowest; numbers need no quoting.
-            spans = " OR ".join(
-                f"_partition = {number:d} AND _offset >= {at:d}" for number, at in sorted(asked.items())
-            )
-            query = (
-                "SELECT toInt64(_partition) AS number, toInt64(max(_offset)) AS highest "  # noqa: S608 - own quoting
-                f"FROM {self._table.quoted} WHERE _topic = {{topic:String}} AND ({spans}) GROUP BY number"
-            )
-            for row in self._rows(query, {"topic": topic}).to_pylist():
-                highest[Partition(topic, row["number"])] = row["highest"]
+            # A condition for each partition would be exact, and is 20 times slower for 200 of them.
+            parameters = {"topic": topic, "numbers": sorted(asked), "lowest": min(asked.values())}
+            for row in self._rows(query, parameters).to_pylist():
+                if row["highest"] >= asked[row["number"]]:
+                    highest[Partition(topic, row["number"])] = row["highest"]
         return highest
 
     def running(self, query_id: str) -> bool:
