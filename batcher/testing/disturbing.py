@@ -4,7 +4,7 @@ with Disturbed(broker, target, tmp_path, "range", topic=topic, group=group, deli
     scene.start()
     zombie = scene.workers[0]
     scene.freeze(zombie)            # returns once the others have what it had
-    scene.thaw(zombie)              # returns once it has seen that, and nothing is without an owner
+    scene.thaw(zombie)              # returns once it has seen that, and is a member again
     storm = Storm(scene)
     storm.rage(60)
     verdict = scene.settle()
@@ -52,6 +52,8 @@ KILL_SHARE: Final = 0.2
 _SESSION: Final = ("session.timeout.ms=", "heartbeat.interval.ms=")
 
 GONE: Final = frozenset({"partitions_revoked", "partitions_lost"})
+
+STARTED: Final = "pipeline_started"
 
 
 class PhasedWorker(Worker):
@@ -120,15 +122,14 @@ class Disturbed(Scene):
         return time.monotonic() - began
 
     def thaw(self, worker: Worker) -> None:
-        """Let a frozen worker go on, until it has given up what it had and has its part again."""
+        """Let a frozen worker go on, until it has given up what it had and is a member again."""
         before = len(worker.running.events)
         worker.resume()
         gone = wait_for(lambda: _first(worker.running, before, GONE), f"{worker.name} gives up")
         wait_for(lambda: _first(worker.running, gone, {"partitions_assigned"}), f"{worker.name} comes back")
-        self.gather()
 
     def gather(self) -> None:
-        """Wait until each partition has one owner among the workers."""
+        """Wait until each partition has one owner among the workers, none of which is frozen."""
         everything = sorted(self.partitions)
         wait_for(lambda: sorted(part for one in self.workers for part in owned_by(one)) == everything, "one owner each")
 
@@ -150,28 +151,36 @@ class Storm:
         self._leaving: list[Worker] = []
 
     def rage(self, seconds: float) -> None:
-        """Storm for so long, then wait for those that are leaving."""
+        """Storm for so long, then wait for those that are leaving, and start everybody who is down."""
         ends = time.monotonic() + seconds
         while time.monotonic() < ends:
             self._tick(self._scene.random.choice(self._scene.workers[1:]))
             time.sleep(STORM_TICK_S)
-        for worker in self._leaving:
-            self.exits.append(worker.running.wait())
-        self._leaving.clear()
+        for worker in self._scene.workers:
+            if worker in self._leaving:
+                self._left(worker)
+            if not worker.alive:
+                worker.start()
+        for worker in self._scene.workers:
+            worker.running.wait_for(STARTED)
 
     def _tick(self, worker: Worker) -> None:
         if worker in self._leaving:
-            if worker.running.exit_code is None:
+            if worker.alive:
                 return
-            self.exits.append(worker.running.wait())
-            self._leaving.remove(worker)
+            self._left(worker)
         if not worker.alive:
             worker.start()
         elif self._scene.random.random() < self._kill_share:
             worker.kill()
-        else:
+        elif worker.running.named(STARTED):
+            # Before, it does not listen yet.
             worker.running.signal(signal.SIGTERM)
             self._leaving.append(worker)
+
+    def _left(self, worker: Worker) -> None:
+        self.exits.append(worker.running.wait())
+        self._leaving.remove(worker)
 
 
 def owned_by(worker: Worker) -> frozenset[str]:

@@ -1,0 +1,55 @@
+"""What the tests of disturbed groups share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from batcher.testing.disturbing import IMPATIENT, Disturbed, Membership
+from batcher.testing.jars import Unavailable
+from batcher.testing.real_broker import RealBroker
+from batcher.testing.targets import ClickHouseTable, ParquetDirectory, TableKind, Target
+
+TABLE = TableKind(window=10_000)
+"""It remembers tokens and has coordinates: what a worker writes that froze in the middle is caught by either."""
+
+
+@pytest.fixture(scope="session")
+def impatient_broker() -> Iterator[RealBroker]:
+    """Return a broker whose groups notice their dead soon, or skip with the reason why there is none."""
+    try:
+        with RealBroker(IMPATIENT) as running:
+            yield running
+    except Unavailable as error:
+        pytest.skip(f"no Kafka broker of one's own: {error}")
+
+
+@pytest.fixture
+def disturbed(impatient_broker: RealBroker, tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., Disturbed]:
+    """Return what makes a scene: with a membership, a target (`Parquet`, or a table), and whatever a scene takes."""
+
+    def target_of(kind: str | TableKind) -> Target:
+        if kind == "Parquet":
+            return ParquetDirectory(tmp_path / "out", tmp_path / "orders.arrow")
+        table = kind if isinstance(kind, TableKind) else TABLE
+        return ClickHouseTable(request.getfixturevalue("clickhouse_server"), f"orders_{uuid4().hex[:8]}", table)
+
+    def make(membership: Membership, kind: str | TableKind, *, partitions: int = 3, **options: Any) -> Disturbed:
+        topic = f"orders-{uuid4().hex[:8]}"
+        impatient_broker.create_topic(topic, partitions)
+        return Disturbed(
+            impatient_broker,
+            target_of(kind),
+            tmp_path,
+            membership,
+            topic=topic,
+            group=f"loaders-{uuid4().hex[:8]}",
+            partitions=partitions,
+            **{"delivery": "exactly-once", **options},
+        )
+
+    return make
