@@ -11,6 +11,7 @@ import structlog
 from batcher.delivery import Delivery
 from batcher.errors import BatchSuperseded
 from batcher.exchange import Exchange
+from batcher.ledger import LawBroken
 from batcher.observer import Observer
 
 log = structlog.get_logger(__name__)
@@ -59,6 +60,9 @@ class Flusher:
             log.warning("batch_superseded", number=batch.number, ranges=[str(span) for span in batch.ranges[:8]])
             self._exchange.hand_back(receipt)
             return True
+        found = delivered.written + delivered.suppressed + delivered.dead_lettered + delivered.skipped
+        if found != batch.rows:
+            raise LawBroken(f"{batch.ranges[0]}: {found} of {batch.rows} records accounted for; please report this")
         self._observer.delivered(batch, delivered)
         self._exchange.finish(receipt)
         log.info(

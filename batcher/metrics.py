@@ -230,3 +230,5 @@ def _families(status: Status) -> Iterator[Metric]:
     yield gauge("assigned_partitions", "Partitions this process owns.", len(status.partitions))
     paused = sum(one.paused for one in status.partitions.values())
     yield gauge("paused_partitions", "Partitions not read because the buffer is full.", paused)
+    stopped = sum(bool(one.stopped) for one in status.partitions.values())
+    yield gauge("stopped_partitions", "Partitions not read because their intent is unreadable.", stopped)

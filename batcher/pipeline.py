@@ -54,7 +54,10 @@ LEAVE_S: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Say what a run did. `consumed == written + dead_lettered + skipped` after a complete drain."""
+    """Say what a run did.
+
+    After a complete drain `consumed == written + duplicates_suppressed + dead_lettered + skipped`.
+    """
 
     consumed: int
     written: int
@@ -76,7 +79,8 @@ class Pipeline:
     """Load a source into a sink. Build it, call `run` once from the main thread.
 
     `name` (the consumer group) is part of every token. `stop_timeout_s` bounds the time from `stop` to the
-    return of `run`, as far as the sink's calls return.
+    return of `run`, as far as the sink's calls return; `drain_timeout_s` how long a partition that is taken away is held
+    for its batch in flight.
     """
 
     def __init__(
@@ -97,6 +101,7 @@ class Pipeline:
         on_existing: OnExisting = "halt",
         max_records: int | None = None,
         stop_timeout_s: float = 25.0,
+        drain_timeout_s: float = 20.0,
         metrics: Metrics | None = None,
     ) -> None:
         if not stop_timeout_s > 0:
@@ -121,6 +126,7 @@ class Pipeline:
         self._on_existing = on_existing
         self._max_records = max_records
         self._stop_timeout_s = stop_timeout_s
+        self._drain_timeout_s = drain_timeout_s
         self._stops = 0
         self._failure: BaseException | None = None
         self._threads: list[threading.Thread] = []
@@ -238,8 +244,11 @@ class Pipeline:
             status,
             waiting_for=waiting_for(snapshot, status.last_error),
             partitions={
-                part: PartitionStatus(at, snapshot.committed.get(part), lag.get(part), part in paused)
-                for part, at in snapshot.read.items()
+                **{part: PartitionStatus(stopped=reason) for part, reason in self._consumer.stopped.items()},
+                **{
+                    part: PartitionStatus(at, snapshot.committed.get(part), lag.get(part), part in paused)
+                    for part, at in snapshot.read.items()
+                },
             },
             buffer=snapshot.buffer,
             in_flight=InFlight(
@@ -323,7 +332,13 @@ class Pipeline:
             on_retry=self._observer.retried,
             on_existing=self._on_existing,
         )
-        consumer = self._consumer = Consumer(self._source, exchange, self._observer, max_records=self._max_records)
+        consumer = self._consumer = Consumer(
+            self._source,
+            exchange,
+            self._observer,
+            max_records=self._max_records,
+            drain_timeout_s=self._drain_timeout_s,
+        )
         flusher = Flusher(exchange, delivery, self._observer)
         # Daemons: a write that hangs in a server's hands must not keep the process from ending.
         return exchange, [

@@ -30,6 +30,8 @@ class PartitionStatus:
     lag: int | None = None
     """Records in the log that are not committed yet, as the client counts them."""
     paused: bool = False
+    stopped: str = ""
+    """Why nothing is read from it although it is assigned to us; empty where that is not so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,10 @@ class LastError:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Count since the start: `consumed == written + dead_lettered + skipped` plus what is still on its way."""
+    """Count since the start.
+
+    `consumed == written + duplicates_suppressed + dead_lettered + skipped` plus what is still on its way.
+    """
 
     consumed: int = 0
     consumed_bytes: int = 0

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 DEAD_LETTER_TIMEOUT_S: Final = 30.0
 
+DRAIN_TIMEOUT_S: Final = 20.0
+"""How long a partition that is taken away is held for its batch in flight; half the session timeout if that is less."""
+
 
 def metrics_of(settings: Settings) -> Metrics | None:
     """Return the metrics to count in, or None where nobody asks for them."""
@@ -61,8 +64,9 @@ def pipeline_of(settings: Settings, metrics: Metrics | None = None) -> Pipeline:
     from batcher.retry import RetryPolicy
 
     batch, retry = settings.batch, settings.retry
+    options = kafka_options_of(settings)
     return Pipeline(
-        source_of(settings),
+        source_of(options),
         sink_of(settings),
         format_of(settings),
         name=settings.kafka.group or "",
@@ -82,6 +86,7 @@ def pipeline_of(settings: Settings, metrics: Metrics | None = None) -> Pipeline:
         on_existing=settings.on_existing,
         max_records=settings.max_records,
         stop_timeout_s=settings.stop_timeout.total_seconds(),
+        drain_timeout_s=min(DRAIN_TIMEOUT_S, options.session_timeout_s / 2),
         metrics=metrics,
     )
 
@@ -123,11 +128,11 @@ def sink_of(settings: Settings) -> Sink:
     return sinks.load(settings.sink or "")(sink_options(settings))
 
 
-def source_of(settings: Settings) -> Source:
+def source_of(options: KafkaOptions) -> Source:
     """Return the source, not open yet."""
     from batcher.sources.kafka import KafkaSource
 
-    return KafkaSource(kafka_options_of(settings))
+    return KafkaSource(options)
 
 
 def kafka_options_of(settings: Settings) -> KafkaOptions:

@@ -110,6 +110,12 @@ class KafkaOptions:
         return f"KafkaOptions(brokers={self.brokers!r}, topics={self.topics!r}, group={self.group!r})"
 
     @property
+    def session_timeout_s(self) -> float:
+        """Return after how long without a sign of life the group gives a member up, as far as it is ours to say."""
+        stated = self._merged.get("session.timeout.ms", BASELINE["session.timeout.ms"])
+        return int(stated) / 1000 if stated.isdecimal() else int(BASELINE["session.timeout.ms"]) / 1000
+
+    @property
     def cooperative(self) -> bool:
         """Tell whether partitions come and go one by one instead of all at once."""
         return self._next_generation or self._merged["partition.assignment.strategy"].strip() == "cooperative-sticky"
