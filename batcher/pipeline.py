@@ -79,8 +79,8 @@ class Pipeline:
     """Load a source into a sink. Build it, call `run` once from the main thread.
 
     `name` (the consumer group) is part of every token. `stop_timeout_s` bounds the time from `stop` to the
-    return of `run`, as far as the sink's calls return; `drain_timeout_s` how long a partition that is taken away is held
-    for its batch in flight.
+    return of `run`, as far as the sink's calls return; `drain_timeout_s` how long a partition that is taken away is
+    held for its batch in flight.
     """
 
     def __init__(

@@ -196,6 +196,7 @@ def test_a_status_says_everything_in_json() -> None:
         "committed_offset": 10,
         "lag": 5,
         "paused": False,
+        "stopped": "",
     }
     assert told["lag"] == 7
     assert told["buffer"]["age_s"] == 0.512
