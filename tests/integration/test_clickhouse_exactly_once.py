@@ -195,6 +195,7 @@ def test_what_the_engine_sees_is_what_was_pinned_whatever_the_profile_says(table
     numbers = {"true": "1", "false": "0"}
     seen = {name: numbers.get(value, value) for name, value in zip(names, values, strict=True)}
     assert seen == {name: PINNED_SETTINGS[name] for name in names}
+    assert (seen["async_insert"], seen["max_insert_threads"], seen["timeout_overflow_mode"]) == ("0", "1", "throw")
 
 
 def test_a_table_whose_own_setting_collects_inserts_is_refused_with_the_cure(table: Callable[..., Table]) -> None:
@@ -390,6 +391,25 @@ def test_an_insert_that_outlives_its_client_is_waited_for_and_leaves_one_copy(
     target.server.inject("delay", delay_s=2)
     refused(hasty, target.block(), match="Timeout")
     assert again(lambda: hasty.write(target.block())) > 1
+    assert target.counts == (100, 100)
+
+
+def test_an_insert_that_ends_while_the_table_is_asked_leaves_one_copy(
+    table: Callable[..., Table], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = table(window=0)
+    hasty, _ = target.sink(insert_timeout_s=0.5)
+    target.server.inject("delay", delay_s=1.5)
+    refused(hasty, target.block(), match="Timeout")
+    original = ClickHouseSink.present
+
+    def slowly(self: ClickHouseSink, partition: Partition, first: int, last: int) -> pa.Int64Array:
+        answer = original(self, partition, first, last)
+        again(lambda: None if target.inserts else unavailable())
+        return answer
+
+    monkeypatch.setattr(ClickHouseSink, "present", slowly)
+    again(lambda: hasty.write(target.block()))
     assert target.counts == (100, 100)
 
 

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
+from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.models import SettingDef
 
 from batcher.errors import ConfigurationError
 from sinks.clickhouse import plugin
 from sinks.clickhouse.options import PINNED_SETTINGS, ClickHouseOptions
+from sinks.clickhouse.sink import ClickHouseSink
 
 SECRET = "canary-9f2c"
 
@@ -102,3 +106,15 @@ def test_the_plugin_connects_to_nothing() -> None:
     sink = plugin({"dsn": "http://host.invalid", "table": "t"})
     sink.close()
     sink.close()
+
+
+@pytest.mark.parametrize(
+    ("profile", "readonly", "sent"),
+    [("0", 0, {"max_execution_time": "2"}), ("600", 0, {"max_execution_time": "2"}), ("1", 0, {}), ("0", 1, {})],
+)
+def test_the_server_gets_the_clients_limit_unless_its_own_is_stricter_or_fixed(
+    profile: str, readonly: int, sent: dict[str, str]
+) -> None:
+    client = Mock(spec=Client)
+    client.server_settings = {"max_execution_time": SettingDef("max_execution_time", profile, readonly)}
+    assert ClickHouseSink(parse(insert_timeout_s=1.5))._time_limit(client) == sent
