@@ -6,7 +6,7 @@ import json
 import re
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,7 @@ def job(
     new_topic: Callable[..., str],
     new_group: Callable[[], str],
     tmp_path: Path,
-) -> Iterator[Job]:
+) -> Job:
     """Return a job over records of three countries; every tenth has a field that the schema does not have."""
     topic = new_topic()
     broker.produce(topic, (json.dumps(order(number)) for number in range(RECORDS)))
@@ -150,12 +150,7 @@ def test_records_that_the_rules_of_the_next_process_refuse_are_dead_letters_and_
     assert job.offsets() == Counter(set(range(RECORDS)) - refused)
 
 
-BEFORE_ANNOUNCING = pytest.mark.xfail(
-    strict=True, reason="the target is asked after the ranges were announced, and the next start replays them"
-)
-
-
-@pytest.mark.parametrize("position", [150, pytest.param(550, marks=BEFORE_ANNOUNCING)])
+@pytest.mark.parametrize("position", [150, 550])
 def test_offsets_that_were_set_back_stop_every_start_and_change_no_file(job: Job, position: int) -> None:
     assert job.run(static=False).wait() == 0
     before = {path: path.read_bytes() for path in job.root.rglob("*.parquet")}
