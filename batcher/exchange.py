@@ -49,6 +49,8 @@ class Snapshot:
     in_flight_s: float
     awaits_commit: bool
     """The next batch has to wait for a commit: of batches before it, or of its own intent."""
+    replaying: frozenset[Partition]
+    """Partitions of which an announced range has not been read to its end."""
     read: Mapping[Partition, int]
     committed: Mapping[Partition, int]
 
@@ -382,6 +384,7 @@ class Exchange:
                 in_flight=first.receipt.batch if first is not None else None,
                 in_flight_s=now - first.begun_at if first is not None else 0.0,
                 awaits_commit=first is not None and first.stage == "decoded" and self._writable() is None,
+                replaying=self._buffer.replaying,
                 read=self._ledger.read(),
                 committed=self._ledger.committed(),
             )

@@ -411,6 +411,8 @@ def waiting_for(snapshot: Snapshot, error: LastError | None) -> str:
         return f"the target: {error.message}" if failing and error is not None else ""
     if not snapshot.read:
         return "partitions to be assigned"
+    if snapshot.buffer.due_in_s is None and snapshot.replaying:
+        return f"the rest of what was announced for {min(snapshot.replaying)}"
     if not snapshot.buffer.rows:
         return "records"
     if snapshot.buffer.due_in_s:
