@@ -88,7 +88,16 @@ def new_scene(
     def create(target: Target, **options: Any) -> Scene:
         topic = new_topic(PARTITIONS)
         return Scene(
-            broker, target, tmp_path, topic=topic, group=new_group(), partitions=PARTITIONS, seed=SEED, **options
+            broker,
+            target,
+            tmp_path,
+            topic=topic,
+            group=new_group(),
+            partitions=PARTITIONS,
+            # Leaves half of a small machine to the processes that are started again and again.
+            rate=1_200,
+            seed=SEED,
+            **options,
         )
 
     return create
