@@ -14,10 +14,10 @@ the process without a commit.
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
 import pyarrow as pa
@@ -25,6 +25,7 @@ import pyarrow.compute as pc
 import structlog
 from tenacity import Retrying
 
+from batcher.blocks import block_of, halves_of, part_of
 from batcher.errors import (
     BatchSuperseded,
     BlockRejected,
@@ -35,7 +36,6 @@ from batcher.errors import (
     SinkMisconfigured,
     SinkUnavailable,
 )
-from batcher.ledger import token
 from batcher.poison import PoisonLimit
 from batcher.protocols import (
     DeadLetterQueue,
@@ -48,11 +48,9 @@ from batcher.protocols import (
     SinkInfo,
 )
 from batcher.records import (
-    COORDINATES,
     Batch,
     Block,
     DeadLetter,
-    Decoded,
     Delivered,
     Partition,
     Prepared,
@@ -126,11 +124,11 @@ class Delivery:
             return
         partition, last = max(found.items(), key=lambda one: one[1] - positions[one[0]])
         if self._on_existing == "halt":
+            choices = "skip to load only what is missing" if self._info.verifies_replays else "write to load them again"
             raise DataGap(
                 f"{self._info.target} holds records of {partition} up to offset {last}, but the group goes on at "
                 f"{positions[partition]}: its offsets expired or were reset, the topic was made anew, or another "
-                f"group loads it too; commit offset {last + 1} to go on behind them, or give --on-existing skip to "
-                "load only what is missing"
+                f"group loads it too; commit offset {last + 1} to go on behind them, or give --on-existing {choices}"
             )
         log.warning("existing_rows", highest={str(part): offset for part, offset in sorted(found.items())})
         self._existing.update(found)
@@ -150,11 +148,15 @@ class Delivery:
         self._poison.observe(batch.rows, refused)
         letters = [letter for _, letter in refused]
         refused_by_sink = suppressed = 0
-        block = self._block(batch, decoded) if decoded.table.num_rows else None
+        block: Block | None = None
+        # A replay without a row may have to take away what an earlier attempt wrote under other rules.
+        if decoded.table.num_rows or (batch.replayed and not self._info.verifies_replays):
+            block = block_of(self._name, self._info.coordinates, batch, decoded)
         if block is not None and self._may_be_there(batch):
             rows = block.rows
-            block = self._attempted(self._missing, batch, block)
-            suppressed = rows - (block.rows if block is not None else 0)
+            missing = self._attempted(self._missing, batch, block)
+            suppressed = rows - (missing.rows if missing is not None else 0)
+            block = missing if missing is None or not suppressed else self._completed(batch, block, missing)
         if block is not None:
             for letter in self._write(batch, block):
                 refused_by_sink += 1
@@ -194,14 +196,6 @@ class Delivery:
             # Nothing was ever written: this is a fault of the settings, found as early as it can be.
             raise ConfigurationError(str(error)) from error
 
-    def _block(self, batch: Batch, decoded: Decoded) -> Block:
-        table = decoded.table
-        whole = len(decoded.positions) == batch.rows
-        for name in self._info.coordinates:
-            column = _coordinate(batch, name)
-            table = table.append_column(COORDINATES.field(name), column if whole else column.take(decoded.positions))
-        return Block(_contiguous(table), decoded.positions, token(self._name, batch), batch.ranges)
-
     def _attempted(self, action: Callable[..., T], *arguments: Any) -> T:
         """Do something with the target until it works, as long as the batch is ours."""
 
@@ -236,7 +230,19 @@ class Delivery:
         log.info("rows_found", ranges=[str(span) for span in batch.ranges[:8]], rows=block.rows, there=found)
         if found == 0:
             return block
-        return _of(block, pc.indices_nonzero(pc.invert(mask)))
+        return part_of(batch, block, pc.indices_nonzero(pc.invert(mask)))
+
+    def _completed(self, batch: Batch, block: Block, missing: Block) -> Block | None:
+        """Write what is missing of a block under the block's own token, and return what is still missing then.
+
+        A half-written block lacks whole partitions of the table. Written under this token they are known there, should
+        the first attempt arrive after all; where the table knows the token already, it drops them.
+        """
+        try:
+            self._attempted(self._sink.write, replace(missing, token=block.token))
+        except (RowsRejected, BlockRejected):
+            return missing
+        return self._attempted(self._missing, batch, missing)
 
     def _write(self, batch: Batch, block: Block) -> Iterator[DeadLetter]:
         """Write a block in as many parts as it takes, and yield the rows that the sink refused."""
@@ -249,7 +255,7 @@ class Delivery:
             ]
             yield from self._refuse(letters)
             refused = {rejection.position for rejection in error.rejections}
-            rest = _of(block, [row for row in range(block.rows) if row not in refused])
+            rest = part_of(batch, block, [row for row in range(block.rows) if row not in refused])
             if rest is not None:
                 yield from self._write(batch, rest)
         except BlockRejected as error:
@@ -261,7 +267,7 @@ class Delivery:
                         f"{self._info.target} refused a record of {spans}: {error}; nothing of it is committed. "
                         f"Give --dlq.topic or --dlq.path to have the record found and put aside"
                     ) from error
-                for half in _halves(block):
+                for half in halves_of(batch, block):
                     yield from self._write(batch, half)
                 return
             rejection = Rejection(0, error.reason, str(error))
@@ -297,47 +303,3 @@ class Delivery:
 def _letter(batch: Batch, rejection: Rejection, stage: Stage, *, position: int | None = None) -> DeadLetter:
     record = batch.record(rejection.position if position is None else position)
     return DeadLetter(record, stage, rejection.reason, rejection.message, rejection.path)
-
-
-def _coordinate(batch: Batch, name: str) -> pa.Array:
-    kind = COORDINATES.field(name).type
-    columns = {
-        "_topic": lambda run: pa.repeat(pa.scalar(run.partition.topic, kind), len(run)),
-        "_partition": lambda run: pa.repeat(pa.scalar(run.partition.number, kind), len(run)),
-        "_offset": lambda run: run.offsets,
-        "_timestamp": lambda run: run.timestamps_ms.cast(kind),
-        "_key": lambda run: run.keys,
-    }
-    parts = [columns[name](run) for run in batch.runs]
-    return parts[0] if len(parts) == 1 else pa.concat_arrays(parts)
-
-
-def _contiguous(table: pa.Table) -> pa.Table:
-    # One record batch: ClickHouse deduplicates a token block by block, and a different split is a different block.
-    combined = table.combine_chunks()
-    if len(combined.to_batches()) != 1:
-        raise ValueError(f"{combined.num_rows} rows do not fit one record batch")
-    return combined
-
-
-def _of(block: Block, rows: Sequence[int] | pa.Array) -> Block | None:
-    """Return some rows of a block, under a token made of its own and of which rows they are; None for none."""
-    keep = pa.array(rows, pa.int64()) if not isinstance(rows, pa.Array) else rows
-    if not len(keep):
-        return None
-    positions = block.positions.take(keep)
-    return Block(_contiguous(block.table.take(keep)), positions, f"{block.token}|{_digest(positions)}", block.ranges)
-
-
-def _halves(block: Block) -> Iterator[Block]:
-    middle = block.rows // 2
-    for start, length in ((0, middle), (middle, block.rows - middle)):
-        positions = block.positions.slice(start, length)
-        table = _contiguous(block.table.slice(start, length))
-        yield Block(table, positions, f"{block.token}|{_digest(positions)}", block.ranges)
-
-
-def _digest(positions: pa.Int64Array) -> str:
-    """Name a choice of rows: the same choice has the same name in every process."""
-    text = b",".join(str(position).encode() for position in pc.cast(positions, pa.int64()).to_pylist())
-    return hashlib.sha256(text).hexdigest()[:16]

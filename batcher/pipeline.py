@@ -282,6 +282,10 @@ class Pipeline:
             self._dead_letters.open()
         if self._delivery == "exactly-once" and info.guarantee != "exactly-once":
             raise ConfigurationError(f"--delivery exactly-once: {info.target} cannot keep it: {info.reason}")
+        if self._on_existing == "skip" and not info.verifies_replays:
+            raise ConfigurationError(
+                f"--on-existing skip: {info.target} cannot be completed row by row; use halt, or write to load all"
+            )
         self.guarantee = "at-least-once" if self._delivery == "at-least-once" else info.guarantee
         if self._metrics is not None:
             self._metrics.delivery(self.guarantee)
@@ -415,6 +419,4 @@ def waiting_for(snapshot: Snapshot, error: LastError | None) -> str:
         return f"the rest of what was announced for {min(snapshot.replaying)}"
     if not snapshot.buffer.rows:
         return "records"
-    if snapshot.buffer.due_in_s:
-        return f"more records, or {snapshot.buffer.due_in_s:.1f} s to pass"
-    return ""
+    return f"more records, or {snapshot.buffer.due_in_s:.1f} s to pass" if snapshot.buffer.due_in_s else ""

@@ -285,14 +285,17 @@ class Block:
 
     `table` is one contiguous record batch (`len(table.to_batches()) == 1`, at least one row): the decoded
     columns, then the coordinate columns the sink asked for. Row i is the record at `positions[i]` of the batch.
-    `token` is the same for the same rows, in every process and on every attempt. `ranges` are those of the
-    whole batch, rejected rows included.
+    `token` is the same for the same rows, in every process and on every attempt; that of a part of a batch is
+    the whole's, followed by `|` and 16 hexadecimal digits, once or more often. `ranges` are those of the whole batch,
+    rejected rows included. `replayed` says that an earlier attempt may have written some of it already, perhaps
+    under other rules; only then a block may have no rows (`to_batches()` is empty), where the sink does not verify.
     """
 
     table: pa.Table
     positions: pa.Int64Array
     token: str
     ranges: tuple[Range, ...]
+    replayed: bool = False
 
     @property
     def rows(self) -> int:
