@@ -97,6 +97,8 @@ class ClickHouseSink:
         """Insert the block. See `Sink.write` for the promise and the exceptions."""
         found = self._opened()
         batches = block.table.to_batches()
+        if not block.rows:
+            return
         if len(batches) != 1:
             # Each would be a block of its own to the server, and a repeat cut otherwise would be stored twice.
             raise BatcherError(f"a block of {len(batches)} record batches for {block.ranges[0]}; please report this")

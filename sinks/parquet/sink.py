@@ -36,11 +36,6 @@ class ParquetSink:
         }
         self._schema: pa.Schema | None = None
         self._pinned = False
-        # Where each partition's next write begins if no other owner came in between, and what was there beyond when it
-        # was last looked: saves looking through all of the root at each write for an earlier attempt at it.
-        self._next: dict[Partition, int] = {}
-        self._later: dict[Partition, list[inventory.Found]] = {}
-        self._foreign: dict[Partition, int] = {}
 
     def open(self) -> SinkInfo:
         try:
@@ -87,7 +82,6 @@ class ParquetSink:
         and only removes.
         """
         (written,) = block.ranges  # more is a bug of the caller: this sink said that it does not mix partitions
-        self._refuse_foreign(written)
         table = self._conforming(block.table) if block.rows else block.table
         parts = hive.split(table, self._options.partition_by, fold=self._store.folds_case) if block.rows else []
         name = file_name(written, fold=self._store.folds_case)
@@ -96,7 +90,6 @@ class ParquetSink:
             superseded = self._superseded(block, table, [path_of(part, name) for part in parts])
             self._publish(parts, name, block_metadata(block))
             self._store.remove(superseded)
-        self._next[written.partition] = written.next_offset
 
     def present(self, partition: Partition, first: int, last: int) -> pa.Int64Array:
         """Return each offset once, however often it is there.
@@ -118,12 +111,7 @@ class ParquetSink:
         such a range counts whole.
         """
         with self._faults("looking for later records in"):
-            found = inventory.beyond(self._store, positions, offsets=bool(self._coordinates))
-        for partition, position in positions.items():
-            self._next[partition], self._later[partition] = position, []
-            self._foreign.pop(partition, None)
-        self._foreign.update(found)
-        return found
+            return inventory.beyond(self._store, positions, offsets=bool(self._coordinates))
 
     def close(self) -> None:
         self._store.close()
@@ -233,37 +221,17 @@ class ParquetSink:
         SinkMisconfigured when a file of one of the names is there and is no attempt at the same records.
         """
         (written,) = block.ranges
-        tried = False
         for name in names:
-            ours = inventory.attempted(self._store, name, block.token, table)
-            if ours is False:
+            if inventory.attempted(self._store, name, block.token, table) is False:
                 raise SinkMisconfigured(
                     f"{self._store.label} has a file for {written} already, with other records: "
                     "move it away, or choose another --parquet.path"
                 )
-            tried = tried or ours is not None
-        if names and not self._options.partition_by:
+        if not block.replayed or (names and not self._options.partition_by):
             return []
-        partition = written.partition
-        if tried or self._next.get(partition) != written.first:
-            self._later[partition] = inventory.listed(
-                self._store, lambda holds: holds.partition == partition and holds.first >= written.first
-            )
-        others = [name for name, holds in self._later[partition] if holds == written and name not in names]
+        found = inventory.listed(self._store, lambda holds: holds == written)
+        others = [name for name, _ in found if name not in names]
         return [name for name in others if inventory.attempted(self._store, name, block.token, table)]
-
-    def _refuse_foreign(self, written: Range) -> None:
-        """Raise SinkMisconfigured for a range that the root was found to have records of, out of order.
-
-        What comes then may be the rows that are missing only: under the name of the whole they would take the place of
-        those that are there.
-        """
-        last = self._foreign.get(written.partition, -1)
-        if written.first <= last:
-            raise SinkMisconfigured(
-                f"{self._store.label} has records of {written.partition} up to offset {last} already, and files cannot "
-                f"be completed: commit offset {last + 1}, move the files away, or give --on-existing write"
-            )
 
 
 def store_for(path: str) -> Store:
