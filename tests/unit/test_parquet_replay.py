@@ -44,9 +44,14 @@ class Killed(BaseException):
 
 
 def attempt(
-    rows: dict[int, str], token: str = TOKEN, first_ms: int = 1_700_000_000_000, claimed: Range = CLAIMED
+    rows: dict[int, str],
+    token: str = TOKEN,
+    first_ms: int = 1_700_000_000_000,
+    claimed: Range = CLAIMED,
+    *,
+    replayed: bool = True,
 ) -> Block:
-    """Return a block of a claimed range: for each offset its country."""
+    """Return a block of a claimed range that somebody may have written already: for each offset its country."""
     offsets = pa.array(rows, pa.int64())
     table = pa.table(
         {
@@ -57,7 +62,7 @@ def attempt(
             "id": offsets,
         }
     ).select(["id", "country", "_partition", "_offset", "_timestamp"])
-    return Block(table.combine_chunks(), pa.array(range(len(rows)), pa.int64()), token, (claimed,))
+    return Block(table.combine_chunks(), pa.array(range(len(rows)), pa.int64()), token, (claimed,), replayed)
 
 
 class Root:
@@ -187,59 +192,12 @@ def test_a_file_that_batcher_did_not_write_stays_whatever_it_is_named(hive: Root
     assert hive.files() == {"country=FR": [10]}
 
 
-def test_an_ordinary_write_does_not_look_through_the_root(hive: Root, listings: list[str]) -> None:
+def test_only_a_replay_looks_through_the_root(hive: Root, listings: list[str]) -> None:
     sink = hive.sink()
-    sink.write(attempt(FIRST))  # the first thing that is heard of the partition: perhaps a replay
+    sink.write(attempt(FIRST, replayed=False))
+    assert listings == []
+    sink.write(attempt(FIRST))
     assert len(listings) == 1
-    assert sink.beyond({EVENTS_0: 20}) == {}
-    assert len(listings) == 2
-    for first in range(20, 100, 10):
-        sink.write(attempt({first + 3: "DE"}, f"token-{first}", claimed=Range(EVENTS_0, first, first + 9)))
-    assert len(listings) == 2
-
-
-def test_several_ranges_of_one_note_are_all_looked_for_by_one_listing(hive: Root, listings: list[str]) -> None:
-    ranges = [Range(EVENTS_0, first, first + 9) for first in range(10, 90, 10)]
-    victim = hive.sink()
-    for one in ranges:
-        victim.write(attempt({one.first: "DE"}, f"token-{one.first}", claimed=one))
-    listings.clear()
-    successor = hive.sink()
-    for one in ranges:
-        successor.write(attempt({one.first: "FR"}, f"token-{one.first}", claimed=one))
-    assert len(listings) == 1
-    assert {path.parent.name for path in hive.path.rglob("*.parquet")} == {"country=FR"}
-
-
-def test_rows_that_are_missing_do_not_take_the_place_of_those_that_are_there(hive: Root) -> None:
-    hive.sink().write(attempt({10: "DE", 12: "FR"}))
-    (hive.path / "country=FR" / NAME).unlink()
-    sink = hive.sink()
-    assert sink.beyond({EVENTS_0: 10}) == {EVENTS_0: 19}
-    with pytest.raises(SinkMisconfigured, match="--on-existing write"):
-        sink.write(attempt({12: "FR"}, f"{TOKEN}|{'ab' * 8}"))
-    assert hive.files() == {"country=DE": [10]}
-    sink.write(attempt({22: "FR"}, "behind", claimed=Range(EVENTS_0, 20, 29)))
-    assert sink.beyond({EVENTS_0: 30}) == {}
-    sink.write(attempt({31: "FR"}, "next", claimed=Range(EVENTS_0, 30, 39)))
-
-
-def test_a_range_that_begins_elsewhere_than_the_last_one_ended_is_looked_for(hive: Root) -> None:
-    sink = hive.sink()
-    sink.write(attempt({5: "DE"}, "before", claimed=Range(EVENTS_0, 0, 9)))
-    owner_in_between = hive.sink()
-    owner_in_between.write(attempt({12: "DE"}))
-    owner_in_between.write(attempt({22: "DE"}, "behind", claimed=Range(EVENTS_0, 20, 29)))
-    sink.write(attempt({22: "FR"}, "behind", claimed=Range(EVENTS_0, 20, 29)))
-    assert [path.parent.name for path in hive.path.rglob(file_name(Range(EVENTS_0, 20, 29)))] == ["country=FR"]
-
-
-def test_an_attempt_by_an_owner_in_between_is_found_by_its_first_name(hive: Root) -> None:
-    sink = hive.sink()
-    sink.write(attempt({5: "DE"}, "before", claimed=Range(EVENTS_0, 0, 9)))
-    hive.sink().write(attempt({10: "DE", 12: "FR"}))
-    sink.write(attempt({10: "DE", 12: "DE"}))
-    assert [path.parent.name for path in hive.path.rglob(NAME)] == ["country=DE"]
 
 
 def test_a_flat_root_is_never_looked_through(flat: Root, listings: list[str]) -> None:
