@@ -107,6 +107,7 @@ def sink_options(settings: Settings) -> dict[str, object]:
                 "user": section.user,
                 "password": password,
                 "settings": dict(section.settings),
+                "insert_timeout_s": section.insert_timeout.total_seconds(),
             }
         case "parquet":
             given = settings.parquet.model_dump()

@@ -104,6 +104,8 @@ class ClickHouse(Section):
     """Password; better from a variable or file than from here (falls back to CLICKHOUSE_PASSWORD)."""
     settings: Annotated[Pairs, Flag(metavar="NAME=VALUE")] = Field(default_factory=dict)
     """Settings of the server for every insert; may be repeated."""
+    insert_timeout: Annotated[Duration, Field(gt=timedelta(0)), Flag(metavar="TIME")] = timedelta(seconds=120)
+    """How long an insert may take, here and in the server; then it is tried again."""
 
 
 class Parquet(Section):
