@@ -28,6 +28,7 @@ def test_clickhouse_gets_its_section_with_secrets_revealed_and_nothing_that_is_n
         "table": "t",
         "password": "hunter22",
         "settings": {"max_memory_usage": "1"},
+        "insert_timeout_s": 120.0,
     }
 
 
