@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Final, Self
 
@@ -15,11 +15,12 @@ from batcher.testing.kafka import REQUEST_TIMEOUT_S, Broker
 from batcher.testing.listening import RecordingListener
 
 PROTOCOLS: Final[Mapping[str, Mapping[str, str]]] = {
-    "cooperative-sticky": {},
-    "range": {"partition.assignment.strategy": "range"},
+    "cooperative-sticky": {"heartbeat.interval.ms": "300"},
+    "range": {"partition.assignment.strategy": "range", "heartbeat.interval.ms": "300"},
     "kip848": {"group.protocol": "consumer"},
 }
-"""The properties for each way in which a group shares out partitions."""
+"""The properties for each way in which a group shares out partitions. Members hear of a rebalance by a heartbeat, which
+takes librdkafka 3 s by default."""
 
 Opened = tuple[KafkaSource, RecordingListener]
 
@@ -52,10 +53,17 @@ class Readers:
         chosen: dict[str, object] = {"brokers": self.broker.bootstrap, "topics": (topic,), "group": self.group}
         return KafkaOptions(**{**chosen, **changes})  # type: ignore[arg-type]
 
-    def short_session(self) -> dict[str, str]:
-        """Return properties with which a member of a classic group is missed as soon as the broker allows."""
-        shortest = str(self.broker.shortest_session_ms)
-        return {"session.timeout.ms": shortest, "max.poll.interval.ms": shortest, "heartbeat.interval.ms": "300"}
+    @property
+    def poll_s(self) -> float:
+        """Return after how many seconds without a poll a member with `short_poll` is taken for dead."""
+        # With less, a busy machine is taken for a dead one.
+        return max(3.0, self.broker.shortest_session_ms / 1000)
+
+    def short_poll(self, protocol: str) -> dict[str, str]:
+        """Return the properties of a protocol, with which a member that does not poll is soon missed."""
+        milliseconds = f"{self.poll_s * 1000:.0f}"
+        given = {**PROTOCOLS[protocol], "max.poll.interval.ms": milliseconds}
+        return given if protocol == "kip848" else {**given, "session.timeout.ms": milliseconds}
 
 
 def share(one: Opened, other: Opened, count: int, timeout_s: float = 60.0) -> None:
@@ -75,6 +83,15 @@ def until(done: Callable[[], bool], *sources: KafkaSource, timeout_s: float = 60
 
 def transaction(broker: Broker, topic: str, values: Mapping[bytes, bytes | None], *, commit: bool) -> None:
     """Write records with these keys to partition 0 in one transaction, which leaves a control record behind."""
+    with open_transaction(broker, topic, values, commit=commit):
+        pass
+
+
+@contextmanager
+def open_transaction(
+    broker: Broker, topic: str, values: Mapping[bytes, bytes | None], *, commit: bool
+) -> Iterator[None]:
+    """Write records with these keys to partition 0 and end their transaction after the `with` block."""
     producer = Producer(
         {"bootstrap.servers": broker.bootstrap, "transactional.id": f"{topic}-{commit}", "log_level": 3}
     )
@@ -83,4 +100,5 @@ def transaction(broker: Broker, topic: str, values: Mapping[bytes, bytes | None]
     for key, value in values.items():
         producer.produce(topic, value, key=key, partition=0)
     producer.flush(REQUEST_TIMEOUT_S)
+    yield
     (producer.commit_transaction if commit else producer.abort_transaction)(REQUEST_TIMEOUT_S)

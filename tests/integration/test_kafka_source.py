@@ -5,53 +5,28 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 
 import pytest
-from confluent_kafka import Producer
 
-from batcher.errors import CommitRefused, ConfigurationError, DataGap, SourceLost, Unreachable
+from batcher.errors import ConfigurationError, SourceLost, Unreachable
 from batcher.records import Partition, Position
 from batcher.sources.kafka import KafkaOptions, KafkaSource
 from batcher.testing.jars import Unavailable
 from batcher.testing.kafka import Broker
-from batcher.testing.listening import RecordingListener, offsets, read, read_for, read_until, values
+from batcher.testing.listening import RecordingListener, offsets, read, read_until, values
+from batcher.testing.readers import PROTOCOLS, Readers
 from batcher.testing.real_broker import RealBroker
 
 pytestmark = pytest.mark.broker
-
-KIP_848 = {"group.protocol": "consumer"}
-PROTOCOLS = pytest.mark.parametrize(
-    "properties",
-    [{}, {"partition.assignment.strategy": "range"}, KIP_848],
-    ids=["cooperative-sticky", "range", "kip848"],
-)
 
 NewTopic = Callable[..., str]
 NewGroup = Callable[[], str]
 
 
-class Reader:
-    """A source of the broker under test, with what it needs to be made again for the same group."""
-
-    def __init__(self, broker: Broker, group: str, stack: ExitStack) -> None:
-        self.broker, self.group, self._stack = broker, group, stack
-
-    def options(self, topic: str, **changes: object) -> KafkaOptions:
-        chosen: dict[str, object] = {"brokers": self.broker.bootstrap, "topics": (topic,), "group": self.group}
-        return KafkaOptions(**{**chosen, **changes})  # type: ignore[arg-type]
-
-    def __call__(self, topic: str, **changes: object) -> tuple[KafkaSource, RecordingListener]:
-        source, listener = KafkaSource(self.options(topic, **changes)), RecordingListener()
-        source.open(listener)
-        self._stack.callback(source.close)
-        return source, listener
-
-
 @pytest.fixture
-def reader(broker: Broker, new_group: NewGroup) -> Iterator[Reader]:
-    with ExitStack() as stack:
-        yield Reader(broker, new_group(), stack)
+def reader(broker: Broker, new_group: NewGroup) -> Iterator[Readers]:
+    with Readers(broker, new_group()) as opened:
+        yield opened
 
 
 def numbered(first: int, count: int) -> list[bytes]:
@@ -63,7 +38,7 @@ def owns(listener: RecordingListener, count: int) -> Callable[[object], bool]:
 
 
 def test_earliest_starts_at_the_first_record_and_is_committed_at_once(
-    broker: Broker, new_topic: NewTopic, reader: Reader
+    broker: Broker, new_topic: NewTopic, reader: Readers
 ) -> None:
     topic = new_topic()
     part = Partition(topic, 0)
@@ -78,7 +53,7 @@ def test_earliest_starts_at_the_first_record_and_is_committed_at_once(
 
 
 def test_latest_starts_behind_the_last_record_and_a_restart_does_not_move_it(
-    broker: Broker, new_topic: NewTopic, reader: Reader
+    broker: Broker, new_topic: NewTopic, reader: Readers
 ) -> None:
     topic = new_topic()
     part = Partition(topic, 0)
@@ -96,7 +71,7 @@ def test_latest_starts_behind_the_last_record_and_a_restart_does_not_move_it(
 
 
 def test_a_time_starts_at_the_first_record_that_is_not_older(
-    broker: Broker, new_topic: NewTopic, reader: Reader
+    broker: Broker, new_topic: NewTopic, reader: Readers
 ) -> None:
     topic = new_topic(2)
     broker.produce(topic, numbered(0, 5), partition=0, timestamps_ms=[1000, 2000, 3000, 4000, 5000])
@@ -108,75 +83,7 @@ def test_a_time_starts_at_the_first_record_that_is_not_older(
     assert listener.owned == {Partition(topic, 0): Position(2), Partition(topic, 1): Position(2)}
 
 
-def test_records_that_expired_before_they_were_read_stop_the_source_with_the_exact_gap(
-    broker: Broker, new_topic: NewTopic, reader: Reader
-) -> None:
-    topic = new_topic()
-    part = Partition(topic, 0)
-    broker.produce(topic, numbered(0, 20))
-    broker.commit(reader.group, {part: Position(5, "intent")})
-    broker.delete_records(part, 12)
-    source, listener = reader(topic)
-
-    with pytest.raises(DataGap, match=rf"{topic}\[0\]: offsets 5-11 \(7\) expired"):
-        read(source, 1)
-
-    assert listener.assigned == []
-    with pytest.raises(DataGap):
-        source.fetch(1, 0.1)
-
-
-def test_expired_records_can_be_skipped_and_the_note_of_the_commit_is_kept(
-    broker: Broker, new_topic: NewTopic, reader: Reader
-) -> None:
-    topic = new_topic()
-    part = Partition(topic, 0)
-    broker.produce(topic, numbered(0, 20))
-    broker.commit(reader.group, {part: Position(5, "intent")})
-    broker.delete_records(part, 12)
-
-    source, listener = reader(topic, on_gap="skip")
-    runs = read(source, 8)
-
-    assert listener.assigned == [{part: Position(12, "intent")}]
-    assert offsets(runs) == {part: list(range(12, 20))}
-
-
-@pytest.mark.parametrize("on_gap", ["halt", "skip"])
-def test_a_commit_beyond_the_end_of_the_log_always_stops_the_source(
-    broker: Broker, new_topic: NewTopic, reader: Reader, on_gap: str
-) -> None:
-    topic = new_topic()
-    broker.produce(topic, numbered(0, 3))
-    broker.commit(reader.group, {Partition(topic, 0): Position(50)})
-    source, _ = reader(topic, on_gap=on_gap)
-
-    with pytest.raises(DataGap, match="next offset to read is 50, but the log ends at 3"):
-        read(source, 1)
-
-
-@pytest.mark.parametrize("on_gap", ["halt", "skip"])
-def test_records_that_expire_while_the_source_runs_are_a_gap_too(
-    broker: Broker, new_topic: NewTopic, reader: Reader, on_gap: str
-) -> None:
-    topic = new_topic()
-    part = Partition(topic, 0)
-    broker.produce(topic, numbered(0, 10))
-    source, _ = reader(topic, on_gap=on_gap)
-    read(source, 10)
-    source.pause([part])
-    broker.produce(topic, numbered(10, 10))
-    broker.delete_records(part, 15)
-    source.resume([part])
-
-    if on_gap == "skip":
-        assert offsets(read(source, 5)) == {part: list(range(15, 20))}
-    else:
-        with pytest.raises(DataGap, match=r"offsets 10-14 \(5\) expired"):
-            read(source, 1)
-
-
-def test_a_regular_expression_finds_topics_now_and_later(broker: Broker, new_topic: NewTopic, reader: Reader) -> None:
+def test_a_regular_expression_finds_topics_now_and_later(broker: Broker, new_topic: NewTopic, reader: Readers) -> None:
     name = new_topic()
     broker.create_topic(f"{name}.a", 2)
     broker.produce(f"{name}.a", numbered(0, 4), partition=1)
@@ -193,7 +100,7 @@ def test_a_regular_expression_finds_topics_now_and_later(broker: Broker, new_top
 
 @pytest.mark.parametrize("start", ["earliest", "latest"])
 def test_partitions_added_while_running_are_read_from_their_first_record(
-    broker: Broker, new_topic: NewTopic, reader: Reader, start: str
+    broker: Broker, new_topic: NewTopic, reader: Readers, start: str
 ) -> None:
     topic = new_topic()
     source, listener = reader(topic, start=start, properties={"topic.metadata.refresh.interval.ms": "2000"})
@@ -206,7 +113,7 @@ def test_partitions_added_while_running_are_read_from_their_first_record(
 
 
 def test_partitions_added_while_nobody_read_are_read_from_their_first_record(
-    broker: Broker, new_topic: NewTopic, reader: Reader
+    broker: Broker, new_topic: NewTopic, reader: Readers
 ) -> None:
     topic = new_topic()
     first, listener = reader(topic, start="latest")
@@ -220,55 +127,7 @@ def test_partitions_added_while_nobody_read_are_read_from_their_first_record(
     assert values(read(second, 6)) == {Partition(topic, 1): numbered(0, 6)}
 
 
-@PROTOCOLS
-def test_a_partition_moves_to_a_second_member_with_its_commit_and_its_note(
-    broker: Broker, new_topic: NewTopic, reader: Reader, properties: dict[str, str]
-) -> None:
-    topic = new_topic(2)
-    broker.produce(topic, numbered(0, 100), partition=0)
-    broker.produce(topic, numbered(0, 100), partition=1)
-    first, old = reader(topic, properties=properties)
-    done = {Partition(topic, number): Position(60 + number, f"note {number}") for number in (0, 1)}
-    old.revoking = lambda partitions: first.commit({one: done[one] for one in partitions}, 20.0)
-    read(first, 200)
-
-    second, new = reader(topic, properties=properties)
-    deadline = time.monotonic() + 60
-    while not (len(old.owned) == len(new.owned) == 1) and time.monotonic() < deadline:
-        first.fetch(1000, 0.1)
-        second.fetch(1, 0.1)
-
-    [moved] = new.owned
-    assert set(old.owned) == {Partition(topic, 1 - moved.number)}
-    assert new.owned[moved] == done[moved]
-    with pytest.raises(CommitRefused) as refusal:
-        first.commit({moved: Position(99)}, 5.0)
-    assert set(refusal.value.reasons) == {moved}
-    assert broker.committed(reader.group, [moved]) == {moved: done[moved]}
-
-
-@PROTOCOLS
-def test_a_partition_that_was_paused_when_it_left_is_read_when_it_comes_back(
-    broker: Broker, new_topic: NewTopic, reader: Reader, properties: dict[str, str]
-) -> None:
-    topic = new_topic(2)
-    first, old = reader(topic, properties=properties)
-    read_until(first, owns(old, 2))
-    first.pause(list(old.owned))
-    second, new = reader(topic, properties=properties)
-    deadline = time.monotonic() + 60
-    while not (len(old.owned) == len(new.owned) == 1) and time.monotonic() < deadline:
-        first.fetch(1000, 0.1)
-        second.fetch(1000, 0.1)
-    [moved] = new.owned
-
-    second.close()
-    broker.produce(topic, numbered(0, 5), partition=moved.number)
-
-    assert values(read(first, 5)) == {moved: numbered(0, 5)}
-
-
-def test_what_a_producer_sent_comes_out_as_it_was(broker: Broker, new_topic: NewTopic, reader: Reader) -> None:
+def test_what_a_producer_sent_comes_out_as_it_was(broker: Broker, new_topic: NewTopic, reader: Readers) -> None:
     topic = new_topic()
     broker.produce(
         topic,
@@ -288,46 +147,7 @@ def test_what_a_producer_sent_comes_out_as_it_was(broker: Broker, new_topic: New
     assert [record.timestamp_ms for record in records] == [1, 1_700_000_000_000, 2]
 
 
-def transactional(broker: Broker, topic: str, *, commit: bool, count: int) -> None:
-    producer = Producer(
-        {"bootstrap.servers": broker.bootstrap, "transactional.id": f"{topic}-{commit}", "log_level": 3}
-    )
-    producer.init_transactions(30)
-    producer.begin_transaction()
-    for number in range(count):
-        producer.produce(topic, b"%d" % number, partition=0)
-    producer.flush(30)
-    (producer.commit_transaction if commit else producer.abort_transaction)(30)
-
-
-def test_aborted_records_are_not_read_and_a_log_that_ends_in_them_comes_to_its_end(
-    broker: Broker, new_topic: NewTopic, reader: Reader
-) -> None:
-    topic = new_topic()
-    transactional(broker, topic, commit=True, count=3)
-    transactional(broker, topic, commit=False, count=4)
-
-    source, _ = reader(topic, until_eof=True)
-    runs = read_until(source, lambda _: source.exhausted)
-
-    assert offsets(runs) == {Partition(topic, 0): [0, 1, 2]}
-    assert broker.ends(topic)[Partition(topic, 0)] > 3
-
-
-def test_the_end_is_found_on_a_partition_that_was_paused(broker: Broker, new_topic: NewTopic, reader: Reader) -> None:
-    topic = new_topic()
-    part = Partition(topic, 0)
-    transactional(broker, topic, commit=False, count=4)
-    source, listener = reader(topic, until_eof=True)
-    read_until(source, owns(listener, 1))
-    source.pause([part])
-    read_for(source, 0.5)
-    source.resume([part])
-
-    read_until(source, lambda _: source.exhausted)
-
-
-def test_the_lag_is_what_is_not_yet_committed(broker: Broker, new_topic: NewTopic, reader: Reader) -> None:
+def test_the_lag_is_what_is_not_yet_committed(broker: Broker, new_topic: NewTopic, reader: Readers) -> None:
     topic = new_topic()
     part = Partition(topic, 0)
     broker.produce(topic, numbered(0, 30))
@@ -338,7 +158,7 @@ def test_the_lag_is_what_is_not_yet_committed(broker: Broker, new_topic: NewTopi
     read_until(source, lambda _: source.lag() == {part: 20})
 
 
-def test_a_lone_record_does_not_wait_for_company(broker: Broker, new_topic: NewTopic, reader: Reader) -> None:
+def test_a_lone_record_does_not_wait_for_company(broker: Broker, new_topic: NewTopic, reader: Readers) -> None:
     topic = new_topic()
     source, listener = reader(topic)
     read_until(source, owns(listener, 1))
@@ -349,45 +169,7 @@ def test_a_lone_record_does_not_wait_for_company(broker: Broker, new_topic: NewT
     assert len(runs) == 1
 
 
-def test_an_exception_of_the_listener_stops_the_source(broker: Broker, new_topic: NewTopic, reader: Reader) -> None:
-    topic = new_topic()
-    broker.produce(topic, numbered(0, 10))
-    source, listener = reader(topic)
-    fault = RuntimeError("seeded")
-
-    def fail(_: object) -> None:
-        raise fault
-
-    listener.on_assigned = fail  # type: ignore[method-assign,assignment]
-
-    for _ in range(2):
-        with pytest.raises(RuntimeError) as raised:
-            read(source, 1)
-        assert raised.value is fault
-    listener.owned = {Partition(topic, 0): Position(0)}
-    source.close()
-    assert listener.revoked == []
-
-
-def test_after_max_poll_was_exceeded_everything_is_lost_and_read_again_from_the_commit(
-    broker: Broker, new_topic: NewTopic, reader: Reader
-) -> None:
-    topic = new_topic(2)
-    part = Partition(topic, 0)
-    broker.produce(topic, numbered(0, 10), partition=0)
-    source, listener = reader(topic, properties={"session.timeout.ms": "6000", "max.poll.interval.ms": "6000"})
-    read(source, 10)
-    source.commit({part: Position(4)}, 10.0)
-
-    time.sleep(7.5)
-    runs = read(source, 6, 60.0)
-
-    assert listener.lost == [frozenset({Partition(topic, 0), Partition(topic, 1)})]
-    assert listener.revoked == []
-    assert offsets(runs) == {part: [4, 5, 6, 7, 8, 9]}
-
-
-def test_a_deleted_topic_stops_the_source_by_name(broker: Broker, new_topic: NewTopic, reader: Reader) -> None:
+def test_a_deleted_topic_stops_the_source_by_name(broker: Broker, new_topic: NewTopic, reader: Readers) -> None:
     topic = new_topic()
     source, listener = reader(
         topic, properties={"topic.metadata.refresh.interval.ms": "500", "topic.metadata.propagation.max.ms": "500"}
@@ -400,18 +182,18 @@ def test_a_deleted_topic_stops_the_source_by_name(broker: Broker, new_topic: New
         read(source, 1)
 
 
-def test_a_topic_that_is_not_there_is_refused_by_name(broker: Broker, reader: Reader) -> None:
+def test_a_topic_that_is_not_there_is_refused_by_name(broker: Broker, reader: Readers) -> None:
     with pytest.raises(ConfigurationError, match=f"topic nowhere does not exist on {broker.bootstrap}"):
         reader("nowhere")
 
 
-def test_a_regular_expression_that_matches_nothing_yet_is_accepted(reader: Reader) -> None:
+def test_a_regular_expression_that_matches_nothing_yet_is_accepted(reader: Readers) -> None:
     source, _ = reader("^nothing-like-this-.*")
 
     assert source.fetch(10, 0.2) == []
 
 
-def test_a_broker_that_does_not_answer_is_named(reader: Reader) -> None:
+def test_a_broker_that_does_not_answer_is_named(reader: Readers) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{closed.getsockname()[1]}"
@@ -423,7 +205,7 @@ def test_a_broker_that_does_not_answer_is_named(reader: Reader) -> None:
 @pytest.mark.parametrize(
     ("name", "value"), [("fetch.max.bites", "1"), ("session.timeout.ms", "soon"), ("security.protocol", "magic")]
 )
-def test_a_property_librdkafka_does_not_take_is_named(reader: Reader, name: str, value: str) -> None:
+def test_a_property_librdkafka_does_not_take_is_named(reader: Readers, name: str, value: str) -> None:
     with pytest.raises(ConfigurationError, match=f"-X {name}:"):
         reader("events", properties={name: value})
 
@@ -440,7 +222,7 @@ def own_broker() -> Iterator[RealBroker]:
         yield running
 
 
-@pytest.mark.parametrize("properties", [{}, KIP_848], ids=["classic", "kip848"])
+@pytest.mark.parametrize("properties", [PROTOCOLS["range"], PROTOCOLS["kip848"]], ids=["classic", "kip848"])
 def test_a_commit_and_a_close_end_in_time_when_the_broker_is_frozen_or_gone(
     own_broker: RealBroker, properties: dict[str, str]
 ) -> None:
