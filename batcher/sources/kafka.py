@@ -110,7 +110,7 @@ class KafkaSource:
             if self._progress.overdue(time.monotonic()):
                 log.warning("commits_refused", hint="the group did not take the partitions away; joining anew")
                 self._start_over()
-            runs = self._read(max_records, timeout_s)
+            runs = self._read_until(time.monotonic() + timeout_s, max_records)
         except BaseException as error:
             # What had been fetched is destroyed while the position moved on (a signal handler that raises does it).
             self._fail(error)
@@ -177,6 +177,13 @@ class KafkaSource:
         consumer.subscribe(
             list(self._options.topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
+
+    def _read_until(self, deadline: float, max_records: int) -> list[Records]:
+        while True:
+            runs = self._read(max_records, max(0.0, deadline - time.monotonic()))
+            # The end of a partition is an event, and no reason to come back with nothing.
+            if runs or self._failure is not None or time.monotonic() >= deadline:
+                return runs
 
     def _read(self, max_records: int, timeout_s: float) -> list[Records]:
         consumer = self._open_consumer
