@@ -37,6 +37,10 @@ MAX_PASSING: Final = 8
 POINT_PATIENCE_S: Final = 30.0
 """How long a point is waited for. A worker that does not pass it, as when nothing is replayed, is killed then."""
 
+ASSIGNMENT_PATIENCE_S: Final = 180.0
+"""How long partitions are waited for. A worker that was away for longer than its session has to wait until the others,
+which are killed all the time, have given some of theirs back."""
+
 MAX_LIFE_S: Final = 0.6
 """How long after its first batch a worker is killed at the latest, when no point is named."""
 
@@ -74,15 +78,23 @@ def _strike(worker: Worker, moment: str, random: Random) -> None:
     if moment:
         passing = 1 if moment in AT_FIRST_PASSING else random.randint(1, MAX_PASSING)
         worker.start(CRASH_AT=f"{moment}:{passing}")
+        _wait_for_partitions(worker)
         if worker.died(POINT_PATIENCE_S):
             return
     else:
         worker.start()
+        _wait_for_partitions(worker)
         # Some die while they replay, or before they have done anything.
-        event = "batch_written" if random.random() < 0.8 else "partitions_assigned"
-        worker.running.wait_for(event)
+        if random.random() < 0.8:
+            worker.running.wait_for("batch_written")
         time.sleep(random.uniform(0.0, MAX_LIFE_S))
     worker.kill()
+
+
+def _wait_for_partitions(worker: Worker) -> None:
+    worker.running.wait_for(
+        "partitions_assigned", where=lambda event: bool(event["positions"]), timeout_s=ASSIGNMENT_PATIENCE_S
+    )
 
 
 def named(moments: Sequence[str]) -> Iterator[str]:
