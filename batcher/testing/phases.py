@@ -2,8 +2,7 @@
 
     HANG_AT=in_decode:5:1.5 python -m batcher.testing.phases --sink parquet …
 
-The points are those of `crash_points` and the ones below. `INSERT_TIMEOUT_S` is how long an insert over HTTP may take,
-because no test waits as long as is usual.
+The points are those of `crash_points` and the ones below.
 """
 
 from __future__ import annotations
@@ -44,21 +43,6 @@ def install(points: Points) -> None:
     wrap(KafkaDeadLetterQueue, "send", passing("in_dead_letters"))
 
 
-def shorten(insert_timeout_s: float) -> None:
-    """Let every sink that is made have this bound on an insert."""
-    import sinks  # noqa: PLC0415  # only when it is to be changed
-
-    def load(original: Wrapper, name: str) -> Any:
-        plugin = original(name)
-
-        def made(options: Mapping[str, object]) -> Any:
-            return plugin({**options, "insert_timeout_s": insert_timeout_s})
-
-        return made
-
-    wrap(sinks, "load", load)
-
-
 def main() -> None:
     """Set the traps that the variables describe, then run the command line."""
     # What is missing there is put in from outside, as everything is there.
@@ -67,8 +51,6 @@ def main() -> None:
         traps = traps_of(os.environ)
     except ValueError as error:
         sys.exit(f"phases: {error}")
-    if "INSERT_TIMEOUT_S" in os.environ:
-        shorten(float(os.environ["INSERT_TIMEOUT_S"]))
     if traps:
         points = Points(traps)
         crash_points.install(points)
