@@ -46,3 +46,15 @@ def test_the_parquet_benchmark_runs(tmp_path: Path) -> None:
 def test_the_clickhouse_benchmark_runs() -> None:
     pytest.importorskip("chdb", reason="needs the extra [embedded]")
     run("bench_clickhouse.py", "--rows", "100", "--blocks", "1")
+
+
+@pytest.mark.broker
+def test_the_takeover_benchmark_runs(broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BATCHER_TEST_BROKERS", broker.bootstrap)
+    written = tmp_path / "takeover.json"
+
+    # A killed static member is back at once; the cases that wait for a session to end are left out.
+    flags = ("--protocols", "range", "--cases", "kill-static", "--session-timeout", "6", "--json", str(written))
+    run("bench_takeover.py", *flags)
+
+    assert json.loads(written.read_text())["seconds"]["kill-static"]["range"] > 0
