@@ -10,7 +10,7 @@ import pytest
 from confluent_kafka import KafkaException
 
 from batcher.errors import DataGap
-from batcher.records import Partition, Position, Records
+from batcher.records import Partition, Position
 from batcher.testing.kafka import Broker
 from batcher.testing.listening import offsets, read, read_for, read_until, values
 from batcher.testing.readers import Readers, open_transaction, transaction, until
@@ -196,9 +196,7 @@ def clean(broker: Broker, reader: Readers, topic: str, left: dict[Partition, lis
             time.sleep(0.15)
             transaction(broker, topic, {b"x": b"x"}, commit=False)
             source, _ = watching(topic, until_eof=True)
-            runs: list[Records] = []
-            while not source.exhausted:
-                runs += source.fetch(1000, 0.1)
+            runs = read_until(source, lambda _: source.exhausted)  # noqa: B023  (called here and now)
             source.close()
             found = offsets(runs)
             if found == left:
