@@ -156,7 +156,8 @@ class Delivery:
             rows = block.rows
             missing = self._attempted(self._missing, batch, block)
             suppressed = rows - (missing.rows if missing is not None else 0)
-            block = missing if missing is None or not suppressed else self._completed(batch, block, missing)
+            # Under the block's own token: what a frozen process sends late is known by it then.
+            block = None if missing is None else replace(missing, token=block.token)
         if block is not None:
             for letter in self._write(batch, block):
                 refused_by_sink += 1
@@ -213,7 +214,7 @@ class Delivery:
         return any(self._existing.get(span.partition, -1) >= span.first for span in batch.ranges)
 
     def _missing(self, batch: Batch, block: Block) -> Block | None:
-        """Return the rows of a block that the target lacks; None when it has them all."""
+        """Return the rows of a block that the target lacks, under a token of their own; None when it has them all."""
         sink = self._sink
         if not isinstance(sink, Reconcilable):
             raise SinkMisconfigured(f"{self._info.target} cannot be asked for the rows it has")
@@ -228,26 +229,17 @@ class Delivery:
         mask = pa.concat_arrays(there).take(block.positions)
         found = mask.true_count
         log.info("rows_found", ranges=[str(span) for span in batch.ranges[:8]], rows=block.rows, there=found)
-        if found == 0:
-            return block
         return part_of(batch, block, pc.indices_nonzero(pc.invert(mask)))
 
-    def _completed(self, batch: Batch, block: Block, missing: Block) -> Block | None:
-        """Write what is missing of a block under the block's own token, and return what is still missing then.
+    def _write(self, batch: Batch, block: Block, *, last: bool = False) -> Iterator[DeadLetter]:
+        """Write a block in as many parts as it takes, and yield the rows that the sink refused.
 
-        A half-written block lacks whole partitions of the table. Written under this token they are known there, should
-        the first attempt arrive after all; where the table knows the token already, it drops them.
+        Where it may be a repeat the target is asked afterwards: a server that died in the middle of the first attempt
+        may remember the token and not have the rows (seen with a plain MergeTree), and then drops them as
+        known. What is missing is written under another token, the `last` one.
         """
         try:
-            self._attempted(self._sink.write, replace(missing, token=block.token))
-        except (RowsRejected, BlockRejected):
-            return missing
-        return self._attempted(self._missing, batch, missing)
-
-    def _write(self, batch: Batch, block: Block) -> Iterator[DeadLetter]:
-        """Write a block in as many parts as it takes, and yield the rows that the sink refused."""
-        try:
-            self._attempted(self._sink.write, block)
+            repeated = self._offered(block)
         except RowsRejected as error:
             letters = [
                 _letter(batch, rejection, "sink", position=block.positions[rejection.position].as_py())
@@ -272,6 +264,24 @@ class Delivery:
                 return
             rejection = Rejection(0, error.reason, str(error))
             yield from self._refuse([_letter(batch, rejection, "sink", position=block.positions[0].as_py())])
+        else:
+            if not last and self._info.verifies_replays and (repeated or self._may_be_there(batch)):
+                rest = self._attempted(self._missing, batch, block)
+                if rest is not None:
+                    log.warning("rows_missing", ranges=[str(span) for span in batch.ranges[:8]], rows=rest.rows)
+                    yield from self._write(batch, rest, last=True)
+
+    def _offered(self, block: Block) -> bool:
+        """Write a block and tell whether that took more than one attempt."""
+        attempts = 0
+
+        def write() -> None:
+            nonlocal attempts
+            attempts += 1
+            self._sink.write(block)
+
+        self._attempted(write)
+        return attempts > 1
 
     def _refuse(self, letters: Sequence[DeadLetter]) -> Sequence[DeadLetter]:
         self._require_queue(letters)

@@ -12,6 +12,7 @@ handler may call them. A thread that dies takes the pipeline with it: its except
 
 from __future__ import annotations
 
+import secrets
 import sys
 import threading
 import time
@@ -324,6 +325,9 @@ class Pipeline:
             checks=exactly_once and self._on_existing != "write",
         )
         exchange = self._exchange = Exchange(buffer, ledger)
+        # Without intents a batch may come again with the same range by chance, from another process, and nobody knows
+        # whether the target has it: then its token must not be one that the target knows.
+        name = self._name if exactly_once else f"{self._name}|{secrets.token_hex(4)}"
         delivery = Delivery(
             self._sink,
             info,
@@ -332,7 +336,7 @@ class Pipeline:
             poison=PoisonLimit(self._poison),
             retry=self._retry,
             abort=exchange.aborting,
-            name=self._name,
+            name=name,
             on_retry=self._observer.retried,
             on_existing=self._on_existing,
         )

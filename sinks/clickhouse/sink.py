@@ -194,7 +194,9 @@ class ClickHouseSink:
             client=client,
             shape=shape,
             table=table,
-            kept=promise(table, shape.coordinates, catalog.views(table), lacking),
+            kept=promise(
+                table, shape.coordinates, catalog.views(table), lacking, embedded=self._options.path is not None
+            ),
             questions=Questions(client, table, self._target),
             settings=self._insert_settings(client, shape),
         )

@@ -35,6 +35,8 @@ TOKENS = TableKind(window=10_000, coordinates=False)
 COORDINATES = TableKind()
 CUT = TableKind(window=10_000, coordinates=False, partition_by="country")
 CUT_COORDINATES = TableKind(partition_by="country")
+BOTH = TableKind(window=10_000)
+CUT_BOTH = TableKind(window=10_000, partition_by="country")
 
 
 class Case(NamedTuple):
@@ -60,9 +62,9 @@ CASES = [
     Case("ClickHouse over HTTP, `PARTITION BY`, tokens", CUT),
     Case("ClickHouse over HTTP, `PARTITION BY`, coordinates", CUT_COORDINATES),
     Case("ClickHouse over HTTP, coordinates, merged partitions", COORDINATES, flags=("--batch.merge-partitions",)),
-    Case("ClickHouse embedded, tokens", TOKENS, embedded=True),
     Case("ClickHouse embedded, coordinates", COORDINATES, embedded=True),
-    Case("ClickHouse embedded, `PARTITION BY`, tokens", CUT, embedded=True, short=True),
+    Case("ClickHouse embedded, tokens and coordinates", BOTH, embedded=True),
+    Case("ClickHouse embedded, `PARTITION BY`, tokens and coordinates", CUT_BOTH, embedded=True, short=True),
     Case("ClickHouse embedded, `PARTITION BY`, coordinates", CUT_COORDINATES, embedded=True),
 ]
 

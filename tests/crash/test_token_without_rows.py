@@ -53,19 +53,7 @@ def ids_after_a_replay(
     return replay
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        TableKind(),
-        pytest.param(
-            TableKind(window=100),
-            marks=pytest.mark.xfail(
-                strict=True, reason="missing rows are sent under the token that the table remembers, and dropped"
-            ),
-        ),
-    ],
-    ids=["no window", "window"],
-)
+@pytest.mark.parametrize("kind", [TableKind(), TableKind(window=100)], ids=["no window", "window"])
 def test_a_table_with_coordinates_gets_the_rows_that_it_lacks(
     kind: TableKind, ids_after_a_replay: Callable[[TableKind], list[int]]
 ) -> None:

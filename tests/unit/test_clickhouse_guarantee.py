@@ -97,6 +97,17 @@ def test_without_the_right_to_ask_the_tokens_have_to_carry_it() -> None:
     assert "GRANT SELECT ON system.processes" in without.reason
 
 
+def test_tokens_alone_carry_it_on_a_server_with_a_caveat_and_not_in_an_engine_that_dies_with_batcher() -> None:
+    plain, replicated = storage(full=WINDOW_9), storage("ReplicatedMergeTree", full=WINDOW_9)
+    on_server, embedded = promise(plain, (), []), promise(plain, (), [], embedded=True)
+    assert on_server.guarantee == "exactly-once"
+    assert "crashes inside an insert" in on_server.reason
+    assert "crashes" not in promise(replicated, (), []).reason
+    assert embedded.guarantee == "at-least-once"
+    assert "ADD COLUMN _topic" in embedded.reason
+    assert promise(plain, IDENTITY, [], embedded=True).verifies
+
+
 @pytest.mark.parametrize(
     ("full", "defaults", "expected"),
     [

@@ -224,7 +224,11 @@ def test_the_same_token_twice_is_one_copy(target: Callable[..., Target]) -> None
     table.sink.write(block)
     table.sink.write(table.block([{"c": 1}], token="other"))
     assert len(table.values()) == 101
-    assert table.info.guarantee == "exactly-once"
+
+
+def test_tokens_alone_are_not_enough_for_an_engine_that_dies_with_its_process(target: Callable[..., Target]) -> None:
+    assert target("c UInt8").info.guarantee == "at-least-once"
+    assert target(f"c UInt8, {COORDINATES}").info.guarantee == "exactly-once"
 
 
 COORDINATES = (
