@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Mapping
 from typing import Any, Final
 
 from batcher.testing import crash_points
-from batcher.testing.crash_points import Points, Wrapper, traps_of, wrap
+from batcher.testing.crash_points import Points, Trap, Wrapper, traps_of, wrap
 
 MORE_POINTS: Final[Mapping[str, str]] = {
     "in_fetch": "the consumer thread is about to wait for records",
@@ -21,6 +22,19 @@ MORE_POINTS: Final[Mapping[str, str]] = {
     "in_dead_letters": "the letters of a batch are about to be stored",
 }
 """The points that are only here, with what is passed there."""
+
+
+STOPPING_S: Final = 0.2
+"""How long a stop may take to reach every thread: the one that asked for it runs on until then."""
+
+
+class ExactPoints(Points):
+    """Freeze where the point is, not some microseconds behind it."""
+
+    def _act(self, trap: Trap, delay_s: float = 0.0) -> None:
+        super()._act(trap, delay_s)
+        if trap.action == "stop":
+            time.sleep(STOPPING_S)
 
 
 def install(points: Points) -> None:
@@ -52,7 +66,7 @@ def main() -> None:
     except ValueError as error:
         sys.exit(f"phases: {error}")
     if traps:
-        points = Points(traps)
+        points = ExactPoints(traps)
         crash_points.install(points)
         install(points)
     from batcher.__main__ import main as run  # noqa: PLC0415  # after the wrapping
