@@ -69,7 +69,7 @@ class Kafka(Section):
     options: Annotated[Pairs, Flag("-X", "PROPERTY=VALUE")] = Field(default_factory=dict)
     """Any other librdkafka property; may be repeated. `-X list` and `-X dump` show them."""
     instance: Annotated[str | None, Flag(metavar="ID")] = None
-    """Static membership: the same ID after a restart takes the same partitions back without a rebalance."""
+    """Static membership: after a restart the same ID gets its partitions back at once (classic group protocols)."""
     allow_insecure: bool = False
     """Permit properties that switch the check of certificates off."""
     on_gap: Literal["halt", "skip"] = "halt"
