@@ -6,6 +6,7 @@ from typing import TypeVar
 import pyarrow as pa
 import pytest
 
+from batcher.blocks import block_of, part_of
 from batcher.delivery import Delivery, OnExisting
 from batcher.errors import (
     BatchSuperseded,
@@ -296,11 +297,13 @@ def test_a_target_without_a_schema_takes_it_from_the_first_readable_batch() -> N
 
 
 def test_a_replay_first_asks_whether_a_write_is_under_way_and_then_what_is_there() -> None:
-    desk = Desk(sink=table())
+    sink = table()
+    desk = Desk(sink=sink)
+    sink.before = lambda _: sink.asked.append("written")
 
     desk.deliver(replay(numbers("1", "2")))
 
-    assert desk.asked == ["running", "present"]
+    assert desk.asked == ["running", "present", "written", "running", "present"]
 
 
 def test_a_batch_that_nobody_can_have_written_is_written_without_a_question() -> None:
@@ -342,23 +345,57 @@ def test_a_replay_of_which_all_is_there_writes_nothing_and_counts_what_it_kept_b
     assert desk.numbers() == [1, 2, 3]
 
 
-def test_a_replay_of_which_some_is_there_writes_only_the_rest_under_a_token_of_its_own() -> None:
-    tokens = set()
-    for _ in range(2):
-        desk = Desk(sink=table(numbers("1", "2", "3", first=3)))
-        batch = replay(numbers("x", "10", None, "1", "2", "3", "11"))
-
-        delivered = desk.deliver(batch)
-
-        assert desk.numbers() == [1, 2, 3, 10, 11]
-        assert (delivered.written, delivered.suppressed, delivered.dead_lettered, delivered.skipped) == (2, 3, 1, 1)
-        assert sums_up(delivered)
-        tokens |= set(desk.sink.attempts)
-
-    assert len(tokens) == 1
-    plain = Desk(sink=table())
+def test_a_replay_of_which_some_is_there_writes_only_the_rest_under_the_token_it_always_had() -> None:
+    desk, plain = Desk(sink=table(numbers("1", "2", "3", first=3))), Desk(sink=table())
+    batch = replay(numbers("x", "10", None, "1", "2", "3", "11"))
     plain.deliver(batch)
-    assert tokens.isdisjoint(plain.sink.attempts)
+
+    delivered = desk.deliver(batch)
+
+    assert desk.numbers() == [1, 2, 3, 10, 11]
+    assert (delivered.written, delivered.suppressed, delivered.dead_lettered, delivered.skipped) == (2, 3, 1, 1)
+    assert sums_up(delivered)
+    assert desk.sink.attempts == plain.sink.attempts
+
+
+class Forgetful(TableSink):
+    """A table that has lost rows and remembers their token."""
+
+    def __init__(self, *known: str) -> None:
+        super().__init__(NUMBERS)
+        self.known = set(known)
+
+    def keep(self, block: Block) -> None:
+        if block.token not in self.known:
+            super().keep(block)
+
+
+def test_what_a_target_drops_as_known_and_does_not_have_is_written_under_another_token_which_is_always_the_same() -> (
+    None
+):
+    token = "group|events|0|0-2|1700000000000"
+    tokens = []
+    for _ in range(2):
+        desk = Desk(sink=Forgetful(token))
+        delivered = desk.deliver(replay(numbers("1", "2", "3")))
+        assert desk.numbers() == [1, 2, 3]
+        assert delivered.written == 3
+        tokens.append(desk.sink.attempts)
+
+    assert tokens[0] == tokens[1]
+    assert tokens[0][0] == token
+    assert len(set(tokens[0])) == len(tokens[0]) == 2
+
+
+def test_an_attempt_of_our_own_that_failed_is_a_reason_to_look_too() -> None:
+    sink = Forgetful("group|events|0|0-1|1700000000000")
+    desk = Desk(sink=sink)
+    sink.before = failing(SinkUnavailable("reset"))
+
+    desk.deliver(numbers("1", "2"))
+
+    assert desk.numbers() == [1, 2]
+    assert desk.asked == ["running", "present"]
 
 
 def test_coordinates_follow_the_rows_that_were_missing() -> None:
@@ -375,7 +412,7 @@ def test_each_partition_of_a_replayed_batch_is_asked_for_by_itself() -> None:
 
     delivered = desk.deliver(replay(make_batch(*runs)))
 
-    assert desk.asked.count("present") == 2
+    assert desk.asked == ["running", "present", "present"] * 2
     assert (delivered.written, delivered.suppressed) == (1, 3)
     assert sorted((row["_partition"], row["_offset"]) for row in desk.sink.rows()) == [(0, 5), (0, 6), (1, 5), (1, 6)]
 

@@ -279,17 +279,17 @@ def test_two_processes_never_write_the_same_note() -> None:
 
 def test_an_announcement_is_renewed_in_other_words_and_with_the_same_ranges() -> None:
     found = announcing()
-    receipt = sealed(found, [0, 1])
+    sealed(found, [0, 1])
     found.commit(found.wanted(), 10.0)
-    assert found.vouched(receipt, 10.0)
-    assert not found.vouched(receipt, 10.1)
+    assert found.vouched([A], 10.0)
+    assert not found.vouched([A], 10.1)
 
     before = found.wanted()
-    found.renew(receipt)
+    found.renew([A])
     assert before == {}
     assert spans(found.wanted()[A]) == [(0, 1)]
     found.commit(found.wanted(), 20.0)
-    assert found.vouched(receipt, 20.0)
+    assert found.vouched([A], 20.0)
 
 
 def test_a_new_ownership_is_not_vouched_for_by_a_commit_of_the_one_before() -> None:
@@ -301,7 +301,7 @@ def test_a_new_ownership_is_not_vouched_for_by_a_commit_of_the_one_before() -> N
     found.assign(stored)
     receipt = sealed(found, [0], trigger="replay")
 
-    assert not found.vouched(receipt, 0.0)
+    assert not found.vouched([A], 0.0)
     assert not found.announced(receipt)
 
 
