@@ -5,12 +5,12 @@ import pytest
 
 from batcher.buffer import BoundedBuffer, FlushPolicy
 from batcher.consumer import PATIENCE_S, Consumer
-from batcher.exchange import Exchange
-from batcher.intents import parse
+from batcher.exchange import LEASE_S, Exchange
+from batcher.intents import parse, render
 from batcher.ledger import Ledger, Receipt
 from batcher.observer import Observer
 from batcher.pipeline import waiting_for
-from batcher.records import Decoded, Partition, Position, Prepared
+from batcher.records import Claim, Decoded, Partition, Position, Prepared, Range
 from batcher.testing.clock import ManualClock
 from batcher.testing.sources import MemoryLog, MemorySource
 
@@ -21,16 +21,29 @@ class Bench:
     """A consumer on a memory log; the test plays the flusher."""
 
     def __init__(
-        self, *, memory: int = 1 << 20, drain_timeout_s: float = 30.0, records: int = 10, announces: bool = False
+        self,
+        *,
+        memory: int = 1 << 20,
+        drain_timeout_s: float = 30.0,
+        records: int = 10,
+        announces: bool = False,
+        committed: Mapping[Partition, Position] | None = None,
+        max_records: int | None = None,
     ) -> None:
         self.log = MemoryLog([A, B])
+        self.log.committed.update(committed or {})
         self.source = MemorySource(self.log, waits=False)
         buffer = BoundedBuffer(FlushPolicy(5, 1000, 1.0), memory, mixes_partitions=False)
         self.clock = ManualClock()
         self.exchange = Exchange(buffer, Ledger(announces=announces), self.clock)
         self.observer = Observer()
         self.consumer = Consumer(
-            self.source, self.exchange, self.observer, drain_timeout_s=drain_timeout_s, clock=self.clock
+            self.source,
+            self.exchange,
+            self.observer,
+            max_records=max_records,
+            drain_timeout_s=drain_timeout_s,
+            clock=self.clock,
         )
         self.consumer.open()
         self.log.produce(A, ["1"] * records)
@@ -271,3 +284,77 @@ def test_nothing_is_committed_after_an_abort() -> None:
     bench.consumer.commit()
 
     assert bench.committed() == {}
+
+
+def announced(last: int) -> Position:
+    return Position(0, render([Claim(Range(A, 0, last), 1_700_000_000_000)], "theirs-0"))
+
+
+def test_a_full_buffer_does_not_stop_the_reading_of_an_announced_range() -> None:
+    bench = Bench(memory=1000, records=100, announces=True, committed={A: announced(79)})
+    for _ in range(100):
+        bench.consumer.step()
+        bench.clock.advance(0.1)
+        if not bench.exchange.replaying:
+            break
+    bench.step_until_paused()
+    receipt = bench.begin()
+
+    assert (receipt.batch.trigger, receipt.batch.ranges[0][1:]) == ("replay", (0, 79))
+    assert bench.source.paused == {A, B}
+
+
+def test_a_bound_on_the_records_does_not_cut_an_announced_range_short() -> None:
+    bench = Bench(records=30, announces=True, committed={A: announced(19)}, max_records=3)
+    for _ in range(5):
+        bench.consumer.step()
+
+    assert bench.exchange.phase == "draining"
+    assert bench.begin().batch.ranges[0][1:] == (0, 19)
+
+
+def test_an_announced_range_whose_last_records_are_gone_is_complete_at_the_end_of_the_log() -> None:
+    bench = Bench(records=10, announces=True, committed={A: announced(19)})
+    assert bench.exchange.replaying == {A}
+    bench.log.produce(A, ["1"] * 10)
+    bench.log.compact(A, range(15, 20))
+    bench.consumer.step()
+
+    receipt = bench.begin()
+    assert receipt.batch.ranges[0][1:] == (0, 19)
+    assert receipt.batch.rows == 15
+
+
+def test_what_a_predecessor_announced_is_announced_again_at_once() -> None:
+    bench = Bench(announces=True, committed={A: announced(4)})
+    bench.consumer.step()
+
+    assert bench.committed()[A] != announced(4)
+    assert [claim.range[1:] for claim in parse(A, bench.committed()[A].note)] == [(0, 4)]
+
+
+def test_a_partition_with_a_strange_note_is_left_alone_and_named_until_it_is_gone() -> None:
+    bench = Bench(announces=True, committed={A: Position(0, "written by another tool")})
+    bench.consumer.step()
+
+    assert bench.exchange.owned == {B}
+    assert "no intent of batcher" in bench.consumer.stopped[A]
+    assert bench.committed()[A] == Position(0, "written by another tool")
+    bench.log.committed[A] = Position(0)
+    bench.source.revoke([A])
+    bench.source.assign([A])
+    bench.consumer.step()
+    assert bench.consumer.stopped == {}
+    assert bench.exchange.owned == {A, B}
+
+
+def test_a_commit_proves_ownership_from_when_it_was_sent_and_not_from_its_answer() -> None:
+    bench = Bench(announces=True)
+    bench.decode(bench.begin())
+    bench.log.before_commit = lambda _: bench.clock.advance(LEASE_S + 1)
+    bench.consumer.commit()
+    assert bench.exchange.head() is None
+    bench.log.before_commit = lambda _: None
+    bench.consumer.commit()
+
+    assert bench.exchange.head() is not None

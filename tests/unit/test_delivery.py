@@ -6,7 +6,6 @@ from typing import TypeVar
 import pyarrow as pa
 import pytest
 
-from batcher.blocks import block_of, part_of
 from batcher.delivery import Delivery, OnExisting
 from batcher.errors import (
     BatchSuperseded,
@@ -215,6 +214,30 @@ def test_parts_of_a_block_have_tokens_of_their_own_that_are_the_same_next_time()
 
     assert tokens[0] == tokens[1]
     assert len(set(tokens[0])) == len(tokens[0])
+
+
+def test_a_part_of_a_batch_is_never_taken_for_another_one_after_compaction() -> None:
+    class Died(BaseException):
+        pass
+
+    desk = Desk()
+
+    def die_after_the_first_half(block: Block) -> None:
+        if 4 in block.table["n"].to_pylist():
+            raise BlockRejected("constraint")
+        if desk.sink.blocks:
+            raise Died
+
+    desk.sink.before = die_after_the_first_half
+    batch = numbers(*"01234")
+    with pytest.raises(Died):
+        desk.deliver(batch)
+    assert desk.numbers() == [0, 1]
+    desk.sink.before = refusing(4, lambda *_: BlockRejected("constraint"))
+
+    desk.deliver(replay(replace(batch, runs=(batch.runs[0].slice(1),))))
+
+    assert {1, 2, 3}.issubset(desk.numbers())
 
 
 def test_a_batch_of_nothing_but_rejects_writes_nothing_and_is_done() -> None:

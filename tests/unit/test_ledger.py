@@ -339,8 +339,10 @@ def test_a_batch_of_several_partitions_is_announced_in_each_with_the_name_of_its
     assert (of_a, of_b) == receipt.batch.claims
     assert (of_a.range, of_b.range) == (Range(A, 0, 0), Range(B, 7, 9))
     assert of_a.write_id == of_b.write_id != ""
-    found.commit({A: found.wanted()[A]})
+    found.commit({A: found.wanted()[A]}, 10.0)
     assert not found.announced(receipt)
+    assert found.vouched([A], 10.0)
+    assert not found.vouched([A, B], 10.0)
     found.commit({B: found.wanted()[B]})
     assert found.announced(receipt)
 

@@ -6,9 +6,11 @@ from contextlib import contextmanager
 import pytest
 
 from batcher.buffer import FlushPolicy
+from batcher.delivery import OnExisting
 from batcher.errors import (
     BatcherError,
     ConfigurationError,
+    DataGap,
     DrainTimeout,
     PoisonLimitExceeded,
     SinkMisconfigured,
@@ -22,7 +24,7 @@ from batcher.records import Batch, Block, Decoded, Partition, Position
 from batcher.retry import RetryPolicy
 from batcher.testing.dead_letters import MemoryDeadLetterQueue
 from batcher.testing.formats import NUMBERS, NumberFormat
-from batcher.testing.sinks import ScriptedSink
+from batcher.testing.sinks import FileSink, ScriptedSink, TableSink
 from batcher.testing.sources import MemoryLog, MemorySource
 
 A, B = Partition("events", 0), Partition("events", 1)
@@ -42,10 +44,15 @@ class Plant:
         queue: bool = True,
         flush: FlushPolicy | None = None,
         delivery: DeliveryMode = "auto",
+        log: MemoryLog | None = None,
+        sink: ScriptedSink | None = None,
+        on_existing: OnExisting = "halt",
+        ignore_intents: bool = False,
+        merge_partitions: bool = False,
     ) -> None:
-        self.log = MemoryLog([A, B])
+        self.log = log or MemoryLog([A, B])
         self.source = MemorySource(self.log, until_eof=until_eof)
-        self.sink = ScriptedSink(NUMBERS)
+        self.sink = sink or ScriptedSink(NUMBERS)
         self.queue = MemoryDeadLetterQueue()
         self.pipeline = Pipeline(
             self.source,
@@ -58,6 +65,9 @@ class Plant:
             max_records=max_records,
             stop_timeout_s=stop_timeout_s,
             delivery=delivery,
+            on_existing=on_existing,
+            ignore_intents=ignore_intents,
+            merge_partitions=merge_partitions,
         )
 
     def run(self) -> Summary:
@@ -323,3 +333,113 @@ def test_impossible_settings_are_refused_before_anything_is_opened(settings: dic
     log = MemoryLog([A])
     with pytest.raises(ConfigurationError, match=flag):
         Pipeline(MemorySource(log), ScriptedSink(NUMBERS), NumberFormat(), name="g", **settings)  # type: ignore[arg-type]
+
+
+def died_after_a_write(sink: ScriptedSink, **settings: bool) -> MemoryLog:
+    """Return the log as a process leaves it that dies between a write and its commit."""
+    plant = Plant(until_eof=True, sink=sink, flush=FlushPolicy(max_rows=7, max_wait_s=3600), **settings)  # type: ignore[arg-type]
+    plant.log.produce(A, [str(i) for i in range(20)])
+    plant.log.produce(B, [str(i) for i in range(20)])
+
+    def die(_: Block) -> None:
+        raise ZeroDivisionError
+
+    sink.after = die
+    with plant.running() as outcome:
+        pass
+    assert isinstance(outcome.bug, ZeroDivisionError)
+    assert plant.progress() == {}
+    assert sink.blocks
+    sink.after = lambda _: None
+    return plant.log
+
+
+SINKS: dict[str, Callable[[], ScriptedSink]] = {
+    "tokens are remembered": lambda: ScriptedSink(NUMBERS, mixes_partitions=False),
+    "rows can be asked for": lambda: TableSink(NUMBERS),
+    "files have names": lambda: FileSink(NUMBERS),
+}
+
+
+@pytest.mark.parametrize("sink", SINKS)
+@pytest.mark.parametrize("max_rows", [3, 7, 100])
+def test_a_write_without_its_commit_is_not_repeated_by_the_next_process_however_it_cuts_its_batches(
+    sink: str, max_rows: int
+) -> None:
+    target = SINKS[sink]()
+    log = died_after_a_write(target)
+    plant = Plant(until_eof=True, log=log, sink=target, flush=FlushPolicy(max_rows=max_rows, max_wait_s=3600))
+
+    summary = plant.run()
+
+    assert plant.offsets(A) == plant.offsets(B) == list(range(20))
+    assert log.committed == {A: Position(20), B: Position(20)}
+    assert summary.duplicates_suppressed == (7 if isinstance(target, TableSink) else 0)
+    assert summary.consumed == summary.written + summary.duplicates_suppressed
+
+
+def test_batches_of_several_partitions_are_not_repeated_either() -> None:
+    target = TableSink(NUMBERS)
+    log = died_after_a_write(target, merge_partitions=True)
+    assert {span.partition for block in target.blocks.values() for span in block.ranges} == {A, B}
+
+    plant = Plant(until_eof=True, log=log, sink=target, merge_partitions=True)
+    plant.run()
+
+    assert plant.offsets(A) == plant.offsets(B) == list(range(20))
+
+
+@pytest.mark.parametrize("sink", [ScriptedSink(NUMBERS), FileSink(NUMBERS)])
+def test_partitions_are_merged_only_where_the_target_can_be_asked(sink: ScriptedSink) -> None:
+    with pytest.raises(ConfigurationError, match=r"--batch\.merge-partitions: memory cannot be asked"):
+        Plant(sink=sink, merge_partitions=True).run()
+
+
+def test_exactly_once_is_refused_where_the_target_cannot_keep_it() -> None:
+    plant = Plant(sink=ScriptedSink(NUMBERS, guarantee="at-least-once"), delivery="exactly-once")
+
+    with pytest.raises(ConfigurationError, match="--delivery exactly-once: memory cannot keep it"):
+        plant.run()
+    assert plant.log.owners == {}
+
+
+def test_a_strange_note_stops_its_partition_and_in_the_end_the_process_says_so() -> None:
+    log = MemoryLog([A, B])
+    log.committed[A] = strange = Position(0, "written by another tool")
+    plant = Plant(until_eof=True, log=log)
+    for partition in (A, B):
+        log.produce(partition, ["1", "2"])
+    with plant.running() as outcome:
+        pass
+
+    assert isinstance(outcome.error, ConfigurationError)
+    assert "nothing was read from 1 partitions" in str(outcome.error)
+    assert log.committed == {A: strange, B: Position(2)}
+    assert (plant.offsets(A), plant.offsets(B)) == ([], [0, 1])
+
+
+@both_guarantees
+def test_a_strange_note_that_is_ignored_is_replaced(delivery: DeliveryMode) -> None:
+    log = MemoryLog([A, B])
+    log.committed[A] = Position(1, "written by another tool")
+    plant = Plant(until_eof=True, log=log, ignore_intents=True, delivery=delivery)
+    log.produce(A, ["1", "2"])
+    plant.run()
+
+    assert plant.offsets(A) == [1]
+    assert log.committed[A] == Position(2)
+
+
+def test_offsets_that_were_set_back_stop_the_process_unless_it_is_told_what_to_do() -> None:
+    rows: dict[OnExisting, int] = {"skip": 20, "write": 40}
+    for on_existing, expected in rows.items():
+        log, sink = MemoryLog([A, B]), TableSink(NUMBERS)
+        log.produce(A, [str(i) for i in range(20)])
+        Plant(until_eof=True, log=log, sink=sink).run()
+        log.committed[A] = Position(0)
+
+        with pytest.raises(DataGap, match=r"events\[0\] up to offset 19"):
+            Plant(until_eof=True, log=log, sink=sink).run()
+        assert len(sink.rows()) == 20
+        Plant(until_eof=True, log=log, sink=sink, on_existing=on_existing).run()
+        assert len(sink.rows()) == expected
