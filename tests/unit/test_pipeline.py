@@ -335,9 +335,10 @@ def test_impossible_settings_are_refused_before_anything_is_opened(settings: dic
         Pipeline(MemorySource(log), ScriptedSink(NUMBERS), NumberFormat(), name="g", **settings)  # type: ignore[arg-type]
 
 
-def died_after_a_write(sink: ScriptedSink, **settings: bool) -> MemoryLog:
+def died_after_a_write(sink: ScriptedSink, *, max_rows: int = 7, merge_partitions: bool = False) -> MemoryLog:
     """Return the log as a process leaves it that dies between a write and its commit."""
-    plant = Plant(until_eof=True, sink=sink, flush=FlushPolicy(max_rows=7, max_wait_s=3600), **settings)  # type: ignore[arg-type]
+    flush = FlushPolicy(max_rows=max_rows, max_wait_s=3600)
+    plant = Plant(until_eof=True, sink=sink, flush=flush, merge_partitions=merge_partitions)
     plant.log.produce(A, [str(i) for i in range(20)])
     plant.log.produce(B, [str(i) for i in range(20)])
 
@@ -380,7 +381,7 @@ def test_a_write_without_its_commit_is_not_repeated_by_the_next_process_however_
 
 def test_batches_of_several_partitions_are_not_repeated_either() -> None:
     target = TableSink(NUMBERS)
-    log = died_after_a_write(target, merge_partitions=True)
+    log = died_after_a_write(target, max_rows=30, merge_partitions=True)
     assert {span.partition for block in target.blocks.values() for span in block.ranges} == {A, B}
 
     plant = Plant(until_eof=True, log=log, sink=target, merge_partitions=True)
