@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
@@ -43,6 +43,9 @@ IMPATIENT: Final = {
     "group.consumer.min.heartbeat.interval.ms": "200",
 }
 """Properties of a broker whose groups notice their dead soon: by default it takes 6 s at least, 45 s with KIP-848."""
+
+MARGIN_S: Final = 0.5
+"""How much later than its end a session may be taken for ended."""
 
 STORM_TICK_S: Final = 1.0
 
@@ -92,6 +95,7 @@ class Disturbed(Scene):
             properties = {"group.protocol": "consumer"}
         else:
             properties = {"partition.assignment.strategy": membership, **session}
+        self._session_s = session_s
         self._next_generation = membership == "consumer"
         given = [part for name, value in properties.items() for part in ("-X", f"{name}={value}")]
         super().__init__(broker, target, directory, group=group, static=static, flags=(*given, *flags), **options)
@@ -109,24 +113,28 @@ class Disturbed(Scene):
         return frozenset(str(partition) for partition in self.broker.ends(self.topic))
 
     def freeze(self, worker: Worker) -> float:
-        """Stop all of a worker and return the seconds until the others had what was its own."""
+        """Stop all of a worker until it is taken for dead; return the seconds until the others had what was its own."""
         worker.suspend()
         return self.taken_over(worker)
 
     def taken_over(self, worker: Worker) -> float:
-        """Wait until others own what a worker that does nothing any more thinks it has; return the seconds."""
+        """Wait until a worker that does nothing any more is taken for dead and has no part; return the seconds.
+
+        A rebalance under way when it stopped may have left it without partitions, so its session has to end as well.
+        """
         began = time.monotonic()
         held = owned_by(worker)
         others = [one for one in self.workers if one is not worker]
         wait_for(lambda: held <= frozenset().union(*(owned_by(one) for one in others)), f"{held} taken over")
-        return time.monotonic() - began
+        took_s = time.monotonic() - began
+        time.sleep(max(0.0, self._session_s + MARGIN_S - took_s))
+        return took_s
 
     def thaw(self, worker: Worker) -> None:
-        """Let a frozen worker go on, until it has given up what it had and is a member again."""
+        """Let a frozen worker go on, until it is a member of the group again."""
         before = len(worker.running.events)
         worker.resume()
-        gone = wait_for(lambda: _first(worker.running, before, GONE), f"{worker.name} gives up")
-        wait_for(lambda: _first(worker.running, gone, {"partitions_assigned"}), f"{worker.name} comes back")
+        worker.running.wait_for("partitions_assigned", after=before)
 
     def gather(self) -> None:
         """Wait until each partition has one owner among the workers, none of which is frozen."""
@@ -215,13 +223,6 @@ def wait_for(condition: Callable[[], _T | None], what: str, timeout_s: float = P
             raise TimeoutError(f"waited {timeout_s:.0f} s in vain: {what}")
         time.sleep(0.05)
     return found
-
-
-def _first(run: BatcherProcess, after: int, names: Collection[str]) -> int | None:
-    """Return how many events the log had with the first of these names in it; None when there is none yet."""
-    return next(
-        (number for number, event in enumerate(run.events, 1) if number > after and event["event"] in names), None
-    )
 
 
 def _without_sessions(flags: Sequence[str]) -> Iterator[str]:

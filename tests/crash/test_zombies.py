@@ -13,7 +13,7 @@ import pytest
 
 from batcher.testing import crash_score
 from batcher.testing.crashing import Worker
-from batcher.testing.disturbing import Disturbed, Membership, unannounced
+from batcher.testing.disturbing import Disturbed, Membership, owned_by, unannounced, wait_for
 from batcher.testing.targets import TableKind
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
@@ -112,3 +112,30 @@ def test_without_intents_the_same_freezes_double_records_and_this_test_sees_it(
     assert verdict.complete, verdict
     assert verdict.doubled > 0, verdict
     assert not scene.commit_log().went_back
+
+
+HELD_JOIN = pytest.mark.xfail(
+    strict=True, reason="a commit waits behind a join that the broker holds, and is given up after 15 s"
+)
+
+
+@pytest.mark.skipif(not LONG, reason="waits for a session of 20 s; BATCHER_TEST_LONG=1 runs it")
+@pytest.mark.parametrize("membership", ["range", pytest.param("cooperative-sticky", marks=HELD_JOIN), "consumer"])
+def test_one_worker_that_is_dead_and_one_that_joins_do_not_end_the_others(
+    membership: Membership, disturbed: Callable[..., Disturbed]
+) -> None:
+    with disturbed(membership, "Parquet", workers=3, session_s=20.0, seed=SEED) as scene:
+        dead, living, joining = scene.workers
+        for worker in (dead, living):
+            worker.start()
+        wait_for(lambda: owned_by(dead) and owned_by(living), "both own something")
+        dead.suspend()
+        joining.start()
+        # The broker holds every join back until the session of the dead has ended.
+        joining.running.wait_for("batch_written")
+        assert living.alive, living.running.named("pipeline_failed")
+        dead.kill()
+        verdict = scene.settle()
+
+    crash_score.add(f"Parquet, a dead worker and a new one, {membership}", verdict)
+    assert verdict.exact, verdict
