@@ -1,14 +1,15 @@
-"""The promise "nothing lost" over the whole pipeline, against every order of events Hypothesis can think of.
+"""The promise "nothing lost", without intents, against every order of events Hypothesis can think of.
 
 The consumer and the flusher are stepped by hand in one thread, on a manual clock. Events during a write (rebalances,
 fetches) happen inside the scripted sink, which is where a second thread would be. `seeded_faults.py` beside this file
 shows that the machine has teeth.
 """
 
+import os
 from collections.abc import Callable
 
 import hypothesis.strategies as st
-from hypothesis import HealthCheck, event, settings
+from hypothesis import HealthCheck, Phase, event, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from batcher.buffer import BoundedBuffer, FlushPolicy
@@ -28,6 +29,8 @@ from batcher.testing.formats import NUMBERS, NumberFormat
 from batcher.testing.sinks import ScriptedSink
 from batcher.testing.sources import MemoryLog, MemorySource
 
+LONG = bool(os.environ.get("BATCHER_TEST_LONG"))
+SHRINKS = not os.environ.get("BATCHER_TEST_NO_SHRINK")
 PARTITIONS = [Partition("events", number) for number in range(3)]
 GOOD, UNDECODABLE, REFUSED, TOMBSTONE = "1", "x", "-7", None
 MEMORY = 3000
@@ -304,9 +307,10 @@ class PipelineMachine(RuleBasedStateMachine):
 
 
 PipelineMachine.TestCase.settings = settings(
-    max_examples=300,
+    max_examples=3000 if LONG else 200,
     stateful_step_count=40,
     deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate, *([Phase.shrink] if SHRINKS else [])],
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
 TestNoRecordLost = PipelineMachine.TestCase

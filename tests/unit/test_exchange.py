@@ -234,6 +234,15 @@ def test_a_refused_renewal_gives_the_batch_up() -> None:
     assert hall.buffer.nbytes == 0
 
 
+def test_what_waits_of_a_partition_that_is_lost_is_dropped_and_counted() -> None:
+    hall = Hall()
+    hall.put(3)
+    hall.put(4, partition=B)
+
+    assert hall.exchange.forget([A]) == 3
+    assert hall.exchange.snapshot().buffer.rows == 4
+
+
 def test_a_partition_that_came_back_is_another_ownership() -> None:
     hall = Hall()
     hall.put(5)
