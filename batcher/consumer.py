@@ -194,9 +194,13 @@ class Consumer:
         return self._clock() - self._full_since < PATIENCE_S
 
     def _balance(self) -> None:
+        # An announced range is written as a whole or not at all: what is missing of it is read in any case.
+        needed = self._exchange.replaying if self._exchange.phase == "running" else frozenset()
+        if again := self._paused & needed:
+            # Paused when the range before was complete: if its records alone fill the memory, nobody else resumes it.
+            self._source.resume(again)
+            self._paused -= again
         if self._exchange.full or self._exchange.phase != "running":
-            # An announced range is written as a whole or not at all: what is missing of it is read in any case.
-            needed = self._exchange.replaying if self._exchange.phase == "running" else frozenset()
             if fresh := self._exchange.owned - self._paused - needed:
                 if not self._paused:
                     log.debug("reading_paused")

@@ -249,7 +249,7 @@ class Exchange:
         """Wait until a commit from now on says which of these partitions are still ours, and return them."""
         with self._changed:
             now = self._clock()
-            self._ledger.renew(self._ledger.unchanged(epochs))
+            self._ledger.renew(self._ledger.unchanged(epochs), now)
             self._commit_due = True
             while self._phase != "aborted":
                 ours = self._ledger.unchanged(epochs)
@@ -414,7 +414,7 @@ class Exchange:
         if self._ledger.vouched(ours, self._clock() - LEASE_S):
             return True
         if not self._commit_due and not self._committing:
-            self._ledger.renew(ours)
+            self._ledger.renew(ours, self._clock())
             self._commit_due = True
         return False
 

@@ -48,7 +48,8 @@ class _Account:
     stored: Position
     """What the last commit left with the broker, ours or a predecessor's."""
     pending: list[Claim] = field(default_factory=list)
-    """What is claimed and not durable, ascending."""
+    """What is claimed, from the first that is not durable on. Each begins where the one before it ended, because a note
+    cannot say otherwise."""
     replays: deque[Claim] = field(default_factory=deque)
     """The end of `pending` as it was found: not begun yet."""
     announced: int = 0
@@ -57,16 +58,24 @@ class _Account:
     found: int = 0
     """The end of what was announced when the partition was assigned."""
     renewals: int = 0
-    asking: bool = False
-    """Have a commit made although there is nothing new to say: to learn whether we are still the owner."""
+    asked_at: float = -math.inf
+    """Have a commit made although there is nothing new to say, to learn whether we are still the owner, until one that
+    was sent since is accepted."""
     cleared: bool = True
     """Nothing but what was found may be announced before that."""
+    done: set[Claim] = field(default_factory=set)
+    """Those of `pending` that are durable, or of which no record is left, while one before them is not."""
 
     @property
     def durable(self) -> int:
         first = self.pending[0].range.first if self.pending else self.sealed
         # An announced range may begin with records that expired since.
         return max(first, self.stored.next_offset)
+
+    def settle(self, claim: Claim) -> None:
+        self.done.add(claim)
+        while self.pending and self.pending[0] in self.done:
+            self.done.remove(self.pending.pop(0))
 
 
 class Ledger:
@@ -210,7 +219,7 @@ class Ledger:
         account = self._accounts[partition]
         if not account.replays or account.replays[0].range.last != last:
             raise LawBroken(f"skipped {partition} up to {last}, which was not next; please report this")
-        account.pending.remove(account.replays.popleft())
+        account.settle(account.replays.popleft())
 
     def cancel(self, receipt: Receipt, partitions: Collection[Partition]) -> None:
         """Take back the claims of a batch that was never offered to the target, and all claims behind them."""
@@ -220,6 +229,7 @@ class Ledger:
                 account = self._accounts[claim.range.partition]
                 account.pending = [one for one in account.pending if one.range.first < claim.range.first]
                 account.sealed = min(account.sealed, claim.range.first)
+                account.announced = min(account.announced, account.sealed)
 
     def finish(self, receipt: Receipt) -> None:
         """Note that a batch is durable, except for partitions that were lost meanwhile."""
@@ -227,9 +237,9 @@ class Ledger:
         for claim in receipt.batch.claims:
             if claim.range.partition in ours:
                 account = self._accounts[claim.range.partition]
-                if claim not in account.pending:
+                if claim not in account.pending or claim in account.done:
                     raise LawBroken(f"wrote {claim.range}, which is not claimed; please report this")
-                account.pending.remove(claim)
+                account.settle(claim)
 
     def ours(self, receipt: Receipt) -> frozenset[Partition]:
         """Return the partitions of a batch that have not changed hands since it was begun."""
@@ -256,11 +266,11 @@ class Ledger:
         """Tell whether a commit sent at or after `since` was accepted for each of these partitions."""
         return not self.announces or all(self._accounts[part].vouched_at >= since for part in partitions)
 
-    def renew(self, partitions: Collection[Partition]) -> None:
+    def renew(self, partitions: Collection[Partition], now: float) -> None:
         """Have what is announced stored once more, in other words, to learn whether the partitions are still ours."""
         for partition in partitions:
             self._accounts[partition].renewals += 1
-            self._accounts[partition].asking = True
+            self._accounts[partition].asked_at = now
 
     def wanted(self) -> Mapping[Partition, Position]:
         """Return what has to be committed: where more is durable, or other claims pend, than the broker knows."""
@@ -278,7 +288,6 @@ class Ledger:
                 )
             account.stored = position
             account.vouched_at = sent_at
-            account.asking = False
             claims = parse(partition, position.note)
             account.announced = claims[-1].range.next_offset if claims else position.next_offset
 
@@ -318,7 +327,7 @@ class Ledger:
         if not self.announces or not account.cleared:
             # Found, and still to be honoured by whoever comes after us; ours are not announced (yet).
             claims = [claim for claim in claims if claim.range.next_offset <= account.found]
-        if not claims and not account.asking:
+        if not claims and account.vouched_at >= account.asked_at:
             return ""
         # The epoch, because a partition may come back to us with our own note, which proves nothing any more.
         return render(claims, f"{self._writer}-{account.epoch}-{account.renewals}", account.durable)

@@ -8,6 +8,7 @@ another thread never changes behind its back.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
@@ -342,8 +343,15 @@ class Delivered:
 
 
 def write_id(token: str) -> str:
-    """Return a short name for the writes under a token, fit for a query id: 32 hexadecimal digits."""
-    return hashlib.sha256(token.encode()).hexdigest()[:32]
+    """Return a short name for the writes under a token, fit for a query id: 32 hexadecimal digits.
+
+    The parts of a batch share it: who replays the batch knows neither which parts there were nor which of them a server
+    is still at.
+    """
+    return hashlib.sha256(_PARTS.sub("", token).encode()).hexdigest()[:32]
+
+
+_PARTS: Final = re.compile(r"(\|[0-9a-f]{16})+\Z")
 
 
 def _claim(run: Records) -> Claim:
