@@ -285,7 +285,7 @@ def test_an_announcement_is_renewed_in_other_words_and_with_the_same_ranges() ->
     assert not found.vouched([A], 10.1)
 
     before = found.wanted()
-    found.renew([A])
+    found.renew([A], 15.0)
     assert before == {}
     assert spans(found.wanted()[A]) == [(0, 1)]
     found.commit(found.wanted(), 20.0)
