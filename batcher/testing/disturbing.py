@@ -117,14 +117,14 @@ class Disturbed(Scene):
         worker.suspend()
         return self.taken_over(worker)
 
-    def taken_over(self, worker: Worker) -> float:
-        """Wait until a worker that does nothing any more is taken for dead and has no part; return the seconds.
+    def taken_over(self, *zombies: Worker) -> float:
+        """Wait until workers that do nothing any more are taken for dead and have no part; return the seconds.
 
-        A rebalance under way when it stopped may have left it without partitions, so its session has to end as well.
+        A rebalance under way when one stopped may have left it without partitions, so its session has to end as well.
         """
         began = time.monotonic()
-        held = owned_by(worker)
-        others = [one for one in self.workers if one is not worker]
+        held = frozenset().union(*(owned_by(one) for one in zombies))
+        others = [one for one in self.workers if one not in zombies]
         wait_for(lambda: held <= frozenset().union(*(owned_by(one) for one in others)), f"{held} taken over")
         took_s = time.monotonic() - began
         time.sleep(max(0.0, self._session_s + MARGIN_S - took_s))

@@ -37,12 +37,14 @@ def rows(*short: tuple[Membership, str]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(("membership", "kind"), chosen, ids=[f"{kind}-{one}" for one, kind in chosen])
 
 
-def play_dead(scene: Disturbed, zombie: Worker) -> None:
-    """Wait until a worker has frozen itself, and thaw it when others have taken its place."""
-    zombie.stops += 1
-    zombie.running.wait_for("crash_point")
-    scene.taken_over(zombie)
-    scene.thaw(zombie)
+def play_dead(scene: Disturbed, *zombies: Worker) -> None:
+    """Wait until workers have frozen themselves, and thaw them when others have taken their places."""
+    for zombie in zombies:
+        zombie.stops += 1
+        zombie.running.wait_for("crash_point")
+    scene.taken_over(*zombies)
+    for zombie in zombies:
+        scene.thaw(zombie)
 
 
 @rows(("consumer", "Parquet"))
@@ -76,8 +78,7 @@ def test_workers_frozen_with_a_batch_in_hand_double_nothing_when_they_go_on(
             scene.workers, ({"STOP_AT": f"{first}:4"}, {"STOP_AT": f"{second}:8"}, {}), strict=True
         ):
             worker.start(**traps)
-        play_dead(scene, scene.workers[0])
-        play_dead(scene, scene.workers[1])
+        play_dead(scene, *scene.workers[:2])
         for number, moment in enumerate(others):
             zombie = scene.workers[number % WORKERS]
             zombie.drain()
