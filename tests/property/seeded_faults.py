@@ -311,6 +311,20 @@ EXACTLY_ONCE = [
         "token=block.token",
     ),
     Fault(
+        "leave holes between claims",
+        "ledger.py",
+        "        self.done.add(claim)\n",
+        "        return self.pending.remove(claim)\n",
+    ),
+    Fault("a name for the write of each part", "records.py", '_PARTS.sub("", token)', "token"),
+    Fault("leave a replay paused", "consumer.py", "            self._source.resume(again)\n", ""),
+    Fault(
+        "take the answer to an earlier commit",
+        "ledger.py",
+        "if not claims and account.vouched_at >= account.asked_at:",
+        "if not claims and account.vouched_at > 0 or not claims and account.asked_at < 0:",
+    ),
+    Fault(
         "parts named by positions",
         "blocks.py",
         "offsets = pa.concat_arrays([run.offsets for run in batch.runs])",

@@ -290,7 +290,8 @@ def announced(last: int) -> Position:
     return Position(0, render([Claim(Range(A, 0, last), 1_700_000_000_000)], "theirs-0"))
 
 
-def test_a_full_buffer_does_not_stop_the_reading_of_an_announced_range() -> None:
+def test_a_full_buffer_does_not_stop_the_reading_of_an_announced_range(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("batcher.consumer.FETCH_RECORDS", 10)
     bench = Bench(memory=1000, records=100, announces=True, committed={A: announced(79)})
     for _ in range(100):
         bench.consumer.step()
@@ -358,3 +359,19 @@ def test_a_commit_proves_ownership_from_when_it_was_sent_and_not_from_its_answer
     bench.consumer.commit()
 
     assert bench.exchange.head() is not None
+
+
+def test_reading_goes_on_for_the_second_announced_range_though_it_was_paused_at_the_end_of_the_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("batcher.consumer.FETCH_RECORDS", 60)
+    claims = [Claim(Range(A, 0, 39), 1_700_000_000_000), Claim(Range(A, 40, 99), 1_700_000_000_040)]
+    bench = Bench(memory=1000, records=100, announces=True, committed={A: Position(0, render(claims, "theirs-0"))})
+    bench.step_until_paused()
+    for _ in range(20):
+        bench.consumer.step()
+        bench.clock.advance(0.5)
+        if bench.exchange.begin() is not None:
+            bench.exchange.finish(next(iter(bench.exchange._flights)).receipt)
+
+    assert bench.progress()[A] == 100

@@ -486,6 +486,36 @@ def test_a_part_of_a_batch_of_several_partitions_asks_for_the_write_of_the_whole
     assert desk.numbers() == [1, 2]
 
 
+def test_a_replay_waits_for_a_part_of_the_batch_that_a_server_is_still_at() -> None:
+    class Died(BaseException):
+        pass
+
+    memory, sent = table(), list[Block]()
+
+    def die_after_sending(block: Block) -> None:
+        if 4 in block.table["n"].to_pylist():
+            raise BlockRejected("constraint")
+        sent.append(block)
+        raise Died
+
+    memory.before = die_after_sending
+    with pytest.raises(Died):
+        Desk(sink=memory).deliver(numbers(*"01234"))
+    memory.under_way.add(write_id(sent[0].token))
+    memory.before = refusing(4, lambda *_: BlockRejected("constraint"))
+
+    def question(_: str) -> None:
+        if len(memory.asked) == 3:
+            memory.under_way.clear()
+            memory.keep(sent[0])
+
+    memory.on_question = question
+    desk = Desk(sink=memory)
+    desk.deliver(replay(numbers(*"01234")))
+
+    assert sorted(desk.numbers()) == [0, 1, 2, 3]  # type: ignore[type-var]
+
+
 def test_a_question_that_finds_the_target_away_is_asked_again() -> None:
     memory = table(numbers("1"))
     desk = Desk(sink=memory)

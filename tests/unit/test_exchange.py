@@ -443,6 +443,20 @@ def test_what_was_found_in_the_target_is_believed_only_of_partitions_that_are_st
     assert hall.exchange.wait_confirmed(epochs) == {B}
 
 
+def test_a_commit_that_was_under_way_says_nothing_about_a_later_moment() -> None:
+    expired = render([Claim(Range(B, 0, 2), MS)], "theirs-0")
+    hall = Hall({A: Position(0, note(4)), B: Position(3, expired)}, checks=True)
+    _, epochs = hall.exchange.newcomers()
+    under_way, sent_at = hall.exchange.commit_wanted(), hall.clock()
+    hall.clock.advance(0.01)
+    hall.when_waiting(
+        lambda: hall.exchange.committed(under_way, sent_at) if hall.waits == 1 else hall.commit(),
+    )
+
+    assert hall.exchange.wait_confirmed({B: epochs[B]}) == {B}
+    assert hall.waits == 2
+
+
 def half_read(hall: Hall) -> None:
     hall.exchange.assign({A: Position(0, note(9))})
     hall.put(4)

@@ -190,6 +190,29 @@ def test_no_more_claims_are_announced_than_a_note_holds_and_the_next_ones_follow
     assert [found.announced(receipt) for receipt in receipts] == [True] * (MAX_CLAIMS + 1) + [False]
 
 
+def test_claims_that_become_durable_out_of_order_are_committed_in_order() -> None:
+    found = announcing()
+    receipts = [sealed(found, [i]) for i in range(3)]
+    found.finish(receipts[1])
+    assert found.wanted()[A].next_offset == 0
+    assert spans(found.wanted()[A]) == [(0, 0), (1, 1), (2, 2)]
+
+    found.finish(receipts[0])
+    assert found.wanted()[A].next_offset == 2
+    assert spans(found.wanted()[A]) == [(2, 2)]
+
+
+def test_a_range_keeps_its_name_though_one_before_it_vanished() -> None:
+    found = announcing(Position(0, note(4, 9, 14)))
+    sealed(found, range(5), trigger="replay")
+    found.skip(A, 9)
+    last = sealed(found, range(10, 15), trigger="replay")
+
+    successor = announcing(found.wanted()[A])
+    assert [claim.range[1:] for claim in successor.replays(A)] == [(0, 4), (5, 9), (10, 14)]
+    assert successor.replays(A)[-1] == last.batch.claims[0]
+
+
 def test_without_intents_nothing_of_ours_is_announced() -> None:
     found = ledger()
     receipt = sealed(found, [0, 1])
