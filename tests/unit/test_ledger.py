@@ -315,6 +315,21 @@ def test_an_announcement_is_renewed_in_other_words_and_with_the_same_ranges() ->
     assert found.vouched([A], 20.0)
 
 
+def test_a_partition_that_comes_back_with_our_own_note_is_announced_again() -> None:
+    found = announcing()
+    sealed(found, range(5))
+    stored = found.wanted()
+    found.commit(stored, 10.0)
+    found.forget([A])
+    found.assign(stored)
+    receipt = sealed(found, range(5), trigger="replay")
+
+    again = found.wanted()
+    assert spans(again[A]) == [(0, 4)]
+    found.commit(again, 20.0)
+    assert found.announced(receipt)
+
+
 def test_a_new_ownership_is_not_vouched_for_by_a_commit_of_the_one_before() -> None:
     found = announcing()
     sealed(found, [0])
