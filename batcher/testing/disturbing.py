@@ -158,10 +158,10 @@ class Storm:
         self._kill_share = kill_share
         self._leaving: list[Worker] = []
 
-    def rage(self, seconds: float) -> None:
-        """Storm for so long, then wait for those that are leaving, and start everybody who is down."""
+    def rage(self, seconds: float, least: int = 2) -> None:
+        """Storm for so long, and until so many were asked to leave; then wait for them, and start who is down."""
         ends = time.monotonic() + seconds
-        while time.monotonic() < ends:
+        while time.monotonic() < ends or len(self.exits) + len(self._leaving) < least:
             self._tick(self._scene.random.choice(self._scene.workers[1:]))
             time.sleep(STORM_TICK_S)
         for worker in self._scene.workers:

@@ -22,8 +22,9 @@ pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
 
 LONG = os.environ.get("BATCHER_TEST_LONG") == "1"
 SEED = int(os.environ.get("BATCHER_TEST_SEED", "1"))
-FAULTS = 40 if LONG else 4
+FAULTS = 40 if LONG else 3
 KILLS = 6 if LONG else 1
+RATE = 2_000 if LONG else 600
 
 DELAY_S = 2.5
 """The client has given up, and has asked again, when the server stores the rows."""
@@ -87,7 +88,7 @@ def test_whatever_the_server_answers_each_record_is_there_once(
     server = clickhouse_server
     flags = (*STEADY_RETRY, *IMPATIENCE, *case.flags)
     with disturbed(
-        "cooperative-sticky", case.table, workers=1, static=True, session_s=3.0, seed=SEED, flags=flags
+        "cooperative-sticky", case.table, workers=1, static=True, session_s=3.0, rate=RATE, seed=SEED, flags=flags
     ) as scene:
         worker = scene.workers[0]
         worker.start().wait_for("batch_written")

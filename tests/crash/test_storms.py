@@ -19,6 +19,7 @@ LONG = os.environ.get("BATCHER_TEST_LONG") == "1"
 SEED = int(os.environ.get("BATCHER_TEST_SEED", "1"))
 STORM_S = 60.0 if LONG else 8.0
 SESSION_S = 6.0 if LONG else 3.0
+RATE = 1_000 if LONG else 400
 
 STILL_S = 2 * SESSION_S + 15.0
 """How long a partition may stand still: until the dead are noticed, twice in a row, and those who start have started.
@@ -38,7 +39,7 @@ CASES: list[tuple[Membership, str]] = [
 def test_workers_that_come_and_go_all_the_time_lose_nothing_and_double_nothing(
     membership: Membership, kind: str, disturbed: Callable[..., Disturbed]
 ) -> None:
-    with disturbed(membership, kind, workers=4 if LONG else 3, session_s=SESSION_S, seed=SEED, rate=1_000) as scene:
+    with disturbed(membership, kind, workers=4 if LONG else 3, session_s=SESSION_S, seed=SEED, rate=RATE) as scene:
         scene.workers[0].start().wait_for("batch_written")
         storm = Storm(scene)
         storm.rage(STORM_S)
@@ -47,7 +48,7 @@ def test_workers_that_come_and_go_all_the_time_lose_nothing_and_double_nothing(
     crash_score.add(f"{kind}, storm of rebalances, {membership}", verdict)
     assert verdict.exact, verdict
     assert set(storm.exits) == {0}
-    assert verdict.rebalances > STORM_S / 4, verdict
+    assert verdict.rebalances >= len(storm.exits), verdict
     log = scene.commit_log()
     assert not log.went_back, log.went_back
     assert not unannounced(log), unannounced(log)

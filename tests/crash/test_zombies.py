@@ -23,7 +23,8 @@ SEED = int(os.environ.get("BATCHER_TEST_SEED", "1"))
 SESSION_S = 6.0 if LONG else 3.0
 FREEZES = 9 if LONG else 1
 WORKERS = 3
-GROUP = {"workers": WORKERS, "session_s": SESSION_S, "seed": SEED}
+RATE = 2_000 if LONG else 600
+GROUP = {"workers": WORKERS, "session_s": SESSION_S, "seed": SEED, "rate": RATE}
 
 MOMENTS = ("after_intent", "mid_write", "before_write", "after_write", "before_commit")
 """Between the intent and the insert, during the insert, and between the insert and its commit."""
@@ -103,10 +104,11 @@ def test_without_intents_the_same_freezes_double_records_and_this_test_sees_it(
     by_time = ("--batch.max-rows", "100000")
     # A table that remembers no tokens, so that nothing hides what was written again.
     target = TableKind() if kind == "ClickHouse" else kind
-    with disturbed(membership, target, delivery="at-least-once", flags=by_time, **GROUP) as scene:
-        for worker, traps in zip(scene.workers, ({"STOP_AT": "before_commit:15"}, {}, {}), strict=True):
-            worker.start(**traps)
-        play_dead(scene, scene.workers[0])
+    with disturbed(membership, target, delivery="at-least-once", flags=by_time, **{**GROUP, "workers": 2}) as scene:
+        zombie, successor = scene.workers
+        zombie.start(STOP_AT="before_commit:15")
+        successor.start()
+        play_dead(scene, zombie)
         verdict = scene.settle()
 
     crash_score.add(f"{kind}, workers frozen with a batch in hand, {membership}", verdict, control=True)
