@@ -1,12 +1,16 @@
 from collections.abc import Callable, Collection, Mapping
+from typing import cast
 
 import pyarrow as pa
 import pytest
 
 from batcher.buffer import BoundedBuffer, FlushPolicy
+from batcher.delivery import Delivery
 from batcher.exchange import LEASE_S, MAX_ANNOUNCED_UNCOMMITTED, Exchange
+from batcher.flusher import Flusher
 from batcher.intents import parse, render
 from batcher.ledger import Ledger, Receipt
+from batcher.observer import Observer
 from batcher.records import Claim, Decoded, Partition, Position, Prepared, Range
 from batcher.testing.clock import ManualClock
 from batcher.testing.values import make_records
@@ -441,6 +445,29 @@ def test_what_was_found_in_the_target_is_believed_only_of_partitions_that_are_st
     hall.when_waiting(lambda: hall.commit(refused=[A]))
 
     assert hall.exchange.wait_confirmed(epochs) == {B}
+
+
+class Looking:
+    """A delivery to a target that holds more of both partitions than anybody announced."""
+
+    def __init__(self) -> None:
+        self.judged: dict[Partition, int] | None = None
+
+    def beyond(self, positions: Mapping[Partition, int]) -> Mapping[Partition, int]:
+        return dict.fromkeys(positions, 9)
+
+    def judge(self, positions: Mapping[Partition, int], found: Mapping[Partition, int]) -> None:
+        self.judged = dict(found)
+
+
+def test_we_are_not_blamed_for_what_a_new_owner_wrote_while_the_target_was_asked() -> None:
+    hall, looking = Hall(checks=True), Looking()
+    hall.when_waiting(lambda: hall.commit(refused=[A]))
+
+    Flusher(hall.exchange, cast(Delivery, looking), Observer()).write()
+
+    assert looking.judged == {B: 9}
+    assert hall.exchange.newcomers() == ({}, {})
 
 
 def test_a_commit_that_was_under_way_says_nothing_about_a_later_moment() -> None:
