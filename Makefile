@@ -35,7 +35,7 @@ demo: $(READY) ## load an embedded Kafka into an embedded ClickHouse, with a cra
 test: $(READY) ## run the tests; says what was skipped and why
 	@$(BIN)/python -m pytest $(ARGS)
 
-test-crash: $(READY) ## kill, freeze and rebalance it for half an hour; keep the score
+test-crash: $(READY) ## kill, freeze and rebalance it for an hour; keep the score
 	@rows=$$(mktemp); \
 	BATCHER_TEST_LONG=1 BATCHER_TEST_SCORE=$$rows $(BIN)/python -m pytest tests/crash -p no:randomly $(ARGS); code=$$?; \
 	keep=$$([ $$code = 0 ] && [ -z "$(ARGS)" ] && echo "--write tests/crash/score.json README.md"); \

@@ -31,6 +31,9 @@ PATIENCE_S: Final = 1.0
 """How long a full buffer is waited for before partitions are paused: pausing throws away what librdkafka has
 prefetched, and a sink that is merely slower than Kafka makes room many times a second. Well below any poll interval."""
 
+REPLAY_FETCH_BYTES: Final = 16 << 20
+"""About what one fetch may bring while an announced range is read, which the memory bound does not hold back."""
+
 COMMIT_POLL_S: Final = 0.02
 """The longest wait for records while a commit is wanted: it delays the flusher by that much."""
 
@@ -214,7 +217,8 @@ class Consumer:
     def _appetite(self) -> int:
         """Return how many records to ask for, so that large ones do not overrun the memory in one fetch."""
         if self._exchange.replaying:
-            return FETCH_RECORDS
+            # Full or not, but not by more than this at once.
+            return min(FETCH_RECORDS, max(64, int(REPLAY_FETCH_BYTES / self._record_bytes)))
         wanted = min(FETCH_RECORDS, max(1, int(self._exchange.room_bytes / self._record_bytes)))
         return wanted if self._left is None else max(1, min(wanted, self._left))
 

@@ -60,7 +60,7 @@ def parse(partition: Partition, note: str) -> tuple[Claim, ...]:
         found = None
     if not isinstance(found, dict):
         raise IntentUnreadable(f"{partition}: the metadata of the committed offset is no intent of batcher")
-    if found.get("v") != VERSION:
+    if type(found.get("v")) is not int or found["v"] != VERSION:
         raise IntentUnreadable(f"{partition}: the intent has version {found.get('v')!r:.20}, this is for {VERSION}")
     first: Any = found.get("s")
     ranges: Any = found.get("r")
@@ -83,6 +83,6 @@ def _offset(value: Any) -> bool:
 def _valid(entry: Any) -> bool:
     if not isinstance(entry, list) or not 2 <= len(entry) <= 3 or not _offset(entry[0]):
         return False
-    milliseconds = isinstance(entry[1], int) and not isinstance(entry[1], bool)
+    milliseconds = isinstance(entry[1], int) and not isinstance(entry[1], bool) and abs(entry[1]) <= _MAX_OFFSET
     named = len(entry) < 3 or (isinstance(entry[2], str) and _WRITE_ID.fullmatch(entry[2]) is not None)
     return named and (milliseconds or entry[1] is None)
