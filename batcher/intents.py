@@ -83,6 +83,8 @@ def _offset(value: Any) -> bool:
 def _valid(entry: Any) -> bool:
     if not isinstance(entry, list) or not 2 <= len(entry) <= 3 or not _offset(entry[0]):
         return False
-    milliseconds = isinstance(entry[1], int) and not isinstance(entry[1], bool) and abs(entry[1]) <= _MAX_OFFSET
+    milliseconds = (
+        isinstance(entry[1], int) and not isinstance(entry[1], bool) and -_MAX_OFFSET - 1 <= entry[1] <= _MAX_OFFSET
+    )
     named = len(entry) < 3 or (isinstance(entry[2], str) and _WRITE_ID.fullmatch(entry[2]) is not None)
     return named and (milliseconds or entry[1] is None)
