@@ -12,7 +12,7 @@ from typing import Final
 
 import structlog
 
-from batcher.errors import CommitRefused, SourceLost
+from batcher.errors import CommitRefused, CommitUnconfirmed, SourceLost
 from batcher.exchange import Exchange
 from batcher.observer import Observer
 from batcher.protocols import Source
@@ -37,12 +37,20 @@ REPLAY_FETCH_BYTES: Final = 16 << 20
 COMMIT_POLL_S: Final = 0.02
 """The longest wait for records while a commit is wanted: it delays the flusher by that much."""
 
+COMMIT_ATTEMPT_S: Final = 2.0
+"""How long an answer to a commit is waited for before the source is polled again. Below the patience of the pipeline
+with a thread that is to leave (5 s)."""
+
+COMMIT_PATIENCE_S: Final = 330.0
+"""How long commits may go unanswered. A group answers nothing while it waits for one of its members to join, and it
+waits for librdkafka's default `max.poll.interval.ms` (300 s), or for the session of one that died (45 s)."""
+
 
 class Consumer:
     """Run the source. `step` does one round; `run` does rounds until the pipeline has drained or aborted.
 
     `drain_timeout_s` bounds how long a revoked partition is held back for the batch in flight; it has to stay well
-    below the session timeout. `commit_timeout_s` bounds a commit.
+    below the session timeout.
     """
 
     def __init__(
@@ -53,7 +61,6 @@ class Consumer:
         *,
         max_records: int | None = None,
         drain_timeout_s: float = 20.0,
-        commit_timeout_s: float = 15.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._source = source
@@ -61,11 +68,11 @@ class Consumer:
         self._observer = observer
         self._left = max_records
         self._drain_timeout_s = drain_timeout_s
-        self._commit_timeout_s = commit_timeout_s
         self._clock = clock
         self._paused: set[Partition] = set()
         self._full_since: float | None = None
         self._joined = False
+        self._unconfirmed_since: float | None = None
         self.stopped: dict[Partition, str] = {}
         """Partitions that nothing is read from because their intent cannot be understood, with the reason."""
         self._record_bytes = 1024.0
@@ -130,9 +137,13 @@ class Consumer:
         refused: Mapping[Partition, str] = {}
         began = self._clock()
         try:
-            self._source.commit(positions, self._commit_timeout_s)
+            self._source.commit(positions, COMMIT_ATTEMPT_S)
             self._observer.committed("ok")
             self._observer.spent("commit", self._clock() - began)
+        except CommitUnconfirmed as error:
+            self._observer.committed("unconfirmed")
+            self._keep_asking(positions, error)
+            return
         except SourceLost:
             self._observer.committed("failed")
             raise
@@ -141,6 +152,9 @@ class Consumer:
             self._observer.committed("refused")
             log.warning("commit_refused", error=str(error))
             self._exchange.forget(refused)
+        if self._unconfirmed_since is not None:
+            log.info("commit_confirmed", after_s=round(self._clock() - self._unconfirmed_since, 1))
+            self._unconfirmed_since = None
         self._exchange.committed({part: at for part, at in positions.items() if part not in refused}, began)
 
     def on_assigned(self, positions: Mapping[Partition, Position]) -> Collection[Partition]:
@@ -179,6 +193,15 @@ class Consumer:
         """Forget partitions that are already foreign (see PartitionListener)."""
         self._observer.rebalanced("lost")
         self._give_up(partitions, "partitions_lost")
+
+    def _keep_asking(self, positions: Mapping[Partition, Position], error: CommitUnconfirmed) -> None:
+        now = self._clock()
+        if self._unconfirmed_since is None:
+            self._unconfirmed_since = now
+            log.warning("commit_unconfirmed", error=str(error), hint="asked again; nothing is written meanwhile")
+        if now - self._unconfirmed_since > COMMIT_PATIENCE_S:
+            raise error
+        self._exchange.unconfirmed(positions.keys())
 
     def _give_up(self, partitions: Collection[Partition], event: str) -> None:
         dropped = self._exchange.forget(partitions)

@@ -12,6 +12,7 @@
     ├── BatchSuperseded                   -      drop the batch: somebody else owns its records by now
     ├── CommitRefused                    75      forget the partition; re-read on the next assignment
     ├── SourceLost                       75      the source cannot go on; stop without committing more
+    │   └── CommitUnconfirmed             -      nobody answers: poll on, commit again; after minutes the above
     ├── DataGap                          78      records are gone or the log was cut: stop, name the gap
     └── DrainTimeout                     75      stopped before all was durable: say what is read again
 
@@ -122,6 +123,10 @@ class SourceLost(BatcherError):
     """Stop because the source failed in a way that reading on could hide."""
 
     exit_code = 75
+
+
+class CommitUnconfirmed(SourceLost):
+    """Report that the outcome of a commit is not known: it may have been stored, or be stored later."""
 
 
 class DataGap(BatcherError):

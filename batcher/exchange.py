@@ -210,6 +210,19 @@ class Exchange:
             self._settle()
             self._changed.notify_all()
 
+    def unconfirmed(self, partitions: Collection[Partition]) -> None:
+        """Note that it is not known whether a commit was stored: it is wanted again.
+
+        In other words, where intents are on: otherwise reading back the later one, which may have been
+        refused, could find the earlier one.
+        """
+        with self._changed:
+            self._committing = False
+            self._commit_due = True
+            if self._ledger.announces:
+                self._ledger.renew(self._ledger.owned.intersection(partitions), self._clock())
+            self._changed.notify_all()
+
     def begin(self) -> Receipt | None:
         """Take the next batch to decode; None when none is due. Called on the decoder, as `ready`."""
         with self._changed:

@@ -34,7 +34,7 @@ Phase = Literal["fetch", "backpressure", "commit", "decode", "write"]
 """Where a thread's time goes: the first three are the consumer thread's, `backpressure` is waiting because the buffer
 is full; the others are the flusher's, the rest of whose time is waiting for a batch."""
 
-CommitOutcome = Literal["ok", "refused", "failed"]
+CommitOutcome = Literal["ok", "refused", "unconfirmed", "failed"]
 RebalanceKind = Literal["assigned", "revoked", "lost"]
 
 SECONDS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)

@@ -58,8 +58,9 @@ class Source(Protocol):
         """Make the positions the ones a successor starts from. Returning means all of them are stored.
 
         Retries by itself what is worth a retry, for at most about `timeout_s` seconds.
-        Raise CommitRefused with the partitions that are no longer ours, SourceLost when the outcome is
-        unknown after that time, ConfigurationError when it can never work (rights, metadata size).
+        Raise CommitRefused with the partitions that are no longer ours, CommitUnconfirmed when the outcome is unknown
+        after that time, SourceLost when there is no use in asking again, ConfigurationError when it can never work
+        (rights, metadata size).
         """
 
     @property

@@ -43,7 +43,8 @@ LINGER_S: Final = 0.01
 """`consume(n, T)` waits for n or for T, whatever is there. So the first record is waited for alone, and those that are
 with it or close behind get this much: a lone record is late by 10 ms, a trickle costs at most 100 fetches a second."""
 
-FIRST_COMMIT_TIMEOUT_S: Final = 15.0
+FIRST_COMMIT_TIMEOUT_S: Final = 60.0
+"""Longer than the session of a member that died (45 s): a group that waits for it may answer nothing for so long."""
 
 CLOSE_TIMEOUT_S: Final = 5.0
 """librdkafka's close waits for commits without an answer: 45 s after the broker died (measured), a moment otherwise."""

@@ -8,13 +8,14 @@ connection to the coordinator, which answers in order. Reading back what was wri
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from typing import Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from batcher.errors import ConfigurationError, SourceLost
+from batcher.errors import CommitUnconfirmed, ConfigurationError, SourceLost
 from batcher.records import Partition, Position
 from batcher.sources.kafka_errors import (
     COMMIT_FENCED,
@@ -31,7 +32,8 @@ from batcher.sources.kafka_errors import (
 RETRY_PAUSE_S: Final = 0.05
 
 OUTRUN_GRACE_S: Final = 1.0
-"""How long a commit of an old generation is repeated: the new one is known within milliseconds of a rebalance."""
+"""How long a commit of an old generation is repeated: the new one is known within milliseconds of a rebalance. Counted
+from the first such answer, which a group that waits for a member holds back for as long as it waits."""
 
 
 def store(
@@ -45,11 +47,11 @@ def store(
     """Commit the positions and return those that were refused because they are no longer ours, with the reason.
 
     Blocks for at most about `timeout_s`. `rebalancing` says that partitions are being given up: a group that waits for
-    that before it takes commits again is not waited for in turn. Raises SourceLost when the outcome is unknown after
-    that time or the client is dead, ConfigurationError when such a commit can never be accepted.
+    that before it takes commits again is not waited for in turn. Raises CommitUnconfirmed when the outcome is unknown
+    after that time, SourceLost when the client is dead, ConfigurationError when such a commit can never be accepted.
     """
-    started = time.monotonic()
-    deadline = started + timeout_s
+    deadline = time.monotonic() + timeout_s
+    give_up_at = math.inf
     left = dict(positions)
     refused: dict[Partition, str] = {}
     last = "no answer"
@@ -59,23 +61,31 @@ def store(
             if error is None:
                 del left[partition]
                 continue
+            _raise_for(error, f"commit of {partition} at {left[partition].next_offset}", instance)
             last = text_of(error)
             code = error.code()
-            if error.fatal() or code in FATAL:
-                raise fatal(error, instance)
-            if code in COMMIT_NEVER:
-                raise ConfigurationError(f"commit of {partition} at {left[partition].next_offset} refused: {last}")
-            if code in COMMIT_FENCED or (code in brief and time.monotonic() > started + OUTRUN_GRACE_S):
+            if code in brief:
+                give_up_at = min(give_up_at, time.monotonic() + OUTRUN_GRACE_S)
+            if code in COMMIT_FENCED or (code in brief and time.monotonic() > give_up_at):
                 refused[partition] = last
                 del left[partition]
-            elif code not in COMMIT_RETRIED | COMMIT_OUTRUN | COMMIT_REBALANCING:
-                raise SourceLost(f"commit of {partition} at {left[partition].next_offset} failed: {last}")
         if left:
             if time.monotonic() >= deadline:
                 named = ", ".join(str(partition) for partition in sorted(left))
-                raise SourceLost(f"commit of {named} not confirmed within {timeout_s:g} s: {last}")
+                raise CommitUnconfirmed(f"commit of {named} not confirmed within {timeout_s:g} s: {last}")
             time.sleep(RETRY_PAUSE_S)
     return refused
+
+
+def _raise_for(error: KafkaError, what: str, instance: str | None) -> None:
+    """Raise unless the error is one of those after which a commit is sent again, or given up alone."""
+    code = error.code()
+    if error.fatal() or code in FATAL:
+        raise fatal(error, instance)
+    if code in COMMIT_NEVER:
+        raise ConfigurationError(f"{what} refused: {text_of(error)}")
+    if code not in COMMIT_FENCED | COMMIT_RETRIED | COMMIT_OUTRUN | COMMIT_REBALANCING:
+        raise SourceLost(f"{what} failed: {text_of(error)}")
 
 
 def _attempt(

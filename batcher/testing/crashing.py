@@ -115,6 +115,8 @@ class Worker:
 
     def drain(self, timeout_s: float = PATIENCE_S) -> Mapping[str, object]:
         """Stop it in good order and return its summary; raise RuntimeError unless it ends with 0."""
+        # Before that a signal ends the interpreter, whatever is installed later.
+        self.running.wait_for("pipeline_started", timeout_s=timeout_s)
         self.running.signal(signal.SIGTERM)
         code = self.running.wait(timeout_s)
         if code != 0:

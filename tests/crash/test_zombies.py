@@ -117,13 +117,8 @@ def test_without_intents_the_same_freezes_double_records_and_this_test_sees_it(
     assert not scene.commit_log().went_back
 
 
-HELD_JOIN = pytest.mark.xfail(
-    strict=True, reason="a commit waits behind a join that the broker holds, and is given up after 15 s"
-)
-
-
 @pytest.mark.skipif(not LONG, reason="waits for a session of 20 s; BATCHER_TEST_LONG=1 runs it")
-@pytest.mark.parametrize("membership", ["range", pytest.param("cooperative-sticky", marks=HELD_JOIN), "consumer"])
+@pytest.mark.parametrize("membership", ["range", "cooperative-sticky", "consumer"])
 def test_one_worker_that_is_dead_and_one_that_joins_do_not_end_the_others(
     membership: Membership, disturbed: Callable[..., Disturbed]
 ) -> None:

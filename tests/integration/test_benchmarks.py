@@ -29,7 +29,17 @@ def test_the_pipeline_benchmark_measures_every_contender(
     run("bench_pipeline.py", "--records", "8000", "--rounds", "1", "--json", str(written))
 
     results = {one["contender"]: one for one in json.loads(written.read_text())["results"]}
-    assert set(results) == {"consume", "consume-gc", "null", "parquet", "clickhouse", "naive"}
+    assert set(results) == {
+        "consume",
+        "consume-gc",
+        "null",
+        "parquet",
+        "parquet-at-least-once",
+        "clickhouse",
+        "clickhouse-merged",
+        "clickhouse-at-least-once",
+        "naive",
+    }
     assert all(one["rows_per_second"] > 0 and one["cpu_us_per_row"] > 0 for one in results.values())
 
 

@@ -106,6 +106,18 @@ AT_LEAST_ONCE = [
         "                if self._ledger.ours(flight.receipt):",
         "                if True:",
     ),
+    Fault(
+        "a commit without an answer counts as made",
+        "consumer.py",
+        "            self._keep_asking(positions, error)\n            return",
+        "            pass",
+    ),
+    Fault(
+        "a commit without an answer is not sent again",
+        "exchange.py",
+        "            self._committing = False\n            self._commit_due = True",
+        "            self._committing = False",
+    ),
     Fault("a refused commit counts as made", "consumer.py", "            self._exchange.forget(refused)\n", ""),
     Fault(
         "commits may go back",
@@ -116,6 +128,12 @@ AT_LEAST_ONCE = [
 ]
 
 EXACTLY_ONCE = [
+    Fault(
+        "a commit without an answer is repeated word for word",
+        "exchange.py",
+        "            if self._ledger.announces:\n                self._ledger.renew",
+        "            if False:\n                self._ledger.renew",
+    ),
     Fault(
         "write before the intent is stored",
         "ledger.py",

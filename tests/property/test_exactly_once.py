@@ -23,7 +23,14 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from batcher.buffer import BoundedBuffer, FlushPolicy
 from batcher.consumer import Consumer
 from batcher.delivery import Delivery, OnExisting
-from batcher.errors import BatcherError, BlockRejected, DeadLetterFailed, RowsRejected, SinkUnavailable
+from batcher.errors import (
+    BatcherError,
+    BlockRejected,
+    CommitUnconfirmed,
+    DeadLetterFailed,
+    RowsRejected,
+    SinkUnavailable,
+)
 from batcher.exchange import Exchange
 from batcher.flusher import Flusher
 from batcher.intents import MAX_NOTE, parse
@@ -183,6 +190,7 @@ class Worker:
         self.dies_while_waiting = False
         self.decoding: Receipt | None = None
         self.failed = False
+        self.unanswered: list[tuple[bool, float]] = []
         self.source = MemorySource(log, partitions=[], waits=False, on_gap="skip")
         self.sink = self._sink(target)
         self.queue = Queue(letters, self.fiber.pause)
@@ -321,6 +329,15 @@ class ExactlyOnceMachine(RuleBasedStateMachine):
 
     def consume(self, worker: int) -> None:
         one = self.workers[worker]
+        if one.unanswered:
+            stored, seconds = one.unanswered.pop(0)
+
+            def keep_silent(_: Mapping[Partition, Position]) -> None:
+                event(f"a commit without an answer: {one.fiber.point}")
+                self.clock.advance(seconds)
+                raise CommitUnconfirmed("no answer")
+
+            setattr(self.log, "after_commit" if stored else "before_commit", keep_silent)
         try:
             one.consumer.step()
         except Killed:
@@ -427,7 +444,7 @@ class ExactlyOnceMachine(RuleBasedStateMachine):
         values=values,
         worker=workers,
         point=points,
-        trouble=st.sampled_from(["crash", "take away", "hand over", "unknown", "abort"]),
+        trouble=st.sampled_from(["crash", "take away", "hand over", "unknown", "abort", "no answer"]),
         flags=st.tuples(st.booleans(), st.booleans()),
         to=workers,
         moved=partitions,
@@ -458,6 +475,11 @@ class ExactlyOnceMachine(RuleBasedStateMachine):
             self.hand_over(moved, to, *flags)
         elif trouble == "unknown":
             self.the_outcome_of_a_write_stays_unknown(pauses)
+        elif trouble == "no answer":
+            self.commits_get_no_answer(worker, [flags[0], flags[1]] * pauses, later_s)
+            worker = self.load(values, values, worker, point)
+            self.take_away(moved, to, hears=False)
+            self.get_on(worker, pauses, point)
         else:
             self.abort(worker, pauses)
 
@@ -483,6 +505,10 @@ class ExactlyOnceMachine(RuleBasedStateMachine):
 
         setattr(self.log, "after_commit" if stored else "before_commit", die)
         self.consume(worker)
+
+    @rule(worker=workers, stored=st.lists(st.booleans(), min_size=1, max_size=5), seconds=st.sampled_from([0.0, 6.0]))
+    def commits_get_no_answer(self, worker: int, stored: list[bool], seconds: float) -> None:
+        self.workers[worker].unanswered = [(one, seconds) for one in stored]
 
     @rule(worker=workers)
     def queue_breaks(self, worker: int) -> None:

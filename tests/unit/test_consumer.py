@@ -5,6 +5,7 @@ import pytest
 
 from batcher.buffer import BoundedBuffer, FlushPolicy
 from batcher.consumer import PATIENCE_S, Consumer
+from batcher.errors import CommitUnconfirmed, SourceLost
 from batcher.exchange import LEASE_S, Exchange
 from batcher.intents import parse, render
 from batcher.ledger import Ledger, Receipt
@@ -359,6 +360,46 @@ def test_a_commit_proves_ownership_from_when_it_was_sent_and_not_from_its_answer
     bench.consumer.commit()
 
     assert bench.exchange.head() is not None
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_commit_without_an_answer_is_sent_again_in_other_words_while_records_are_read(stored: bool) -> None:
+    bench = Bench(announces=True)
+    bench.decode(bench.begin())
+    sent: list[Position] = []
+
+    def keep_silent(positions: Mapping[Partition, Position]) -> None:
+        sent.append(positions[A])
+        raise CommitUnconfirmed("no answer")
+
+    setattr(bench.log, "after_commit" if stored else "before_commit", keep_silent)
+    bench.log.produce(B, ["1"] * 3)
+    for _ in range(3):
+        bench.consumer.step()
+
+    assert bench.exchange.head() is None
+    assert bench.source.reached[B] == 13
+    assert len(set(sent)) == 3
+    bench.log.before_commit = bench.log.after_commit = lambda _: None
+    bench.consumer.step()
+    assert bench.exchange.head() is not None
+
+
+def test_commits_that_are_never_answered_end_the_process_after_longer_than_a_group_waits_for_a_member() -> None:
+    bench = Bench()
+    bench.exchange.finish(bench.begin())
+
+    def keep_silent(_: Mapping[Partition, Position]) -> None:
+        bench.clock.advance(2.0)
+        raise CommitUnconfirmed("no answer")
+
+    bench.log.before_commit = keep_silent
+    began = bench.clock()
+    while bench.clock() < began + 300:
+        bench.consumer.step()
+
+    with pytest.raises(SourceLost, match="no answer"):
+        bench.step_until_paused()
 
 
 def test_reading_goes_on_for_the_second_announced_range_though_it_was_paused_at_the_end_of_the_first(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from confluent_kafka import KafkaError
 
-from batcher.errors import BatcherError, CommitRefused, ConfigurationError, SourceLost
+from batcher.errors import BatcherError, CommitRefused, CommitUnconfirmed, ConfigurationError, SourceLost
 from batcher.records import Partition, Position
 from batcher.sources import kafka_progress
 from batcher.sources.kafka import KafkaOptions, KafkaSource
@@ -96,7 +96,7 @@ def test_a_group_that_waits_for_a_partition_to_be_given_up_is_not_waited_for(
 def test_a_commit_that_never_gets_through_is_unknown(mock_cluster: MockCluster, source: KafkaSource) -> None:
     mock_cluster.push_errors(ApiKey.OFFSET_COMMIT, [KafkaError.REBALANCE_IN_PROGRESS] * ALWAYS)
 
-    with pytest.raises(SourceLost, match=r"events\[0\] not confirmed within 0.5 s: .*REBALANCE_IN_PROGRESS"):
+    with pytest.raises(CommitUnconfirmed, match=r"events\[0\] not confirmed within 0.5 s: .*REBALANCE_IN_PROGRESS"):
         source.commit({PART: Position(3)}, 0.5)
 
 
