@@ -83,8 +83,8 @@ class Ledger:
 
     `name` goes into every token. With `announces` claims are announced before they are written; intents that were
     found are kept in either case, unless `ignores_intents`. With `checks` new claims of a partition are announced only
-    after `clear`: the target is looked at first, because what is announced counts as perhaps written. `writer` makes our
-    notes different from everybody else's, so that reading one back proves that it was ours that was stored.
+    after `clear`: the target is looked at first, because what is announced counts as perhaps written. `writer` makes
+    our notes different from everybody else's, so that reading one back proves that it was ours that was stored.
     """
 
     def __init__(

@@ -45,6 +45,11 @@ class RecordingListener:
             del self.owned[partition]
 
 
+def numbered(first: int, count: int) -> list[bytes]:
+    """Return values that differ and can be told in order."""
+    return [b"%d" % number for number in range(first, first + count)]
+
+
 def read_until(source: Source, done: Callable[[Sequence[Records]], bool], timeout_s: float = 30.0) -> list[Records]:
     """Fetch until `done`, given all runs so far, holds; return them. Raise TimeoutError, saying how many came."""
     deadline = time.monotonic() + timeout_s

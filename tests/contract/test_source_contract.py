@@ -19,7 +19,7 @@ from batcher.protocols import Source
 from batcher.records import Partition, Position
 from batcher.sources.kafka import KafkaOptions, KafkaSource
 from batcher.testing.kafka import Broker, produce
-from batcher.testing.listening import RecordingListener, offsets, read, read_for, read_until, values
+from batcher.testing.listening import RecordingListener, numbered, offsets, read, read_for, read_until, values
 from batcher.testing.mock_cluster import MockCluster
 from batcher.testing.sources import MemoryLog, MemorySource
 
@@ -131,10 +131,6 @@ def opened(case: SourceCase) -> Iterator[Opened]:
             return source, listener
 
         yield make
-
-
-def numbered(first: int, count: int) -> list[bytes]:
-    return [b"%d" % number for number in range(first, first + count)]
 
 
 def test_everything_is_fetched_once_and_in_order(case: SourceCase, opened: Opened) -> None:

@@ -13,7 +13,7 @@ from batcher.records import Partition, Position
 from batcher.sources.kafka import KafkaOptions, KafkaSource
 from batcher.testing.jars import Unavailable
 from batcher.testing.kafka import Broker
-from batcher.testing.listening import RecordingListener, offsets, read, read_until, values
+from batcher.testing.listening import RecordingListener, numbered, offsets, read, read_until, values
 from batcher.testing.readers import PROTOCOLS, Readers
 from batcher.testing.real_broker import RealBroker
 
@@ -21,16 +21,6 @@ pytestmark = pytest.mark.broker
 
 NewTopic = Callable[..., str]
 NewGroup = Callable[[], str]
-
-
-@pytest.fixture
-def reader(broker: Broker, new_group: NewGroup) -> Iterator[Readers]:
-    with Readers(broker, new_group()) as opened:
-        yield opened
-
-
-def numbered(first: int, count: int) -> list[bytes]:
-    return [b"%d" % number for number in range(first, first + count)]
 
 
 def owns(listener: RecordingListener, count: int) -> Callable[[object], bool]:

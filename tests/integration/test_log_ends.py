@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
@@ -12,7 +12,7 @@ from confluent_kafka import KafkaException
 from batcher.errors import DataGap
 from batcher.records import Partition, Position
 from batcher.testing.kafka import Broker
-from batcher.testing.listening import offsets, read, read_for, read_until, values
+from batcher.testing.listening import numbered, offsets, read, read_for, read_until, values
 from batcher.testing.readers import Readers, open_transaction, transaction, until
 
 pytestmark = pytest.mark.broker
@@ -32,26 +32,21 @@ CLEANED_WITHIN_S = 60.0
 
 
 @pytest.fixture
-def reader(broker: Broker, new_group: Callable[[], str]) -> Iterator[Readers]:
-    with Readers(broker, new_group()) as opened:
-        yield opened
-
-
-def numbered(first: int, count: int) -> list[bytes]:
-    return [b"%d" % number for number in range(first, first + count)]
+def expired(broker: Broker, new_topic: NewTopic, reader: Readers) -> Partition:
+    """Return a partition of 20 records with a commit at 5 and nothing below 12 any more."""
+    part = Partition(new_topic(), 0)
+    broker.produce(part.topic, numbered(0, 20))
+    broker.commit(reader.group, {part: Position(5, "intent")})
+    broker.delete_records(part, 12)
+    return part
 
 
 def test_records_that_expired_before_they_were_read_stop_the_source_with_the_exact_gap(
-    broker: Broker, new_topic: NewTopic, reader: Readers
+    expired: Partition, reader: Readers
 ) -> None:
-    topic = new_topic()
-    part = Partition(topic, 0)
-    broker.produce(topic, numbered(0, 20))
-    broker.commit(reader.group, {part: Position(5, "intent")})
-    broker.delete_records(part, 12)
-    source, listener = reader(topic)
+    source, listener = reader(expired.topic)
 
-    with pytest.raises(DataGap, match=rf"{topic}\[0\]: offsets 5-11 \(7\) expired"):
+    with pytest.raises(DataGap, match=rf"{expired.topic}\[0\]: offsets 5-11 \(7\) expired"):
         read(source, 1)
 
     assert listener.assigned == []
@@ -59,20 +54,12 @@ def test_records_that_expired_before_they_were_read_stop_the_source_with_the_exa
         source.fetch(1, 0.1)
 
 
-def test_expired_records_can_be_skipped_and_the_note_of_the_commit_is_kept(
-    broker: Broker, new_topic: NewTopic, reader: Readers
-) -> None:
-    topic = new_topic()
-    part = Partition(topic, 0)
-    broker.produce(topic, numbered(0, 20))
-    broker.commit(reader.group, {part: Position(5, "intent")})
-    broker.delete_records(part, 12)
-
-    source, listener = reader(topic, on_gap="skip")
+def test_expired_records_can_be_skipped_and_the_note_of_the_commit_is_kept(expired: Partition, reader: Readers) -> None:
+    source, listener = reader(expired.topic, on_gap="skip")
     runs = read(source, 8)
 
-    assert listener.assigned == [{part: Position(12, "intent")}]
-    assert offsets(runs) == {part: list(range(12, 20))}
+    assert listener.assigned == [{expired: Position(12, "intent")}]
+    assert offsets(runs) == {expired: list(range(12, 20))}
 
 
 @pytest.mark.parametrize("on_gap", ["halt", "skip"])

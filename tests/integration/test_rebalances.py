@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import pytest
 
@@ -14,7 +14,7 @@ from batcher.records import Partition, Position
 from batcher.sources.kafka import KafkaSource
 from batcher.sources.kafka_commit import store
 from batcher.testing.kafka import Broker
-from batcher.testing.listening import RecordingListener, offsets, read, read_until, values
+from batcher.testing.listening import RecordingListener, numbered, offsets, read, read_until, values
 from batcher.testing.readers import PROTOCOLS, Opened, Readers, share, until
 
 pytestmark = pytest.mark.broker
@@ -26,16 +26,6 @@ NewTopic = Callable[..., str]
 
 STALL_S = 1.0
 """Longer than the poll interval by this much: librdkafka looks once a second."""
-
-
-@pytest.fixture
-def reader(broker: Broker, new_group: Callable[[], str]) -> Iterator[Readers]:
-    with Readers(broker, new_group()) as opened:
-        yield opened
-
-
-def numbered(first: int, count: int) -> list[bytes]:
-    return [b"%d" % number for number in range(first, first + count)]
 
 
 def committing(source: KafkaSource, done: Callable[[Partition], Position]) -> Callable[[Collection[Partition]], None]:
