@@ -112,6 +112,7 @@ def holds(point: str, found: Found) -> bool:
     """Tell whether what was found is what a crash at the first passing of a point may leave."""
     nothing = found.next_offset == 0 and not found.written
     announced = found.next_offset == 0 and found.announced[:1] == FIRST
+    first_is_whole = sum(offset < BATCH for offset in found.written) == BATCH - 1
     whole = len(found.written) == BATCH - 1  # one of each batch is poison
     return {
         "before_intent": nothing and not found.announced,
@@ -120,7 +121,8 @@ def holds(point: str, found: Found) -> bool:
         "mid_write": announced and 0 < len(found.written) < BATCH - 1,
         "after_write": announced and whole and not found.letters,
         "after_dead_letters": announced and whole and found.letters == 1,
-        "before_commit": announced and whole and found.letters == 1,
+        # On the other thread: the flusher may be at the next announced batch by then.
+        "before_commit": announced and first_is_whole and found.letters >= 1,
         "after_commit": found.next_offset == BATCH and found.letters >= 1 and FIRST[0] not in found.announced,
     }[point]
 
