@@ -6,7 +6,7 @@
        │                 │  SinkMisconfigured   the same, with an alarm; nothing is dead-lettered
        │                 │  RowsRejected        those rows are letters, the rest is written
        │                 │  BlockRejected       halves, until the row stands alone
-       └► rejections ────┴──────────────────────► dead letters, awaited
+       └► rejections ────┴──────────────────────► dead letters, awaited; the same, again, until they are stored
 
 Decoding runs one batch ahead, on a thread of its own; the rest on the flusher thread. Whatever else is raised stops
 the process without a commit.
@@ -163,7 +163,7 @@ class Delivery:
                 refused_by_sink += 1
                 letters.append(letter)
         if letters and self._dead_letters is not None:
-            self._dead_letters.send(letters)
+            self._attempted(self._dead_letters.send, letters)
         return Delivered(
             rows=batch.rows,
             written=len(decoded.positions) - refused_by_sink - suppressed,
@@ -259,6 +259,7 @@ class Delivery:
                         f"{self._info.target} refused a record of {spans}: {error}; nothing of it is committed. "
                         f"Give --dlq.topic or --dlq.path to have the record found and put aside"
                     ) from error
+                self._poison.bisect(str(batch.ranges[0]), error)
                 for half in halves_of(batch, block):
                     yield from self._write(batch, half)
                 return
@@ -299,9 +300,11 @@ class Delivery:
 
     def _waiting(self, attempt: int, wait_s: float, error: BaseException) -> None:
         self._on_retry(error)
-        level = log.error if isinstance(error, SinkMisconfigured) else log.warning
-        level(
-            "sink_refused" if isinstance(error, SinkMisconfigured) else "sink_unavailable",
+        # An alarm: these do not pass by themselves.
+        alarms = {"SinkMisconfigured": "sink_refused", "DeadLetterFailed": "dead_letters_refused"}
+        alarm = alarms.get(type(error).__name__)
+        (log.error if alarm else log.warning)(
+            alarm or "sink_unavailable",
             target=self._info.target,
             attempt=attempt,
             wait_s=round(wait_s, 3),

@@ -8,7 +8,7 @@
     ├── BlockRejected                     -      some row is poison, which one is unknown: bisect
     ├── SinkMisconfigured                78      at start-up: stop; later: pause, alarm, keep asking
     ├── PoisonLimitExceeded              78      stop, commit nothing past the last good batch
-    ├── DeadLetterFailed                 75      stop without committing
+    ├── DeadLetterFailed                 75      the same letters again, with an alarm, until they are stored
     ├── BatchSuperseded                   -      drop the batch: somebody else owns its records by now
     ├── CommitRefused                    75      forget the partition; re-read on the next assignment
     ├── SourceLost                       75      the source cannot go on; stop without committing more
@@ -94,7 +94,7 @@ class PoisonLimitExceeded(BatcherError):
 
 
 class DeadLetterFailed(BatcherError):
-    """Stop because a dead letter could not be made durable."""
+    """Report that dead letters could not be made durable; all of them will be offered again, nothing is committed."""
 
     exit_code = 75
 

@@ -221,8 +221,8 @@ class DeadLetterQueue(Protocol):
     def send(self, letters: Sequence[DeadLetter]) -> None:
         """Store the letters. Returning means every one of them is durable.
 
-        Raise DeadLetterFailed otherwise: nothing of their batch is committed then. A repeat after a
-        crash may store a letter twice; both carry the same coordinates.
+        Raise DeadLetterFailed otherwise: all of them come again, in a while, and nothing of their batch is committed
+        before. A repeat may store a letter twice; both carry the same coordinates.
         """
 
     def close(self) -> None:

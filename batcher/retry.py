@@ -12,7 +12,7 @@ from tenacity.nap import sleep_using_event
 from tenacity.stop import stop_after_delay, stop_base, stop_when_event_set
 from tenacity.wait import wait_base, wait_incrementing, wait_random_exponential
 
-from batcher.errors import ConfigurationError, SinkMisconfigured, SinkUnavailable
+from batcher.errors import ConfigurationError, DeadLetterFailed, SinkMisconfigured, SinkUnavailable
 
 OnWait = Callable[[int, float, BaseException], None]
 """Called before each wait with the attempts made so far, the seconds to come and what went wrong."""
@@ -49,9 +49,10 @@ class RetryPolicy:
     def retrying(
         self, abort: threading.Event, on_wait: OnWait, *, sleep: Callable[[float], None] | None = None
     ) -> Retrying:
-        """Return a caller that repeats on SinkUnavailable and SinkMisconfigured and raises the last error in the end.
+        """Return a caller that repeats what a target or a dead-letter queue cannot do now, and raises the last error.
 
-        Setting `abort` ends a wait at once and the series with it.
+        Those are SinkUnavailable, SinkMisconfigured and DeadLetterFailed. Setting `abort` ends a wait at once and the
+        series with it.
         """
 
         def before_sleep(state: RetryCallState) -> None:
@@ -64,7 +65,7 @@ class RetryPolicy:
         return Retrying(
             wait=self.wait(),
             stop=stop,
-            retry=retry_if_exception_type((SinkUnavailable, SinkMisconfigured)),
+            retry=retry_if_exception_type((SinkUnavailable, SinkMisconfigured, DeadLetterFailed)),
             sleep=sleep or sleep_using_event(abort),
             before_sleep=before_sleep,
             reraise=True,

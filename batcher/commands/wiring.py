@@ -79,7 +79,7 @@ def pipeline_of(settings: Settings, metrics: Metrics | None = None) -> Pipeline:
             retry.max_wait.total_seconds(),
             None if retry.max_elapsed is None else retry.max_elapsed.total_seconds(),
         ),
-        poison=PoisonPolicy(settings.dlq.max_ratio, settings.dlq.max_consecutive),
+        poison=PoisonPolicy(settings.dlq.max_ratio, settings.dlq.max_consecutive, settings.dlq.max_bisect),
         delivery=settings.delivery,
         merge_partitions=batch.merge_partitions,
         ignore_intents=settings.ignore_intents,

@@ -149,6 +149,8 @@ class Dlq(Section):
     """Stop when more than this share of records is rejected."""
     max_consecutive: Annotated[int, Field(gt=0), Flag(metavar="N")] = 1000
     """Stop when this many records in a row are rejected."""
+    max_bisect: Annotated[int, Field(ge=0), Flag(metavar="N")] = 1000
+    """Inserts that finding the records a server rejects may take for a batch; 0: stop instead."""
 
 
 class Retry(Section):

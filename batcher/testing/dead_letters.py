@@ -9,18 +9,20 @@ from batcher.records import DeadLetter, Partition
 
 
 class MemoryDeadLetterQueue:
-    """Keep letters in a list; refuse them all while `broken`."""
+    """Keep letters in a list; refuse them all while `broken`, and as often as `failures` says."""
 
     def __init__(self) -> None:
         self.letters: list[DeadLetter] = []
         self.broken = False
+        self.failures = 0
 
     def open(self) -> None:
         """Do nothing: memory is always there."""
 
     def send(self, letters: Sequence[DeadLetter]) -> None:
         """Keep the letters."""
-        if self.broken:
+        if self.broken or self.failures:
+            self.failures = max(0, self.failures - 1)
             raise DeadLetterFailed("the dead-letter queue in memory is broken; repair it and start again")
         self.letters.extend(letters)
 

@@ -52,11 +52,11 @@ AT_LEAST_ONCE = [
         "            if rest is not None:\n                yield from self._write(batch, rest)\n",
         "",
     ),
-    Fault("do not send the letters", "delivery.py", "self._dead_letters.send(letters)", "pass"),
+    Fault("do not send the letters", "delivery.py", "self._attempted(self._dead_letters.send, letters)", "pass"),
     Fault(
         "swallow a failed queue",
         "delivery.py",
-        "            self._dead_letters.send(letters)",
+        "            self._attempted(self._dead_letters.send, letters)",
         "            import contextlib\n"
         "            with contextlib.suppress(Exception):\n"
         "                self._dead_letters.send(letters)",

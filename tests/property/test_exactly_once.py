@@ -27,7 +27,7 @@ from batcher.errors import (
     BatcherError,
     BlockRejected,
     CommitUnconfirmed,
-    DeadLetterFailed,
+    PoisonLimitExceeded,
     RowsRejected,
     SinkUnavailable,
 )
@@ -162,10 +162,13 @@ class Queue(MemoryDeadLetterQueue):
     def __init__(self, letters: list[DeadLetter], pause: Callable[[str], None]) -> None:
         super().__init__()
         self.letters = letters
+        self.ruined = False
         self._pause = pause
 
     def send(self, letters: Sequence[DeadLetter]) -> None:
         self._pause("sending letters")
+        if self.ruined:
+            raise PoisonLimitExceeded("enough")
         super().send(letters)
         self._pause("letters sent")
 
@@ -232,7 +235,7 @@ class Worker:
         try:
             return self.fiber.resume(order)
         except BatcherError as error:
-            if self.exchange.phase != "aborted" and not isinstance(error, DeadLetterFailed):
+            if self.exchange.phase != "aborted" and not isinstance(error, PoisonLimitExceeded):
                 raise
             self.failed = True
             self.exchange.halt(writing_failed=True)
@@ -510,9 +513,17 @@ class ExactlyOnceMachine(RuleBasedStateMachine):
     def commits_get_no_answer(self, worker: int, stored: list[bool], seconds: float) -> None:
         self.workers[worker].unanswered = [(one, seconds) for one in stored]
 
+    @rule(worker=workers, for_good=st.booleans())
+    def queue_breaks(self, worker: int, for_good: bool) -> None:
+        queue = self.workers[worker].queue
+        if for_good:
+            queue.ruined = True
+        else:
+            queue.broken = True
+
     @rule(worker=workers)
-    def queue_breaks(self, worker: int) -> None:
-        self.workers[worker].queue.broken = True
+    def queue_is_mended(self, worker: int) -> None:
+        self.workers[worker].queue.broken = False
 
     @rule(worker=workers, pauses=st.integers(0, 12))
     def abort(self, worker: int, pauses: int) -> None:
@@ -612,7 +623,7 @@ class ExactlyOnceMachine(RuleBasedStateMachine):
         self.replace(worker)
 
     def put_right(self, worker: Worker) -> None:
-        worker.queue.broken = False
+        worker.queue.broken = worker.queue.ruined = False
         for request in list(self.target.server):
             self.target.store(request)
 

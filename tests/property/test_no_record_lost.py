@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from batcher.buffer import BoundedBuffer, FlushPolicy
 from batcher.consumer import Consumer
 from batcher.delivery import Delivery
-from batcher.errors import BlockRejected, DeadLetterFailed, RowsRejected, SinkUnavailable
+from batcher.errors import BlockRejected, RowsRejected, SinkUnavailable
 from batcher.exchange import Exchange
 from batcher.flusher import Flusher
 from batcher.ledger import Ledger
@@ -122,10 +122,6 @@ class PipelineMachine(RuleBasedStateMachine):
         except Crash:
             event("crashed during a write")
             self.restart()
-        except DeadLetterFailed:
-            event("dead-letter queue failed")
-            self.queue.broken = False
-            self.restart()
 
     def restart(self) -> None:
         self.disturbed = True
@@ -189,9 +185,9 @@ class PipelineMachine(RuleBasedStateMachine):
     def crash_between_steps(self) -> None:
         self.restart()
 
-    @rule()
-    def queue_breaks(self) -> None:
-        self.queue.broken = True
+    @rule(failures=st.integers(1, 3))
+    def queue_breaks(self, failures: int) -> None:
+        self.queue.failures = failures
 
     @rule(partitions=partitions, polite=st.booleans(), back=st.booleans())
     def rebalance(self, partitions: list[Partition], polite: bool, back: bool) -> None:
@@ -250,7 +246,7 @@ class PipelineMachine(RuleBasedStateMachine):
     @rule()
     def stop_and_start_again(self) -> None:
         self.sink.before, self.sink.after = self.refuse, self.store
-        self.queue.broken = False
+        self.queue.failures = 0
         self.fetch()
         owned = self.source.owned
         read = {partition: self.source._positions[partition] for partition in owned}

@@ -42,6 +42,7 @@ class Desk:
         coordinates: tuple[str, ...] = (),
         sink: ScriptedSink | None = None,
         on_existing: OnExisting = "halt",
+        max_bisect: int = 1000,
     ) -> None:
         self.sink = sink or ScriptedSink(schema, coordinates=coordinates)
         self.queue = MemoryDeadLetterQueue()
@@ -52,7 +53,7 @@ class Desk:
             self.sink.open(),
             NumberFormat(),
             dead_letters=self.queue if queue else None,
-            poison=PoisonLimit(PoisonPolicy(max_ratio=1.0)),
+            poison=PoisonLimit(PoisonPolicy(max_ratio=1.0, max_bisect=max_bisect)),
             retry=RetryPolicy(wait_s=1e-6, max_wait_s=1e-6),
             abort=self.abort,
             name="group",
@@ -260,6 +261,18 @@ def test_without_a_queue_the_first_bad_record_stops_before_anything_is_written()
     assert error.value.exit_code == 78
 
 
+@pytest.mark.parametrize("max_bisect", [0, 2])
+def test_a_search_that_takes_too_many_inserts_stops_and_dead_letters_nothing(max_bisect: int) -> None:
+    desk = Desk(max_bisect=max_bisect)
+    desk.sink.before = refusing(2, lambda *_: BlockRejected("constraint"))
+
+    with pytest.raises(PoisonLimitExceeded, match=r"--dlq\.max-bisect"):
+        desk.deliver(numbers("0", "1", "2", "3"))
+
+    assert len(desk.sink.attempts) == max_bisect + 1
+    assert desk.queue.letters == []
+
+
 def test_without_a_queue_a_refused_block_is_not_halved_because_its_good_half_would_be_written_at_every_restart() -> (
     None
 ):
@@ -272,12 +285,36 @@ def test_without_a_queue_a_refused_block_is_not_halved_because_its_good_half_wou
     assert desk.sink.rows() == []
 
 
-def test_a_queue_that_fails_stops_the_batch() -> None:
+def test_letters_are_offered_again_until_the_queue_takes_them() -> None:
+    desk = Desk()
+    desk.queue.failures = 3
+
+    delivered = desk.deliver(numbers("1", "x"))
+
+    assert delivered.dead_lettered == 1
+    assert [letter.record.offset for letter in desk.queue.letters] == [1]
+    assert [type(error) for error in desk.retries] == [DeadLetterFailed] * 3
+    assert desk.numbers() == [1]
+
+
+def test_an_abort_ends_the_wait_for_the_queue() -> None:
     desk = Desk()
     desk.queue.broken = True
+    desk.abort.set()
 
     with pytest.raises(DeadLetterFailed):
         desk.deliver(numbers("1", "x"))
+
+
+def test_letters_of_a_batch_that_changed_hands_are_left_to_its_new_owner() -> None:
+    desk = Desk()
+    desk.queue.broken = True
+    answers = iter([True, True, False])
+
+    with pytest.raises(BatchSuperseded):
+        desk.deliver(numbers("1", "x"), lambda: next(answers))
+
+    assert desk.queue.letters == []
 
 
 def test_an_abort_ends_retrying_with_the_last_error() -> None:

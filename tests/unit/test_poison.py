@@ -5,9 +5,9 @@ from batcher.poison import PoisonLimit, PoisonPolicy
 from batcher.records import DeadLetter, Partition, Record
 
 
-def letter(position: int) -> tuple[int, DeadLetter]:
+def letter(position: int, reason: str = "syntax") -> tuple[int, DeadLetter]:
     record = Record(Partition("t", 0), position, None, None, b"secret")
-    return position, DeadLetter(record, "decode", "syntax", "is not JSON")
+    return position, DeadLetter(record, "decode", reason, "is not JSON")
 
 
 def test_the_first_record_ever_being_bad_does_not_trip_it() -> None:
@@ -63,6 +63,42 @@ def test_a_long_good_past_does_not_hide_a_bad_deploy() -> None:
         go_on()
 
 
+def test_one_bad_batch_after_a_long_good_past_is_enough() -> None:
+    limit = PoisonLimit(PoisonPolicy(max_ratio=0.5, max_consecutive=10**9))
+    for _ in range(9):
+        limit.observe(100_000, [])
+
+    with pytest.raises(PoisonLimitExceeded, match="5001 of the last 10000 records"):
+        limit.observe(10_000, [letter(i) for i in range(6000)])
+
+
+def test_a_small_batch_of_nothing_but_poison_is_let_through_after_a_good_past() -> None:
+    limit = PoisonLimit(PoisonPolicy())
+    limit.observe(2000, [])
+
+    limit.observe(900, [letter(i) for i in range(900)])
+
+
+def test_the_message_names_the_most_frequent_reason_with_the_coordinates_of_one_example() -> None:
+    limit = PoisonLimit(PoisonPolicy(max_ratio=0.1))
+    bad = [letter(i, "overflow" if i % 3 else "null") for i in range(0, 2000, 2)]
+
+    with pytest.raises(PoisonLimitExceeded, match=r"most of them for overflow, such as t\[0\] offset 2: "):
+        limit.observe(2000, bad)
+
+
+def test_a_search_for_refused_records_ends_after_so_many_inserts_of_a_batch() -> None:
+    limit = PoisonLimit(PoisonPolicy(max_bisect=10))
+    for _ in range(3):
+        limit.observe(100, [])
+        for _ in range(5):
+            limit.bisect("t[0] 0-99", ValueError("refused"))
+
+    with pytest.raises(PoisonLimitExceeded, match=r"t\[0\] 0-99 .* 10 inserts: refused; .*--dlq\.max-bisect") as error:
+        limit.bisect("t[0] 0-99", ValueError("refused"))
+    assert isinstance(error.value.__cause__, ValueError)
+
+
 def test_records_the_sink_refused_count_too() -> None:
     limit = PoisonLimit(PoisonPolicy(max_ratio=1.0, max_consecutive=2))
     limit.observe(10, [])
@@ -71,7 +107,7 @@ def test_records_the_sink_refused_count_too() -> None:
         limit.refuse([letter(i)[1] for i in range(3)])
 
 
-@pytest.mark.parametrize("policy", [{"max_ratio": 0.0}, {"max_ratio": 1.1}, {"max_consecutive": 0}])
+@pytest.mark.parametrize("policy", [{"max_ratio": 0.0}, {"max_ratio": 1.1}, {"max_consecutive": 0}, {"max_bisect": -1}])
 def test_impossible_limits_are_refused(policy: dict[str, float]) -> None:
     with pytest.raises(ConfigurationError, match=r"--dlq\.max"):
         PoisonPolicy(**policy)  # type: ignore[arg-type]
