@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import pyarrow.compute as pc
@@ -141,6 +141,7 @@ class BoundedBuffer:
         self._replays: dict[Partition, _Replay] = {}
         self._taken_bytes = 0
         self._batches = 0
+        self._limits = policy
 
     @property
     def rows(self) -> int:
@@ -171,6 +172,19 @@ class BoundedBuffer:
     def room_bytes(self) -> int:
         """Return the bytes that may still be added."""
         return max(0, self.memory_bytes - self.nbytes)
+
+    def stretch(self, factor: int) -> None:
+        """Have batches of `factor` times the rows, bytes and wait of the policy, as far as the memory goes.
+
+        Half the memory at most, unless the policy says more: while one batch is written the next one gathers.
+        """
+        most = max(self.policy.max_bytes, min(self.memory_bytes // 2, MAX_BATCH_BYTES))
+        self._limits = replace(
+            self.policy,
+            max_rows=self.policy.max_rows * factor,
+            max_bytes=min(self.policy.max_bytes * factor, most),
+            max_wait_s=self.policy.max_wait_s * factor,
+        )
 
     def age_s(self, now: float) -> float | None:
         """Return how long the oldest record has been waiting; None when there is none."""
@@ -210,7 +224,7 @@ class BoundedBuffer:
             return None
         if self.full or any(self._filled(lane) is not None for lane in self._lanes.values()):
             return 0.0
-        return max(0.0, min(lane.since for lane in self._lanes.values()) + self.policy.max_wait_s - now)
+        return max(0.0, min(lane.since for lane in self._lanes.values()) + self._limits.max_wait_s - now)
 
     def take(self, now: float) -> list[Batch]:
         """Seal and return what is due: one batch of each lane, the one that has waited longest first.
@@ -269,12 +283,12 @@ class BoundedBuffer:
         return self._lanes.setdefault(None if self._mixes_partitions else partition, _Lane())
 
     def _filled(self, lane: _Lane) -> Trigger | None:
-        if lane.rows >= self.policy.max_rows:
+        if lane.rows >= self._limits.max_rows:
             return "rows"
-        return "bytes" if lane.nbytes >= self.policy.max_bytes else None
+        return "bytes" if lane.nbytes >= self._limits.max_bytes else None
 
     def _trigger(self, lane: _Lane, now: float) -> Trigger | None:
-        return self._filled(lane) or ("age" if now - lane.since >= self.policy.max_wait_s else None)
+        return self._filled(lane) or ("age" if now - lane.since >= self._limits.max_wait_s else None)
 
     def _take_replays(self, now: float) -> list[Batch]:
         found = []
@@ -295,7 +309,7 @@ class BoundedBuffer:
 
     def _seal(self, key: Partition | None, trigger: Trigger) -> Batch:
         lane = self._lanes[key]
-        runs = lane.cut(self.policy.max_rows, self.policy.max_bytes)
+        runs = lane.cut(self._limits.max_rows, self._limits.max_bytes)
         if not lane.arrivals:
             del self._lanes[key]
         return self._sealed(runs, trigger)

@@ -4,6 +4,7 @@
     ├── ConfigurationError               78      stop before anything is read; say which flag to change
     ├── Unreachable                      69      stop at start-up: broker or target does not answer
     ├── SinkUnavailable                  75      same block, same token, again, until it works or the deadline
+    │   └── SinkOverwhelmed              75      the same, and larger batches from then on
     ├── RowsRejected                      -      those rows to the dead-letter queue, the rest written again
     ├── BlockRejected                     -      some row is poison, which one is unknown: bisect
     ├── SinkMisconfigured                78      at start-up: stop; later: pause, alarm, keep asking
@@ -53,6 +54,10 @@ class SinkUnavailable(BatcherError):
     """
 
     exit_code = 75
+
+
+class SinkOverwhelmed(SinkUnavailable):
+    """Report that the target gets more writes than it can bear: the same block again, and larger ones then."""
 
 
 class RowsRejected(BatcherError):

@@ -314,6 +314,12 @@ class Exchange:
                 self._seal()
             self._changed.notify_all()
 
+    def stretch(self, factor: int) -> None:
+        """Have the batches that are still to be cut made this many times as large as the settings say."""
+        with self._changed:
+            self._buffer.stretch(factor)
+            self._changed.notify_all()
+
     def drain(self, trigger: Trigger) -> None:
         """Stop reading and bring everything buffered to its end. Once is enough; later calls change nothing."""
         with self._changed:

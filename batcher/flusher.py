@@ -13,6 +13,7 @@ from batcher.errors import BatchSuperseded
 from batcher.exchange import Exchange
 from batcher.ledger import LawBroken
 from batcher.observer import Observer
+from batcher.pace import Pace
 
 log = structlog.get_logger(__name__)
 
@@ -23,10 +24,11 @@ class Flusher:
     Whatever the delivery raises ends a run.
     """
 
-    def __init__(self, exchange: Exchange, delivery: Delivery, observer: Observer) -> None:
+    def __init__(self, exchange: Exchange, delivery: Delivery, observer: Observer, pace: Pace | None = None) -> None:
         self._exchange = exchange
         self._delivery = delivery
         self._observer = observer
+        self._pace = pace
 
     def run_decoder(self) -> None:
         """Decode until there will be nothing more to decode."""
@@ -65,6 +67,8 @@ class Flusher:
             raise LawBroken(f"{batch.ranges[0]}: {found} of {batch.rows} records accounted for; please report this")
         self._observer.delivered(batch, delivered)
         self._exchange.finish(receipt)
+        if self._pace is not None:
+            self._pace.wrote()
         log.info(
             "batch_written",
             number=batch.number,

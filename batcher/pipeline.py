@@ -31,6 +31,7 @@ from batcher.flusher import Flusher
 from batcher.ledger import Ledger
 from batcher.metrics import Metrics
 from batcher.observer import Observer
+from batcher.pace import Pace
 from batcher.poison import PoisonLimit, PoisonPolicy
 from batcher.protocols import DeadLetterQueue, Format, Guarantee, LagAware, Sink, SinkInfo, Source
 from batcher.retry import RetryPolicy
@@ -328,6 +329,12 @@ class Pipeline:
         # Without intents a batch may come again with the same range by chance, from another process, and nobody knows
         # whether the target has it: then its token must not be one that the target knows.
         name = self._name if exactly_once else f"{self._name}|{secrets.token_hex(4)}"
+        pace = Pace(self._sink, exchange.stretch)
+
+        def on_retry(error: BaseException) -> None:
+            self._observer.retried(error)
+            pace.failed(error)
+
         delivery = Delivery(
             self._sink,
             info,
@@ -337,7 +344,7 @@ class Pipeline:
             retry=self._retry,
             abort=exchange.aborting,
             name=name,
-            on_retry=self._observer.retried,
+            on_retry=on_retry,
             on_existing=self._on_existing,
         )
         consumer = self._consumer = Consumer(
@@ -347,7 +354,7 @@ class Pipeline:
             max_records=self._max_records,
             drain_timeout_s=self._drain_timeout_s,
         )
-        flusher = Flusher(exchange, delivery, self._observer)
+        flusher = Flusher(exchange, delivery, self._observer, pace)
         # Daemons: a write that hangs in a server's hands must not keep the process from ending.
         return exchange, [
             threading.Thread(target=target, name=name, daemon=True)

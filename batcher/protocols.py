@@ -212,6 +212,17 @@ class Interruptible(Protocol):
         """
 
 
+@runtime_checkable
+class Pressured(Protocol):
+    """Know how close the target is to more writes than it can bear. Flusher thread, between two writes."""
+
+    def pressure(self) -> float:
+        """Return the load as a share of that at which the target begins to slow writes down.
+
+        Raise SinkUnavailable or SinkMisconfigured where that is not known; nothing follows from it.
+        """
+
+
 class DeadLetterQueue(Protocol):
     """Keep refused records. `open` is called once from the main thread, the rest from the flusher thread."""
 

@@ -28,7 +28,8 @@ FROM system.columns WHERE database = {database:String} AND table = {table:String
 """
 _SETTINGS: Final = (
     "SELECT name, value FROM system.{kind}merge_tree_settings "
-    "WHERE name IN ('async_insert', 'replicated_deduplication_window', 'non_replicated_deduplication_window')"
+    "WHERE name IN ('async_insert', 'replicated_deduplication_window', 'non_replicated_deduplication_window', "
+    "'parts_to_delay_insert')"
 )
 _NAME: Final = r"(`(?:[^`\\]|\\.|``)+`|\w+)"
 _WRITES_TO: Final = re.compile(rf"^CREATE MATERIALIZED VIEW {_NAME}\.{_NAME} TO {_NAME}\.{_NAME}")

@@ -2,7 +2,7 @@
 
     reaction   raised                at start-up          codes
     done       nothing               -                    the block is already there
-    retry      SinkUnavailable       Unreachable          the server, not the data
+    retry      SinkUnavailable       Unreachable          the server, not the data; 252 raises SinkOverwhelmed
     halt       SinkMisconfigured     SinkMisconfigured    table, rights, settings; every code not listed
     poison     BlockRejected         SinkMisconfigured    some row of the block
 
@@ -22,7 +22,7 @@ from typing import Final, Literal, NamedTuple
 
 from clickhouse_connect.driver.exceptions import Error, ProgrammingError
 
-from batcher.errors import BatcherError, BlockRejected, SinkMisconfigured, SinkUnavailable, Unreachable
+from batcher.errors import BatcherError, BlockRejected, SinkMisconfigured, SinkOverwhelmed, SinkUnavailable, Unreachable
 
 Reaction = Literal["done", "retry", "halt", "poison"]
 
@@ -57,7 +57,7 @@ RULES: Final[dict[int, Rule]] = {
     242: Rule("retry", "TABLE_IS_READ_ONLY", "the replica is read-only, usually because Keeper is away"),
     243: Rule("retry", "NOT_ENOUGH_SPACE", "the server's disk is full"),
     244: Rule("retry", "UNEXPECTED_ZOOKEEPER_ERROR", "Keeper failed"),
-    252: Rule("retry", "TOO_MANY_PARTS", "merges are behind; fewer and larger batches help"),
+    252: Rule("retry", "TOO_MANY_PARTS", "merges are behind; batches grow until they have caught up"),
     254: Rule("retry", "NO_ACTIVE_REPLICAS", "no replica is active"),
     265: Rule("retry", "NO_AVAILABLE_REPLICA", "no replica is available"),
     279: Rule("retry", "ALL_CONNECTION_TRIES_FAILED", "the server cannot reach its shards"),
@@ -177,7 +177,8 @@ def _from_code(rule: Rule, code: int, target: str, *, opening: bool, has_views: 
     if rule.reaction == "done":
         return None
     if rule.reaction == "retry":
-        return Unreachable(message) if opening else SinkUnavailable(message)
+        later = SinkOverwhelmed if rule is RULES[252] else SinkUnavailable
+        return Unreachable(message) if opening else later(message)
     if rule.reaction == "halt" or opening:
         return SinkMisconfigured(message)
     if has_views:

@@ -26,6 +26,7 @@ from sinks.clickhouse.connection import connected, open_failure
 from sinks.clickhouse.errors import rule_for, translated
 from sinks.clickhouse.guarantee import Promise, Storage, promise
 from sinks.clickhouse.options import ALWAYS_SENT, PINNED_SETTINGS, ClickHouseOptions
+from sinks.clickhouse.pressure import pressure
 from sinks.clickhouse.questions import Questions, rights
 from sinks.clickhouse.schema import IDENTITY, TableShape
 
@@ -145,6 +146,11 @@ class ClickHouseSink:
         """
         found = self._opened()
         return self._options.path is None and found.questions.running(_query_id(write_id))
+
+    def pressure(self) -> float:
+        """Return how far merges are behind: 1.0 is where the server begins to delay inserts."""
+        found = self._opened()
+        return pressure(found.client, found.table, self._target)
 
     def close(self) -> None:
         client, self._client, self._found = self._client, None, None

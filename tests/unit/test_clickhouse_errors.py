@@ -5,7 +5,7 @@ from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batcher.errors import BatcherError, BlockRejected, SinkMisconfigured, SinkUnavailable, Unreachable
+from batcher.errors import BatcherError, BlockRejected, SinkMisconfigured, SinkOverwhelmed, SinkUnavailable, Unreachable
 from batcher.testing.clickhouse import EmbeddedEngine
 from sinks.clickhouse.errors import RULES, UNKNOWN, rule_for, translated
 
@@ -40,7 +40,8 @@ def test_a_code_nobody_listed_halts(code: int) -> None:
 @pytest.mark.parametrize(
     ("codes", "expected"),
     [
-        ((159, 202, 209, 210, 225, 241, 242, 243, 252, 319, 373, 425, 499, 745, 999, 3, 107, 201), SinkUnavailable),
+        ((159, 202, 209, 210, 225, 241, 242, 243, 319, 373, 425, 499, 745, 999, 3, 107, 201), SinkUnavailable),
+        ((252,), SinkOverwhelmed),
         ((16, 20, 47, 60, 81, 115, 164, 497, 516, 32, 395), SinkMisconfigured),
         ((6, 53, 117, 131, 321, 349, 376, 407, 469, 675, 676, 691), BlockRejected),
     ],

@@ -17,8 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batcher.errors import BatcherError, BlockRejected, RowsRejected, SinkMisconfigured
-from batcher.protocols import Reconcilable, Sink, SinkInfo
+from batcher.errors import BatcherError, BlockRejected, RowsRejected, SinkMisconfigured, SinkOverwhelmed
+from batcher.protocols import Pressured, Reconcilable, Sink, SinkInfo
 from batcher.records import Block, Partition
 from batcher.testing.clickhouse import EmbeddedEngine
 from batcher.testing.values import EVENTS_0, make_block
@@ -439,3 +439,19 @@ def test_blocks_on_their_way_to_the_engine_are_readable_by_nobody_else(
     finally:
         os.umask(before)
     assert modes == [0o600]
+
+
+def test_the_pressure_is_the_share_of_the_parts_from_which_the_server_delays_inserts(
+    chdb_engine: EmbeddedEngine, target: Callable[..., Target]
+) -> None:
+    table = target("c UInt8", "SETTINGS parts_to_delay_insert = 8, parts_to_throw_insert = 6")
+    assert isinstance(table.sink, Pressured)
+    assert table.sink.pressure() == 0.0
+    chdb_engine.execute(f"SYSTEM STOP MERGES {table.name}")
+
+    for number in range(6):
+        table.sink.write(table.block([{"c": number}], token=f"{number}", first_offset=number))
+
+    assert table.sink.pressure() == 6 / 8
+    with pytest.raises(SinkOverwhelmed):
+        table.sink.write(table.block([{"c": 6}], token="6", first_offset=6))
