@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import islice
@@ -188,23 +188,26 @@ def _export(argv: list[str]) -> int:
     name = found.arguments.file
     letters = letters_of(found.settings)
     chosen = islice(filter(filter_of(found.arguments), letters), found.arguments.max)
-    lines: Iterable[str] = (json.dumps(stored.fields(), ensure_ascii=False) + "\n" for stored in chosen)
+    lines = (json.dumps(stored.fields()) for stored in chosen)
+    if name == "-":
+        for line in lines:
+            print(line)
+        tell_passed_over(letters)
+        return 0
     count = 0
     try:
         # Dead letters are other people's data: only their owner may look.
-        descriptor = 1 if name == "-" else os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise UsageError([f"{name}: {error.strerror}"]) from None
-    with open(descriptor, "w", encoding="utf-8", closefd=name != "-") as file:
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         for line in lines:
-            file.write(line)
+            file.write(f"{line}\n")
             count += 1
         file.flush()
-        if name != "-":
-            os.fsync(file.fileno())
+        os.fsync(file.fileno())
     tell_passed_over(letters)
-    if name != "-":
-        print(json.dumps({"exported": count}) if found.arguments.json else f"{count} letters in {name}")
+    print(json.dumps({"exported": count}) if found.arguments.json else f"{count} letters in {name}")
     return 0
 
 
