@@ -187,7 +187,9 @@ def test_old_letters_are_purged_up_to_the_first_newer_one(broker: Broker, new_to
 
 def letter_time(broker: Broker, topic: str) -> datetime:
     last = max(stored(broker, topic), key=lambda message: message.offset() or 0)
-    return datetime.fromisoformat((dict(last.headers() or [])["batcher.failed_at"] or b"").decode())
+    failed_at = dict(last.headers() or [])["batcher.failed_at"]
+    assert isinstance(failed_at, bytes)
+    return datetime.fromisoformat(failed_at.decode())
 
 
 def test_a_topic_without_letters_and_one_that_is_not_there(broker: Broker, new_topic: Callable[..., str]) -> None:

@@ -115,6 +115,14 @@ def test_an_exported_letter_is_read_back_as_it_was(kept: Path, tmp_path: Path) -
     ]
 
 
+def test_what_was_left_out_of_a_letter_is_still_known_after_an_export(kept: Path) -> None:
+    lines = the_file(kept).read_bytes().splitlines()
+    the_file(kept).write_text(json.dumps({**json.loads(lines[0]), "omitted": ["value"]}) + "\n")
+    (one,) = Directory(str(kept))
+    assert (one.complete, one.omitted) == (False, ("value",))
+    assert one.fields()["omitted"] == ["value"]
+
+
 def aged(file: Path, begun: str = "20200101T000000Z", *, quiet: bool = True) -> Path:
     """Make a file one of another day that nobody writes to any more."""
     moved = file.rename(file.with_name(f"letters-{begun}-1-1-000001.ndjson"))

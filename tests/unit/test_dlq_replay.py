@@ -284,6 +284,22 @@ def test_a_file_of_an_earlier_replay_is_not_overwritten_by_a_later_one(
     assert rows_in(root) == [1, 2, 3]
 
 
+def test_files_in_directories_by_column_are_left_alone_too(root: Path, request: pytest.FixtureRequest) -> None:
+    def parquet() -> ParquetSink:
+        sink = plugin({"path": str(root), "schema": NUMBERS, "partition_by": ("n",)})
+        sink.open()
+        request.addfinalizer(sink.close)
+        return sink
+
+    Pipeline(parquet()).load(range(6), bad=(0, 2, 5))
+    before = {file: file.read_bytes() for file in root.rglob("*.parquet")}
+    loaded(parquet(), [stored(0), stored(2, b"x"), stored(5)])
+    loaded(parquet(), [stored(0), stored(2), stored(5)])
+    assert {file: file.read_bytes() for file in before} == before
+    assert parquet().present(EVENTS, 0, 100).to_pylist() == list(range(6))
+    assert len(list(root.rglob("*.parquet"))) == 6
+
+
 def test_files_without_offsets_cannot_be_asked(root: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"--parquet\.coordinates default"):
         loaded(plugin({"path": str(root), "coordinates": "none", "schema": NUMBERS}), [stored(1)])
