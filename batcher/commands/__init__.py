@@ -6,6 +6,7 @@ VERBS: Final = {
     "run": "load topics into a target (the default verb)",
     "demo": "show the whole thing on this machine, nothing else running",
     "produce": "send made-up events, or lines of a file, to a topic",
+    "dlq": "look at dead letters, load them again, export or purge them",
     "config": "show the settings and where each comes from",
     "plugins": "list the targets that can be written to",
 }
