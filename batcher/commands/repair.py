@@ -152,6 +152,7 @@ def _mending(inspection: Inspection) -> Iterator[Mender]:
             max_bytes=int(batch.max_bytes),
             # Such a target may name what it keeps by its range, and put a block in the place of another one.
             whole_ranges=not inspection.info.verifies_replays,
+            attempt=inspection.attempt,
         )
     finally:
         if noting is not None:

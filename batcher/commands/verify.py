@@ -28,7 +28,10 @@ def main(argv: Sequence[str]) -> int:
     found = loaded(made, argv)
     with inspecting(found.settings, found.arguments) as inspection:
         report = inspection.report()
-    show(report, as_json=found.arguments.json)
+    missing = any(one.missing.offsets for one in report.accounts)
+    hint = "no --dlq.topic or --dlq.path was given: records put aside count as missing"
+    unknown = missing and not (found.settings.dlq.topic or found.settings.dlq.path)
+    show(report, as_json=found.arguments.json, text=[hint] if unknown else [])
     return report.exit_code
 
 

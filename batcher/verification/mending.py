@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -82,7 +82,8 @@ class Mender:
     `delivery` returns what loads under the name of an attempt, counted from 0, and asks the target first what it has
     (`Delivery.judge`); its dead letters go to `queue`.
     A batch has at most about `max_rows` records and `max_bytes` bytes. With `whole_ranges` it has no offset inside
-    that the target holds: for a target whose blocks take the place of others by their range.
+    that the target holds: for a target whose blocks take the place of others by their range. `attempt` calls what asks
+    or changes the target, and may do so again.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class Mender:
         max_rows: int,
         max_bytes: int,
         whole_ranges: bool,
+        attempt: Callable[..., Any] = lambda ask, *arguments: ask(*arguments),
     ) -> None:
         self._source = source
         self._target = target
@@ -103,6 +105,7 @@ class Mender:
         self._max_rows = max_rows
         self._max_bytes = max_bytes
         self._whole_ranges = whole_ranges
+        self._attempt = attempt
 
     def load(self, finding: Finding) -> Mended:
         """Load what is missing. Raises as `Delivery.write` does, and what the source raises."""
@@ -123,7 +126,7 @@ class Mender:
             left = less(left, records.offsets)
             runs = spans(records.offsets, finding.among).listed()
             log.warning("removing_doubles", partition=str(partition), records=len(records), ranges=len(runs))
-            target.remove(partition, [(run.first, run.last) for run in runs])
+            self._attempt(target.remove, partition, [(run.first, run.last) for run in runs])
             done = done.plus(replace(self._deliver(records), removed=len(records)))
         if len(left):
             kept = Runs(1)
@@ -175,8 +178,8 @@ class Mender:
             skipped = left.offsets.take(prepared.decoded.skipped)
             delivered = delivery.write(prepared)
             refused = pa.array([] if self._queue is None else self._queue.offsets, pa.int64())
-            there = self._target.copies(left.partition, left.first_offset, left.last_offset)["offset"]
-            settled = pa.concat_arrays([skipped, refused, there.combine_chunks()])
+            there = self._attempt(self._target.copies, left.partition, left.first_offset, left.last_offset)
+            settled = pa.concat_arrays([skipped, refused, there["offset"].combine_chunks()])
             rest = taken(left, pc.invert(pc.is_in(left.offsets, value_set=settled)))
             lost = 0 if rest is None else len(rest)
             done = done.plus(Mended(max(0, delivered.written - lost), delivered.dead_lettered))

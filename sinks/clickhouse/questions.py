@@ -83,16 +83,20 @@ class Questions:
         parameters = {"topic": partition.topic, "number": partition.number, "first": first, "last": last}
         return self._rows(query, parameters).combine_chunks().cast(COPIES)
 
-    def remove(self, partition: Partition, spans: Sequence[tuple[int, int]]) -> None:
-        """Delete the rows of the offsets in the spans; every replica has done so when this returns."""
+    def remove(self, partition: Partition, spans: Sequence[tuple[int, int]], *, timed: bool) -> None:
+        """Delete the rows of the offsets in the spans; every replica has done so when this returns.
+
+        With `timed` the rows of an offset have to have one `_timestamp`: otherwise they were made of different records,
+        and nothing is deleted.
+        """
         for start in range(0, len(spans), SPANS_A_STATEMENT):
             some = spans[start : start + SPANS_A_STATEMENT]
             chosen = " OR ".join(f"_offset BETWEEN {int(first)} AND {int(last)}" for first, last in some)
-            statement = (
-                f"ALTER TABLE {self._table.quoted} DELETE "
-                f"WHERE _topic = {{topic:String}} AND _partition = {{number:Int64}} AND ({chosen})"
-            )
+            rows = f"WHERE _topic = {{topic:String}} AND _partition = {{number:Int64}} AND ({chosen})"
             parameters = {"topic": partition.topic, "number": partition.number}
+            if timed:
+                self._require_one_time(rows, parameters)
+            statement = f"ALTER TABLE {self._table.quoted} DELETE {rows}"
             try:
                 # 2: on all replicas, where there are more. A mutation leaves alone what is inserted after it.
                 self._client.command(statement, parameters=parameters, settings={"mutations_sync": "2"})
@@ -115,6 +119,17 @@ class Questions:
                 if row["highest"] >= asked[row["number"]]:
                     highest[Partition(topic, row["number"])] = row["highest"]
         return highest
+
+    def _require_one_time(self, rows: str, parameters: dict[str, Any]) -> None:
+        query = (
+            f"SELECT toInt64(_offset) AS offset FROM {self._table.quoted} {rows} "  # noqa: S608 - own quoting
+            "GROUP BY offset HAVING uniqExact(_timestamp) > 1 ORDER BY offset LIMIT 1"
+        )
+        for row in self._rows(query, parameters).to_pylist():
+            raise SinkMisconfigured(
+                f"{self._target}: rows of {parameters['topic']}[{parameters['number']}] offset {row['offset']} have "
+                "different times, so they are of different records (the topic was made anew?): they stay"
+            )
 
     def running(self, query_id: str) -> bool:
         """Tell whether the server is at a query of this id. Raise SinkMisconfigured where the user may not know."""

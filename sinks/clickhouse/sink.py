@@ -139,14 +139,17 @@ class ClickHouseSink:
         return found.questions.copies(partition, first, last)
 
     def remove(self, partition: Partition, spans: Sequence[tuple[int, int]]) -> None:
-        """Delete rows with a mutation. Raise as `copies` does, and SinkMisconfigured where views were fed as well."""
+        """Delete rows with a mutation. Raise as `copies` does.
+
+        Raise SinkMisconfigured where views were fed as well, or rows of an offset are of different records.
+        """
         found = self._identified()
         if self._has_views(found.client):
             raise SinkMisconfigured(
                 f"{self._target}: feeds materialized views, which would keep the copies and be given another: "
                 "remove the rows by hand"
             )
-        found.questions.remove(partition, spans)
+        found.questions.remove(partition, spans, timed="_timestamp" in found.shape.coordinates)
 
     def beyond(self, positions: Mapping[Partition, int]) -> Mapping[Partition, int]:
         """Return the highest offset held of each partition that has one at or above its position.

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from itertools import pairwise
 
 import pyarrow as pa
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batcher.records import Partition
@@ -47,6 +47,7 @@ def runs_of(offsets: Collection[int], among: Collection[int]) -> list[Span]:
     return [Span(run[0], run[-1], len(run)) for run in found]
 
 
+@settings(deadline=None)
 @given(pairs_of_sets)
 def test_difference_intersection_and_union_are_those_of_sets(both: tuple[frozenset[int], frozenset[int]]) -> None:
     one, other = both
@@ -55,11 +56,13 @@ def test_difference_intersection_and_union_are_those_of_sets(both: tuple[frozens
     assert union(column(one), column(other)).to_pylist() == sorted(one | other)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(-(2**63), 2**63 - 1)))
 def test_ascending_sorts_and_has_each_once(offsets: list[int]) -> None:
     assert ascending(pa.array(offsets, pa.int64())).to_pylist() == sorted(set(offsets))
 
 
+@settings(deadline=None)
 @given(sets, st.integers(0, 41), st.integers(0, 41))
 def test_the_inside_of_a_range_is_what_a_comparison_finds(offsets: frozenset[int], first: int, last: int) -> None:
     if first <= last:
@@ -67,12 +70,14 @@ def test_the_inside_of_a_range_is_what_a_comparison_finds(offsets: frozenset[int
     assert place(column(offsets), first) == sum(offset < first for offset in offsets)
 
 
+@settings(deadline=None)
 @given(pairs_of_sets)
 def test_runs_are_those_one_reads_off_a_list(both: tuple[frozenset[int], frozenset[int]]) -> None:
     offsets, among = both[0], both[0] | both[1]
     assert spans(column(offsets), column(among)).listed() == runs_of(offsets, among)
 
 
+@settings(deadline=None)
 @given(pairs_of_sets, st.lists(st.integers(0, 41)), st.integers(0, 5))
 def test_runs_gathered_over_any_windows_are_those_of_the_whole(
     both: tuple[frozenset[int], frozenset[int]], cuts: Sequence[int], limit: int
@@ -88,6 +93,7 @@ def test_runs_gathered_over_any_windows_are_those_of_the_whole(
     assert list(runs.kept) == expected[:limit]
 
 
+@settings(deadline=None)
 @given(st.integers(0, 50), st.integers(0, 50), st.integers(1, 7))
 def test_windows_cover_every_offset_once(first: int, next_offset: int, size: int) -> None:
     found = list(windows(EVENTS_0, first, next_offset, size))
