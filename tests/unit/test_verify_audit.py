@@ -102,9 +102,7 @@ def test_doubles_in_a_window_that_is_not_read_are_found() -> None:
 
 
 def test_a_window_without_anything_adds_up() -> None:
-    found: Finding = examine(
-        Range(EVENTS_0, 0, 9), COPIES.empty_table(), lambda _: (NONE, pa.array([], pa.bool_())), NONE
-    )
+    found = examine(Range(EVENTS_0, 0, 9), COPIES.empty_table(), lambda _: (NONE, pa.array([], pa.bool_())), NONE)
     assert (found.records, len(found.missing), len(found.among)) == (0, 0, 0)
 
 

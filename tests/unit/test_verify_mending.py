@@ -22,7 +22,7 @@ from batcher.testing.sinks import AnsweringSink, FileSink, TableSink
 from batcher.testing.values import EVENTS_0, make_block, make_records
 from batcher.verification.audit import Auditor, Finding
 from batcher.verification.mending import Mended, Mender, NotingQueue
-from batcher.verification.ranges import windows
+from batcher.verification.ranges import Span, windows
 
 Values = Mapping[int, bytes | None]
 
@@ -238,7 +238,7 @@ def test_doubles_that_the_log_no_longer_has_stay_and_are_said() -> None:
     desk.put(2, 2, 3, 3, 4, 4)
 
     done = desk.replace_doubles()
-    assert done == Mended(loaded=1, removed=1, refused=((EVENTS_0, (2, 3, 2)),), refused_offsets=2)
+    assert done == Mended(loaded=1, removed=1, refused=((EVENTS_0, Span(2, 3, 2)),), refused_offsets=2)
     assert desk.rows == [2, 2, 3, 3, 4]
 
 
