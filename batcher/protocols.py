@@ -8,11 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Final, Literal, Protocol, runtime_checkable
 
 import pyarrow as pa
 
 from batcher.records import Batch, Block, DeadLetter, Decoded, Partition, Position, Records
+
+COPIES: Final = pa.schema(
+    [pa.field("offset", pa.int64(), nullable=False), pa.field("copies", pa.int64(), nullable=False)]
+)
+"""The columns of what `Auditable.copies` answers."""
 
 Guarantee = Literal["exactly-once", "at-least-once"]
 
@@ -198,6 +203,32 @@ class Reconcilable(Protocol):
 
         Nothing is there in good order: what is written is announced or committed first. So it means that offsets
         expired or were reset, that a topic was made anew, or that somebody else writes there.
+        """
+
+
+@runtime_checkable
+class Auditable(Protocol):
+    """Count what a target holds: what `verify` and `repair` ask. Main thread.
+
+    Raises as `write` does, SinkUnavailable and SinkMisconfigured.
+    """
+
+    def copies(self, partition: Partition, first: int, last: int) -> pa.Table:
+        """Return the offsets from `first` to `last`, both included, with how many rows the target holds of each.
+
+        The columns are `COPIES`: offsets ascending, each once, copies at least 1. Raise SinkMisconfigured where nobody
+        can tell which record a row was made of.
+        """
+
+
+@runtime_checkable
+class Removable(Protocol):
+    """Take rows out of a target again: what `repair` does to records that are there twice. Main thread."""
+
+    def remove(self, partition: Partition, spans: Sequence[tuple[int, int]]) -> None:
+        """Remove every row of the offsets in the spans, both ends included. Returning means they are gone.
+
+        Raise SinkUnavailable when nobody knows whether they are, SinkMisconfigured when that cannot be done.
         """
 
 

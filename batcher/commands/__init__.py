@@ -7,6 +7,8 @@ VERBS: Final = {
     "demo": "show the whole thing on this machine, nothing else running",
     "produce": "send made-up events, or lines of a file, to a topic",
     "dlq": "look at dead letters, load them again, export or purge them",
+    "verify": "prove that what was read is in the target or a dead letter",
+    "repair": "load what verify finds missing, and take doubles out",
     "config": "show the settings and where each comes from",
     "plugins": "list the targets that can be written to",
 }

@@ -105,6 +105,9 @@ GONE: Final = frozenset(
 )
 """The topic is no longer there; librdkafka says so once and then nothing, even when it is created again."""
 
+GROUP_UNKNOWN: Final = frozenset({KafkaError.GROUP_ID_NOT_FOUND})
+"""Nobody is in a group that does not exist."""
+
 OUT_OF_RANGE: Final = frozenset(
     {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._LOG_TRUNCATION}
 )

@@ -52,7 +52,7 @@ class Offsets:
         """Look, before joining the group, which partitions there are and which topics the group has read."""
         if self._options.start != "latest" or not partitions:
             return
-        committed = self._committed(partitions)
+        committed = self.committed(partitions)
         read = {partition.topic for partition in committed}
         self._old = frozenset(partition for partition in partitions if partition.topic not in read)
 
@@ -61,7 +61,7 @@ class Offsets:
 
         Raises DataGap where the committed offset is not in the log, SourceLost when the broker does not say.
         """
-        committed = self._committed(partitions)
+        committed = self.committed(partitions)
         found = {}
         for partition in partitions:
             low, high = self.watermarks(partition)
@@ -109,19 +109,28 @@ class Offsets:
             return low
         if start == "latest":
             return high
+        found = self.at_time(partition, start)
+        return high if found is None else found
+
+    def at_time(self, partition: Partition, time_ms: int) -> int | None:
+        """Return the first offset whose record is of this time or later; None where no record is that young."""
         deadline = time.monotonic() + LOOKUP_TIMEOUT_S
         while True:
             try:
-                [found] = self._consumer.offsets_for_times([TopicPartition(*partition, start)], LOOKUP_TIMEOUT_S)
+                [found] = self._consumer.offsets_for_times([TopicPartition(*partition, time_ms)], LOOKUP_TIMEOUT_S)
             except KafkaException as exception:
                 _raise_unless_worth_retry(
                     error_of(exception), f"the offset of {partition} at a time", self._options, deadline
                 )
             else:
                 # Negative: no record is that young.
-                return found.offset if found.offset >= 0 else high
+                return found.offset if found.offset >= 0 else None
 
-    def _committed(self, partitions: Iterable[Partition]) -> Mapping[Partition, Position]:
+    def committed(self, partitions: Iterable[Partition]) -> Mapping[Partition, Position]:
+        """Return what the group has committed; partitions without a commit are left out.
+
+        Raises ConfigurationError for rights, SourceLost when the broker does not say.
+        """
         wanted = [TopicPartition(*partition) for partition in partitions]
         deadline = time.monotonic() + LOOKUP_TIMEOUT_S
         what = f"the committed offsets of group {self._options.group}"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batcher.protocols import Guarantee, SinkInfo
+from batcher.protocols import COPIES, Guarantee, SinkInfo
 from batcher.records import COORDINATES, Block, Partition
 
 
@@ -109,6 +110,12 @@ class AnsweringSink(ScriptedSink):
         self._question("present")
         found = [offset for offset in self._offsets(partition) if first <= offset <= last]
         return pa.array(sorted(set(found)), pa.int64())
+
+    def copies(self, partition: Partition, first: int, last: int) -> pa.Table:
+        """Return the stored offsets of a range, with how often each was stored."""
+        self._question("copies")
+        found = Counter(offset for offset in self._offsets(partition) if first <= offset <= last)
+        return pa.table([sorted(found), [found[offset] for offset in sorted(found)]], schema=COPIES)
 
     def beyond(self, positions: Mapping[Partition, int]) -> Mapping[Partition, int]:
         """Return the highest stored offset of each partition that has one from its position on."""

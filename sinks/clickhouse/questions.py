@@ -6,7 +6,7 @@ replica first takes over what the others have.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import pyarrow as pa
@@ -15,6 +15,7 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import Error
 
 from batcher.errors import SinkMisconfigured
+from batcher.protocols import COPIES
 from batcher.records import Partition
 from sinks.clickhouse.errors import translated
 from sinks.clickhouse.guarantee import Storage
@@ -22,6 +23,9 @@ from sinks.clickhouse.guarantee import Storage
 ACCESS_DENIED: Final = 497
 
 SEE_PROCESSES: Final = "SELECT ON system.processes"
+
+SPANS_A_STATEMENT: Final = 2000
+"""Some 100 kB of text; servers take 256 kB by default."""
 
 _WHOLE: Final[Mapping[str, str]] = {
     "use_query_cache": "0",
@@ -69,6 +73,36 @@ class Questions:
         found = self._rows(query, parameters)["found"].combine_chunks().cast(pa.int64())
         return found.take(pc.sort_indices(found))
 
+    def copies(self, partition: Partition, first: int, last: int) -> pa.Table:
+        """Return the offsets from `first` to `last` that the table holds, ascending, with the rows of each."""
+        query = (
+            "SELECT toInt64(_offset) AS offset, toInt64(count()) AS copies "  # noqa: S608 - own quoting, tested
+            f"FROM {self._table.quoted} WHERE _topic = {{topic:String}} AND _partition = {{number:Int64}} "
+            "AND _offset >= {first:Int64} AND _offset <= {last:Int64} GROUP BY offset ORDER BY offset"
+        )
+        parameters = {"topic": partition.topic, "number": partition.number, "first": first, "last": last}
+        return self._rows(query, parameters).combine_chunks().cast(COPIES)
+
+    def remove(self, partition: Partition, spans: Sequence[tuple[int, int]], *, timed: bool) -> None:
+        """Delete the rows of the offsets in the spans; every replica has done so when this returns.
+
+        With `timed` the rows of an offset have to have one `_timestamp`: otherwise they were made of different records,
+        and nothing is deleted.
+        """
+        for start in range(0, len(spans), SPANS_A_STATEMENT):
+            some = spans[start : start + SPANS_A_STATEMENT]
+            chosen = " OR ".join(f"_offset BETWEEN {int(first)} AND {int(last)}" for first, last in some)
+            rows = f"WHERE _topic = {{topic:String}} AND _partition = {{number:Int64}} AND ({chosen})"
+            parameters = {"topic": partition.topic, "number": partition.number}
+            if timed:
+                self._require_one_time(rows, parameters)
+            statement = f"ALTER TABLE {self._table.quoted} DELETE {rows}"
+            try:
+                # 2: on all replicas, where there are more. A mutation leaves alone what is inserted after it.
+                self._client.command(statement, parameters=parameters, settings={"mutations_sync": "2"})
+            except (Error, OSError) as error:
+                raise self._failure(error, f"ALTER DELETE ON {self._table.quoted}") from error
+
     def beyond(self, positions: Mapping[Partition, int]) -> Mapping[Partition, int]:
         """Return the highest offset of each partition that has one at or above its position; a query for each topic."""
         query = (
@@ -85,6 +119,17 @@ class Questions:
                 if row["highest"] >= asked[row["number"]]:
                     highest[Partition(topic, row["number"])] = row["highest"]
         return highest
+
+    def _require_one_time(self, rows: str, parameters: dict[str, Any]) -> None:
+        query = (
+            f"SELECT toInt64(_offset) AS offset FROM {self._table.quoted} {rows} "  # noqa: S608 - own quoting
+            "GROUP BY offset HAVING uniqExact(_timestamp) > 1 ORDER BY offset LIMIT 1"
+        )
+        for row in self._rows(query, parameters).to_pylist():
+            raise SinkMisconfigured(
+                f"{self._target}: rows of {parameters['topic']}[{parameters['number']}] offset {row['offset']} have "
+                "different times, so they are of different records (the topic was made anew?): they stay"
+            )
 
     def running(self, query_id: str) -> bool:
         """Tell whether the server is at a query of this id. Raise SinkMisconfigured where the user may not know."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -124,10 +124,33 @@ class ClickHouseSink:
         Raise SinkMisconfigured where the table lacks the columns or the user a right, SinkUnavailable where the server
         does not answer.
         """
-        found = self._opened()
-        if not set(IDENTITY).issubset(found.shape.coordinates):
-            raise SinkMisconfigured(f"{self._target}: has not all of {', '.join(IDENTITY)}")
-        return found.questions.present(partition, first, last)
+        return self._identified().questions.present(partition, first, last)
+
+    def copies(self, partition: Partition, first: int, last: int) -> pa.Table:
+        """Return the offsets from `first` to `last` that the table holds, with the rows of each.
+
+        Raise as `present` does, and SinkMisconfigured where merging may take the row of a record away.
+        """
+        found = self._identified()
+        if not found.table.keeps_coordinates:
+            raise SinkMisconfigured(
+                f"{self._target}: engine {found.table.engine} merges rows by a key that has not all of "
+                f"{', '.join(IDENTITY)}: nobody can tell a lost record from a merged one"
+            )
+        return found.questions.copies(partition, first, last)
+
+    def remove(self, partition: Partition, spans: Sequence[tuple[int, int]]) -> None:
+        """Delete rows with a mutation. Raise as `copies` does.
+
+        Raise SinkMisconfigured where views were fed as well, or rows of an offset are of different records.
+        """
+        found = self._identified()
+        if self._has_views(found.client):
+            raise SinkMisconfigured(
+                f"{self._target}: feeds materialized views, which would keep the copies and be given another: "
+                "remove the rows by hand"
+            )
+        found.questions.remove(partition, spans, timed="_timestamp" in found.shape.coordinates)
 
     def beyond(self, positions: Mapping[Partition, int]) -> Mapping[Partition, int]:
         """Return the highest offset held of each partition that has one at or above its position.
@@ -180,6 +203,13 @@ class ClickHouseSink:
         if self._found is None:
             raise RuntimeError("the sink is not open")
         return self._found
+
+    def _identified(self) -> _Found:
+        """Return what was found; raise SinkMisconfigured where rows do not say which record they are."""
+        found = self._opened()
+        if not set(IDENTITY).issubset(found.shape.coordinates):
+            raise SinkMisconfigured(f"{self._target}: has not all of {', '.join(IDENTITY)}")
+        return found
 
     def _described(self, client: Client) -> _Found:
         if not self._database:

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from batcher.errors import SinkMisconfigured
+from batcher.protocols import COPIES
 from batcher.records import Partition, Range
 from sinks.parquet.files import parsed_name
 from sinks.parquet.stores import Store
@@ -40,8 +41,8 @@ def listed(store: Store, wanted: Callable[[Range], bool]) -> list[Found]:
     return found
 
 
-def present(store: Store, partition: Partition, first: int, last: int) -> pa.Int64Array:
-    """Return the offsets of a range that the files hold, ascending, each once however often it is there."""
+def copies(store: Store, partition: Partition, first: int, last: int) -> pa.Table:
+    """Return the offsets of a range that the files hold, ascending, with how often each is there (`COPIES`)."""
 
     def overlaps(holds: Range) -> bool:
         return holds.partition == partition and holds.last >= first and holds.first <= last
@@ -50,10 +51,9 @@ def present(store: Store, partition: Partition, first: int, last: int) -> pa.Int
     for name, holds in listed(store, overlaps):
         column = _offsets(store, name, holds)
         if column is not None:
-            chunks.append(column)
-    offsets = pc.unique(pa.concat_arrays(chunks))
-    offsets = offsets.filter(pc.and_(pc.greater_equal(offsets, first), pc.less_equal(offsets, last)))
-    return offsets.take(pc.sort_indices(offsets))
+            chunks.append(column.filter(pc.and_(pc.greater_equal(column, first), pc.less_equal(column, last))))
+    found = pc.value_counts(pa.concat_arrays(chunks))
+    return pa.table([found.field("values"), found.field("counts")], schema=COPIES).sort_by("offset").combine_chunks()
 
 
 def beyond(store: Store, positions: Mapping[Partition, int], *, offsets: bool) -> dict[Partition, int]:

@@ -92,7 +92,11 @@ class ParquetSink:
             self._store.remove(superseded)
 
     def present(self, partition: Partition, first: int, last: int) -> pa.Int64Array:
-        """Return each offset once, however often it is there.
+        """Return each offset once, however often it is there. Raise as `copies` does."""
+        return self.copies(partition, first, last)["offset"].combine_chunks()
+
+    def copies(self, partition: Partition, first: int, last: int) -> pa.Table:
+        """Return the offsets, each with its rows in all files together.
 
         Raise SinkMisconfigured where the files have no offsets, SinkUnavailable when one cannot be read now.
         """
@@ -102,7 +106,7 @@ class ParquetSink:
                 f"records of {Range(partition, first, last)} they hold"
             )
         with self._faults(f"looking for {Range(partition, first, last)} in"):
-            return inventory.present(self._store, partition, first, last)
+            return inventory.copies(self._store, partition, first, last)
 
     def beyond(self, positions: Mapping[Partition, int]) -> Mapping[Partition, int]:
         """Return where the names of the files say that a position has been passed; one listing for all partitions.

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import pyarrow as pa
 import pyarrow.dataset
@@ -23,7 +23,7 @@ from pyarrow import fs
 
 import sinks
 from batcher.errors import BatcherError, RowsRejected, SinkMisconfigured, SinkUnavailable, Unreachable
-from batcher.protocols import Interruptible, Reconcilable, SchemaPinning, Sink, SinkInfo
+from batcher.protocols import COPIES, Auditable, Interruptible, Reconcilable, Removable, SchemaPinning, Sink, SinkInfo
 from batcher.records import Block, write_id
 from batcher.testing.clickhouse import EmbeddedEngine
 from batcher.testing.objects import Objects
@@ -46,6 +46,8 @@ SCHEMA: Final = pa.schema(
 """What the targets of all cases hold, coordinates beside it."""
 
 Rows = list[dict[str, Any]]
+
+Result = TypeVar("Result")
 
 
 class SinkCase(ABC):
@@ -255,10 +257,10 @@ def block_for(info: SinkInfo, schema: pa.Schema, table: pa.Table = ROWS, first_o
     return make_block(table.select(schema.names).cast(schema), first_offset=first_offset, coordinates=info.coordinates)
 
 
-def elsewhere(call: Callable[[], object]) -> None:
+def elsewhere(call: Callable[[], Result]) -> Result:
     """Call as the pipeline does: not from the thread that opened the sink."""
     with ThreadPoolExecutor(1) as pool:
-        pool.submit(call).result()
+        return pool.submit(call).result()
 
 
 def by_id(rows: Rows, columns: list[str]) -> Rows:
@@ -380,6 +382,40 @@ def test_a_reconcilable_sink_knows_which_offsets_it_has(case: SinkCase, sink: Si
     assert sink.present(EVENTS_0, 11, 100).to_pylist() == [11, 12, 13]
     assert sink.present(EVENTS_0._replace(number=1), 0, 100).to_pylist() == []
     assert sink.present(EVENTS_0, 0, 100).type == pa.int64()
+
+
+def test_an_auditable_sink_counts_the_rows_of_each_offset(case: SinkCase, sink: Sink) -> None:
+    info, schema = opened(sink)
+    if not isinstance(sink, Auditable):
+        return
+    other = EVENTS_0._replace(number=1)
+    assert sink.copies(EVENTS_0, 0, 100).equals(COPIES.empty_table())
+    for first_offset, rows in ((12, ROWS), (10, ROWS), (40, ROWS.slice(0, 1))):
+        sink.write(block_for(info, schema, rows, first_offset))
+    found = elsewhere(lambda: sink.copies(EVENTS_0, 0, 100))
+    assert found.schema.equals(COPIES)
+    assert found["offset"].to_pylist() == [10, 11, 12, 13, 14, 15, 40]
+    assert found["copies"].to_pylist() == [1, 1, 2, 2, 1, 1, 1]
+    assert sink.copies(EVENTS_0, 11, 13).to_pydict() == {"offset": [11, 12, 13], "copies": [1, 2, 2]}
+    assert sink.copies(EVENTS_0, 16, 39).num_rows == sink.copies(other, 0, 100).num_rows == 0
+
+
+def test_what_a_sink_removes_is_gone_in_every_copy_and_nothing_else_is(case: SinkCase, sink: Sink) -> None:
+    info, schema = opened(sink)
+    if not isinstance(sink, Removable):
+        return
+    assert isinstance(sink, Auditable)
+    for first_offset, rows in ((12, ROWS), (10, ROWS), (40, ROWS.slice(0, 1))):
+        sink.write(block_for(info, schema, rows, first_offset))
+    for_another = make_block(
+        ROWS.cast(schema), partition=EVENTS_0._replace(number=1), first_offset=10, coordinates=info.coordinates
+    )
+    sink.write(for_another)
+
+    sink.remove(EVENTS_0, [(11, 12), (15, 15), (20, 30)])
+
+    assert sink.copies(EVENTS_0, 0, 100).to_pydict() == {"offset": [10, 13, 14, 40], "copies": [1, 2, 1, 1]}
+    assert sink.copies(EVENTS_0._replace(number=1), 0, 100)["offset"].to_pylist() == [10, 11, 12, 13]
 
 
 def test_a_reconcilable_sink_knows_what_it_has_beyond_a_position(case: SinkCase, sink: Sink) -> None:

@@ -1,0 +1,162 @@
+"""What was found, as one object for programs and as a table with one line for each run for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from batcher.verification.audit import Account, Kept
+
+LINES: Final = 20
+"""Runs of one kind that people are shown of a partition; programs get all that are kept."""
+
+COLUMNS: Final = (
+    "partition",
+    "from",
+    "to",
+    "records",
+    "in target",
+    "dead letters",
+    "tombstones",
+    "gaps",
+    "missing",
+    "doubled",
+    "behind",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Hold the accounts of all partitions looked at, and what they are about."""
+
+    target: str
+    group: str
+    accounts: tuple[Account, ...]
+
+    @property
+    def adds_up(self) -> bool:
+        """Tell whether every partition does."""
+        return all(one.adds_up for one in self.accounts)
+
+    @property
+    def exit_code(self) -> int:
+        """Return 0 when everything adds up, else 1."""
+        return 0 if self.adds_up else 1
+
+
+def facts(report: Report) -> dict[str, Any]:
+    """Return what `--json` prints."""
+    return {
+        "target": report.target,
+        "group": report.group,
+        "adds_up": report.adds_up,
+        "records": sum(one.records for one in report.accounts),
+        "missing": sum(one.missing.offsets for one in report.accounts),
+        "doubled": sum(one.doubled.offsets for one in report.accounts),
+        "partitions": [_facts(one) for one in report.accounts],
+        "exit": report.exit_code,
+    }
+
+
+def _facts(account: Account) -> dict[str, Any]:
+    scope = account.scope
+    return {
+        "topic": scope.partition.topic,
+        "partition": scope.partition.number,
+        "from": scope.first,
+        "to": scope.next_offset,
+        "committed": scope.committed,
+        "log_from": scope.log_first,
+        "log_to": scope.log_next,
+        "behind": scope.behind,
+        "records": account.records,
+        "records_not_read": account.inferred,
+        "written": account.written,
+        "dead_lettered": account.dead_lettered,
+        "tombstones": account.tombstones,
+        "gaps": account.gaps,
+        "missing": _kept(account.missing),
+        "doubled": {**_kept(account.doubled), "copies_too_many": account.copies_too_many},
+        "both": _kept(account.both),
+        "only_in_target": account.only_written,
+        "target_beyond": account.beyond,
+        "expired_unread": scope.expired,
+        "cut": scope.cut,
+        "adds_up": account.adds_up,
+    }
+
+
+def _kept(kept: Kept) -> dict[str, Any]:
+    return {"offsets": kept.offsets, "ranges": kept.ranges, "first_ranges": [list(span) for span in kept.spans]}
+
+
+def lines(report: Report) -> Iterator[str]:
+    """Yield the table, a line for each run that is not as it should be, and the verdict."""
+    yield from _table([_cells(one) for one in report.accounts])
+    for one in report.accounts:
+        yield from _findings(one)
+    yield _verdict(report)
+
+
+def _cells(account: Account) -> tuple[str, ...]:
+    scope = account.scope
+    numbers = (
+        scope.first,
+        scope.next_offset,
+        account.records,
+        account.written,
+        account.dead_lettered,
+        account.tombstones,
+        account.gaps,
+        account.missing.offsets,
+        account.doubled.offsets,
+    )
+    behind = "no commit" if scope.behind is None else f"{scope.behind:,}"
+    # Offsets are for copying, counts are for reading.
+    return (str(scope.partition), *map(str, numbers[:2]), *(f"{number:,}" for number in numbers[2:]), behind)
+
+
+def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    widths = [max(map(len, column)) for column in zip(COLUMNS, *rows, strict=True)]
+    for row in (COLUMNS, *rows):
+        cells = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        yield "  ".join([row[0].ljust(widths[0]), *cells])
+
+
+def _findings(account: Account) -> Iterator[str]:
+    scope = account.scope
+    yield from _runs("missing", account, account.missing)
+    yield from _runs("doubled", account, account.doubled)
+    yield from _runs("in the target and a dead letter", account, account.both)
+    if scope.expired:
+        yield f"expired unread: {scope.partition} {scope.committed}-{scope.log_first - 1} ({scope.expired:,} offsets)"
+    if scope.cut:
+        yield (
+            f"log cut: {scope.partition} ends at {scope.log_next}, but the group has read up to {scope.committed}: "
+            "the topic was cut or made anew"
+        )
+    if account.only_written:
+        yield f"only in the target: {scope.partition}, {account.only_written:,} offsets that the log has no more"
+    if account.beyond is not None:
+        yield f"not looked at: {scope.partition}, what the target holds from {scope.next_offset} to {account.beyond}"
+
+
+def _runs(kind: str, account: Account, kept: Kept) -> Iterator[str]:
+    for span in kept.spans[:LINES]:
+        yield f"{kind}: {account.scope.partition} {span.first}-{span.last} ({span.offsets:,})"
+    if kept.ranges > LINES:
+        yield f"{kind}: {account.scope.partition}, {kept.ranges - LINES:,} more ranges"
+
+
+def _verdict(report: Report) -> str:
+    records = sum(one.records for one in report.accounts)
+    if report.adds_up:
+        return f"complete: {records:,} records read, every one in {report.target}, a dead letter or left out by policy"
+    missing = sum(one.missing.offsets for one in report.accounts)
+    doubled = sum(one.doubled.offsets for one in report.accounts)
+    others = sum(1 for one in report.accounts if one.scope.expired or one.scope.cut)
+    said = [f"{missing:,} missing", f"{doubled:,} doubled"]
+    if others:
+        said.append(f"{others:,} partitions whose log does not have what was committed")
+    return f"not complete: of {records:,} records {', '.join(said)}"
