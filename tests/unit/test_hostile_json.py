@@ -38,10 +38,10 @@ FAST = pa.schema(COLUMNS)
 SLOW = pa.schema([*COLUMNS, pa.field("r", pa.string(), metadata={RAW_JSON: b"1"})])
 """Each message is read by itself."""
 
-WORDS = frozenset(
-    "duplicate empty encoding missing not_object null overflow precision syntax timestamp tombstone too_deep too_large "
-    "trailing_data type unknown_field".split()  # noqa: SIM905  a list of words reads better as text
-)
+WORDS = {
+    *("duplicate", "empty", "encoding", "missing", "not_object", "null", "overflow", "precision", "syntax"),
+    *("timestamp", "tombstone", "too_deep", "too_large", "trailing_data", "type", "unknown_field"),
+}
 """Every reason there is."""
 
 
@@ -91,9 +91,7 @@ def rows_of(decoded: Decoded) -> dict[int, dict[str, str]]:
 
 def fate(decoded: Decoded) -> list[Any]:
     """Return what became of each message, in their order; fail unless it is one thing for each."""
-    found: dict[int, Any] = {}
-    for position, row in rows_of(decoded).items():
-        found[position] = row
+    found: dict[int, Any] = dict(rows_of(decoded))
     for rejection in decoded.rejections:
         assert rejection.position not in found
         assert rejection.reason in WORDS
@@ -156,8 +154,12 @@ def mutated(raw: bytes, edits: list[tuple[int, int, bytes]]) -> bytes:
 SMALL = [case.raw for case in CORPUS if len(case.raw) < 200]
 VALID = st.sampled_from([case.raw for case in CORPUS if case.row is not None and len(case.raw) < 200])
 JUNK = st.one_of(
-    st.sampled_from([b"", b"\0", b"\n", b"\r", b'"', b"\\", b"{", b"}", b"[", b"]", b",", b":", b"\xff", b"\xed\xa0\x80"]),
-    st.sampled_from([b"null", b"NaN", b"-Infinity", b"1e999", b"9" * 400, b"\xef\xbb\xbf", b"\\ud800", b"[" * 70, b"\x1e"]),
+    st.sampled_from(
+        [b"", b"\0", b"\n", b"\r", b'"', b"\\", b"{", b"}", b"[", b"]", b",", b":", b"\xff", b"\xed\xa0\x80"]
+    ),
+    st.sampled_from(
+        [b"null", b"NaN", b"-Infinity", b"1e999", b"9" * 400, b"\xef\xbb\xbf", b"\\ud800", b"[" * 70, b"\x1e"]
+    ),
     st.binary(max_size=4),
 )
 EDITS = st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 4), JUNK), min_size=1, max_size=4)
@@ -192,5 +194,5 @@ def test_a_schema_is_inferred_from_any_bytes_or_not_but_never_fails(messages: li
     form = JsonFormat(JsonOptions())
     batch = make_batch(make_records(messages))
     schema = form.infer(batch)
-    decoded = form.decoder(pa.schema([("i", pa.int64())]) if not schema else schema).decode(batch)
+    decoded = form.decoder(schema or pa.schema([("i", pa.int64())])).decode(batch)
     assert len(decoded.positions) + len(decoded.rejections) + len(decoded.skipped) == len(messages)
