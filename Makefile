@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 LOCK := requirements/development.lock
 SOURCES := batcher sinks tests benchmarks
 
-.PHONY: help setup demo test test-crash check bench lock format clean
+.PHONY: help setup demo test test-crash test-soak check bench lock format clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1	\2/' | expand -t 20
@@ -40,6 +40,9 @@ test-crash: $(READY) ## kill, freeze and rebalance it for an hour; keep the scor
 	BATCHER_TEST_LONG=1 BATCHER_TEST_SCORE=$$rows $(BIN)/python -m pytest tests/crash -p no:randomly $(ARGS); code=$$?; \
 	keep=$$([ $$code = 0 ] && [ -z "$(ARGS)" ] && echo "--write tests/crash/score.json README.md"); \
 	$(BIN)/python -m batcher.testing.crash_score $$rows $$keep; rm -f $$rows; exit $$code
+
+test-soak: $(READY) ## let everything fail at random for ten minutes (SECONDS=600), then for as long with Parquet
+	@BATCHER_TEST_SOAK_S=$(or $(SECONDS),600) $(BIN)/python -m pytest tests/crash/test_soak.py -s $(ARGS)
 
 check: $(READY) ## lint, format, types, import rules
 	@$(BIN)/ruff check $(SOURCES)

@@ -6,12 +6,14 @@ are replaced wherever they turn up. Records of the data never belong here.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
 import traceback
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final, Literal, TextIO
+from urllib.parse import quote, quote_plus
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -50,8 +52,20 @@ def get(name: str) -> Any:
 
 
 def hide(texts: Collection[str]) -> None:
-    """Replace these texts in everything that is logged or scrubbed from now on."""
-    _secrets.update(text for text in texts if len(text) >= _MIN_SECRET)
+    """Replace these texts, however a driver spells them, in everything that is logged or scrubbed from now on."""
+    for text in texts:
+        if len(text) >= _MIN_SECRET:
+            _secrets.update((text, *_spellings(text)))
+
+
+def _spellings(text: str) -> Iterator[str]:
+    """Yield a text as it stands inside a `repr`, in JSON and in a URL."""
+    yield repr(text)[1:-1]
+    for ascii_only in (True, False):
+        yield json.dumps(text, ensure_ascii=ascii_only)[1:-1]
+    for safe in ("", "/", "/:@!$&'()*+,;="):
+        yield quote(text, safe=safe)
+    yield quote_plus(text)
 
 
 def scrub(text: str) -> str:

@@ -20,6 +20,7 @@ from typing import Any, Final
 import msgspec
 
 from batcher.dead_letters.letters import coordinates, now, one_line, to_fields
+from batcher.disks import passes
 from batcher.errors import ConfigurationError, DeadLetterFailed, Unreachable
 from batcher.records import DeadLetter
 
@@ -27,11 +28,6 @@ MAX_FILE_BYTES: Final = 64 * 1024 * 1024
 """After this size another file is begun: still opened whole by an editor, and few for a bad day."""
 
 SUFFIX: Final = ".ndjson"
-
-PASSING: Final = frozenset(
-    {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EAGAIN, errno.EMFILE, errno.ENFILE}
-)
-"""Failures of a path that is right: they go away without anybody changing a setting."""
 
 
 class DirectoryDeadLetterQueue:
@@ -71,7 +67,7 @@ class DirectoryDeadLetterQueue:
             ) from error
         except (OSError, ValueError) as error:
             text = one_line(f"--dlq.path {self._path}: cannot store dead letters there: {_reason(error)}")
-            if isinstance(error, OSError) and error.errno in PASSING:
+            if isinstance(error, OSError) and passes(error):
                 raise Unreachable(text) from error
             raise ConfigurationError(text) from error
 

@@ -13,12 +13,13 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from batcher.dead_letters.letters import added_headers, coordinates, from_headers, now, one_line
 from batcher.errors import ConfigurationError, DeadLetterFailed, Unreachable
+from batcher.kafka_headers import headers_of
 from batcher.records import DeadLetter
 
 MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
@@ -304,5 +305,5 @@ def producer_properties(brokers: str, properties: Mapping[str, str], timeout_s: 
 
 def letter_of(message: Message) -> DeadLetter:
     """Return the letter stored in a message of the topic; raise ValueError if it is none of ours."""
-    headers = cast("list[tuple[str, bytes | None]] | None", message.headers())
+    (headers,) = headers_of([message])
     return from_headers(message.key(), message.value(), headers)

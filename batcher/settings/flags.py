@@ -44,7 +44,10 @@ class Parser(argparse.ArgumentParser):
             return values
         flag = unknown[0].partition("=")[0]
         if not flag.startswith("-"):
-            raise UsageError([f"{unknown[0]}: unexpected argument; see {self.prog} --help"])
+            # Not named itself: it may be a secret that came apart from its flag.
+            flags = [word.partition("=")[0] for word in argv[: argv.index(unknown[0])] if word.startswith("-")]
+            place = f" after {flags[-1]}" if flags else ""
+            raise UsageError([f"unexpected argument{place}; see {self.prog} --help"])
         known = [option for option in self._option_string_actions if option.startswith("--")]
         raise UsageError([f"{flag}: no such flag{suggestion(flag, known)}; see {self.prog} --help"])
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from confluent_kafka import Message
 
+from batcher.kafka_headers import headers_of
 from batcher.records import HEADERS_TYPE, Partition, Records
 
 NO_TIMESTAMP: Final = -1
@@ -98,11 +99,10 @@ def _timestamps(messages: Sequence[Message]) -> Any:
 
 
 def _headers(messages: Sequence[Message]) -> Any:
-    # `any` stops at the first; without headers a message answers None without building anything.
-    if not any(map(Message.headers, messages)):
+    found = headers_of(messages)
+    if not any(found):
         return None
-    listed = [None if headers is None else _pairs(headers) for headers in map(Message.headers, messages)]
-    return pa.array(listed, HEADERS_TYPE)
+    return pa.array([None if headers is None else _pairs(headers) for headers in found], HEADERS_TYPE)
 
 
 def _pairs(headers: Any) -> list[dict[str, Any]]:

@@ -105,7 +105,8 @@ class Broker:
     @property
     def _admin(self) -> AdminClient:
         if self._admin_client is None:
-            self._admin_client = AdminClient({"bootstrap.servers": self.bootstrap})
+            # It outlives brokers that tests kill, and would say so twice a second.
+            self._admin_client = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 2})
         return self._admin_client
 
     def _wait_for_leaders(self, topic: str, partitions: int) -> None:

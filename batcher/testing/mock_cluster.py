@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
 from functools import cache
 from pathlib import Path
@@ -62,6 +62,10 @@ _SIGNATURES: Final[dict[str, tuple[Any, ...]]] = {
     "rd_kafka_mock_broker_set_down": (ctypes.c_int, _POINTER, _INT32),
     "rd_kafka_mock_broker_set_up": (ctypes.c_int, _POINTER, _INT32),
     "rd_kafka_mock_broker_set_rtt": (ctypes.c_int, _POINTER, _INT32, ctypes.c_int),
+    "rd_kafka_headers_new": (_POINTER, ctypes.c_size_t),
+    "rd_kafka_header_add": (ctypes.c_int, _POINTER, _TEXT, ctypes.c_ssize_t, _TEXT, ctypes.c_ssize_t),
+    "rd_kafka_produceva": (_POINTER, _POINTER, _POINTER, ctypes.c_size_t),
+    "rd_kafka_flush": (ctypes.c_int, _POINTER, ctypes.c_int),
 }
 """Result first, then arguments. Without them ctypes would cut pointers to 32 bits."""
 
@@ -80,6 +84,19 @@ class ApiKey(IntEnum):
     HEARTBEAT = 12
     SYNC_GROUP = 14
     CONSUMER_GROUP_HEARTBEAT = 68
+
+
+class _Part(ctypes.Structure):
+    """Be one argument of `rd_kafka_produceva`: a kind, and 64 bytes for whatever that kind takes."""
+
+    _fields_ = (("kind", ctypes.c_int), ("content", ctypes.c_uint64 * 8))
+
+    TOPIC, VALUE, HEADERS = 1, 4, 10
+
+    @classmethod
+    def of(cls, kind: int, pointer: int | None, size: int = 0) -> Self:
+        """Return one; what the pointer leads to has to live until the call."""
+        return cls(kind, (ctypes.c_uint64 * 8)(pointer or 0, size))
 
 
 class MockCluster:
@@ -139,6 +156,28 @@ class MockCluster:
     def clear_errors(self, request: ApiKey) -> None:
         """Forget the errors pushed for a kind of request that were not used up."""
         self._call["rd_kafka_mock_clear_request_errors"](self._cluster, request)
+
+    def produce_raw(self, topic: str, value: bytes, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        """Produce a record whose headers have any bytes for names, as other clients can; returning means stored."""
+        conf = self._call["rd_kafka_conf_new"]()
+        message = ctypes.create_string_buffer(512)
+        for name, text in ((b"bootstrap.servers", self.bootstrap.encode()), (b"log_level", b"0")):
+            self._call["rd_kafka_conf_set"](conf, name, text, message, 512)
+        producer = self._call["rd_kafka_new"](PRODUCER, conf, message, 512)
+        listed = self._call["rd_kafka_headers_new"](len(headers))
+        for name, text in headers:
+            self._call["rd_kafka_header_add"](listed, name, len(name), text, len(text))
+        named, content = ctypes.create_string_buffer(topic.encode()), ctypes.create_string_buffer(value)
+        parts = (_Part * 3)(
+            _Part.of(_Part.TOPIC, ctypes.addressof(named)),
+            _Part.of(_Part.VALUE, ctypes.addressof(content), len(value)),
+            _Part.of(_Part.HEADERS, listed),
+        )
+        failed = self._call["rd_kafka_produceva"](producer, ctypes.addressof(parts), 3)
+        unsent = self._call["rd_kafka_flush"](producer, 10_000)
+        self._call["rd_kafka_destroy"](producer)
+        if failed or unsent:
+            raise RuntimeError(f"the record for {topic} was not stored")
 
     def down(self) -> None:
         """Take every broker down: connections are cut and refused."""

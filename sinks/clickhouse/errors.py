@@ -17,6 +17,7 @@ further: neither into a message nor along the chain of causes.
 
 from __future__ import annotations
 
+import errno
 import re
 from typing import Final, Literal, NamedTuple
 
@@ -135,6 +136,9 @@ TOO_MANY_PARTITIONS: Final = Rule(
 RETRIED_STATUSES: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 """HTTP statuses that, without a ClickHouse code, mean a proxy or a server on its way up or down."""
 
+WRONG_FILES: Final = frozenset({errno.ENOENT, errno.EACCES, errno.ENOTDIR, errno.EISDIR})
+"""Failures of a file of ours, a certificate or a temporary one. Others, EPERM too, may come from the network."""
+
 _STATUS = re.compile(r"HTTP status (\d{3})")
 
 
@@ -154,7 +158,7 @@ def translated(
     is stripped of the server's text, so that it can be chained. The result is not raised here.
     """
     if isinstance(error, OSError):
-        return (Unreachable if opening else SinkUnavailable)(f"{target}: {error.strerror or type(error).__name__}")
+        return _from_system(error, target, opening=opening)
     text = str(error)
     if error.code is not None:
         _strip(error, f"ClickHouse error {error.code}")
@@ -187,6 +191,13 @@ def _from_code(rule: Rule, code: int, target: str, *, opening: bool, has_views: 
             "mend the view or detach it, nothing is dead-lettered"
         )
     return BlockRejected(message, rule.name.lower())
+
+
+def _from_system(error: OSError, target: str, *, opening: bool) -> BatcherError:
+    message = f"{target}: {error.strerror or type(error).__name__}"
+    if error.errno in WRONG_FILES:
+        return SinkMisconfigured(f"{message}: check the files named in --clickhouse.dsn, and $TMPDIR")
+    return Unreachable(message) if opening else SinkUnavailable(message)
 
 
 def _from_status(status: int, target: str, *, opening: bool) -> BatcherError:

@@ -11,12 +11,12 @@ from typing import BinaryIO, Final
 
 import pyarrow as pa
 
+from batcher.disks import passes
 from batcher.errors import SinkMisconfigured, SinkUnavailable
 from sinks.parquet.files import SUFFIX
 from sinks.parquet.stores import Fault
 from sinks.parquet.workspace import Workspace
 
-# What waiting does not cure. Everything else (ENOSPC, EDQUOT, EIO, EAGAIN, EMFILE, ESTALE, …) is worth another try.
 ADVICE: Final = {
     errno.EACCES: "give this user the right to write there",
     errno.EPERM: "give this user the right to write there",
@@ -32,6 +32,7 @@ ADVICE: Final = {
     errno.ENODEV: "choose another --parquet.path",
     errno.ENXIO: "choose another --parquet.path",
 }
+"""What to do about each failure in `disks.LASTING`; any other is worth another try."""
 
 PATH_MAX: Final = 4_096
 """Bytes of a path, with the zero at its end, that the kernel takes."""
@@ -175,10 +176,9 @@ class LocalStore:
     def fault(self, error: OSError, doing: str) -> Fault:
         number = error.errno or 0
         what = f"{doing} {self.label}: {os.strerror(number) if number else type(error).__name__}"
-        advice = ADVICE.get(number)
-        if advice is not None:
-            return SinkMisconfigured(f"{what}: {advice}")
-        return SinkUnavailable(what)
+        if passes(error):
+            return SinkUnavailable(what)
+        return SinkMisconfigured(f"{what}: {ADVICE.get(number, 'choose another --parquet.path')}")
 
     def _above(self, path: Path) -> Iterator[Path]:
         while path != self._root:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 from pyarrow import fs
 
+from batcher.disks import passes
 from batcher.errors import SinkMisconfigured, SinkUnavailable
 from sinks.parquet.files import SUFFIX
 from sinks.parquet.stores import Fault
@@ -132,7 +133,7 @@ class ObjectStore:
         match = AWS_ERROR.search(str(error))
         code = match[1] if match else type(error).__name__
         what = f"{doing} {self._label}: {code}"
-        if code in REFUSALS or isinstance(error, PermissionError | FileNotFoundError | NotADirectoryError):
+        if code in REFUSALS or not passes(error):
             return SinkMisconfigured(f"{what}: check bucket, credentials and rights")
         return SinkUnavailable(what)
 

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import errno
+import os
+
 import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError, ProgrammingError
 from hypothesis import given
@@ -7,7 +10,7 @@ from hypothesis import strategies as st
 
 from batcher.errors import BatcherError, BlockRejected, SinkMisconfigured, SinkOverwhelmed, SinkUnavailable, Unreachable
 from batcher.testing.clickhouse import EmbeddedEngine
-from sinks.clickhouse.errors import RULES, UNKNOWN, rule_for, translated
+from sinks.clickhouse.errors import RETRIED_STATUSES, RULES, UNKNOWN, WRONG_FILES, rule_for, translated
 
 pytest_plugins = ["batcher.testing.clickhouse_plugin"]
 
@@ -21,14 +24,45 @@ def server_error(code: int | None, text: str = f"Cannot parse string '{CANARY}'"
     return error
 
 
-@given(code=st.integers(0, 2000), opening=st.booleans(), has_views=st.booleans())
-def test_every_code_has_one_reaction(code: int, opening: bool, has_views: bool) -> None:
-    ours = translated(server_error(code), TARGET, opening=opening, has_views=has_views)
-    if rule_for(code).reaction == "done":
-        assert ours is None
-        return
-    known = (Unreachable, SinkMisconfigured) if opening else (SinkUnavailable, SinkMisconfigured, BlockRejected)
-    assert type(ours) in known
+@pytest.mark.parametrize("opening", [True, False])
+@pytest.mark.parametrize("has_views", [True, False])
+@pytest.mark.parametrize("text", [CANARY, f"Too many partitions for single INSERT block (more than 100): {CANARY}"])
+def test_every_code_has_one_reaction_and_shows_nothing_of_the_servers_text(
+    opening: bool, has_views: bool, text: str
+) -> None:
+    reactions = {
+        "done": (type(None),),
+        "retry": (Unreachable,) if opening else (SinkUnavailable,),
+        "halt": (SinkMisconfigured,),
+        "poison": (SinkMisconfigured,) if opening or has_views else (BlockRejected,),
+    }
+    for code in range(2001):
+        error = server_error(code, text)
+        error.__context__ = ValueError(CANARY)
+        ours = translated(error, TARGET, opening=opening, has_views=has_views)
+        assert type(ours) in reactions[rule_for(code, text).reaction], code
+        shown = f"{ours!r} {error!r} {error.__cause__!r} {error.__context__!r}"
+        assert CANARY not in shown, code
+        assert str(ours).isprintable()
+
+
+@pytest.mark.parametrize("opening", [True, False])
+def test_every_http_status_has_one_reaction_and_shows_nothing_of_the_servers_text(opening: bool) -> None:
+    for status in range(100, 1000):
+        text = f"HTTP driver received HTTP status {status}, server response: {CANARY}"
+        ours = translated(OperationalError(text), TARGET, opening=opening)
+        retried = Unreachable if opening else SinkUnavailable
+        assert type(ours) is (retried if status in RETRIED_STATUSES else SinkMisconfigured), status
+        assert CANARY not in str(ours)
+
+
+@pytest.mark.parametrize("opening", [True, False])
+def test_every_number_of_the_system_has_one_reaction(opening: bool) -> None:
+    for number in errno.errorcode:
+        ours = translated(OSError(number, os.strerror(number), CANARY), TARGET, opening=opening)
+        retried = Unreachable if opening else SinkUnavailable
+        assert type(ours) is (SinkMisconfigured if number in WRONG_FILES else retried), errno.errorcode[number]
+        assert CANARY not in str(ours)
 
 
 @given(st.integers().filter(lambda code: code not in RULES))

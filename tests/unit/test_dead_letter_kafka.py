@@ -285,3 +285,12 @@ def test_a_record_that_is_no_dead_letter_is_not_taken_for_one(
     (message,) = stored()
     with pytest.raises(ValueError, match="no dead-letter headers"):
         kafka.letter_of(message)
+
+
+def test_a_record_with_a_header_whose_name_is_no_text_is_no_letter(
+    cluster: MockCluster, stored: Callable[[], list[Message]]
+) -> None:
+    cluster.produce_raw(TOPIC, b"{}", [(b"batcher.stage", b"decode"), (b"\xff", b"")])
+    (message,) = stored()
+    with pytest.raises(ValueError, match="no dead-letter headers"):
+        letter_of(message)

@@ -1,9 +1,13 @@
+from collections.abc import Iterator
+
 import pyarrow as pa
 import pytest
-from confluent_kafka import KafkaError, Message
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
+from batcher.kafka_headers import UNREADABLE
 from batcher.records import HEADERS_TYPE, Partition
 from batcher.sources.kafka_columns import to_records
+from batcher.testing.mock_cluster import MockCluster
 
 
 def message(offset: int, partition: int = 0, topic: str = "t", **fields: object) -> Message:
@@ -42,6 +46,42 @@ def test_headers_keep_their_order_and_their_repeats() -> None:
     assert run.headers.type == HEADERS_TYPE
     assert run.record(0).headers == ()
     assert run.record(1).headers == tuple(headers)
+
+
+@pytest.fixture
+def consumed(mock_cluster: MockCluster) -> Iterator[list[Message]]:
+    """Yield the messages of a topic in which the headers of every other record have a name that is no text."""
+    mock_cluster.create_topic("t")
+    names = [b"plain", b"\xff\xfe", b"line\r\n\x1b[2Kend", b"caf\xe9", "läuft".encode(), b"\xed\xa0\x80", b""]
+    for name in names:
+        mock_cluster.produce_raw("t", b"{}", [(b"first", b"1"), (name, b"\x00\xff"), (b"last", b"3")])
+    consumer = Consumer({"bootstrap.servers": mock_cluster.bootstrap, "group.id": "g", "log_level": 0})
+    consumer.assign([TopicPartition("t", 0, 0)])
+    found: list[Message] = []
+    while len(found) < len(names):
+        found += consumer.consume(len(names) - len(found), 10)
+    yield found
+    consumer.close()
+
+
+def test_a_header_with_a_name_that_is_no_text_stops_nothing_and_says_so(consumed: list[Message]) -> None:
+    # The client raises SystemError for such a record, and crashes the process when it is asked again.
+    runs, _ = to_records(consumed, "t")
+    found = [run.record(row).headers for run in runs for row in range(len(run))]
+
+    def whole(name: str) -> tuple[tuple[str, bytes], ...]:
+        return (("first", b"1"), (name, b"\x00\xff"), ("last", b"3"))
+
+    assert found == [
+        whole("plain"),
+        UNREADABLE,
+        whole("line\r\n\x1b[2Kend"),
+        UNREADABLE,
+        whole("läuft"),
+        UNREADABLE,
+        whole(""),
+    ]
+    assert [run.values.to_pylist() for run in runs] == [[b"{}"] * 7]
 
 
 @pytest.mark.parametrize("topic", ["t", None])

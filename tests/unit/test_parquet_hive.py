@@ -7,13 +7,15 @@ from typing import Any
 from urllib.parse import unquote
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from batcher.errors import RowsRejected, SinkMisconfigured
 from batcher.records import Partition, Range
-from sinks.parquet import hive
+from batcher.testing.values import make_block
+from sinks.parquet import hive, plugin
 from sinks.parquet.files import encoded, file_name, parsed_name
 from sinks.parquet.hive import DEFAULT, MAX_DIRECTORIES, component, split
 
@@ -133,3 +135,44 @@ def test_names_are_told_apart_where_the_file_system_does_not(tmp_path: Path) -> 
     assert encoded("DE", fold=True) == "%44%45"
     assert encoded("de", fold=True) == "de"
     assert encoded("DE") == "DE"
+
+
+HOSTILE = (
+    "\0|a\0b|a|.|..|../../etc|/|/etc/passwd|a/b|a\\b|C:\\|~|*|$HOME|-rf| |a |a\n|\n|\r\n|\x1b[2J|\u202e|\ufeff|\uffff"
+    "|%|%2E%2E|%2F|a=b|p=..|_tmp|_schema.arrow|CON|nul.parquet|true|null|NULL|\u00e9|e\u0301|\u212b|\u00c5|\u017f|s|S|\u00df"
+    f"|ss|\u0130|i|\U0001f600|{DEFAULT}|{'x' * 253}".split("|")
+)
+
+
+def test_hostile_values_stay_below_the_root_in_directories_of_their_own(tmp_path: Path) -> None:
+    root = tmp_path / "outer" / "root"
+    sink = plugin({"path": str(root), "partition_by": ("p",)})
+    sink.open()
+    values = [*HOSTILE, None, ""]
+    table = pa.table({"p": pa.array(values, pa.string()), "row": range(len(values))})
+    sink.write(make_block(table, coordinates=("_partition", "_offset", "_timestamp")))
+    sink.close()
+
+    assert [path.name for path in tmp_path.iterdir()] == ["outer"]
+    assert [path.name for path in root.parent.iterdir()] == ["root"]
+    files = sorted(path for path in root.rglob("*.parquet") if path.is_file())
+    assert {file.parent.parent for file in files} == {root}
+    found = {file.parent.name: pq.ParquetFile(file).read()["row"].to_pylist() for file in files}
+    # Null and the empty text are one directory; a text that looks like that directory has its own.
+    assert found.pop(f"p={DEFAULT}") == [len(HOSTILE), len(HOSTILE) + 1]
+    assert {unquote(name.removeprefix("p=")): rows for name, rows in found.items()} == {
+        value: [row] for row, value in enumerate(HOSTILE)
+    }
+
+
+@pytest.mark.parametrize("value", ["x" * 254, "\0" * 300, "ä" * 300, "/" * 300, "../" * 100])
+def test_a_hostile_value_of_300_bytes_is_one_rejected_row_and_makes_no_directory(tmp_path: Path, value: str) -> None:
+    sink = plugin({"path": str(tmp_path / "root"), "partition_by": ("p",)})
+    sink.open()
+    table = pa.table({"p": ["good", value], "row": [0, 1]})
+    with pytest.raises(RowsRejected) as caught:
+        sink.write(make_block(table, coordinates=("_partition", "_offset", "_timestamp")))
+    assert [(one.position, one.reason, one.path) for one in caught.value.rejections] == [(1, "path", "p")]
+    assert value not in caught.value.rejections[0].message
+    assert not list(tmp_path.rglob("p=*"))
+    sink.close()
