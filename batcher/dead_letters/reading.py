@@ -136,12 +136,14 @@ class Topic:
             for message in messages:
                 refusal = message.error()
                 offset = cast("int", message.offset())
+                if message.partition() != partition.number:
+                    continue  # the end of the partition before, which was known already
                 if refusal is None and offset < end:
                     yield message
                     position = offset + 1
                 elif refusal is None or refusal.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  # librdkafka's own
                     # The last offsets before the end may be markers of transactions, which nobody gets to see.
-                    position = end
+                    position = max(position, offset)
                 elif not refusal.retriable():
                     raise self._lost(partition, refusal)
             # Whoever takes the letters may have needed his time: silence counts from here.

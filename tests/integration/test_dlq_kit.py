@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 import pytest
-from confluent_kafka import Consumer, Message, TopicPartition
+from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
 from batcher.dead_letters.kafka import KafkaDeadLetterQueue
 from batcher.records import DeadLetter, Headers, Partition, Record
@@ -122,6 +122,9 @@ def test_what_a_wider_column_takes_is_loaded_once_and_the_rest_stays_where_it_is
     assert broker.ends(letters) == before
 
 
+# Times as old as these are what retention takes away: the topics of the tests below have none.
+
+
 def letter(topic: str, offset: int, value: bytes = b"v", *, headers: Headers = ((("h", b"1")),)) -> DeadLetter:
     record = Record(Partition(topic, 1), offset, 1_700_000_000_000 + offset, b"k", value, headers)
     return DeadLetter(record, "sink", "overflow", "does not fit")
@@ -137,7 +140,7 @@ def put_aside(broker: Broker, topic: str, letters: Sequence[DeadLetter]) -> None
 def test_a_record_that_is_sent_back_is_the_original_and_counts_its_attempts(
     broker: Broker, new_topic: Callable[..., str]
 ) -> None:
-    topic, letters = new_topic(2), new_topic(max_message_bytes="20000")
+    topic, letters = new_topic(2, retention_ms="-1"), new_topic(max_message_bytes="20000", retention_ms="-1")
     tried = (("batcher.attempts", b"1"), ("h", b"1"))
     worn_out = (("batcher.attempts", b"3"),)
     put_aside(
@@ -162,7 +165,7 @@ def test_a_record_that_is_sent_back_is_the_original_and_counts_its_attempts(
 
 
 def test_a_record_whose_topic_is_gone_failed_again(broker: Broker, new_topic: Callable[..., str]) -> None:
-    letters = new_topic()
+    letters = new_topic(retention_ms="-1")
     put_aside(broker, letters, [letter("no-such-topic-any-more", 5)])
     done = batcher("dlq", "replay", "--to", "topic", "-b", broker.bootstrap, "--dlq.topic", letters)
     assert (done.code, done.lines[-1]["replayed"]) == (1, 0)
@@ -170,7 +173,7 @@ def test_a_record_whose_topic_is_gone_failed_again(broker: Broker, new_topic: Ca
 
 
 def test_old_letters_are_purged_up_to_the_first_newer_one(broker: Broker, new_topic: Callable[..., str]) -> None:
-    letters = new_topic()
+    letters = new_topic(retention_ms="-1")
     put_aside(broker, letters, [letter("t", offset) for offset in range(5)])
     between = letter_time(broker, letters) + timedelta(milliseconds=1)
     put_aside(broker, letters, [letter("t", offset) for offset in range(5, 8)])
@@ -198,3 +201,19 @@ def test_a_topic_without_letters_and_one_that_is_not_there(broker: Broker, new_t
     missing = batcher("dlq", "ls", "-b", broker.bootstrap, "--dlq.topic", "no-such-dead-letter-topic")
     assert (missing.code, missing.lines) == (78, [])
     assert "no-such-dead-letter-topic" in missing.errors
+
+
+def test_a_topic_that_ends_with_the_marker_of_a_transaction_is_read_to_its_end(
+    broker: Broker, new_topic: Callable[..., str]
+) -> None:
+    letters = new_topic(2, retention_ms="-1")
+    put_aside(broker, letters, [letter("t", offset) for offset in range(3)])
+    producer = Producer({"bootstrap.servers": broker.bootstrap, "transactional.id": letters, "log_level": 3})
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    for number in range(2):
+        producer.produce(letters, b"a note", partition=number)
+    producer.commit_transaction(30)
+    done = batcher("dlq", "ls", "-b", broker.bootstrap, "--dlq.topic", letters)
+    assert (done.code, sorted(row["offset"] for row in done.lines)) == (0, [0, 1, 2]), done.errors
+    assert "2 records that are no dead letters" in done.errors
