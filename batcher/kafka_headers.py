@@ -8,26 +8,39 @@ message must never be asked twice. So nobody but this module calls that method.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from operator import length_hint
 from typing import Any, Final
 
 from confluent_kafka import Message
+
+FAILURES: Final = (SystemError, UnicodeDecodeError)
+"""What the client raises, depending on who calls."""
 
 UNREADABLE: Final = (("batcher.headers", b"unreadable: a name is not UTF-8"),)
 """Stands for the headers of a record that the client cannot hand out."""
 
 
-def headers_of(messages: Iterable[Message]) -> list[Sequence[tuple[str, Any]] | None]:
-    """Return the pairs of each message, UNREADABLE where the client fails, None where it has no headers.
-
-    Takes 30 ns for a message without.
-    """
-    found: list[Any] = []
+def headers_of(messages: Sequence[Message]) -> list[Sequence[tuple[str, Any]] | None] | None:
+    """Return the pairs of each message, UNREADABLE where the client fails; None when not one has headers."""
     left = iter(messages)
+    failed = False
+    try:
+        # `any` stops at the first; a message without headers answers None without building anything, in 25 ns.
+        if not any(map(Message.headers, left)):
+            return None
+    except FAILURES:
+        failed = True
+    at = len(messages) - length_hint(left) - 1
+    found: list[Any] = [None] * at
+    left = iter(messages[at:])
+    if failed:
+        next(left)
+        found.append(UNREADABLE)
     while True:
         try:
             found.extend(map(Message.headers, left))
-        except (SystemError, UnicodeDecodeError):
+        except FAILURES:
             # What came before is kept, and the iterator is behind the one that failed.
             found.append(UNREADABLE)
         else:

@@ -305,5 +305,5 @@ def producer_properties(brokers: str, properties: Mapping[str, str], timeout_s: 
 
 def letter_of(message: Message) -> DeadLetter:
     """Return the letter stored in a message of the topic; raise ValueError if it is none of ours."""
-    (headers,) = headers_of([message])
+    (headers,) = headers_of([message]) or (None,)
     return from_headers(message.key(), message.value(), headers)

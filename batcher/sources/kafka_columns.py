@@ -100,7 +100,7 @@ def _timestamps(messages: Sequence[Message]) -> Any:
 
 def _headers(messages: Sequence[Message]) -> Any:
     found = headers_of(messages)
-    if not any(found):
+    if found is None:
         return None
     return pa.array([None if headers is None else _pairs(headers) for headers in found], HEADERS_TYPE)
 

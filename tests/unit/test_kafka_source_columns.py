@@ -84,6 +84,15 @@ def test_a_header_with_a_name_that_is_no_text_stops_nothing_and_says_so(consumed
     assert [run.values.to_pylist() for run in runs] == [[b"{}"] * 7]
 
 
+def test_headers_stay_with_their_message_wherever_the_first_and_the_bad_ones_are(consumed: list[Message]) -> None:
+    bare = message(100)
+    # Each message is asked once in this test, but for the first with headers: asking a bad one again is fatal.
+    runs, _ = to_records([bare, bare, consumed[1], bare, consumed[0], consumed[3], consumed[5], bare, consumed[2]], "t")
+    found = [run.record(row).headers for run in runs for row in range(len(run))]
+    assert [len(headers) for headers in found] == [0, 0, 1, 0, 3, 1, 1, 0, 3]
+    assert [headers == UNREADABLE for headers in found] == [False, False, True, False, False, True, True, False, False]
+
+
 @pytest.mark.parametrize("topic", ["t", None])
 def test_partitions_become_runs_of_their_own(topic: str | None) -> None:
     messages = [message(1), message(2), message(7, partition=3), message(3)]
