@@ -142,7 +142,8 @@ def examine(
         copies_too_many=(pc.sum(times).as_py() or 0) - len(held),
         both=common(held, letters),
         held=held,
-        among=union(offsets, held),
+        # Nearly always the log has all that the target has.
+        among=offsets if written == len(held) else union(offsets, held),
     )
 
 

@@ -260,10 +260,11 @@ def test_doubles_that_kafka_no_longer_has_are_left_alone_and_said(job: Job) -> N
     assert [offset for _, offset in job.census(ROWS).doubled] == [10, 11, 12, 13, 14]
 
 
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
 @jobs(("table", "path"))
-def test_repair_keeps_its_hands_off_while_the_group_has_members(job: Job) -> None:
+def test_repair_keeps_its_hands_off_while_the_group_has_members(job: Job, protocol: str) -> None:
     take_out(job.target, 1500, 2499)
-    with BatcherProcess(*job.flags) as running:
+    with BatcherProcess(*job.flags, "-X", f"group.protocol={protocol}") as running:
         running.wait_for("partitions_assigned")
         assert "has 1 members: stop the pipeline first" in job.said("repair", "--yes", code=78)
         assert not job.census(ROWS).exact
