@@ -21,6 +21,7 @@ from batcher.dead_letters.kafka import letter_of
 from batcher.dead_letters.letters import CONNECT, from_fields, one_line
 from batcher.dead_letters.selecting import Stored
 from batcher.errors import ConfigurationError, SourceLost, Unreachable
+from batcher.kafka_headers import headers_of
 from batcher.records import Partition
 
 TIMEOUT_S: Final = 30.0
@@ -161,7 +162,8 @@ class Topic:
 def of_message(message: Message) -> Stored:
     """Return the letter in a record of the topic; raise ValueError if it is none."""
     letter = letter_of(message)
-    headers = cast("list[tuple[str, bytes | None]]", message.headers() or [])
+    [found] = headers_of([message]) or [None]
+    headers = list(found or ())
     # Before the last of these are the record's own, which may have been a letter before.
     start = len(headers) - 1 - [name for name, _ in headers][::-1].index(f"{CONNECT}topic")
     added = {name: (content or b"").decode(errors="replace") for name, content in headers[start:]}
