@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -405,16 +406,17 @@ def test_what_a_sink_removes_is_gone_in_every_copy_and_nothing_else_is(case: Sin
     if not isinstance(sink, Removable):
         return
     assert isinstance(sink, Auditable)
-    for first_offset, rows in ((12, ROWS), (10, ROWS), (40, ROWS.slice(0, 1))):
-        sink.write(block_for(info, schema, rows, first_offset))
+    block = block_for(info, schema, first_offset=10)
+    for one in (block, replace(block, token="again"), block_for(info, schema, ROWS.slice(0, 1), first_offset=40)):
+        sink.write(one)
     for_another = make_block(
         ROWS.cast(schema), partition=EVENTS_0._replace(number=1), first_offset=10, coordinates=info.coordinates
     )
     sink.write(for_another)
 
-    sink.remove(EVENTS_0, [(11, 12), (15, 15), (20, 30)])
+    sink.remove(EVENTS_0, [(11, 11), (13, 13), (20, 30)])
 
-    assert sink.copies(EVENTS_0, 0, 100).to_pydict() == {"offset": [10, 13, 14, 40], "copies": [1, 2, 1, 1]}
+    assert sink.copies(EVENTS_0, 0, 100).to_pydict() == {"offset": [10, 12, 40], "copies": [2, 2, 1]}
     assert sink.copies(EVENTS_0._replace(number=1), 0, 100)["offset"].to_pylist() == [10, 11, 12, 13]
 
 
