@@ -16,6 +16,7 @@ from typing import Final, Self
 
 from confluent_kafka import KafkaException
 
+from batcher.records import Partition
 from batcher.testing.jars import Unavailable, kafka_jars
 from batcher.testing.kafka import Broker
 
@@ -89,6 +90,12 @@ class RealBroker(Broker):
         if self._directory is None:
             raise RuntimeError("the broker has not been started")
         return self._directory / "broker.log"
+
+    def segments(self, partition: Partition) -> list[Path]:
+        """Return the files that hold the records of a partition, in order; raise RuntimeError before the start."""
+        if self._directory is None:
+            raise RuntimeError("the broker has not been started")
+        return sorted((self._directory / "data" / f"{partition.topic}-{partition.number}").glob("*.log"))
 
     def start(self) -> None:
         """Start the broker and wait until it answers; after `kill`, start it again with what it had on disk.

@@ -204,6 +204,35 @@ def test_in_a_table_every_kind_is_found_and_the_mended_ones_load_and_what_is_los
     assert count() == count("uniqExact(_partition, _offset)") == RECORDS - bad + mendable
 
 
+def test_nothing_but_poison_stops_within_the_limit_and_nothing_behind_the_last_good_batch_is_committed(
+    broker: Broker, new_topic: Callable[..., str], new_group: Callable[[], str], tmp_path: Path
+) -> None:
+    topic, group, letters = new_topic(), new_group(), tmp_path / "dead"
+    flags = ("--sink", "parquet", "--parquet.path", str(tmp_path / "out"), "-b", broker.bootstrap, "-t", topic)
+    flags = (
+        *flags,
+        "-g",
+        group,
+        "--dlq.path",
+        str(letters),
+        "--batch.max-rows",
+        "2000",
+        "--dlq.max-consecutive",
+        "300",
+    )
+    broker.produce(topic, [good(number) for number in range(10_000)])
+    broker.produce(topic, [b"{" for _ in range(50_000)])
+
+    with BatcherProcess(*flags, "--until-eof") as running:
+        assert running.wait(120.0) == 78
+
+    [failed] = running.named("pipeline_failed")
+    assert "301 records in a row" in failed["reason"]
+    assert f"most of them for syntax, such as {topic}[0] offset 10000" in failed["reason"]
+    assert broker.committed(group, [Partition(topic, 0)])[Partition(topic, 0)].next_offset == 10_000
+    assert running.summary["dead_lettered"] == 0
+
+
 def test_in_files_every_good_record_is_there_once_and_a_file_that_was_removed_is_named_and_repaired(
     job: Job, tmp_path: Path
 ) -> None:

@@ -159,6 +159,33 @@ def test_a_lone_record_does_not_wait_for_company(broker: Broker, new_topic: NewT
     assert len(runs) == 1
 
 
+def test_a_damaged_batch_stops_the_source_with_its_offset_and_nothing_behind_it_is_delivered(
+    own_broker: RealBroker,
+) -> None:
+    part = Partition("events", 0)
+    own_broker.create_topic(part.topic)
+    for first in (0, 10, 20):
+        own_broker.produce(part.topic, numbered(first, 10))
+    [segment] = own_broker.segments(part)
+    whole = segment.read_bytes()
+    segment.write_bytes(whole.replace(b"15", b"1X"))
+    options = KafkaOptions(own_broker.bootstrap, (part.topic,), "g", properties={"fetch.message.max.bytes": "1000"})
+    source, listener = KafkaSource(options), RecordingListener()
+    source.open(listener)
+    delivered: list[int] = []
+
+    def read_on() -> None:
+        while True:
+            for run in source.fetch(100, 1.0):
+                delivered.extend(run.offsets.to_pylist())
+
+    with pytest.raises(SourceLost, match=r"events\[0\]: the record at offset 10 cannot be read: .* commit offset 11"):
+        read_on()
+
+    assert delivered == list(range(10))
+    source.close()
+
+
 def test_a_deleted_topic_stops_the_source_by_name(broker: Broker, new_topic: NewTopic, reader: Readers) -> None:
     topic = new_topic()
     source, listener = reader(
