@@ -139,7 +139,9 @@ class Soak:
         import resource  # noqa: PLC0415  # not everywhere
 
         worker = self._victim()
-        with suppress(ProcessLookupError):
+        with suppress(ProcessLookupError, RuntimeError, TimeoutError):
+            # At its start such a limit is a wrong setting, and ends it with 78 as it should.
+            worker.running.wait_for("pipeline_started")
             soft, hard = resource.prlimit(worker.running.pid, resource.RLIMIT_FSIZE)
             resource.prlimit(worker.running.pid, resource.RLIMIT_FSIZE, (0, hard))
             ends = time.monotonic() + FULL_S
