@@ -12,7 +12,7 @@ from typing import Final
 
 import structlog
 
-from batcher.errors import CommitRefused, CommitUnconfirmed, SourceLost
+from batcher.errors import CommitRefused, CommitUnconfirmed, RecordUnreadable, SourceLost
 from batcher.exchange import Exchange
 from batcher.observer import Observer
 from batcher.protocols import Source
@@ -73,6 +73,7 @@ class Consumer:
         self._full_since: float | None = None
         self._joined = False
         self._unconfirmed_since: float | None = None
+        self._unreadable: RecordUnreadable | None = None
         self.stopped: dict[Partition, str] = {}
         """Partitions that nothing is read from because their intent cannot be understood, with the reason."""
         self._record_bytes = 1024.0
@@ -98,10 +99,15 @@ class Consumer:
         self._source.open(self)
 
     def run(self) -> None:
-        """Open the source and run until the pipeline has drained or aborted. `leave` follows, whatever happens."""
+        """Open the source and run until the pipeline has drained or aborted. `leave` follows, whatever happens.
+
+        Raise RecordUnreadable, once all before it is committed, and whatever else the source raises.
+        """
         self.open()
         while self._exchange.phase != "aborted" and not self._exchange.drained:
             self.step()
+        if self._unreadable is not None and self._exchange.phase != "aborted":
+            raise self._unreadable
 
     def leave(self) -> None:
         """Leave the group. Rebalance callbacks run inside: after a failure, abort the exchange first."""
@@ -119,7 +125,14 @@ class Consumer:
         draining = self._exchange.phase != "running"
         timeout_s = COMMIT_POLL_S if draining or self._exchange.commit_near else POLL_S
         began = self._clock()
-        runs = self._source.fetch(self._appetite(), timeout_s)
+        try:
+            runs = self._source.fetch(self._appetite(), timeout_s)
+        except RecordUnreadable as error:
+            # Not thrown away with what is in memory: a new start would come no further.
+            log.error("record_unreadable", error=str(error))
+            self._unreadable = self._unreadable or error
+            self._exchange.drain("stop")
+            return
         self._observer.spent("backpressure" if self._paused else "fetch", self._clock() - began)
         if not draining:
             self._keep(runs)

@@ -14,6 +14,7 @@
     ├── CommitRefused                    75      forget the partition; re-read on the next assignment
     ├── SourceLost                       75      the source cannot go on; stop without committing more
     │   └── CommitUnconfirmed             -      nobody answers: poll on, commit again; after minutes the above
+    ├── RecordUnreadable                 78      write and commit all before it, then stop
     ├── DataGap                          78      records are gone or the log was cut: stop, name the gap
     └── DrainTimeout                     75      stopped before all was durable: say what is read again
 
@@ -132,6 +133,12 @@ class SourceLost(BatcherError):
 
 class CommitUnconfirmed(SourceLost):
     """Report that the outcome of a commit is not known: it may have been stored, or be stored later."""
+
+
+class RecordUnreadable(BatcherError):
+    """Report a place in a log that the client cannot read; every record before it has been delivered."""
+
+    exit_code = 78
 
 
 class DataGap(BatcherError):

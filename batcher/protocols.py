@@ -48,6 +48,9 @@ class Source(Protocol):
     def fetch(self, max_records: int, timeout_s: float) -> Sequence[Records]:
         """Return at most `max_records` records that have come in, after at most about `timeout_s` seconds.
 
+        Raise RecordUnreadable for a place that nobody can read, once everything before it was returned; it is called
+        again all the same, for its callbacks.
+
         Several runs of one partition may be returned, ascending. The listener is called inside; records of a
         partition revoked during the call are not returned. Has to be called regularly, also while everything
         is paused: it keeps the membership alive. Raise SourceLost or DataGap when reading on could lose records.

@@ -11,7 +11,7 @@ from typing import Any, Final, NoReturn
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from batcher.errors import BatcherError, CommitRefused, ConfigurationError, DataGap, SourceLost
+from batcher.errors import BatcherError, CommitRefused, ConfigurationError, DataGap, RecordUnreadable, SourceLost
 from batcher.protocols import PartitionListener
 from batcher.records import Partition, Position, Records
 from batcher.sources.kafka_cluster import Incidents, connect, describe, lag_of, unanswered
@@ -71,6 +71,8 @@ class KafkaSource:
         self._offsets: Offsets | None = None
         self._incidents = Incidents()
         self._failure: BaseException | None = None
+        self._unreadable: RecordUnreadable | None = None
+        self._damaged: set[Partition] = set()
         self._only_topic = options.topics[0] if len(options.topics) == 1 and options.topics[0][0] != "^" else None
         # Of the partitions that the listener took. Others that are assigned to us deliver nothing.
         self._progress = Progress()
@@ -117,6 +119,9 @@ class KafkaSource:
             self._fail(error)
         if self._failure is not None:
             raise self._failure
+        if self._unreadable is not None and not runs:
+            unreadable, self._unreadable = self._unreadable, None
+            raise unreadable
         return runs
 
     def pause(self, partitions: Collection[Partition]) -> None:
@@ -242,18 +247,27 @@ class KafkaSource:
             raise fatal(error, self._options.instance)
         elif code == MAX_POLL_EXCEEDED:
             self._start_over()
+        elif partition in self._damaged:
+            # librdkafka says it again, and that the position cannot be reset, until the pause takes hold.
+            return
         elif code in OUT_OF_RANGE:
             self._on_out_of_range(partition, error)
         elif code in STUCK:
-            raise SourceLost(
-                f"{partition}: the record at offset {offset} cannot be read: {text_of(error)}; commit "
-                f"offset {offset + 1} for group {self._options.group} to go on behind it"
-            )
+            self._on_damage(partition, offset, error)
         elif code in FORBIDDEN:
             raise forbidden(error, f"no access to {partition.topic or self._options.group}")
         else:
             # librdkafka tries again from the same position.
             self._incidents.on_error(error)
+
+    def _on_damage(self, partition: Partition, offset: int, error: KafkaError) -> None:
+        self._damaged.add(partition)
+        self._open_consumer.pause([TopicPartition(*partition)])
+        self._unreadable = RecordUnreadable(
+            f"{partition}: the record at offset {offset} cannot be read: {text_of(error)}; what comes before it is "
+            f"loaded; commit offset {offset + 1} for group {self._options.group} to go on behind it, or a higher one "
+            "where the whole batch is damaged"
+        )
 
     def _on_out_of_range(self, partition: Partition, error: KafkaError) -> None:
         if partition not in self._progress:
@@ -376,6 +390,7 @@ class KafkaSource:
             self._progress.forget(partitions)
             for partition in partitions:
                 self._lag.pop(partition, None)
+            self._damaged.difference_update(partitions)
             self._gone.update(partitions)
 
     def _look_behind(self) -> None:

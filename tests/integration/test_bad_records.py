@@ -208,17 +208,20 @@ def test_nothing_but_poison_stops_within_the_limit_and_nothing_behind_the_last_g
     broker: Broker, new_topic: Callable[..., str], new_group: Callable[[], str], tmp_path: Path
 ) -> None:
     topic, group, letters = new_topic(), new_group(), tmp_path / "dead"
-    flags = ("--sink", "parquet", "--parquet.path", str(tmp_path / "out"), "-b", broker.bootstrap, "-t", topic)
     flags = (
-        *flags,
-        "-g",
-        group,
-        "--dlq.path",
-        str(letters),
-        "--batch.max-rows",
-        "2000",
-        "--dlq.max-consecutive",
-        "300",
+        *(
+            "--sink",
+            "parquet",
+            "--parquet.path",
+            str(tmp_path / "out"),
+            "-b",
+            broker.bootstrap,
+            "-t",
+            topic,
+            "-g",
+            group,
+        ),
+        *("--dlq.path", str(letters), "--batch.max-rows", "2000", "--dlq.max-consecutive", "300"),
     )
     broker.produce(topic, [good(number) for number in range(10_000)])
     broker.produce(topic, [b"{" for _ in range(50_000)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ from batcher.sources.kafka import KafkaOptions, KafkaSource
 from batcher.testing.jars import Unavailable
 from batcher.testing.kafka import Broker
 from batcher.testing.listening import RecordingListener, numbered, offsets, read, read_until, values
+from batcher.testing.processes import BatcherProcess
 from batcher.testing.readers import PROTOCOLS, Readers
 from batcher.testing.real_broker import RealBroker
 
@@ -159,31 +161,25 @@ def test_a_lone_record_does_not_wait_for_company(broker: Broker, new_topic: NewT
     assert len(runs) == 1
 
 
-def test_a_damaged_batch_stops_the_source_with_its_offset_and_nothing_behind_it_is_delivered(
-    own_broker: RealBroker,
+def test_before_a_damaged_batch_everything_is_loaded_and_committed_and_then_it_ends_naming_the_offset(
+    own_broker: RealBroker, tmp_path: Path
 ) -> None:
     part = Partition("events", 0)
     own_broker.create_topic(part.topic)
     for first in (0, 10, 20):
-        own_broker.produce(part.topic, numbered(first, 10))
+        own_broker.produce(part.topic, [b'{"n": %d}' % number for number in range(first, first + 10)])
     [segment] = own_broker.segments(part)
-    whole = segment.read_bytes()
-    segment.write_bytes(whole.replace(b"15", b"1X"))
-    options = KafkaOptions(own_broker.bootstrap, (part.topic,), "g", properties={"fetch.message.max.bytes": "1000"})
-    source, listener = KafkaSource(options), RecordingListener()
-    source.open(listener)
-    delivered: list[int] = []
+    segment.write_bytes(segment.read_bytes().replace(b'"n": 15', b'"n": 1X'))
+    flags = ("--sink", "parquet", "--parquet.path", str(tmp_path), "-b", own_broker.bootstrap, "-t", part.topic)
 
-    def read_on() -> None:
-        while True:
-            for run in source.fetch(100, 1.0):
-                delivered.extend(run.offsets.to_pylist())
+    with BatcherProcess(*flags, "-g", "g", "--until-eof") as running:
+        assert running.wait() == 78
 
-    with pytest.raises(SourceLost, match=r"events\[0\]: the record at offset 10 cannot be read: .* commit offset 11"):
-        read_on()
-
-    assert delivered == list(range(10))
-    source.close()
+    [failed] = running.named("pipeline_failed")
+    assert "events[0]: the record at offset 10 cannot be read: " in failed["reason"]
+    assert "commit offset 11 for group g" in failed["reason"]
+    assert running.summary["written"] == 10
+    assert own_broker.committed("g", [part])[part].next_offset == 10
 
 
 def test_a_deleted_topic_stops_the_source_by_name(broker: Broker, new_topic: NewTopic, reader: Readers) -> None:

@@ -1,14 +1,14 @@
 """The consumer thread fails: what it does while it leaves the group must neither commit nor hide the reason."""
 
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import pytest
 
 from batcher.buffer import FlushPolicy
-from batcher.errors import SourceLost
+from batcher.errors import RecordUnreadable, SourceLost
 from batcher.pipeline import DeliveryMode, Pipeline
-from batcher.records import Block, Partition, Position
+from batcher.records import Block, Partition, Position, Records
 from batcher.testing.formats import NUMBERS, NumberFormat
 from batcher.testing.sinks import ScriptedSink
 from batcher.testing.sources import MemoryLog, MemorySource
@@ -40,8 +40,17 @@ class Buggy(MemorySource):
         raise ZeroDivisionError
 
 
+class Damaged(MemorySource):
+    """A source whose log cannot be read from offset 15 on."""
+
+    def fetch(self, max_records: int, timeout_s: float) -> Sequence[Records]:
+        if self._positions.get(A) == 15:
+            raise RecordUnreadable("events[0]: the record at offset 15 cannot be read")
+        return super().fetch(min(max_records, 15 - self._positions.get(A, 0)), timeout_s)
+
+
 def started(
-    source: Unconfirmed | Buggy, sink: ScriptedSink, delivery: DeliveryMode = "auto"
+    source: Unconfirmed | Buggy | Damaged, sink: ScriptedSink, delivery: DeliveryMode = "auto"
 ) -> tuple[Pipeline, threading.Thread, list[BaseException]]:
     flush = FlushPolicy(max_rows=10, max_bytes=1000, max_wait_s=0.02)
     pipeline = Pipeline(
@@ -98,3 +107,15 @@ def test_after_a_bug_nothing_more_is_committed(delivery: DeliveryMode) -> None:
 
     assert [type(error) for error in ended] == [ZeroDivisionError]
     assert log.committed.get(A, Position(0)).next_offset == 0
+
+
+@pytest.mark.parametrize("delivery", ["exactly-once", "at-least-once"])
+def test_before_a_place_that_cannot_be_read_everything_is_written_and_committed(delivery: DeliveryMode) -> None:
+    log, sink = MemoryLog([A]), ScriptedSink(NUMBERS)
+    log.produce(A, ["1"] * 100)
+    _, thread, ended = started(Damaged(log), sink, delivery)
+    thread.join(30)
+
+    assert [type(error) for error in ended] == [RecordUnreadable]
+    assert log.committed[A].next_offset == 15
+    assert len(sink.rows()) == 15
