@@ -211,7 +211,7 @@ class Consumer:
         now = self._clock()
         if self._unconfirmed_since is None:
             self._unconfirmed_since = now
-            log.warning("commit_unconfirmed", error=str(error), hint="asked again; nothing is written meanwhile")
+            log.warning("commit_unconfirmed", error=str(error), hint="it is sent again")
         if now - self._unconfirmed_since > COMMIT_PATIENCE_S:
             raise error
         self._exchange.unconfirmed(positions.keys())
