@@ -2,10 +2,8 @@ import io
 import json
 import logging
 import sys
-from collections.abc import Iterator
 
 import pytest
-import structlog
 
 from batcher import logs
 
@@ -13,19 +11,6 @@ from batcher import logs
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
-
-
-@pytest.fixture(autouse=True)
-def _restore() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    hidden = set(logs._secrets)
-    yield
-    root.handlers[:], root.level = handlers, level
-    root.setLevel(level)
-    logs._secrets.clear()
-    logs._secrets.update(hidden)
-    structlog.reset_defaults()
 
 
 class Captured:

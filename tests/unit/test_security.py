@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import io
 import json
-import logging
 import os
 import socket
 import subprocess
@@ -50,17 +49,6 @@ AWKWARD = f'{CANARY}-p@ss/w"or\\d é%20'
 """A password that looks different in a URL, in JSON and in a `repr`: what they have in common is CANARY."""
 
 EVENTS = Partition("events", 0)
-
-
-@pytest.fixture(autouse=True)
-def _restored() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level, hidden = root.handlers[:], root.level, set(logs._secrets)
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    logs._secrets.clear()
-    logs._secrets.update(hidden)
 
 
 @pytest.fixture
