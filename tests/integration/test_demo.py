@@ -4,7 +4,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,15 @@ def test_after_a_kill_in_the_middle_every_order_is_in_the_target_or_a_dead_lette
     assert "Traceback" not in done.stderr
 
 
+@pytest.fixture
+def _ctrl_c_is_heard() -> Iterator[None]:
+    """What is started in the background of a shell script ignores SIGINT, and so does all that it starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_ctrl_c_is_heard")
 def test_ctrl_c_ends_the_pipeline_too_and_leaves_nothing_behind(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [*COMMAND, "--sink", "parquet"],
