@@ -62,6 +62,10 @@ class EmbeddedEngine:
             cls._shared = cls(Path(cls._directory.name) / "db")
         return cls._shared
 
+    def close(self) -> None:
+        """Close the connection; nothing of this process can use the engine any more."""
+        self._connection.close()
+
     @property
     def dsn(self) -> str:
         """Return what `--clickhouse.dsn` takes."""

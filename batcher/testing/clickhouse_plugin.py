@@ -15,12 +15,15 @@ from batcher.testing.clickhouse import ClickHouseServer, EmbeddedEngine, embedde
 
 
 @pytest.fixture(scope="session")
-def chdb_engine() -> EmbeddedEngine:
+def chdb_engine() -> Iterator[EmbeddedEngine]:
     """Return chDB in this process, or skip with the reason why there is none."""
     reason = embedded_engine_missing()
     if reason:
         pytest.skip(reason)
-    return EmbeddedEngine.shared()
+    engine = EmbeddedEngine.shared()
+    yield engine
+    # Left to the end of the interpreter, it may complain behind the last line of the run.
+    engine.close()
 
 
 @pytest.fixture(scope="session")
