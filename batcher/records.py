@@ -145,6 +145,20 @@ class Records:
         """Return where reading goes on after this run."""
         return self.last_offset + 1
 
+    def filter(self, mask: pa.BooleanArray) -> Records | None:
+        """Return the rows where the mask is true; None where it is nowhere."""
+        found = mask.true_count
+        if found in (0, len(self)):
+            return self if found else None
+        return Records(
+            self.partition,
+            self.offsets.filter(mask),
+            self.timestamps_ms.filter(mask),
+            self.keys.filter(mask),
+            self.values.filter(mask),
+            None if self.headers is None else self.headers.filter(mask),
+        )
+
     def slice(self, start: int, length: int | None = None) -> Records:
         """Return rows `start` to `start + length` without copying; raise ValueError if that is none."""
         stop = len(self) if length is None else min(start + length, len(self))

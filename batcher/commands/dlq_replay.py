@@ -5,18 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from itertools import islice
-from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 from batcher.commands.dlq import PLACES, filter_of, letters_of, loaded, parser_of, tell_passed_over
 from batcher.commands.outcome import explained
-from batcher.commands.signals import heard_by
+from batcher.commands.signals import setting
 from batcher.settings import Settings, UsageError
 
 if TYPE_CHECKING:
@@ -67,7 +65,7 @@ def main(argv: Sequence[str]) -> int:
     code, whole = 0, False
     pace = Pace(arguments.rate, stop)
     try:
-        with _interrupts(stop), _taker(settings, arguments, report, stop) as take:
+        with setting(stop), _taker(settings, arguments, report, stop) as take:
             in_steps = steps(chosen, pace.step(settings.batch.max_rows), int(settings.batch.max_bytes))
             whole = replay(in_steps, take, pace.passed, stop)
     except UsageError:
@@ -107,15 +105,7 @@ def _taker(
         raise UsageError(["--sink: where to load? clickhouse, parquet, a name from `batcher plugins`; or --to topic"])
     from batcher.commands import wiring
     from batcher.commands.replaying import Loading, quiet
-    from batcher.retry import RetryPolicy
 
-    given = settings.retry
-    retry = RetryPolicy(
-        given.strategy,
-        given.wait.total_seconds(),
-        given.max_wait.total_seconds(),
-        GIVE_UP_S if given.max_elapsed is None else given.max_elapsed.total_seconds(),
-    )
     delivery_log = logging.getLogger("batcher.delivery")
     with closing(wiring.sink_of(settings)) as sink:
         info = sink.open()
@@ -126,25 +116,13 @@ def _taker(
                 info,
                 wiring.format_of(settings),
                 report,
-                retry=retry,
+                retry=wiring.retry_of(settings, GIVE_UP_S),
                 abort=stop,
                 name=settings.kafka.group or "dlq",
                 dry_run=arguments.dry_run,
             ).take
         finally:
             delivery_log.removeFilter(quiet)
-
-
-@contextmanager
-def _interrupts(stop: threading.Event) -> Iterator[None]:
-    """End after the step in hand on the first SIGINT or SIGTERM; the second one kills."""
-
-    def listen(number: int, _frame: FrameType | None) -> None:
-        stop.set()
-        signal.signal(number, signal.SIG_DFL)
-
-    with heard_by(listen):
-        yield
 
 
 def _tell(report: Report, code: int, *, as_json: bool, dry: bool) -> None:

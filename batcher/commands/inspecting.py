@@ -125,11 +125,9 @@ def inspecting(settings: Settings, arguments: argparse.Namespace) -> Iterator[In
 
 def retry_of(settings: Settings) -> RetryPolicy:
     """Return the waits of the settings, with an end."""
-    from batcher.retry import RetryPolicy
+    from batcher.commands import wiring
 
-    retry = settings.retry
-    elapsed_s = PATIENCE_S if retry.max_elapsed is None else retry.max_elapsed.total_seconds()
-    return RetryPolicy(retry.strategy, retry.wait.total_seconds(), retry.max_wait.total_seconds(), elapsed_s)
+    return wiring.retry_of(settings, PATIENCE_S)
 
 
 def letters_of(settings: Settings) -> Letters:

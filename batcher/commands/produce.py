@@ -5,17 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
-from batcher.commands.signals import heard_by
+from batcher.commands.signals import setting
 from batcher.settings import Parser, Settings, UsageError, add_config_flag, load, secrets
 from batcher.testing.events import CHUNK, ORDERS, EventGenerator, Poison
 from batcher.testing.load import Keys, Load, limited, lines, per_tick
@@ -54,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
     _require(topic, producer, settings, arguments)
     sending = Load(producer, topic, keys=_keys(arguments.key), rate=arguments.rate, stop=stop)
     started = time.monotonic()
-    with _interrupts(stop), _progress(sending, arguments.count, shown=not arguments.json):
+    with setting(stop), _progress(sending, arguments.count, shown=not arguments.json):
         unknown = sending.send(chunks, TIMEOUT_S)
     seconds = time.monotonic() - started
     undelivered = sending.failed + unknown
@@ -229,18 +227,6 @@ def _create(topic: str, settings: Settings, arguments: argparse.Namespace) -> No
         if code in (KafkaError._TRANSPORT, KafkaError._TIMED_OUT):  # noqa: SLF001  # librdkafka's own codes
             raise
         raise ConfigurationError(f"--create: topic {topic}: {failure.args[0].str()}") from failure
-
-
-@contextmanager
-def _interrupts(stop: threading.Event) -> Iterator[None]:
-    """End the sending on the first SIGINT or SIGTERM; the second one kills."""
-
-    def listen(number: int, _frame: FrameType | None) -> None:
-        stop.set()
-        signal.signal(number, signal.SIG_DFL)
-
-    with heard_by(listen):
-        yield
 
 
 def _progress(load: Load, count: int | None, *, shown: bool) -> AbstractContextManager[object]:

@@ -163,11 +163,11 @@ def _deliveries(inspection: Inspection, queue: NotingQueue | None) -> Callable[[
     """Return what gives the delivery of an attempt: each of its own name, so that its tokens are new."""
     from batcher.commands import wiring
     from batcher.delivery import Delivery
-    from batcher.poison import PoisonLimit, PoisonPolicy
+    from batcher.poison import PoisonLimit
 
     settings = inspection.settings
     made: list[Delivery] = []
-    poison = PoisonLimit(PoisonPolicy(settings.dlq.max_ratio, settings.dlq.max_consecutive))
+    poison = PoisonLimit(wiring.poison_of(settings))
 
     def delivery(attempt: int) -> Delivery:
         while len(made) <= attempt:

@@ -71,7 +71,7 @@ class Loading:
             format_,
             dead_letters=self,
             # Here every single record may fail: each has done so before.
-            poison=PoisonLimit(PoisonPolicy(max_ratio=1.0, max_consecutive=EVERYWHERE)),
+            poison=PoisonLimit(PoisonPolicy(max_ratio=1.0, max_consecutive=EVERYWHERE, max_bisect=EVERYWHERE)),
             retry=retry,
             abort=abort,
             # Another name than the pipeline's: a table must not take these rows for a repeat of their old batch, nor

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -17,3 +18,15 @@ def heard_by(listen: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def setting(stop: threading.Event) -> Iterator[None]:
+    """Set `stop` on the first signal, as long as the context is open; the second one kills. Main thread only."""
+
+    def listen(number: int, _frame: FrameType | None) -> None:
+        stop.set()
+        signal.signal(number, signal.SIG_DFL)
+
+    with heard_by(listen):
+        yield

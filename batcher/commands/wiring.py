@@ -14,7 +14,9 @@ from batcher.settings import Settings
 if TYPE_CHECKING:
     from batcher.metrics import Metrics
     from batcher.pipeline import Pipeline
+    from batcher.poison import PoisonPolicy
     from batcher.protocols import DeadLetterQueue, Format, Sink, Source
+    from batcher.retry import RetryPolicy
     from batcher.sources.kafka_options import KafkaOptions, Start
 
 DEAD_LETTER_TIMEOUT_S: Final = 30.0
@@ -60,10 +62,8 @@ def pipeline_of(settings: Settings, metrics: Metrics | None = None) -> Pipeline:
     """Return the pipeline that the settings describe; nothing is opened yet. Raise ConfigurationError."""
     from batcher.buffer import FlushPolicy
     from batcher.pipeline import Pipeline
-    from batcher.poison import PoisonPolicy
-    from batcher.retry import RetryPolicy
 
-    batch, retry = settings.batch, settings.retry
+    batch = settings.batch
     options = kafka_options_of(settings)
     return Pipeline(
         source_of(options),
@@ -73,13 +73,8 @@ def pipeline_of(settings: Settings, metrics: Metrics | None = None) -> Pipeline:
         dead_letters=dead_letters_of(settings),
         flush=FlushPolicy(batch.max_rows, int(batch.max_bytes), batch.max_wait.total_seconds()),
         memory_bytes=int(batch.memory),
-        retry=RetryPolicy(
-            retry.strategy,
-            retry.wait.total_seconds(),
-            retry.max_wait.total_seconds(),
-            None if retry.max_elapsed is None else retry.max_elapsed.total_seconds(),
-        ),
-        poison=PoisonPolicy(settings.dlq.max_ratio, settings.dlq.max_consecutive, settings.dlq.max_bisect),
+        retry=retry_of(settings),
+        poison=poison_of(settings),
         delivery=settings.delivery,
         merge_partitions=batch.merge_partitions,
         ignore_intents=settings.ignore_intents,
@@ -89,6 +84,22 @@ def pipeline_of(settings: Settings, metrics: Metrics | None = None) -> Pipeline:
         drain_timeout_s=min(DRAIN_TIMEOUT_S, options.session_timeout_s / 2),
         metrics=metrics,
     )
+
+
+def retry_of(settings: Settings, patience_s: float | None = None) -> RetryPolicy:
+    """Return the waits; where the settings name no end of them, they end after `patience_s`, None for never."""
+    from batcher.retry import RetryPolicy
+
+    given = settings.retry
+    elapsed_s = patience_s if given.max_elapsed is None else given.max_elapsed.total_seconds()
+    return RetryPolicy(given.strategy, given.wait.total_seconds(), given.max_wait.total_seconds(), elapsed_s)
+
+
+def poison_of(settings: Settings) -> PoisonPolicy:
+    """Return how many records may be refused."""
+    from batcher.poison import PoisonPolicy
+
+    return PoisonPolicy(settings.dlq.max_ratio, settings.dlq.max_consecutive, settings.dlq.max_bisect)
 
 
 def sink_options(settings: Settings) -> dict[str, object]:

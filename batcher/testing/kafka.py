@@ -15,6 +15,18 @@ from batcher.records import Headers, Partition, Position
 REQUEST_TIMEOUT_S: Final = 30.0
 """A broker that has just started, on a machine that is busy, needs some seconds for its first answers."""
 
+COMPACTED: Final[Mapping[str, str]] = {
+    "cleanup_policy": "compact",
+    "segment_ms": "100",
+    "min_cleanable_dirty_ratio": "0.0",
+    "delete_retention_ms": "0",
+    "min_compaction_lag_ms": "0",
+}
+"""Settings of a topic that is compacted as soon as its broker looks."""
+
+CLEANED_WITHIN_S: Final = 60.0
+"""A broker that is not ours looks every 15 s."""
+
 
 class Broker:
     """Hold the address of a running broker. Subclasses start and stop one; this one only uses it.
@@ -60,6 +72,19 @@ class Broker:
         """Expire everything below an offset, as retention would."""
         target = TopicPartition(partition.topic, partition.number, before_offset)
         self._admin.delete_records([target])[target].result(REQUEST_TIMEOUT_S)
+
+    def records(self, topic: str) -> list[Message]:
+        """Return every record of a topic that has no holes."""
+        consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": "reader", "enable.auto.commit": False})
+        try:
+            ends = self.ends(topic)
+            consumer.assign([TopicPartition(topic, partition.number, 0) for partition in ends])
+            found: list[Message] = []
+            while len(found) < sum(ends.values()):
+                found += consumer.consume(1000, 10)
+            return found
+        finally:
+            consumer.close()
 
     def ends(self, topic: str) -> dict[Partition, int]:
         """Return the offset at which the next record of each partition will be written."""

@@ -73,8 +73,8 @@ class MemoryLog:
         return self._ends.get(partition, 0)
 
     def _keep(self, partition: Partition, wanted: Callable[[pa.Int64Array], pa.BooleanArray]) -> None:
-        masks = [(run, wanted(run.offsets)) for run in self.runs[partition]]
-        self.runs[partition] = [_filtered(run, mask) for run, mask in masks if pc.any(mask).as_py()]
+        kept = [run.filter(wanted(run.offsets)) for run in self.runs[partition]]
+        self.runs[partition] = [run for run in kept if run is not None]
 
 
 class MemorySource:
@@ -280,14 +280,3 @@ class MemorySource:
                 max_records -= len(piece)
                 self._positions[partition] = piece.next_offset
         return found
-
-
-def _filtered(run: Records, mask: pa.BooleanArray) -> Records:
-    return Records(
-        run.partition,
-        run.offsets.filter(mask),
-        run.timestamps_ms.filter(mask),
-        run.keys.filter(mask),
-        run.values.filter(mask),
-        None if run.headers is None else run.headers.filter(mask),
-    )

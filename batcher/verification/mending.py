@@ -154,7 +154,7 @@ class Mender:
     def _pieces(self, asked: Range, wanted: pa.Int64Array, apart: pa.Int64Array) -> Iterator[tuple[int, Records]]:
         """Yield the wanted records in small runs, each with the number of offsets `apart` below it."""
         for run in self._source.records(asked):
-            picked = taken(run, pc.is_in(run.offsets, value_set=wanted))
+            picked = run.filter(pc.is_in(run.offsets, value_set=wanted))
             if picked is None:
                 continue
             places = pc.run_end_encode(pc.search_sorted(apart, picked.offsets, side="left"), run_end_type=pa.int64())
@@ -180,24 +180,8 @@ class Mender:
             refused = pa.array([] if self._queue is None else self._queue.offsets, pa.int64())
             there = self._attempt(self._target.copies, left.partition, left.first_offset, left.last_offset)
             settled = pa.concat_arrays([skipped, refused, there["offset"].combine_chunks()])
-            rest = taken(left, pc.invert(pc.is_in(left.offsets, value_set=settled)))
+            rest = left.filter(pc.invert(pc.is_in(left.offsets, value_set=settled)))
             lost = 0 if rest is None else len(rest)
             done = done.plus(Mended(max(0, delivered.written - lost), delivered.dead_lettered))
             left = rest
         return done
-
-
-def taken(records: Records, mask: pa.BooleanArray) -> Records | None:
-    """Return the records where the mask is true; None where it is nowhere."""
-    if not mask.true_count:
-        return None
-    if mask.true_count == len(records):
-        return records
-    return Records(
-        records.partition,
-        records.offsets.filter(mask),
-        records.timestamps_ms.filter(mask),
-        records.keys.filter(mask),
-        records.values.filter(mask),
-        None if records.headers is None else records.headers.filter(mask),
-    )

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from confluent_kafka import Consumer, Message, Producer, TopicPartition
+from confluent_kafka import Producer
 
 from batcher.dead_letters.kafka import KafkaDeadLetterQueue, letter_of
 from batcher.errors import ConfigurationError, DeadLetterFailed
@@ -34,19 +34,6 @@ def opened(broker: Broker, topic: str, timeout_s: float = 30.0) -> KafkaDeadLett
     return queue
 
 
-def stored(broker: Broker, topic: str) -> list[Message]:
-    consumer = Consumer({"bootstrap.servers": broker.bootstrap, "group.id": "reader", "enable.auto.commit": False})
-    try:
-        ends = broker.ends(topic)
-        consumer.assign([TopicPartition(topic, partition.number, 0) for partition in ends])
-        found: list[Message] = []
-        while len(found) < sum(ends.values()):
-            found += consumer.consume(1000, 10)
-        return found
-    finally:
-        consumer.close()
-
-
 def test_letters_come_back_from_a_real_broker_unchanged(broker: Broker, new_topic: Callable[..., str]) -> None:
     topic = new_topic(3)
     sent = [
@@ -57,7 +44,7 @@ def test_letters_come_back_from_a_real_broker_unchanged(broker: Broker, new_topi
     queue = opened(broker, topic)
     queue.send(sent)
     queue.close()
-    assert sorted(map(letter_of, stored(broker, topic)), key=lambda one: one.record.offset) == sent
+    assert sorted(map(letter_of, broker.records(topic)), key=lambda one: one.record.offset) == sent
 
 
 def test_only_what_the_topic_cannot_take_is_stored_without_value(broker: Broker, new_topic: Callable[..., str]) -> None:
@@ -66,7 +53,7 @@ def test_only_what_the_topic_cannot_take_is_stored_without_value(broker: Broker,
     queue = opened(broker, topic)
     queue.send(sent)
     queue.close()
-    found = {letter_of(message).record.offset: message for message in stored(broker, topic)}
+    found = {letter_of(message).record.offset: message for message in broker.records(topic)}
     assert sorted(found) == list(range(200))
     assert [offset for offset, message in found.items() if message.value() is None] == [77]
     assert dict(found[77].headers() or [])["batcher.value.bytes"] == b"30000"
@@ -81,7 +68,7 @@ def test_a_time_the_broker_refuses_costs_neither_the_letter_nor_its_neighbours(
     queue = opened(broker, topic)
     queue.send(sent)
     queue.close()
-    assert sorted(map(letter_of, stored(broker, topic)), key=lambda one: one.record.offset) == sent
+    assert sorted(map(letter_of, broker.records(topic)), key=lambda one: one.record.offset) == sent
 
 
 def test_a_topic_that_wants_keys_is_a_failure_and_not_a_loop(broker: Broker, new_topic: Callable[..., str]) -> None:
@@ -116,4 +103,4 @@ def test_a_broker_that_falls_silent_fails_the_letters_and_is_used_again_when_bac
     queue = opened(broker, topic)
     queue.send([letter(2)])
     queue.close()
-    assert {letter_of(message).record.offset for message in stored(broker, topic)} == {1, 2}
+    assert {letter_of(message).record.offset for message in broker.records(topic)} == {1, 2}

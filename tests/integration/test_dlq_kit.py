@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 import pytest
-from confluent_kafka import Consumer, Message, Producer, TopicPartition
+from confluent_kafka import Producer
 
 from batcher.dead_letters.kafka import KafkaDeadLetterQueue
 from batcher.records import DeadLetter, Headers, Partition, Record
@@ -35,20 +35,6 @@ def batcher(*argv: str) -> Done:
     command = [sys.executable, "-m", "batcher", *argv, "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     return Done(done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr)
-
-
-def stored(broker: Broker, topic: str) -> list[Message]:
-    """Return every record of a topic."""
-    consumer = Consumer({"bootstrap.servers": broker.bootstrap, "group.id": "reader", "enable.auto.commit": False})
-    try:
-        ends = broker.ends(topic)
-        consumer.assign([TopicPartition(topic, partition.number, 0) for partition in ends])
-        found: list[Message] = []
-        while len(found) < sum(ends.values()):
-            found += consumer.consume(1000, 10)
-        return found
-    finally:
-        consumer.close()
 
 
 def fill(broker: Broker, topic: str) -> set[tuple[int, int]]:
@@ -157,7 +143,7 @@ def test_a_record_that_is_sent_back_is_the_original_and_counts_its_attempts(
     facts = done.lines[-1]
     assert (done.code, facts["replayed"], facts["failed_again"]) == (1, 2, {})
     assert facts["left_out"] == {"attempts": 1, "not_whole": 1}
-    first, second = stored(broker, topic)
+    first, second = broker.records(topic)
     assert (first.partition(), first.key(), first.value(), first.timestamp()[1]) == (1, b"k", b"v", 1_700_000_000_005)
     assert first.headers() == [("h", b"1"), ("batcher.attempts", b"1")]
     assert second.headers() == [("h", b"1"), ("batcher.attempts", b"2")]
@@ -189,7 +175,7 @@ def test_old_letters_are_purged_up_to_the_first_newer_one(broker: Broker, new_to
 
 
 def letter_time(broker: Broker, topic: str) -> datetime:
-    last = max(stored(broker, topic), key=lambda message: message.offset() or 0)
+    last = max(broker.records(topic), key=lambda message: message.offset() or 0)
     failed_at = dict(last.headers() or [])["batcher.failed_at"]
     assert isinstance(failed_at, bytes)
     return datetime.fromisoformat(failed_at.decode())

@@ -11,24 +11,13 @@ from confluent_kafka import KafkaException
 
 from batcher.errors import DataGap
 from batcher.records import Partition, Position
-from batcher.testing.kafka import Broker
+from batcher.testing.kafka import CLEANED_WITHIN_S, COMPACTED, Broker
 from batcher.testing.listening import numbered, offsets, read, read_for, read_until, values
 from batcher.testing.readers import Readers, open_transaction, transaction, until
 
 pytestmark = pytest.mark.broker
 
 NewTopic = Callable[..., str]
-
-COMPACTED = {
-    "cleanup_policy": "compact",
-    "segment_ms": "100",
-    "min_cleanable_dirty_ratio": "0.0",
-    "delete_retention_ms": "0",
-    "min_compaction_lag_ms": "0",
-}
-
-CLEANED_WITHIN_S = 60.0
-"""A broker that is not ours looks every 15 s."""
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from batcher.records import Partition, Position
 from batcher.testing.census import Census
 from batcher.testing.clickhouse import ClickHouseServer
 from batcher.testing.events import EventGenerator
-from batcher.testing.kafka import Broker
+from batcher.testing.kafka import CLEANED_WITHIN_S, COMPACTED, Broker
 from batcher.testing.processes import BatcherProcess
 from batcher.testing.readers import transaction
 from batcher.testing.targets import ClickHouseTable, ParquetDirectory, TableKind, Target
@@ -306,17 +306,6 @@ def test_a_target_that_cannot_be_asked_is_78(
     job = Job(request, topic, table(request, TableKind(coordinates=False, window=100)))
     job.run()
     assert "has not all of _topic, _partition, _offset" in job.said("verify", code=78)
-
-
-COMPACTED = {
-    "cleanup_policy": "compact",
-    "segment_ms": "100",
-    "min_cleanable_dirty_ratio": "0.0",
-    "delete_retention_ms": "0",
-    "min_compaction_lag_ms": "0",
-}
-
-CLEANED_WITHIN_S = 60.0
 
 
 def test_a_log_that_was_compacted_since_adds_up_and_is_mended_as_far_as_it_goes(

@@ -300,6 +300,18 @@ def test_files_in_directories_by_column_are_left_alone_too(root: Path, request: 
     assert len(list(root.rglob("*.parquet"))) == 6
 
 
+def test_however_many_letters_the_target_still_refuses_the_others_are_loaded() -> None:
+    sink = TableSink(NUMBERS)
+
+    def refuse(block: Block) -> None:
+        if any(number % 2 for number in block.table["n"].to_pylist()):
+            raise BlockRejected("constraint", "constraint")
+
+    sink.before = refuse
+    report = loaded(sink, [stored(offset) for offset in range(1200)], elapsed_s=60.0)
+    assert (report.replayed, dict(report.failed_again)) == (600, {"constraint": 600})
+
+
 def test_files_without_offsets_cannot_be_asked(root: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"--parquet\.coordinates default"):
         loaded(plugin({"path": str(root), "coordinates": "none", "schema": NUMBERS}), [stored(1)])
