@@ -51,7 +51,7 @@ check: $(READY) ## lint, format, types, import rules
 	@$(BIN)/lint-imports --no-logo
 
 bench: $(READY) ## measure this machine: rows a second beside the bare client library
-	@$(BIN)/python benchmarks/bench_pipeline.py $(ARGS)
+	@$(BIN)/python -m benchmarks.bench_pipeline $(ARGS)
 
 lock: ## resolve the dependencies anew (needs uv)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --quiet --upgrade \

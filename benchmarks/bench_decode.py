@@ -1,6 +1,6 @@
 """How many records a second become columns: clean and poisoned, with each form of timestamp, wide and nested.
 
-Run it alone: `python benchmarks/bench_decode.py`. Each case decodes one batch several times; the best is shown, as rows
+Run it alone: `python -m benchmarks.bench_decode`. Each case decodes one batch several times; the best is shown, as rows
 a second of wall time and as microseconds of processor time a row. `--threads 1` takes the second core from Arrow,
 which is closer to what the flusher thread has beside a busy consumer thread. A busy machine shows first
 in the wall time.

@@ -1,6 +1,6 @@
 """Compare `KafkaSource.fetch` with the bare `consume()` of confluent-kafka, in one run on a real broker.
 
-    python benchmarks/bench_fetch.py --records 1000000 --rounds 3
+    python -m benchmarks.bench_fetch --records 1000000 --rounds 3
 
 Both read the same topic from its start, in turns; the medians are compared. The bare loop drops the messages
 unread, so it is the ceiling for anything that is built on `consume()`.

@@ -1,6 +1,6 @@
 """Measure the Parquet sink alone, on one thread: rows a second and bytes, by compression and size of the block.
 
-    python benchmarks/bench_parquet.py [--dir DIR] [--seconds 0.7] [--json FILE]
+    python -m benchmarks.bench_parquet [--dir DIR] [--seconds 0.7] [--json FILE]
 
 Blocks have 8 columns of an order and the three coordinates; every write includes its fsyncs. Figures of a disk
 cache, not of a disk, where DIR is on one that ignores fsync.

@@ -1,7 +1,7 @@
 """How long records stand still when a process dies or is restarted, by protocol and kind of membership.
 
-    python benchmarks/bench_takeover.py                              # twelve cases all at 45 s: 8 minutes
-    python benchmarks/bench_takeover.py --session-timeout 6 --protocols range --cases kill-static,stop
+    python -m benchmarks.bench_takeover                              # twelve cases all at 45 s: 8 minutes
+    python -m benchmarks.bench_takeover --session-timeout 6 --protocols range --cases kill-static,stop
 
 One broker with Kafka's own defaults, a topic with four partitions and a steady trickle of records, loaded into Parquet
 by real processes. A case begins with the signal and ends when the committed offset of every partition has moved again.

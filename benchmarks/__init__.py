@@ -1,0 +1,1 @@
+"""What it costs: one question a file. Run one with `python -m benchmarks.bench_NAME`."""

@@ -1,0 +1,287 @@
+"""The contenders of the pipeline's benchmarks, each in a process of its own for its turn.
+
+One broker, one topic, each contender in turns. A contender's time runs from its first record to its last durable
+commit; CPU counts every thread of its process, librdkafka's included; the broker is not counted but shares the cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+from batcher.protocols import PartitionListener
+from batcher.records import Partition, Position, Records
+from benchmarks.harness import Measured, Stopwatch
+
+PARTITIONS: Final = 4
+NAIVE_SHARE: Final = 8
+"""The naive loop reads one record in so many, or its turn would be most of the run."""
+
+COLUMNS: Final = (
+    "id UInt64, ts DateTime64(3, 'UTC'), user_id UInt32, country LowCardinality(String), "
+    "product LowCardinality(String), quantity UInt8, price Float64, paid Bool, session String"
+)
+NAMES: Final = ("id", "ts", "user_id", "country", "product", "quantity", "price", "paid", "session")
+COORDINATES: Final = "_topic LowCardinality(String), _partition UInt32, _offset UInt64, _timestamp DateTime64(3, 'UTC')"
+
+
+class TimedSource:
+    """Pass everything on to a source and watch when records come and when commits are made."""
+
+    def __init__(self, source: Any, watch: Stopwatch) -> None:
+        self._source = source
+        self._watch = watch
+        self._seen = False
+
+    def open(self, listener: PartitionListener) -> None:
+        """Pass on."""
+        self._source.open(listener)
+
+    def fetch(self, max_records: int, timeout_s: float) -> Sequence[Records]:
+        """Pass on; the clock starts with the fetch that brings the first records."""
+        self._watch.first(again=not self._seen)
+        runs: Sequence[Records] = self._source.fetch(max_records, timeout_s)
+        self._seen = self._seen or bool(runs)
+        return runs
+
+    def pause(self, partitions: Collection[Partition]) -> None:
+        """Pass on."""
+        self._source.pause(partitions)
+
+    def resume(self, partitions: Collection[Partition]) -> None:
+        """Pass on."""
+        self._source.resume(partitions)
+
+    def commit(self, positions: Mapping[Partition, Position], timeout_s: float) -> None:
+        """Pass on; a commit is progress."""
+        self._source.commit(positions, timeout_s)
+        self._watch.last()
+
+    @property
+    def reached(self) -> Mapping[Partition, int]:
+        """Pass on."""
+        reached: Mapping[Partition, int] = self._source.reached
+        return reached
+
+    @property
+    def exhausted(self) -> bool:
+        """Pass on."""
+        exhausted: bool = self._source.exhausted
+        return exhausted
+
+    def close(self) -> None:
+        """Pass on."""
+        self._source.close()
+
+
+def consume(contender: str, bootstrap: str, topic: str, records: int) -> Measured:
+    """Call `consume()` and drop the messages: the ceiling of everything built on it."""
+    from confluent_kafka import Consumer, TopicPartition
+
+    from batcher.sources.kafka_options import KafkaOptions
+
+    options = KafkaOptions(brokers=bootstrap, topics=(topic,), group=f"bench-{uuid.uuid4()}")
+    consumer = Consumer({**options.librdkafka(), "enable.partition.eof": "false"})
+    consumer.assign([TopicPartition(topic, number, 0) for number in range(PARTITIONS)])
+    watch = Stopwatch()
+    seen = 0
+    while seen < records:
+        watch.first(again=not seen)
+        seen += len(consumer.consume(10_000, 0.2))
+    watch.last()
+    consumer.close()
+    return watch.measured(contender, seen)
+
+
+def pipeline(contender: str, bootstrap: str, topic: str, records: int, *flags: str) -> Measured:
+    """Run batcher as the command line would, with a stopwatch around its source."""
+    from batcher import logs
+    from batcher.commands.run import parser, tune_collector, tune_memory
+    from batcher.commands.wiring import pipeline_of
+    from batcher.settings import load
+
+    words = ["-b", bootstrap, "-t", topic, "-g", f"bench-{uuid.uuid4()}", "--until-eof", *flags]
+    settings = load(parser(), words, {}, runnable=True).settings
+    logs.setup("json", "error")
+    made = pipeline_of(settings)
+    watch = Stopwatch()
+    made._source = TimedSource(made._source, watch)  # noqa: SLF001  # a stopwatch is no reason for a public seam
+    tune_collector()
+    tune_memory()
+    summary = made.run()
+    if summary.written != records:
+        sys.exit(f"{contender}: wrote {summary.written} of {records} records")
+    return watch.measured(contender, records)
+
+
+def null(bootstrap: str, topic: str, records: int, scratch: Path) -> Measured:
+    """Decode and throw away."""
+    del scratch
+    return pipeline("null", bootstrap, topic, records, "--sink", "null")
+
+
+def parquet(bootstrap: str, topic: str, records: int, scratch: Path, delivery: str = "exactly-once") -> Measured:
+    """Write zstd files, fsynced, with coordinates."""
+    flags = ("--sink", "parquet", "--parquet.path", str(scratch / "out"), "--delivery", delivery)
+    return pipeline(_named("parquet", delivery), bootstrap, topic, records, *flags)
+
+
+def parquet_once_or_more(bootstrap: str, topic: str, records: int, scratch: Path) -> Measured:
+    """Do the same without intents: what exactly-once costs is the difference."""
+    return parquet(bootstrap, topic, records, scratch, "at-least-once")
+
+
+def clickhouse(
+    bootstrap: str, topic: str, records: int, scratch: Path, delivery: str = "exactly-once", *more: str
+) -> Measured:
+    """Insert into a MergeTree of the embedded engine, with coordinates and a window for tokens."""
+    dsn = _engine(scratch, "", COORDINATES)
+    flags = ("--sink", "clickhouse", "--clickhouse.dsn", dsn, "--clickhouse.table", "events", "--delivery", delivery)
+    name = "clickhouse-merged" if more else _named("clickhouse", delivery)
+    return pipeline(name, bootstrap, topic, records, *flags, *more)
+
+
+def clickhouse_merged(bootstrap: str, topic: str, records: int, scratch: Path) -> Measured:
+    """Do the same with partitions sharing a batch, as they do without intents."""
+    return clickhouse(bootstrap, topic, records, scratch, "exactly-once", "--batch.merge-partitions")
+
+
+def clickhouse_once_or_more(bootstrap: str, topic: str, records: int, scratch: Path) -> Measured:
+    """Do the same without intents."""
+    return clickhouse(bootstrap, topic, records, scratch, "at-least-once")
+
+
+def _named(sink: str, delivery: str) -> str:
+    return sink if delivery == "exactly-once" else f"{sink}-{delivery}"
+
+
+def naive(bootstrap: str, topic: str, records: int, scratch: Path) -> Measured:
+    """Run the loop most people write: poll, json.loads, insert lists of rows, commit."""
+    from datetime import datetime
+
+    import clickhouse_connect
+    from confluent_kafka import Consumer
+
+    dsn = _engine(scratch, "naive", "")
+    client: Any = clickhouse_connect.get_client(dsn=dsn)
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": f"bench-{uuid.uuid4()}",
+            "auto.offset.reset": "earliest",
+            "enable.auto.commit": False,
+        }
+    )
+    consumer.subscribe([topic])
+    watch = Stopwatch()
+    rows: list[list[Any]] = []
+    seen = 0
+    while seen < records:
+        watch.first(again=not seen)
+        message = consumer.poll(1.0)
+        if message is None or message.error() is not None:
+            continue
+        row = json.loads(message.value() or b"")
+        row["ts"] = datetime.fromisoformat(row["ts"])
+        rows.append([row[name] for name in NAMES])
+        seen += 1
+        if len(rows) == 10_000 or seen == records:
+            client.insert("naive", rows, column_names=NAMES)
+            consumer.commit(asynchronous=False)
+            rows.clear()
+    watch.last()
+    consumer.close()
+    client.close()
+    return watch.measured("naive", records)
+
+
+def bare(bootstrap: str, topic: str, records: int, scratch: Path) -> Measured:
+    """Run the bare loop as the library comes: what the ratios refer to."""
+    del scratch
+    return consume("consume", bootstrap, topic, records)
+
+
+def relaxed(bootstrap: str, topic: str, records: int, scratch: Path) -> Measured:
+    """Run the bare loop with a garbage collector that looks less often: it spends half its time there otherwise."""
+    from batcher.commands.run import tune_collector
+
+    del scratch
+    tune_collector()
+    return consume("consume-gc", bootstrap, topic, records)
+
+
+CONTENDERS: Mapping[str, Callable[[str, str, int, Path], Measured]] = {
+    "consume": bare,
+    "consume-gc": relaxed,
+    "null": null,
+    "parquet": parquet,
+    "parquet-at-least-once": parquet_once_or_more,
+    "clickhouse": clickhouse,
+    "clickhouse-merged": clickhouse_merged,
+    "clickhouse-at-least-once": clickhouse_once_or_more,
+    "naive": naive,
+}
+
+
+def _engine(scratch: Path, table: str, coordinates: str) -> str:
+    # In a process of its own: the engine's path is open in one process at a time, and its start is not measured.
+    columns = ", ".join(part for part in (COLUMNS, coordinates) if part)
+    dsn = f"chdb://{scratch / 'engine'}"
+    code = (
+        "import clickhouse_connect, sys\n"
+        "client = clickhouse_connect.get_client(dsn=sys.argv[1])\n"
+        "client.command(sys.argv[2])\n"
+        "client.close()\n"
+    )
+    statement = (
+        f"CREATE TABLE IF NOT EXISTS {table or 'events'} ({columns}) ENGINE = MergeTree ORDER BY id "
+        "SETTINGS non_replicated_deduplication_window = 10000"
+    )
+    subprocess.run([sys.executable, "-c", code, dsn, statement], check=True)
+    return dsn
+
+
+def measure(contender: str, bootstrap: str, topic: str, records: int) -> Measured:
+    """Give a contender its turn in a fresh process."""
+    command = [sys.executable, "-m", "benchmarks.contenders", contender, bootstrap, topic, str(records)]
+    done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        sys.exit(f"{contender} failed with exit code {done.returncode}")
+    return Measured(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def turn(contender: str, bootstrap: str, topic: str, records: int) -> None:
+    """Be the fresh process."""
+    with tempfile.TemporaryDirectory(prefix="batcher-bench-") as scratch:
+        result = CONTENDERS[contender](bootstrap, topic, records, Path(scratch))
+        sys.stdout.write(json.dumps(asdict(result)) + "\n")
+        sys.stdout.flush()
+
+
+def load(broker: Any, topic: str, records: int) -> None:
+    """Fill the topic with made-up orders, the same for the same number."""
+    from batcher.testing.events import EventGenerator
+
+    broker.create_topic(topic, PARTITIONS)
+    events = EventGenerator(seed=1)
+    chunk = 50_000
+    for start in range(0, records, chunk):
+        broker.produce(topic, events.take(min(chunk, records - start)), compression="lz4")
+
+
+if __name__ == "__main__":
+    _parser = argparse.ArgumentParser(description=__doc__)
+    _parser.add_argument("contender", choices=CONTENDERS)
+    _parser.add_argument("bootstrap")
+    _parser.add_argument("topic")
+    _parser.add_argument("records", type=int)
+    _given = _parser.parse_args()
+    turn(_given.contender, _given.bootstrap, _given.topic, _given.records)
