@@ -152,8 +152,12 @@ class Exchange:
                 return []
             fresh = [new for run in runs if (new := self._ledger.admit(run)) is not None]
             if fresh:
+                before = self._due_in_s()
                 self._buffer.extend(fresh, self._clock())
-                self._changed.notify_all()
+                after = self._due_in_s()
+                # Not each time: whoever wakes up takes the interpreter lock from the thread that fetches.
+                if (after is not None and (before is None or after <= 0 < before)) or self._ledger.uncleared():
+                    self._changed.notify_all()
             return fresh
 
     def reached(self, offsets: Mapping[Partition, int]) -> None:

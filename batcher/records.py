@@ -117,7 +117,8 @@ class Records:
     offsets: pa.Int64Array
     timestamps_ms: pa.Int64Array
     keys: pa.BinaryArray
-    values: pa.BinaryArray
+    values: pa.BinaryArray | pa.ChunkedArray
+    """In chunks where runs were joined: copying them into one would cost more than anything else done with them."""
     headers: pa.ListArray | None = None
     """`HEADERS_TYPE`, or None where no record of the run has headers."""
     nbytes: int = field(init=False, compare=False)
@@ -188,7 +189,7 @@ class Records:
 
     @staticmethod
     def concat(runs: Sequence[Records]) -> Records:
-        """Join runs of one partition, in ascending order of offsets, into one; copies unless there is one run."""
+        """Join runs of one partition, in ascending order of offsets, into one; values become chunks, not copies."""
         if len(runs) == 1:
             return runs[0]
         partition = runs[0].partition
@@ -204,7 +205,7 @@ class Records:
             pa.concat_arrays([run.offsets for run in runs]),
             pa.concat_arrays([run.timestamps_ms for run in runs]),
             pa.concat_arrays([run.keys for run in runs]),
-            pa.concat_arrays([run.values for run in runs]),
+            pa.chunked_array([chunk for run in runs for chunk in chunks_of(run.values)], pa.binary()),
             headers,
         )
 
@@ -252,9 +253,9 @@ class Batch:
         """Return where reading goes on, for each partition, once this batch is durable."""
         return {span.partition: span.next_offset for span in self.ranges}
 
-    def values(self) -> pa.BinaryArray:
-        """Return the values of all records, in order of position, as one array."""
-        return pa.concat_arrays([run.values for run in self.runs]) if len(self.runs) > 1 else self.runs[0].values
+    def values(self) -> pa.ChunkedArray:
+        """Return the values of all records, in order of position; nothing is copied."""
+        return pa.chunked_array([chunk for run in self.runs for chunk in chunks_of(run.values)], pa.binary())
 
     def record(self, position: int) -> Record:
         """Return the record at a position; raise IndexError if there is none."""
@@ -366,6 +367,11 @@ def write_id(token: str) -> str:
 
 
 _PARTS: Final = re.compile(r"(\|[0-9a-f]{16})+\Z")
+
+
+def chunks_of(values: pa.BinaryArray | pa.ChunkedArray) -> list[pa.BinaryArray]:
+    """Return the arrays of a column that may be in chunks."""
+    return values.chunks if isinstance(values, pa.ChunkedArray) else [values]
 
 
 def _claim(run: Records) -> Claim:

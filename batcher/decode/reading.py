@@ -9,8 +9,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as arrow_json
 
+from batcher.decode.scratch import scratch
+
 BLOCK_BYTES: Final = 1 << 20
 """What one thread parses in one go: 1 to 4 MB use the second core best; a single block would use one only."""
+
+_NOTHING: Final = pa.scalar(b"", pa.binary())
+_NEWLINE: Final = pa.scalar(b"\n", pa.binary())
 
 _ROW: Final = re.compile(r"^JSON parse error: .* in row (\d+)$")
 
@@ -50,18 +55,21 @@ def read(texts: pa.Array, schema: pa.Schema, *, reject_unknown: bool) -> list[pa
         raise Unreadable(int(named[1]) if named and int(named[1]) < len(texts) else None) from error
     if table.num_rows != len(texts):
         raise Unreadable
-    return [_one(column) for column in table.columns]
+    # One call for all: after each, the interpreter lock has to be waited for.
+    return [_one(column) for column in table.combine_chunks().columns]
 
 
 def join(texts: pa.Array) -> Any:
-    """Return the buffer of all messages, a newline between each two."""
-    whole = pa.ListArray.from_arrays(pa.array([0, len(texts)], pa.int32()), texts)
-    return pc.binary_join(whole, b"\n")[0].as_buffer()
+    """Return the buffer of all messages, a newline behind each."""
+    # One call that knows the size beforehand; a join of the whole would grow its buffer, and copy it each time.
+    lines = pc.binary_join_element_wise(texts, _NOTHING, _NEWLINE, memory_pool=scratch())
+    if isinstance(lines, pa.ChunkedArray):
+        raise Unreadable
+    return lines.buffers()[2]
 
 
 def _one(column: pa.ChunkedArray) -> pa.Array:
-    combined = column.combine_chunks()
     # More than 2 GB of text in one column stays in chunks; a smaller block will fit.
-    if isinstance(combined, pa.ChunkedArray):
+    if column.num_chunks > 1:
         raise Unreadable
-    return combined
+    return column.chunk(0) if column.num_chunks else pa.array([], column.type)

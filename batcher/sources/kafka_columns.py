@@ -7,6 +7,7 @@ what can be inferred is not asked for. One call of a message's method costs 27 n
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Sequence
 from operator import itemgetter
 from typing import Any, Final
@@ -24,6 +25,10 @@ NO_TIMESTAMP: Final = -1
 MAX_RUNS_PER_PARTITION: Final = 8
 """With more runs than this for each partition (many partitions with a trickle each), sorting a copy is cheaper than
 handing out slices of some records: a slice costs about 10 us."""
+
+OWN_SHARE: Final = 0.5
+"""A run that is less of a fetch than this gets memory of its own. A slice keeps all of the fetch in memory, and one
+record of a quiet partition waits for its batch while a busy one has been written many times."""
 
 _second: Final = itemgetter(1)
 
@@ -71,7 +76,10 @@ def _split(
     runs: list[Records] = []
     start = 0
     for code, end in zip(encoded.values.to_pylist(), encoded.run_ends.to_pylist(), strict=True):
-        sliced = [column if column is None else column.slice(start, end - start) for column in columns]
+        length = end - start
+        sliced = [column if column is None else column.slice(start, length) for column in columns]
+        if length < len(messages) * OWN_SHARE:
+            sliced = [column if column is None else pa.concat_arrays([column]) for column in sliced]
         runs.append(Records(name(code), _offsets(messages, start, end), *sliced))
         start = end
     return runs
@@ -82,7 +90,7 @@ def _offsets(messages: Sequence[Message], start: int, end: int) -> Any:
     if first is not None and last == first + (end - start) - 1:
         # Offsets of a partition ascend strictly: with these ends, there is only one way to fill the middle.
         return pa.arange(first, last + 1)
-    return pa.array(list(map(Message.offset, messages[start:end])), pa.int64())
+    return _integers(list(map(Message.offset, messages[start:end])))  # type: ignore[arg-type]
 
 
 def _numbers(messages: Sequence[Message]) -> Any:
@@ -95,7 +103,12 @@ def _numbers(messages: Sequence[Message]) -> Any:
 
 
 def _timestamps(messages: Sequence[Message]) -> Any:
-    return pa.array(list(map(_second, map(Message.timestamp, messages))), pa.int64())
+    return _integers(list(map(_second, map(Message.timestamp, messages))))
+
+
+def _integers(found: list[int]) -> Any:
+    # Arrow takes 0.2 us to look at each Python integer, this 0.06.
+    return pa.Array.from_buffers(pa.int64(), len(found), [None, pa.py_buffer(array("q", found))])
 
 
 def _headers(messages: Sequence[Message]) -> Any:

@@ -114,6 +114,16 @@ def test_many_short_runs_are_joined_in_order(topic: str | None) -> None:
         assert run.values.to_pylist() == [b"v%d" % offset for offset in range(run.partition.number, 300, 3)]
 
 
+def test_a_record_of_a_quiet_partition_does_not_keep_the_rest_of_its_fetch_in_memory() -> None:
+    busy = [message(offset, value=b"x" * 1000) for offset in range(1000)]
+
+    runs, _ = to_records([*busy, message(1, partition=1, value=b"quiet")], "t")
+
+    [quiet] = [run for run in runs if run.partition.number == 1]
+    assert quiet.values.get_total_buffer_size() < 1000
+    assert quiet.values.to_pylist() == [b"quiet"]
+
+
 def test_partitions_of_the_same_number_in_two_topics_are_kept_apart() -> None:
     runs, _ = to_records([message(1, topic="a"), message(1, topic="b"), message(2, topic="b")])
 
