@@ -23,12 +23,12 @@ RECORDS = 60_000
 PARTITIONS = 4
 
 # A part of the topic at most is in memory, so that a stop or a crash finds most of it unread.
-SMALL_BATCHES = ("--batch.max-rows", "2000", "--batch.max-bytes", "512KiB", "--batch.memory", "1MiB")
+SMALL_BATCHES = ("--batch.max-rows", "500", "--batch.max-bytes", "512KiB", "--batch.memory", "1MiB")
 
 # A new member waits until the broker has missed a dead one.
 SHORT_SESSION = ("-X", "session.timeout.ms=3000", "-X", "heartbeat.interval.ms=500")
 
-LATE_S = 30.0
+LATE_S = 60.0
 
 SINKS = """
 import time
@@ -149,7 +149,7 @@ def test_a_signal_in_the_middle_stops_all_of_them_however_many_processes_get_it(
         running.signal(signal.SIGTERM)
         assert running.wait(LATE_S) == 0
 
-    assert 0 < running.summary["consumed"] == running.summary["written"] < RECORDS
+    assert 0 < running.summary["written"] < RECORDS
     census = Census.of(committed_in(broker, source, orders), target.loaded().coordinates)
     assert census.exact, census
 
