@@ -58,20 +58,23 @@ def started(*scripts: str, until_eof: bool = False) -> tuple[Team, list[Member]]
 
 
 @contextmanager
-def signalling_once(ready: Callable[[], bool], times: int) -> Iterator[None]:
-    """Send this process SIGTERM so often, from another thread, once something holds."""
+def signalling_once(ready: Callable[[], bool]) -> Iterator[None]:
+    """Send this process SIGTERM, from another thread, once something holds."""
+
+    over = threading.Event()
 
     def send() -> None:
         while not ready():
-            threading.Event().wait(0.001)
-        for _ in range(times):
-            os.kill(os.getpid(), signal.SIGTERM)
+            if over.wait(0.001):
+                return
+        os.kill(os.getpid(), signal.SIGTERM)
 
     sender = threading.Thread(target=send)
     sender.start()
     try:
         yield
     finally:
+        over.set()
         sender.join()
 
 
@@ -233,7 +236,7 @@ def test_one_that_cannot_be_mended_by_starting_again_ends_the_others() -> None:
 def test_one_that_ended_is_started_again_until_all_are_stopped(end: str) -> None:
     team, members = started(end, WAITS_FOR_A_WORD)
 
-    with signalling_once(lambda: members[0].starts >= 3, 1):
+    with signalling_once(lambda: members[0].starts >= 3):
         assert team.run() in (0, 75)
 
     assert members[1].starts == 1
@@ -242,7 +245,7 @@ def test_one_that_ended_is_started_again_until_all_are_stopped(end: str) -> None
 def test_the_first_signal_is_a_stop_that_all_hear_and_a_clean_end_is_0() -> None:
     team, members = started(WAITS_FOR_A_WORD, WAITS_FOR_A_WORD)
 
-    with signalling_once(lambda: all(member.starts for member in members), 1):
+    with signalling_once(lambda: all(member.starts for member in members)):
         assert team.run() == 0
 
 
@@ -250,8 +253,8 @@ def test_the_second_signal_is_passed_on_as_well_and_is_130() -> None:
     team, members = started(WAITS_FOR_TWO, WAITS_FOR_A_WORD)
 
     with (
-        signalling_once(lambda: all(member.starts for member in members), 1),
-        signalling_once(lambda: team._passed_on == 1, 1),
+        signalling_once(lambda: all(member.starts for member in members)),
+        signalling_once(lambda: team._passed_on == 1),
     ):
         assert team.run() == 130
 
@@ -260,9 +263,9 @@ def test_the_third_signal_kills() -> None:
     team, members = started(HEARS_NOTHING)
 
     with (
-        signalling_once(lambda: members[0].starts == 1, 1),
-        signalling_once(lambda: team._passed_on == 1, 1),
-        signalling_once(lambda: team._passed_on == 2, 1),
+        signalling_once(lambda: members[0].starts == 1),
+        signalling_once(lambda: team._passed_on == 1),
+        signalling_once(lambda: team._passed_on == 2),
     ):
         assert team.run() == 75
 
