@@ -70,7 +70,7 @@ class Kafka(Section):
     """Any other librdkafka property; may be repeated. `-X list` and `-X dump` show them."""
     instance: Annotated[str | None, Flag(metavar="ID")] = None
     """Static membership: after a restart the same ID gets its partitions back at once (classic group protocols).
-    Worker I has ID-I."""
+    With --workers, worker I has ID-I."""
     allow_insecure: bool = False
     """Permit properties that switch the check of certificates off."""
     on_gap: Literal["halt", "skip"] = "halt"
@@ -171,7 +171,7 @@ class Http(Section):
     """Metrics, health and status over HTTP."""
 
     addr: Annotated[str | None, Flag(metavar="HOST:PORT"), AfterValidator(lambda v: v and _address(v))] = None
-    """Serve /metrics, /livez, /readyz and /status here; worker I on port + I. Not at all when it is not given."""
+    """Serve /metrics, /livez, /readyz and /status here, worker I of --workers on port + I; not when it is not given."""
 
 
 class Log(Section):
