@@ -86,10 +86,10 @@ def scrubbed_traceback(error: BaseException) -> str:
     return "\n".join(f"  {one_line(line)}" for line in lines)
 
 
-def setup(format_: Format = "auto", level: str = "info") -> Literal["console", "json"]:
+def setup(format_: Format = "auto", level: str = "info", worker: int | None = None) -> Literal["console", "json"]:
     """Send all logs to stderr in a format, from a level up, and return the format that `auto` came to.
 
-    May be called again, also by tests.
+    Every line of one of several workers has its number. May be called again, also by tests.
     """
     terminal = sys.stderr.isatty()
     console = format_ == "console" or (format_ == "auto" and terminal)
@@ -101,6 +101,9 @@ def setup(format_: Format = "auto", level: str = "info") -> Literal["console", "
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
     ]
+    if worker is not None:
+        # Not a context variable: threads begin without those.
+        shared.append(lambda _logger, _method, event: {**event, "worker": worker})
     colors = terminal and not os.environ.get("NO_COLOR")
     renderer: Processor = (
         structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)

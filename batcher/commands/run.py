@@ -20,6 +20,7 @@ from batcher.commands.signals import heard_by
 from batcher.settings import Parser, Settings, add_config_flag, load, secrets
 
 if TYPE_CHECKING:
+    from batcher.commands.worker import Tether
     from batcher.pipeline import Pipeline, Summary
 
 USAGE: Final = """\
@@ -49,9 +50,17 @@ def main(argv: Sequence[str]) -> int:
         from batcher.commands.properties import show
 
         return show(question, settings)
-    shown = logs.setup(settings.log.format, log_level(settings, arguments))
+    shown = logs.setup(settings.log.format, log_level(settings, arguments), arguments.as_worker)
+    if arguments.as_worker is not None:
+        from batcher.commands.worker import Tether, own
+
+        return run(own(settings, arguments.as_worker), for_people=False, tether=Tether())
     for warning in loaded.warnings:
         logs.get(__name__).warning("setting_ignored", reason=warning)
+    if settings.workers > 1:
+        from batcher.commands.workers import supervise
+
+        return supervise(settings, argv, as_json=arguments.json)
     for_people = shown == "console"
     return run(settings, as_json=arguments.json, for_people=for_people, live=for_people and not arguments.quiet)
 
@@ -68,6 +77,7 @@ def parser() -> Parser:
     add_config_flag(made)
     made.add_argument("--version", action="store_true", help="print the versions of batcher and what it stands on")
     made.add_argument("--json", action="store_true", help="print the final summary on stdout as one JSON object")
+    made.add_argument("--as-worker", type=int, help=argparse.SUPPRESS)  # see `worker.py`
     add_loudness(made)
     made.add_settings()
     return made
@@ -98,17 +108,25 @@ def without_property_question(argv: Sequence[str]) -> tuple[list[str], str | Non
     return words, None
 
 
-def run(settings: Settings, *, as_json: bool = False, for_people: bool = True, live: bool = False) -> int:
+def run(
+    settings: Settings,
+    *,
+    as_json: bool = False,
+    for_people: bool = True,
+    live: bool = False,
+    tether: Tether | None = None,
+) -> int:
     """Run the pipeline of the settings to its end and return the exit code.
 
     With `as_json` the summary goes to stdout, after a failure too. `for_people` says a failure in plain words,
-    otherwise it is one more event in the log. `live` shows a line that refreshes, on a terminal.
+    otherwise it is one more event in the log. `live` shows a line that refreshes, on a terminal. A worker is stopped
+    through its `tether`, and reports there.
     """
     from batcher import logs
 
     log = logs.get(__name__)
     pipeline: Pipeline | None = None
-    signals = Signals()
+    signals = tether or Signals()
     code = 0
     try:
         from batcher.commands import wiring
@@ -129,6 +147,8 @@ def run(settings: Settings, *, as_json: bool = False, for_people: bool = True, l
     facts = summary_facts(pipeline.summary() if pipeline is not None else None, code)
     if pipeline is not None:
         log.info("pipeline_ended", **facts)
+    if tether is not None:
+        tether.report(facts)
     if as_json:
         print(json.dumps(facts), flush=True)
     return code

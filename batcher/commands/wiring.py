@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -152,7 +153,7 @@ def kafka_options_of(settings: Settings) -> KafkaOptions:
     from batcher.sources.kafka_options import KafkaOptions
 
     kafka = settings.kafka
-    return KafkaOptions(
+    options = KafkaOptions(
         brokers=kafka.brokers or "",
         topics=kafka.topics,
         group=kafka.group or "",
@@ -164,6 +165,10 @@ def kafka_options_of(settings: Settings) -> KafkaOptions:
         instance=kafka.instance,
         excluded_topics=frozenset([settings.dlq.topic] if settings.dlq.topic else []),
     )
+    if settings.workers == 1:
+        return options
+    # As long as a rebalance may take: a dead member is missed, and a living one writes its last batch.
+    return replace(options, patience_s=options.session_timeout_s + DRAIN_TIMEOUT_S)
 
 
 def start_of(text: str) -> Start:

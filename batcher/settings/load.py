@@ -20,7 +20,7 @@ from batcher.settings.errors import UsageError
 from batcher.settings.flags import Parser, given
 from batcher.settings.model import Settings
 from batcher.settings.reference import ENV_PREFIX, Row, reference
-from batcher.settings.rules import Problem, conflicts, missing
+from batcher.settings.rules import Problem, conflicts, missing, unshared
 from batcher.settings.units import parse_mapping
 
 CONFIG_ENV: Final = "BATCHER_CONFIG"
@@ -97,6 +97,7 @@ def load(parser: Parser, argv: list[str], environ: Mapping[str, str] = os.enviro
     except ValidationError as error:
         raise _refused([_problem(one) for one in error.errors(include_url=False)], origins) from None
     problems = [*(missing(settings) if runnable else ()), *conflicts(settings)]
+    problems += unshared(settings) if runnable else ()
     if problems:
         raise _refused(problems, origins)
     return Loaded(settings, arguments, origins, tuple(_unknown(ours)))

@@ -69,7 +69,8 @@ class Kafka(Section):
     options: Annotated[Pairs, Flag("-X", "PROPERTY=VALUE")] = Field(default_factory=dict)
     """Any other librdkafka property; may be repeated. `-X list` and `-X dump` show them."""
     instance: Annotated[str | None, Flag(metavar="ID")] = None
-    """Static membership: after a restart the same ID gets its partitions back at once (classic group protocols)."""
+    """Static membership: after a restart the same ID gets its partitions back at once (classic group protocols).
+    With --workers, worker I has ID-I."""
     allow_insecure: bool = False
     """Permit properties that switch the check of certificates off."""
     on_gap: Literal["halt", "skip"] = "halt"
@@ -170,7 +171,7 @@ class Http(Section):
     """Metrics, health and status over HTTP."""
 
     addr: Annotated[str | None, Flag(metavar="HOST:PORT"), AfterValidator(lambda v: v and _address(v))] = None
-    """Serve /metrics, /livez, /readyz and /status here; not at all when it is not given."""
+    """Serve /metrics, /livez, /readyz and /status here, worker I of --workers on port + I; not when it is not given."""
 
 
 class Log(Section):
@@ -208,6 +209,8 @@ class Settings(BaseSettings):
     """Stop when this many records are durable."""
     stop_timeout: Annotated[Duration, Field(gt=timedelta(0)), Flag(metavar="TIME")] = timedelta(seconds=25)
     """After a signal: time to write and commit what was read."""
+    workers: Annotated[int, Field(gt=0), Flag(metavar="N")] = 1
+    """Processes that share the partitions, on this machine; sizes and limits hold for each."""
     options: Annotated[Pairs, Flag(metavar="NAME=VALUE")] = Field(default_factory=dict)
     """Options of a sink that is neither clickhouse nor parquet; may be repeated."""
     kafka: Kafka = Kafka()

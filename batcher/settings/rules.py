@@ -16,6 +16,9 @@ from batcher.settings.units import show_size
 MAX_BATCH_BYTES: Final = 1 << 30
 
 
+MAX_PORT: Final = 65535
+
+
 class Problem(NamedTuple):
     """Say what is wrong with the settings at these paths, the first being the one to change."""
 
@@ -39,6 +42,24 @@ def conflicts(settings: Settings) -> Iterator[Problem]:
         yield Problem((("retry", "max_wait"), ("retry", "wait")), "is less than the first wait (--retry.wait)")
     if retry.max_elapsed is not None and retry.max_elapsed.total_seconds() <= 0:
         yield Problem((("retry", "max_elapsed"),), "is none or more than 0s")
+
+
+def unshared(settings: Settings) -> Iterator[Problem]:
+    """Yield what several workers cannot have."""
+    if settings.workers == 1:
+        return
+    if settings.sink == "clickhouse" and settings.clickhouse.dsn.get_secret_value().startswith("chdb:"):
+        yield Problem(
+            (("workers",), ("clickhouse", "dsn")),
+            "the embedded engine lets one process into its directory; load into a server, or with 1 worker",
+        )
+    if settings.max_records is not None:
+        yield Problem(
+            (("workers",), ("max_records",)), "cannot go with --max-records: no worker knows what the others have read"
+        )
+    port = int((settings.http.addr or ":0").rpartition(":")[2])
+    if port and port + settings.workers - 1 > MAX_PORT:
+        yield Problem((("http", "addr"), ("workers",)), f"worker I takes port + I, and {MAX_PORT} is the last one")
 
 
 def missing(settings: Settings) -> Iterator[Problem]:

@@ -30,6 +30,7 @@ from batcher.sources.kafka_errors import (
 )
 from batcher.sources.kafka_offsets import Found, Offsets
 from batcher.sources.kafka_options import KafkaOptions
+from batcher.sources.kafka_others import Others
 from batcher.sources.kafka_progress import Progress
 
 __all__ = ["KafkaOptions", "KafkaSource"]
@@ -83,6 +84,7 @@ class KafkaSource:
         self._all_lost_at: int | None = None
         self._next_check = 0.0
         self._assigned_once = False
+        self._others: Others | None = None
         self._giving_up = False
         self._lag: dict[Partition, int] = {}
 
@@ -146,7 +148,9 @@ class KafkaSource:
 
     @property
     def exhausted(self) -> bool:
-        return self._options.until_eof and self._assigned_once and self._progress.finished
+        if not (self._options.until_eof and self._assigned_once and self._progress.finished):
+            return False
+        return self._others is None or self._others.through(self._progress.positions)
 
     def lag(self) -> Mapping[Partition, int]:
         """Return how many records behind the commits are, for each partition owned, some seconds ago."""
@@ -178,6 +182,8 @@ class KafkaSource:
             raise unanswered(exception, consumer, self._options, self._incidents) from exception
         self._offsets = Offsets(consumer, self._options)
         self._offsets.survey(partitions)
+        if self._options.until_eof and self._options.patience_s is not None:
+            self._others = Others(self._offsets, partitions, self._options.patience_s)
 
     def _subscribe(self, consumer: Consumer) -> None:
         consumer.subscribe(
@@ -338,6 +344,8 @@ class KafkaSource:
         for partition, at in found.items():
             self._progress.begin(partition, at.position.next_offset, at.end)
         self._assigned_once = True
+        if self._others is not None:
+            self._others.moved()
         assert self._listener is not None
         untaken = set(self._listener.on_assigned({partition: at.position for partition, at in found.items()}))
         if untaken:
@@ -388,6 +396,8 @@ class KafkaSource:
         finally:
             self._giving_up = False
             self._progress.forget(partitions)
+            if self._others is not None:
+                self._others.moved()
             for partition in partitions:
                 self._lag.pop(partition, None)
             self._damaged.difference_update(partitions)

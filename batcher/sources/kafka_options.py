@@ -79,7 +79,8 @@ class KafkaOptions:
     offset. `properties` go to librdkafka as they are, but for the block list. `instance` makes the membership
     static. A topic in `excluded_topics` (the dead-letter topic) may not be in the subscription: reading it would be a
     loop. `max_memory_bytes` bounds what librdkafka fetches ahead. `on_gap` says what to do where committed records
-    have expired: stop, or log how many are gone and go on.
+    have expired: stop, or log how many are gone and go on. With `until_eof` and
+    `patience_s` the end has come when the other members are there as well, or have not moved for so long.
     """
 
     brokers: str
@@ -93,6 +94,7 @@ class KafkaOptions:
     instance: str | None = None
     excluded_topics: frozenset[str] = frozenset()
     max_memory_bytes: int = 16 << 20
+    patience_s: float | None = None
 
     def __post_init__(self) -> None:
         if not self.brokers.strip():

@@ -10,6 +10,7 @@ PROMISED = [
     "--until-eof",
     "--max-records",
     "--stop-timeout",
+    "--workers",
     "--options",
     "--kafka.brokers",
     "--kafka.topics",
