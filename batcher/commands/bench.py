@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from batcher.commands.measuring import FROM_TOPIC, GENERATED, Subject, cores
+from batcher.commands.outcome import explained
 from batcher.commands.run import add_loudness, tune_collector, tune_memory
 from batcher.commands.signals import heard_by
 from batcher.settings import Parser, Settings, UsageError, add_config_flag, load, secrets
@@ -50,15 +51,19 @@ def main(argv: Sequence[str]) -> int:
     for warning in loaded.warnings:
         logs.get(__name__).warning("setting_ignored", reason=warning)
     from batcher.benching.interrupts import Interrupts
+    from batcher.errors import DrainTimeout
 
     interrupts = Interrupts()
     with heard_by(interrupts.listen):
         try:
             figures, verdict, tried = _measured(made, list(argv), settings, arguments, interrupts)
-        except Exception:
-            # Whatever a second signal broke off in the middle.
-            interrupts.check()
-            raise
+        except Exception as error:
+            if not interrupts.wanted():
+                raise
+            # That a second signal broke a run off is no news; that something could not be removed is.
+            if not isinstance(error, DrainTimeout):
+                explained(error)
+            raise KeyboardInterrupt from error
     from batcher.benching.report import facts, lines
 
     if arguments.json:
