@@ -87,7 +87,7 @@ def threads(run: Run, setup: Setup) -> str:
         return f"{busy}; fetching is not measured, the records were in memory"
     waited = run.share(run.fetch_s - run.fetch_cpu_s)
     computed = run.share(run.fetch_cpu_s)
-    return f"fetch busy {computed:.0%}, waited for records {waited:.0%}, for room {run.share(run.room_s):.0%}; {busy}"
+    return f"fetch busy {computed:.0%}, waiting {waited:.0%}, out of room {run.share(run.room_s):.0%}; {busy}"
 
 
 def batches(run: Run) -> str:
@@ -148,8 +148,8 @@ def _run(run: Run) -> dict[str, Any]:
         "cpu_us_per_row": round(run.cpu_s / run.rows * 1e6, 3) if run.rows else None,
         "shares": {
             "fetch": round(run.share(run.fetch_cpu_s), 3),
-            "waiting_for_records": round(run.share(run.fetch_s - run.fetch_cpu_s), 3),
-            "waiting_for_room": round(run.share(run.room_s), 3),
+            "waiting": round(run.share(run.fetch_s - run.fetch_cpu_s), 3),
+            "out_of_room": round(run.share(run.room_s), 3),
             "decode": round(run.share(run.decode_s), 3),
             "write": round(run.share(run.write_s), 3),
         },

@@ -23,11 +23,16 @@ LARGE_ROWS: Final = 100_000
 """The default of --batch.max-rows; above it nothing more is gained but for parts and files of a better size."""
 
 WAITING: Final = 0.5
-"""The share of the time in `fetch` spent without computing from which on it is the broker that limits."""
+"""The share of the time in `fetch`, in the pipeline and alone, from which on waiting in it is the broker's doing: some
+of it is for the interpreter's lock, which the other threads hold."""
+
+STARVED: Final = 0.75
+"""Decoding alone does nothing but compute. With less CPU than this share of its time it had to wait for a core."""
 
 LONGEST_WAIT_S: Final = 30.0
 MOST_MEMORY: Final = 2 << 30
-REFUSED_MANY: Final = 0.01
+REFUSED_A_BATCH: Final = 0.5
+"""Bad records for each batch from which on most batches have one, and are read a second time for it."""
 REFUSED_MOST: Final = 0.5
 
 
@@ -56,18 +61,22 @@ class Verdict:
 def judged(figures: Figures) -> Verdict:
     """Return the verdict on figures with at least one run that has records."""
     run, setup = figures.typical, figures.setup
-    limit = limit_of(run, setup)
-    return Verdict(limit, explained(limit, figures), tuple(advised(limit, run, setup)))
+    limit = limit_of(figures)
+    return Verdict(limit, explained(limit, figures), (*_about_machine(figures), *advised(limit, run, setup)))
 
 
-def limit_of(run: Run, setup: Setup) -> Limit:
+def limit_of(figures: Figures) -> Limit:
     """Return the stage that is busy most of the time. Generated records are never waited for."""
+    run, setup = figures.typical, figures.setup
     busy: dict[Limit, float] = {"write": run.write_s, "decode": run.decode_s}
     if setup.topics:
         busy["fetch"] = run.fetch_s
     limit = max(busy, key=lambda name: busy[name])
-    idle = run.fetch_s - run.fetch_cpu_s
-    return "broker" if limit == "fetch" and idle > WAITING * run.fetch_s else limit
+    if limit != "fetch":
+        return limit
+    alone = figures.stages.get("fetch")
+    waits = alone is None or alone.cpu_s < (1 - WAITING) * alone.seconds
+    return "broker" if waits and run.fetch_s - run.fetch_cpu_s > WAITING * run.fetch_s else "fetch"
 
 
 def explained(limit: Limit, figures: Figures) -> str:
@@ -92,7 +101,7 @@ def explained(limit: Limit, figures: Figures) -> str:
 
 def advised(limit: Limit, run: Run, setup: Setup) -> Iterator[Advice]:
     """Yield advice, the most useful first; at least one."""
-    found = [*_about_refusals(run), *_about(limit, run, setup)]
+    found = [*_about_refusals(limit, run), *_about(limit, run, setup)]
     changed = {flag for one in found for flag in one.flags}
     found += [one for one in _about_batches(run, setup) if changed.isdisjoint(one.flags)]
     if not any(one.flags for one in found):
@@ -100,15 +109,22 @@ def advised(limit: Limit, run: Run, setup: Setup) -> Iterator[Advice]:
     yield from found or [Advice("nothing to change: no setting stands in the way")]
 
 
-def _about_refusals(run: Run) -> Iterator[Advice]:
+def _about_machine(figures: Figures) -> Iterator[Advice]:
+    alone = figures.stages.get("decode")
+    if alone is not None and 0 < alone.cpu_s < STARVED * alone.seconds:
+        share = alone.cpu_s / alone.seconds
+        yield Advice(f"measure again: something else uses this machine, decoding alone got {share:.0%} of a core")
+
+
+def _about_refusals(limit: Limit, run: Run) -> Iterator[Advice]:
     refused = sum(run.refused.values())
     if not refused:
         return
     words = ", ".join(f"{reason} {count:,}" for reason, count in sorted(run.refused.items(), key=lambda one: -one[1]))
     if refused > REFUSED_MOST * run.rows:
         yield Advice(f"most records do not fit the target ({words}): is it the right topic and table?")
-    elif refused > REFUSED_MANY * run.rows:
-        yield Advice(f"{refused / run.rows:.1%} of the records are bad ({words}): each is looked at by itself; see why")
+    elif limit == "decode" and refused > REFUSED_A_BATCH * len(run.cuts):
+        yield Advice(f"bad records in most batches ({words}): decoding reads such a batch twice; see why they are bad")
 
 
 def _about(limit: Limit, run: Run, setup: Setup) -> Iterator[Advice]:

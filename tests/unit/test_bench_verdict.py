@@ -57,6 +57,11 @@ def figures(one: Run, setup: Setup = SETUP, /, **changes: object) -> Figures:
     return Figures(replace(setup, **changes), stages, [one], 300 << 20)  # type: ignore[arg-type]
 
 
+def slow_broker(**changes: object) -> Figures:
+    measured = figures(run(WAITING), SETUP, **changes)
+    return replace(measured, stages={**measured.stages, "fetch": Stage("fetch", 1_000_000, 200_000_000, 9.0, 2.9)})
+
+
 def flags(one: Figures) -> list[tuple[str, ...]]:
     return [advice.flags for advice in judged(one).advice if advice.flags]
 
@@ -71,10 +76,13 @@ def test_the_stage_that_is_busy_most_of_the_time_is_the_bottleneck() -> None:
     assert judged(figures(run(FETCHING))).limit == "fetch"
 
 
-def test_reading_that_mostly_waits_for_records_is_the_brokers_doing() -> None:
-    verdict = judged(figures(run(WAITING)))
-    assert verdict.limit == "broker"
-    assert "waited for records 88% of the time" in verdict.text
+def test_reading_that_mostly_waits_in_the_pipeline_and_alone_is_the_brokers_doing() -> None:
+    assert judged(slow_broker()).limit == "broker"
+    assert "waited for records 88% of the time" in judged(slow_broker()).text
+    # Alone it computes: what it waits for in the pipeline is the other threads.
+    assert judged(figures(run(WAITING))).limit == "fetch"
+    live = replace(figures(run(WAITING), live=True), stages={})
+    assert judged(live).limit == "broker"
 
 
 def test_the_verdict_names_the_cost_and_how_long_reading_waited() -> None:
@@ -157,17 +165,25 @@ def test_columns_decoded_record_by_record_are_named_where_decoding_limits() -> N
     assert "labels" not in texts(figures(run(FETCHING), slow_columns=("labels", "raw")))
 
 
-def test_bad_records_are_worth_a_word_when_there_are_many() -> None:
-    assert "bad" not in texts(figures(run(DECODING, refused={"syntax": 5_000})))
-    assert "5.0% of the records are bad (syntax 50,000)" in texts(figures(run(DECODING, refused={"syntax": 50_000})))
-    most = figures(run(DECODING, refused={"missing": 900_000, "syntax": 1}))
+def test_bad_records_are_worth_a_word_where_most_batches_have_one_and_decoding_limits() -> None:
+    assert "bad" not in texts(figures(run(DECODING, refused={"syntax": 5})))
+    assert "bad records in most batches (syntax 6)" in texts(figures(run(DECODING, refused={"syntax": 6})))
+    assert "bad" not in texts(figures(run(WRITING, refused={"syntax": 6})))
+    most = figures(run(WRITING, refused={"missing": 900_000, "syntax": 1}))
     assert judged(most).advice[0].text.startswith("most records do not fit the target (missing 900,000, syntax 1)")
 
 
+def test_a_machine_that_is_busy_with_other_things_is_said_first() -> None:
+    measured = figures(run(DECODING))
+    starved = replace(measured, stages={**measured.stages, "decode": Stage("decode", 10, 10, 4.0, 1.0)})
+    assert judged(starved).advice[0].text.endswith("decoding alone got 25% of a core")
+    assert "measure again" not in texts(measured)
+
+
 def test_a_link_that_limits_is_read_further_ahead_unless_that_is_set_already() -> None:
-    assert flags(figures(run(WAITING)))[0][:2] == ("-X", "queued.max.messages.kbytes=65536")
-    assert flags(figures(run(WAITING), given=frozenset({"fetch.max.bytes"}))) == []
-    assert "keeps up" in texts(figures(run(WAITING), live=True))
+    assert flags(slow_broker())[0][:2] == ("-X", "queued.max.messages.kbytes=65536")
+    assert flags(slow_broker(given=frozenset({"fetch.max.bytes"}))) == []
+    assert "keeps up" in texts(slow_broker(live=True))
 
 
 def test_more_processes_are_advised_only_where_they_help() -> None:
@@ -184,7 +200,7 @@ def test_there_is_always_something_said() -> None:
 def test_advice_can_be_given_back_as_flags() -> None:
     table = replace(SETUP, sink="clickhouse", may_merge=True)
     for one in (
-        figures(run(WAITING)),
+        slow_broker(),
         figures(run(WRITING)),
         figures(run(DECODING, cuts(4_000, "age"))),
         figures(run(DECODING, cuts(4_000, "bytes"))),
@@ -215,7 +231,7 @@ def test_the_report_holds_the_same_for_people_and_for_programs() -> None:
     for part in (
         "1,000,000 records of events, 4 partitions, 200 bytes each; /data/events: written to a copy",
         "3 runs, 80,000 to 125,000, 0.20 of consume",
-        "fetch busy 28%, waited for records 2%, for room 65%; decode busy 95%, write busy 40%",
+        "fetch busy 28%, waiting 2%, out of room 65%; decode busy 95%, write busy 40%",
         "11, 100,000 rows and 19.1 MiB in the middle one; cut by rows 10, end 1",
         "11 were asked for, none was made",
         "3 records, counted and thrown away: syntax 3",
