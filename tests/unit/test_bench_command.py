@@ -21,7 +21,7 @@ from batcher.benching.interrupts import Interrupts
 from batcher.benching.reading import Replayed, Watched, generated
 from batcher.buffer import FlushPolicy
 from batcher.commands import bench, measuring
-from batcher.errors import SinkMisconfigured
+from batcher.errors import DrainTimeout, SinkMisconfigured
 from batcher.protocols import Rehearsable
 from batcher.records import Partition, Position, Records
 from batcher.sources.kafka_onlooker import Onlooker
@@ -36,6 +36,7 @@ from sinks.clickhouse.guarantee import Storage
 from sinks.clickhouse.rehearsal import made_like
 from sinks.parquet import plugin as parquet
 from sinks.parquet import rehearsal
+from sinks.parquet.local import LocalStore
 
 TINY = ("--records", "3000", "--quiet")
 
@@ -88,6 +89,24 @@ def test_a_template_makes_the_records_and_the_bad_ones_are_counted(
     for run in found["pipeline"]["runs"]:
         assert run["rows"] == 3000
         assert 500 < sum(run["refused"].values()) < 1000
+
+
+def test_a_topic_of_nothing_but_bad_records_is_measured_and_said(
+    measured: Callable[..., Mapping[str, Any]],
+) -> None:
+    found = measured("--template", "not json")
+    assert [run["refused"] for run in found["pipeline"]["runs"]] == [{"syntax": 3000}] * 3
+    assert any(one["text"].startswith("most records do not fit the target") for one in found["advice"])
+
+
+def test_a_root_is_not_even_opened_for_its_schema(
+    measured: Callable[..., Mapping[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opened(_: object) -> None:
+        raise AssertionError("opening makes directories, and removes what dead processes left")
+
+    monkeypatch.setattr(LocalStore, "open", opened)
+    assert measured("--sink", "parquet", "--parquet.path", str(tmp_path / "root"))["setup"]["sink"] == "parquet"
 
 
 @pytest.mark.parametrize("target", ["null", "scratch"])
@@ -288,6 +307,22 @@ def test_a_signal_ends_the_measuring_with_130(
     monkeypatch.setattr(measuring.Subject, "say", lambda _self, _text: signal.raise_signal(signal.SIGINT))
     assert cli.main(["bench", "--records", "3000"]) == 130
     assert capsys.readouterr().out == ""
+
+
+def test_what_could_not_be_removed_is_said_also_after_a_signal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(_self: object, _called: str) -> None:
+        signal.raise_signal(signal.SIGINT)
+        raise failure
+
+    monkeypatch.setattr(measuring.Subject, "run", run)
+    failure: Exception = SinkMisconfigured("table copy could not be dropped; drop it")
+    assert cli.main(["bench", "--records", "10"]) == 130
+    assert "batcher: table copy could not be dropped; drop it" in capsys.readouterr().err
+    failure = DrainTimeout("stopped before everything was durable")
+    assert cli.main(["bench", "--records", "10"]) == 130
+    assert capsys.readouterr().err == ""
 
 
 def test_a_signal_stops_the_pipeline_under_way_and_the_second_one_breaks_it_off() -> None:
