@@ -146,10 +146,12 @@ class Subject:
     def settled(self) -> Subject:
         """Return the same with the schema that the first records give a target without one.
 
-        A run infers it once in its life: in one of some seconds that would show.
+        A run infers it once in its life: in one of some seconds that would show. Raise ConfigurationError where not one
+        of them can be read.
         """
         from batcher.benching import reading
         from batcher.commands import wiring
+        from batcher.errors import ConfigurationError
         from batcher.records import Batch, merged
 
         if self.info.schema is not None:
@@ -158,8 +160,16 @@ class Subject:
         if self.options is not None:
             runs = reading.sample(self.options, INFERRED, SAMPLE_BYTES, self.plan.seconds, self.interrupts.wanted)
         self.interrupts.check()
-        schema = wiring.format_of(self.settings).infer(Batch(merged(runs), "end")) if runs else None
-        return replace(self, info=replace(self.info, schema=schema), pins=schema is not None)
+        if not runs:
+            return self
+        schema = wiring.format_of(self.settings).infer(Batch(merged(runs), "end"))
+        if schema is None:
+            count, what = sum(map(len, runs)), self.settings.decode.format
+            raise ConfigurationError(
+                f"{self.info.target} has no schema yet, and not one of the first {count:,} records can be read as "
+                f"{what} to infer one from: is it the right topic? --decode.schema FILE measures it all the same"
+            )
+        return replace(self, info=replace(self.info, schema=schema), pins=True)
 
     def _stages(self) -> dict[str, Stage]:
         from batcher.benching import reading

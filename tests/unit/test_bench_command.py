@@ -92,9 +92,12 @@ def test_a_template_makes_the_records_and_the_bad_ones_are_counted(
 
 
 def test_a_topic_of_nothing_but_bad_records_is_measured_and_said(
-    measured: Callable[..., Mapping[str, Any]],
+    measured: Callable[..., Mapping[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = measured("--template", "not json")
+    assert cli.main(["bench", *TINY, "--template", "not json"]) == 78
+    assert "null has no schema yet, and not one of the first 2,000 records can be read" in capsys.readouterr().err
+    pa.ipc.new_file(str(tmp_path / "s.arrow"), pa.schema([("n", pa.int8())])).close()
+    found = measured("--template", "not json", "--sink", "null", "--decode.schema", str(tmp_path / "s.arrow"))
     assert [run["refused"] for run in found["pipeline"]["runs"]] == [{"syntax": 3000}] * 3
     assert any(one["text"].startswith("most records do not fit the target") for one in found["advice"])
 
