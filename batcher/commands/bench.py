@@ -6,14 +6,16 @@ import argparse
 import json
 import platform
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from batcher.commands.measuring import FROM_TOPIC, GENERATED, Subject, cores
+from batcher.commands.measuring import FROM_TOPIC, GENERATED, Subject
 from batcher.commands.outcome import explained
 from batcher.commands.run import add_loudness, tune_collector, tune_memory
 from batcher.commands.signals import heard_by
 from batcher.settings import Parser, Settings, UsageError, add_config_flag, load, secrets
 from batcher.settings.units import parse_duration
+from batcher.testing.events import ORDERS, EventGenerator
 
 if TYPE_CHECKING:
     from batcher.benching.figures import Figures
@@ -135,7 +137,8 @@ def _measured(
     from batcher.benching.report import Tried
     from batcher.benching.verdict import judged
 
-    subject = Subject.of(settings, arguments, interrupts)
+    template = None if settings.kafka.topics else _template(arguments.template)
+    subject = Subject.of(settings, arguments, template, interrupts)
     # Before the collector is tuned: the client's own call is measured as it comes.
     reading, partitions = subject.reading()
     tune_collector()
@@ -152,7 +155,20 @@ def _measured(
     return figures, verdict, tried
 
 
+def _template(given: str | None) -> str:
+    text = given or ORDERS
+    try:
+        template = Path(text[1:]).read_text(encoding="utf-8").strip() if text.startswith("@") else text
+        EventGenerator(template)
+    except OSError as error:
+        raise UsageError([f"--template {text}: {error.strerror}"]) from None
+    except ValueError as error:
+        raise UsageError([f"--template: {error}"]) from None
+    return template
+
+
 def _surroundings(arguments: argparse.Namespace) -> dict[str, Any]:
+    from batcher.benching.running import cores
     from batcher.metrics import versions
 
     return {

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import os
 import resource
 import secrets as random
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from batcher.settings import Settings, UsageError
-from batcher.testing.events import ORDERS, EventGenerator
+from batcher.settings import Settings
 
 if TYPE_CHECKING:
     from batcher.benching.figures import Figures, Run, Setup, Stage
@@ -57,11 +54,13 @@ class Subject:
     """Whether the target had no schema and is given that of `info`."""
 
     @staticmethod
-    def of(settings: Settings, arguments: argparse.Namespace, interrupts: Interrupts) -> Subject:
-        """Return it, the target asked and records made up. Raise ConfigurationError, Unreachable, SinkMisconfigured."""
+    def of(settings: Settings, arguments: argparse.Namespace, template: str | None, interrupts: Interrupts) -> Subject:
+        """Return it, the target asked, and records made up if there is a template.
+
+        Raise ConfigurationError, Unreachable or SinkMisconfigured.
+        """
         from batcher.benching.reading import generated
 
-        template = None if settings.kafka.topics else _template(arguments.template)
         name = f"batcher_bench_{random.token_hex(4)}"
         info = _described(settings)
         records = arguments.records or (GENERATED if template else FROM_TOPIC)
@@ -225,6 +224,7 @@ class Subject:
 
     def _setup(self, partitions: int) -> Setup:
         from batcher.benching.figures import Setup
+        from batcher.benching.running import cores
         from batcher.decode.shape import needs_rewriting
 
         settings, info, plan = self.settings, self.info, self.plan
@@ -297,20 +297,3 @@ def _described(settings: Settings) -> SinkInfo:
             sink.close()
     except SinkUnavailable as error:
         raise Unreachable(str(error)) from error
-
-
-def _template(given: str | None) -> str:
-    text = given or ORDERS
-    try:
-        template = Path(text[1:]).read_text(encoding="utf-8").strip() if text.startswith("@") else text
-        EventGenerator(template)
-    except OSError as error:
-        raise UsageError([f"--template {text}: {error.strerror}"]) from None
-    except ValueError as error:
-        raise UsageError([f"--template: {error}"]) from None
-    return template
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
