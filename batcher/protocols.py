@@ -7,6 +7,7 @@ written outside this project; `tests/contract` holds the laws they are tested ag
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol, runtime_checkable
 
@@ -254,6 +255,20 @@ class Pressured(Protocol):
         """Return the load as a share of that at which the target begins to slow writes down.
 
         Raise SinkUnavailable or SinkMisconfigured where that is not known; nothing follows from it.
+        """
+
+
+@runtime_checkable
+class Rehearsable(Protocol):
+    """Be measured without being touched: what `bench` asks of a sink that is not open. Main thread."""
+
+    def described(self) -> SinkInfo:
+        """Return what `open` would find, and change nothing, not even what `open` may prepare. Raise as `open`."""
+
+    def rehearsal(self, name: str) -> AbstractContextManager[Sink]:
+        """Make an empty target like the real one, yield a sink of it that is not open, and remove it at the end.
+
+        `name` is in the name of what is made. Raise as `open`; SinkMisconfigured where it may not be made.
         """
 
 

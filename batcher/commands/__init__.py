@@ -9,6 +9,7 @@ VERBS: Final = {
     "dlq": "look at dead letters, load them again, export or purge them",
     "verify": "prove that what was read is in the target or a dead letter",
     "repair": "load what verify finds missing, and take doubles out",
+    "bench": "measure your own records and target, and say what limits them",
     "config": "show the settings and where each comes from",
     "plugins": "list the targets that can be written to",
 }

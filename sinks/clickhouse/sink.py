@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Final
 
 import pyarrow as pa
@@ -19,7 +20,7 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import Error
 
 from batcher.errors import BatcherError, SinkMisconfigured, SinkUnavailable
-from batcher.protocols import SinkInfo
+from batcher.protocols import Sink, SinkInfo
 from batcher.records import Block, Partition, write_id
 from sinks.clickhouse.catalog import Catalog, single
 from sinks.clickhouse.connection import connected, open_failure
@@ -28,6 +29,7 @@ from sinks.clickhouse.guarantee import Promise, Storage, promise
 from sinks.clickhouse.options import ALWAYS_SENT, PINNED_SETTINGS, ClickHouseOptions
 from sinks.clickhouse.pressure import pressure
 from sinks.clickhouse.questions import Questions, rights
+from sinks.clickhouse.rehearsal import dropped, made_like
 from sinks.clickhouse.schema import IDENTITY, TableShape
 
 _MEMORY_ENGINES: Final = frozenset({"Buffer"})
@@ -179,6 +181,36 @@ class ClickHouseSink:
         client, self._client, self._found = self._client, None, None
         if client is not None:
             client.close()
+
+    def described(self) -> SinkInfo:
+        try:
+            return self.open()
+        finally:
+            self.close()
+
+    @contextmanager
+    def rehearsal(self, name: str) -> Iterator[Sink]:
+        """Create a table beside the real one, and drop it at the end. Raise as `Sink.open`."""
+        try:
+            self.open()
+            found = self._opened()
+            copy = made_like(found.client, found.table, name, self._target)
+        except (Error, OSError) as error:
+            self.close()
+            ours = translated(error, self._target, opening=True)
+            raise ours or SinkMisconfigured(f"{self._target}: no table like it can be made") from error
+        except BaseException:
+            self.close()
+            raise
+        try:
+            yield ClickHouseSink(replace(self._options, database=found.table.database, table=copy))
+        finally:
+            try:
+                dropped(found.client, found.table, copy)
+            except (Error, OSError) as error:
+                raise SinkMisconfigured(f"{self._target}: table {copy} could not be dropped; drop it") from error
+            finally:
+                self.close()
 
     def _missing(self, block: Block, rows: pa.RecordBatch) -> pa.RecordBatch:
         """Return the rows of a block that the table lacks: all of them unless the token was tried before.

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 
 from batcher.errors import RowsRejected, SinkMisconfigured, SinkUnavailable, Unreachable
-from batcher.protocols import SinkInfo
+from batcher.protocols import Sink, SinkInfo
 from batcher.records import Block, Partition, Range, Rejection
 from sinks.parquet import hive, inventory, schemas
 from sinks.parquet.files import block_metadata, encode, file_name, poison, unstorable
 from sinks.parquet.local import LocalStore
 from sinks.parquet.objects import ObjectStore
 from sinks.parquet.options import ParquetOptions, local_path
+from sinks.parquet.rehearsal import scratch_path
 from sinks.parquet.stores import Store
 
 
@@ -55,14 +57,7 @@ class ParquetSink:
         except BaseException:
             self._store.close()
             raise
-        return SinkInfo(
-            self._store.label,
-            self._schema,
-            self._coordinates,
-            "exactly-once",
-            "a file is named by its range of offsets, so a repeat replaces it",
-            mixes_partitions=False,
-        )
+        return self._info(self._schema)
 
     def pin(self, proposed: pa.Schema) -> pa.Schema:
         """Pin a schema, without its columns that are named like coordinates, unless the root has one already.
@@ -119,6 +114,43 @@ class ParquetSink:
 
     def close(self) -> None:
         self._store.close()
+
+    def described(self) -> SinkInfo:
+        """Return what `open` would find; makes no directory. Raise as `Sink.open`."""
+        if local_path(self._options.path) is None:
+            # Opening makes nothing in an object store.
+            try:
+                return self.open()
+            finally:
+                self.close()
+        with self._faults("looking into"):
+            found = self._pin_in_root()
+        if found is not None:
+            found = self._checked(found, schemas.PIN)
+        given = self._options.schema
+        if given is not None:
+            given = self._checked(given, "--decode.schema")
+            if found is not None:
+                self._compare(given, found)
+        return self._info(given if found is None else found)
+
+    @contextmanager
+    def rehearsal(self, name: str) -> Iterator[Sink]:
+        """Make a directory beside the root, on the same file system, and remove it at the end. Raise as `Sink.open`."""
+        info = self.described()
+        with scratch_path(self._options.path, name) as path:
+            options = replace(self._options, path=path, schema=info.schema)
+            yield ParquetSink(options, store_for(path))
+
+    def _info(self, schema: pa.Schema | None) -> SinkInfo:
+        return SinkInfo(
+            self._store.label,
+            schema,
+            self._coordinates,
+            "exactly-once",
+            "a file is named by its range of offsets, so a repeat replaces it",
+            mixes_partitions=False,
+        )
 
     @contextmanager
     def _faults(self, doing: str) -> Iterator[None]:

@@ -1,0 +1,48 @@
+"""A table like another one, for as long as somebody measures."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from clickhouse_connect.driver.client import Client
+
+from batcher.errors import SinkMisconfigured
+from sinks.clickhouse.catalog import Catalog
+from sinks.clickhouse.guarantee import Storage
+from sinks.clickhouse.schema import quoted
+
+# A copy of another kind is not a table of its own: it would write into what a Distributed table stands for, or announce
+# itself to Keeper as a replica of the real one.
+_COPIED: Final = re.compile(r"(Shared)?[A-Za-z]*MergeTree|Null")
+_NOT_COPIED: Final = re.compile(r"Replicated")
+
+_RIGHTS: Final = ("CREATE TABLE", "INSERT", "DROP TABLE")
+
+
+def made_like(client: Client, table: Storage, name: str, target: str) -> str:
+    """Create an empty table like another one, in its database, and return its name.
+
+    Raise SinkMisconfigured for an engine that has no copy and for rights that are missing; else what the driver raises.
+    """
+    if _COPIED.fullmatch(table.engine) is None or _NOT_COPIED.match(table.engine):
+        raise SinkMisconfigured(
+            f"{target}: a table of engine {table.engine} cannot be made a second time to write to; measure without "
+            "--target scratch, or with --clickhouse.table and a MergeTree of the same columns"
+        )
+    scratch = f"{quoted(table.database)}.{quoted(name)}"
+    catalog = Catalog(client)
+    lacking = [right for right in _RIGHTS if not catalog.granted(f"{right} ON {scratch}")]
+    if lacking:
+        raise SinkMisconfigured(
+            f"{target}: --target scratch needs a table of its own, and the user lacks {', '.join(lacking)} on it; "
+            f"GRANT {', '.join(_RIGHTS)} ON {quoted(table.database)}.* to it, or measure without --target scratch"
+        )
+    client.command(f"CREATE TABLE {scratch} AS {table.quoted}")
+    return name
+
+
+def dropped(client: Client, table: Storage, name: str) -> None:
+    """Drop what `made_like` made; raise what the driver raises."""
+    # SYNC: the next one is not to share the disk with what is left of this one.
+    client.command(f"DROP TABLE IF EXISTS {quoted(table.database)}.{quoted(name)} SYNC")

@@ -1,0 +1,60 @@
+"""A root like another one, for as long as somebody measures."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import pyarrow as pa
+from pyarrow import fs
+
+from batcher.errors import SinkMisconfigured
+from sinks.parquet.options import local_path
+
+
+@contextmanager
+def scratch_path(path: str, name: str) -> Iterator[str]:
+    """Yield a path beside a root where nothing is yet, and remove what is there at the end.
+
+    Raise SinkMisconfigured where a directory cannot be made or removed.
+    """
+    directory = local_path(path)
+    if directory is None:
+        parts = urlsplit(path)
+        above = parts.path.rstrip("/")
+        # A prefix, never another bucket.
+        uri = urlunsplit(parts._replace(path=f"{above}-{name}" if above else f"/{name}"))
+        try:
+            yield uri
+        finally:
+            _remove_objects(uri, parts.path)
+        return
+    root = Path(directory).expanduser().absolute()
+    # Where the root is not there yet, neither may be its parent: what exists is on the disk where it would be made.
+    beside = next(above for above in root.resolve().parents if above.exists())
+    made = beside / f".{name}"
+    try:
+        made.mkdir()
+    except OSError as error:
+        raise SinkMisconfigured(
+            f"--target scratch: no directory can be made in {beside}: {error.strerror}; measure without it"
+        ) from error
+    try:
+        yield str(made)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def _remove_objects(uri: str, shown: str) -> None:
+    try:
+        found, base = fs.FileSystem.from_uri(uri)
+        if found.get_file_info(base).type != fs.FileType.NotFound:
+            found.delete_dir(base)
+    except (OSError, pa.ArrowException) as error:
+        raise SinkMisconfigured(
+            f"--target scratch: what was written beside {shown} cannot be removed; remove the prefix that ends in "
+            f"{uri.rpartition('/')[2].partition('?')[0]}"
+        ) from error
