@@ -10,9 +10,9 @@ lines say which of the promised ratios are met.
 from __future__ import annotations
 
 import argparse
-import sys
 import uuid
 from collections.abc import Mapping, Sequence
+from math import floor
 from pathlib import Path
 from typing import Any, Final
 
@@ -48,11 +48,13 @@ def verdicts(results: Sequence[Measured]) -> list[str]:
     """Say of each promised ratio whether the run met it; nothing of those whose contenders had no turn."""
     lines = []
     for ours, other, least in wanted(list(by_contender(results))):
-        best, middle = best_ratios(results, other)[ours], ratios(results, other)[ours]
-        judged = best if other == "consume" else middle
-        word = "met" if judged >= least else f"missed by {least - judged:.2f}"
-        by = "in the best round" if other == "consume" else "by the medians"
-        lines.append(f"{ours} / {other}: {judged:.2f} {by}, at least {least:.2f} wanted: {word}")
+        by_best = other == "consume"
+        ratio = (best_ratios if by_best else ratios)(results, other)[ours]
+        # Rounded down, so that what is shown as enough is enough.
+        shown = floor(ratio * 100 + 1e-9) / 100
+        word = "met" if shown >= least else f"missed by {least - shown:.2f}"
+        by = "in the best round" if by_best else "by the medians"
+        lines.append(f"{ours} / {other}: {shown:.2f} {by}, at least {least:.2f} wanted: {word}")
     return lines
 
 

@@ -195,8 +195,12 @@ def naive(bootstrap: str, topic: str, records: int, scratch: Path) -> Measured:
             rows.clear()
     watch.last()
     consumer.close()
+    result = watch.measured("naive", records)
+    there = client.command("SELECT uniqExact(id) FROM naive")
+    if there != records:
+        sys.exit(f"naive: {there} of {records} records are in the table")
     client.close()
-    return watch.measured("naive", records)
+    return result
 
 
 def bare(bootstrap: str, topic: str, records: int, scratch: Path) -> Measured:

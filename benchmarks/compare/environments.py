@@ -63,9 +63,7 @@ def _set_up(name: str, home: Path) -> None:
 
 def _run(name: str, command: list[str]) -> None:
     try:
-        done = subprocess.run(
-            command, cwd=ROOT, capture_output=True, text=True, timeout=INSTALL_TIMEOUT_S, check=False
-        )
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=INSTALL_TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired as error:
         raise Unavailable(f"{name} was not set up within {INSTALL_TIMEOUT_S} s") from error
     if done.returncode:

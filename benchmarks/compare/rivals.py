@@ -44,6 +44,7 @@ def _engine(shape: str) -> Rival:
 RIVALS: Final[Mapping[str, Rival]] = {
     "naive-parquet": Rival("naive", "parquet", flags=("--to", "parquet")),
     "naive-columns": Rival("naive", "clickhouse", flags=("--to", "columns")),
+    "naive-msgspec": Rival("naive", "clickhouse", flags=("--to", "msgspec")),
     "kafka-engine-usual": _engine("usual"),
     "kafka-engine-best": _engine("best"),
     "spark": Rival("spark", "parquet", "spark", in_python=False, whole=True, needs="java"),
