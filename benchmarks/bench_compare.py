@@ -89,9 +89,10 @@ def main() -> None:
         whole, part = topics
 
         def take(name: str) -> Measured:
-            topic = whole if (name in OURS and name != "naive") or (name in RIVALS and RIVALS[name].whole) else part
             if name in pythons:
+                topic = whole if RIVALS[name].whole else part
                 return measure(name, pythons[name], broker.bootstrap, topic, topics[topic])
+            topic = part if name == "naive" else whole
             return contenders.measure(name, broker.bootstrap, topic, topics[topic])
 
         results = in_rounds(names, given.rounds, take)
