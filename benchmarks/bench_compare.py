@@ -19,7 +19,7 @@ from typing import Any, Final
 from batcher.testing.jars import Unavailable
 from benchmarks import contenders
 from benchmarks.compare.environments import default_directory
-from benchmarks.compare.rivals import RIVALS, measure, ready
+from benchmarks.compare.rivals import RIVALS, measure, ready, versions
 from benchmarks.harness import RESULTS, Measured, best_ratios, by_contender, in_rounds, ratios, write
 
 OURS: Final = ("consume", "null", "parquet", "clickhouse", "naive")
@@ -110,7 +110,7 @@ def main() -> None:
         baseline="consume",
         title="batcher beside everyone else",
         remarks=[*judged, *reasons],
-        also={"verdicts": judged, "left out": reasons},
+        also={"environments": versions(pythons), "verdicts": judged, "left out": reasons},
     )
     print(f"\n{text}\n\nwritten to {given.json}")
 

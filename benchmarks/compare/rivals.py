@@ -8,13 +8,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from batcher.testing.jars import Unavailable
-from benchmarks.compare.environments import ROOT, python_of
+from benchmarks.compare.environments import REQUIREMENTS, ROOT, python_of
 from benchmarks.harness import Measured
 
 TURN_TIMEOUT_S: Final = 1800
@@ -62,22 +62,26 @@ def ready(name: str, environments: Path) -> Path:
     return python_of(rival.environment, environments) if rival.environment else Path(sys.executable)
 
 
+def versions(names: Iterable[str]) -> dict[str, list[str]]:
+    """Return the pinned versions of each environment that the rivals use."""
+    used = {RIVALS[name].environment for name in names} - {""}
+    return {name: (REQUIREMENTS / f"{name}.txt").read_text().split() for name in sorted(used)}
+
+
 def measure(name: str, python: Path, bootstrap: str, topic: str, records: int) -> Measured:
     """Give a rival its turn; end the process if it fails, and so if a row is missing."""
     rival = RIVALS[name]
+    # What is on our path must not be found before what is in the rival's environment.
+    variables = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     with tempfile.TemporaryDirectory(prefix="batcher-compare-") as scratch:
-        words = [bootstrap, topic, str(records), scratch, *rival.flags]
-        # Outside of its framework's way to the installed packages only the working directory is on its path.
-        environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-        done = subprocess.run(
-            [str(python), "-m", f"benchmarks.compare.{rival.module}", *words],
-            cwd=ROOT,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=TURN_TIMEOUT_S,
-            check=False,
-        )
+        command = [str(python), "-m", f"benchmarks.compare.{rival.module}", bootstrap, topic, str(records), scratch]
+        command += rival.flags
+        try:
+            done = subprocess.run(
+                command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=TURN_TIMEOUT_S, check=False
+            )
+        except subprocess.TimeoutExpired:
+            sys.exit(f"{name} did not end within {TURN_TIMEOUT_S} s")
     if done.returncode:
         sys.exit(f"{name} failed with exit code {done.returncode}:\n{done.stderr[-2000:]}")
     return Measured(**json.loads(done.stdout.splitlines()[-1]))

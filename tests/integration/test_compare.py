@@ -68,3 +68,4 @@ def test_the_rival_loads_everything(name: str, broker: Broker, tmp_path: Path, m
 
     assert written["left out"] == []
     assert [one["contender"] for one in written["results"]] == [name]
+    assert list(written["environments"]) == [RIVALS[name].environment]

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from batcher.testing.jars import Unavailable
-from benchmarks import bench_compare
+from benchmarks import bench_compare, contenders
 from benchmarks.bench_compare import available, verdicts
+from benchmarks.compare import rivals, turn
 from benchmarks.compare.environments import REQUIREMENTS, is_ready
 from benchmarks.compare.files import Files, check_files
 from benchmarks.compare.rivals import RIVALS
@@ -57,17 +58,17 @@ def test_a_ratio_that_only_rounds_to_what_is_wanted_is_missed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ours", "rivals"),
+    ("ours", "others"),
     [
         ("parquet", ["naive-parquet", "quix", "arroyo", "bytewax"]),
         ("clickhouse", ["naive", "naive-columns", "naive-msgspec"]),
     ],
 )
-def test_every_python_rival_with_the_same_target_is_judged(ours: str, rivals: list[str]) -> None:
+def test_every_python_rival_with_the_same_target_is_judged(ours: str, others: list[str]) -> None:
     names = ["naive", "naive-columns", "naive-msgspec", "naive-parquet", "quix", "arroyo", "bytewax"]
     results = [one for name in [ours, *names] for one in turns(name, 100)]
 
-    assert [line.split(": ")[0] for line in verdicts(results)] == [f"{ours} / {name}" for name in rivals]
+    assert [line.split(": ")[0] for line in verdicts(results)] == [f"{ours} / {name}" for name in others]
 
 
 def test_nothing_is_said_of_contenders_that_had_no_turn() -> None:
@@ -92,11 +93,16 @@ def test_a_rival_that_cannot_be_had_is_left_out_with_the_reason(
 
 def test_spark_is_left_out_without_java(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(rivals, "python_of", lambda name, directory: directory / name)
 
     assert available(["spark"], tmp_path) == (
         {},
         ["spark is left out: spark needs java, which is not on the PATH"],
     )
+
+
+def test_the_rivals_know_how_many_partitions_there_are() -> None:
+    assert turn.PARTITIONS == contenders.PARTITIONS
 
 
 def test_every_environment_pins_every_version() -> None:
