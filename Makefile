@@ -7,10 +7,10 @@ READY := $(VENV)/.ready
 LOCK := requirements/development.lock
 SOURCES := batcher sinks tests benchmarks
 
-.PHONY: help setup demo test test-crash test-soak check bench lock format clean
+.PHONY: help setup demo test test-crash test-soak check bench bench-compare lock format clean
 
 help: ## show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1	\2/' | expand -t 20
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1	\2/' | expand -t 22
 
 setup: $(READY) ## make the virtual environment with the locked dependencies
 
@@ -52,6 +52,9 @@ check: $(READY) ## lint, format, types, import rules
 
 bench: $(READY) ## measure this machine: rows a second beside the bare client library
 	@$(BIN)/python -m benchmarks.bench_pipeline $(ARGS)
+
+bench-compare: $(READY) ## measure it beside loops, ClickHouse's Kafka engine, Spark and three frameworks
+	@$(BIN)/python -m benchmarks.bench_compare $(ARGS)
 
 lock: ## resolve the dependencies anew (needs uv)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --quiet --upgrade \

@@ -20,16 +20,12 @@ from typing import Any, Final
 from batcher.protocols import PartitionListener
 from batcher.records import Partition, Position, Records
 from benchmarks.harness import Measured, Stopwatch
+from benchmarks.orders import COLUMNS, NAMES
 
 PARTITIONS: Final = 4
 NAIVE_SHARE: Final = 8
 """The naive loop reads one record in so many, or its turn would be most of the run."""
 
-COLUMNS: Final = (
-    "id UInt64, ts DateTime64(3, 'UTC'), user_id UInt32, country LowCardinality(String), "
-    "product LowCardinality(String), quantity UInt8, price Float64, paid Bool, session String"
-)
-NAMES: Final = ("id", "ts", "user_id", "country", "product", "quantity", "price", "paid", "session")
 COORDINATES: Final = "_topic LowCardinality(String), _partition UInt32, _offset UInt64, _timestamp DateTime64(3, 'UTC')"
 
 
@@ -199,8 +195,12 @@ def naive(bootstrap: str, topic: str, records: int, scratch: Path) -> Measured:
             rows.clear()
     watch.last()
     consumer.close()
+    result = watch.measured("naive", records)
+    there = client.command("SELECT uniqExact(id) FROM naive")
+    if there != records:
+        sys.exit(f"naive: {there} of {records} records are in the table")
     client.close()
-    return watch.measured("naive", records)
+    return result
 
 
 def bare(bootstrap: str, topic: str, records: int, scratch: Path) -> Measured:
