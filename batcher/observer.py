@@ -9,10 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from batcher.metrics import CommitOutcome, Metrics, Phase, RebalanceKind
 from batcher.records import Batch, Delivered, Records
 from batcher.status import Counts, LastError
+
+if TYPE_CHECKING:  # it loads Prometheus, which most runs do without
+    from batcher.metrics import CommitOutcome, Metrics, Phase, RebalanceKind
 
 
 class Observer:

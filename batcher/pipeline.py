@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import structlog
 
@@ -29,13 +29,15 @@ from batcher.errors import BatcherError, ConfigurationError, DrainTimeout, SinkU
 from batcher.exchange import Exchange, Snapshot
 from batcher.flusher import Flusher
 from batcher.ledger import Ledger
-from batcher.metrics import Metrics
 from batcher.observer import Observer
 from batcher.pace import Pace
 from batcher.poison import PoisonLimit, PoisonPolicy
 from batcher.protocols import DeadLetterQueue, Format, Guarantee, LagAware, Sink, SinkInfo, Source
 from batcher.retry import RetryPolicy
 from batcher.status import InFlight, LastError, PartitionStatus, State, Status
+
+if TYPE_CHECKING:  # it loads Prometheus, which most runs do without
+    from batcher.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
-import statistics
 import tempfile
 import time
 from pathlib import Path
@@ -22,6 +20,8 @@ import pyarrow as pa
 from batcher.protocols import Sink
 from batcher.testing.clickhouse import ClickHouseServer, EmbeddedEngine
 from batcher.testing.values import make_block
+from benchmarks.harness import RESULTS
+from benchmarks.report import Spread, Table, publish
 from sinks.clickhouse import plugin
 
 TABLE = """
@@ -48,8 +48,8 @@ def rows_of(count: int, schema: pa.Schema) -> pa.Table:
     return pa.table({name: values[name].cast(schema.field(name).type) for name in schema.names})
 
 
-def measured(sink: Sink, rows: int, blocks: int) -> dict[str, float]:
-    """Write blocks of equal rows under tokens of their own; return rows per second."""
+def measured(sink: Sink, rows: int, blocks: int) -> dict[str, Any]:
+    """Write blocks of equal rows under tokens of their own; return the rows per second of each."""
     schema = sink.open().schema
     assert schema is not None
     table = rows_of(rows, schema)
@@ -61,12 +61,7 @@ def measured(sink: Sink, rows: int, blocks: int) -> dict[str, float]:
         sink.write(block)
         seconds.append(time.perf_counter() - began)
     sink.close()
-    timed = seconds[1:]
-    return {
-        "rows_per_second": round(rows / statistics.median(timed)),
-        "slowest": round(rows / max(timed)),
-        "fastest": round(rows / min(timed)),
-    }
+    return {"rows_per_second": [round(rows / one) for one in seconds[1:]]}
 
 
 def main() -> int:
@@ -74,9 +69,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=100_000, help="rows in a block")
     parser.add_argument("--blocks", type=int, default=10, help="blocks timed for each target")
-    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--json", type=Path, default=RESULTS / "clickhouse.json", help="where to write")
     options = parser.parse_args()
-    results: dict[str, dict[str, float]] = {}
+    results: dict[str, dict[str, Any]] = {}
     engine = EmbeddedEngine.shared()
     engine.execute(TABLE)
     results["embedded"] = measured(plugin({"dsn": engine.dsn, "table": "bench"}), options.rows, options.blocks)
@@ -87,14 +82,17 @@ def main() -> int:
             sink = plugin({"dsn": f"{server.dsn}?compression={compression}", "table": "bench"})
             results[f"http {compression}"] = measured(sink, options.rows, options.blocks)
             results[f"http {compression}"]["wire_bytes"] = server.inserts()[-1].wire_bytes
-    print(f"{'target':<12} {'rows/s':>12} {'slowest':>12} {'fastest':>12} {'MB/block':>9}")
-    for name, figures in results.items():
-        size = f"{figures['wire_bytes'] / 1e6:9.2f}" if "wire_bytes" in figures else f"{'-':>9}"
-        print(
-            f"{name:<12} {figures['rows_per_second']:>12,} {figures['slowest']:>12,} {figures['fastest']:>12,} {size}"
+    lines = [
+        (
+            name,
+            Spread.of(figures["rows_per_second"]).text(),
+            f"{figures['wire_bytes'] / 1e6:.2f}" if "wire_bytes" in figures else "-",
         )
-    if options.json:
-        options.json.write_text(json.dumps({"rows": options.rows, "blocks": options.blocks, "targets": results}))
+        for name, figures in results.items()
+    ]
+    table = Table("Writing blocks", ("target", "rows/s", "MB on the wire a block"), lines)
+    facts = {"parameters": {"rows": options.rows, "blocks": options.blocks}, "targets": results}
+    print(publish(options.json, "How fast ClickHouse takes blocks", [table], [], facts))
     return 0
 
 

@@ -1,6 +1,6 @@
 """How many records a second become columns: clean and poisoned, with each form of timestamp, wide and nested.
 
-Run it alone: `python -m benchmarks.bench_decode`. Each case decodes one batch several times; the best is shown, as rows
+Run it alone: `python -m benchmarks.bench_decode`. Each case decodes one batch several times, shown as rows
 a second of wall time and as microseconds of processor time a row. `--threads 1` takes the second core from Arrow,
 which is closer to what the flusher thread has beside a busy consumer thread. A busy machine shows first
 in the wall time.
@@ -21,6 +21,8 @@ import pyarrow as pa
 from batcher.decode import load
 from batcher.records import Batch
 from batcher.testing.values import make_batch, make_records
+from benchmarks.harness import RESULTS
+from benchmarks.report import Panel, Spread, Table, publish
 
 FIELDS = [
     ("id", pa.int64()),
@@ -119,7 +121,7 @@ def cases(rows: int) -> list[tuple[str, pa.Schema, Callable[[], Batch]]]:
 
 
 def measure(schema: pa.Schema, batch: Batch, repeats: int) -> dict[str, Any]:
-    """Return the figures of one case."""
+    """Return the figures of one case, those of each repeat in a list."""
     decoder = load("json")().decoder(schema)
     rejected = len(decoder.decode(batch).rejections)
     wall: list[float] = []
@@ -134,9 +136,8 @@ def measure(schema: pa.Schema, batch: Batch, repeats: int) -> dict[str, Any]:
         "rows": batch.rows,
         "bytes_per_row": round(size / batch.rows),
         "rejected": rejected,
-        "rows_per_second": round(batch.rows / min(wall)),
-        "rows_per_second_worst": round(batch.rows / max(wall)),
-        "cpu_us_per_row": round(min(cpu) / batch.rows * 1e6, 2),
+        "rows_per_second": [round(batch.rows / seconds) for seconds in wall],
+        "cpu_us_per_row": [round(seconds / batch.rows * 1e6, 3) for seconds in cpu],
     }
 
 
@@ -146,21 +147,22 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=100_000, help="records of a batch (default %(default)s)")
     parser.add_argument("--repeats", type=int, default=5, help="runs of each case (default %(default)s)")
     parser.add_argument("--threads", type=int, default=0, help="threads of Arrow; 0: one for each core")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
+    parser.add_argument("--json", type=Path, metavar="FILE", default=RESULTS / "decode.json", help="where to write")
     options = parser.parse_args()
     if options.threads:
         pa.set_cpu_count(options.threads)
-    results = {}
-    print(f"{'case':<20} {'bytes/row':>9} {'rejected':>8} {'rows/s':>10} {'worst':>10} {'CPU us/row':>10}")
+    results, rows = {}, []
+    speed: dict[str, Spread] = {}
     for name, schema, make in cases(options.rows):
         result = results[name] = measure(schema, make(), options.repeats)
-        print(
-            f"{name:<20} {result['bytes_per_row']:>9} {result['rejected']:>8} {result['rows_per_second']:>10,} "
-            f"{result['rows_per_second_worst']:>10,} {result['cpu_us_per_row']:>10}"
-        )
-    if options.json:
-        report = {"threads": pa.cpu_count(), "pyarrow": pa.__version__, "cases": results}
-        options.json.write_text(json.dumps(report, indent=2) + "\n")
+        speed[name] = Spread.of(result["rows_per_second"])
+        cpu = Spread.of(result["cpu_us_per_row"]).text(2)
+        rows.append((name, f"{result['bytes_per_row']}", f"{result['rejected']:,}", speed[name].text(), cpu))
+    table = Table("JSON into columns", ("case", "bytes a row", "rejected", "rows/s", "CPU µs a row"), rows)
+    panel = Panel("JSON into columns", "rows a second", {"batcher": speed})
+    parameters = {"rows": options.rows, "repeats": options.repeats, "arrow_threads": pa.cpu_count()}
+    facts = {"parameters": parameters, "cases": results}
+    print(publish(options.json, "How fast JSON is decoded", [table], [panel], facts))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import statistics
 import time
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -23,6 +22,8 @@ from batcher.records import Partition, Position
 from batcher.sources.kafka import KafkaOptions, KafkaSource
 from batcher.testing.brokers import available_broker
 from batcher.testing.kafka import Broker
+from benchmarks.harness import RESULTS
+from benchmarks.report import Spread, Table, publish
 
 PARTITIONS = 4
 FETCH_RECORDS = 10_000
@@ -94,9 +95,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--records", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--json", type=Path, metavar="FILE", default=RESULTS / "fetch.json", help="where to write")
     arguments = parser.parse_args(argv)
-    results: dict[str, dict[str, float]] = {}
+    results: dict[str, list[tuple[float, float]]] = {}
+    lines = []
     with available_broker() as broker:
         topic = f"bench-{uuid.uuid4().hex[:8]}"
         load(broker, topic, arguments.records)
@@ -109,20 +111,22 @@ def main(argv: Sequence[str] | None = None) -> None:
             for _ in range(arguments.rounds):
                 measured["consume"].append(bare(broker, topic, arguments.records))
                 measured["fetch"].append(fetched(broker, topic, arguments.records))
+            ceiling = Spread.of([rate for rate, _ in measured["consume"]]).median
             for name, runs in measured.items():
-                results[f"{name}, gc {collector}"] = {
-                    "records_per_second": statistics.median(rate for rate, _ in runs),
-                    "cpu_us_per_record": statistics.median(cpu for _, cpu in runs),
-                }
-            ratio = (
-                results[f"fetch, gc {collector}"]["records_per_second"]
-                / results[f"consume, gc {collector}"]["records_per_second"]
-            )
-            results[f"fetch, gc {collector}"]["ratio_to_consume"] = ratio
-    for name, values in results.items():
-        print(f"{name:24}", "  ".join(f"{key} {value:,.2f}" for key, value in values.items()))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+                called = f"{name}, gc {collector}"
+                results[called] = runs
+                rate = Spread.of([one for one, _ in runs])
+                cpu = Spread.of([one for _, one in runs]).text(2)
+                lines.append((called, rate.text(), f"{rate.median / ceiling:.2f}", cpu))
+    table = Table("Columns beside messages", ("", "records/s", "of consume", "CPU µs a record"), lines)
+    facts = {
+        "parameters": {"records": arguments.records, "rounds": arguments.rounds, "partitions": PARTITIONS},
+        "results": {
+            name: [{"records_per_second": rate, "cpu_us_per_record": cpu} for rate, cpu in runs]
+            for name, runs in results.items()
+        },
+    }
+    print(publish(arguments.json, "What columns cost on top of consume()", [table], [], facts))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import signal
 import tempfile
 import time
@@ -30,6 +29,8 @@ from batcher.testing.kafka import Broker
 from batcher.testing.live_orders import LiveOrders
 from batcher.testing.processes import BatcherProcess
 from batcher.testing.real_broker import RealBroker
+from benchmarks.harness import machine
+from benchmarks.report import chosen
 
 PARTITIONS: Final = 4
 RATE: Final = 200.0
@@ -150,14 +151,6 @@ CASES: Final[Mapping[str, tuple[str, Callable[[Crew], float]]]] = {
 }
 
 
-def chosen(text: str, known: Mapping[str, object]) -> list[str]:
-    """Return the names in a comma-separated list; raise ArgumentTypeError for one that is not known."""
-    names = text.split(",")
-    if unknown := [name for name in names if name not in known]:
-        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(known)}")
-    return names
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -182,7 +175,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for case, seconds in results.items():
         print(f"| {CASES[case][0]} |", " | ".join(f"{seconds[one]:.1f}" for one in arguments.protocols), "|")
     if arguments.json:
-        facts = {"cores": os.cpu_count(), "python": platform.python_version(), "librdkafka": libversion()[0]}
+        facts = {**machine(), "librdkafka": libversion()[0]}
         document = {"machine": facts, "session_timeout_s": arguments.session_timeout, "seconds": results}
         arguments.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 

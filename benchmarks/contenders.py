@@ -139,7 +139,7 @@ def clickhouse(
     bootstrap: str, topic: str, records: int, scratch: Path, delivery: str = "exactly-once", *more: str
 ) -> Measured:
     """Insert into a MergeTree of the embedded engine, with coordinates and a window for tokens."""
-    dsn = _engine(scratch, "", COORDINATES)
+    dsn = engine(scratch, "events", COORDINATES)
     flags = ("--sink", "clickhouse", "--clickhouse.dsn", dsn, "--clickhouse.table", "events", "--delivery", delivery)
     name = "clickhouse-merged" if more else _named("clickhouse", delivery)
     return pipeline(name, bootstrap, topic, records, *flags, *more)
@@ -166,7 +166,7 @@ def naive(bootstrap: str, topic: str, records: int, scratch: Path) -> Measured:
     import clickhouse_connect
     from confluent_kafka import Consumer
 
-    dsn = _engine(scratch, "naive", "")
+    dsn = engine(scratch, "naive", "")
     client: Any = clickhouse_connect.get_client(dsn=dsn)
     consumer = Consumer(
         {
@@ -231,9 +231,10 @@ CONTENDERS: Mapping[str, Callable[[str, str, int, Path], Measured]] = {
 }
 
 
-def _engine(scratch: Path, table: str, coordinates: str) -> str:
+def engine(scratch: Path, table: str, coordinates: str, of: str = COLUMNS) -> str:
+    """Make a table in an embedded engine and return the engine's address."""
     # In a process of its own: the engine's path is open in one process at a time, and its start is not measured.
-    columns = ", ".join(part for part in (COLUMNS, coordinates) if part)
+    columns = ", ".join(part for part in (of, coordinates) if part)
     dsn = f"chdb://{scratch / 'engine'}"
     code = (
         "import clickhouse_connect, sys\n"
@@ -242,7 +243,7 @@ def _engine(scratch: Path, table: str, coordinates: str) -> str:
         "client.close()\n"
     )
     statement = (
-        f"CREATE TABLE IF NOT EXISTS {table or 'events'} ({columns}) ENGINE = MergeTree ORDER BY id "
+        f"CREATE TABLE IF NOT EXISTS {table} ({columns}) ENGINE = MergeTree ORDER BY id "
         "SETTINGS non_replicated_deduplication_window = 10000"
     )
     subprocess.run([sys.executable, "-c", code, dsn, statement], check=True)

@@ -3,11 +3,15 @@
 import json
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import pytest
 
 from batcher.testing.kafka import Broker
+from benchmarks.shapes import SHAPES
+from benchmarks.steady import fill
+from benchmarks.turn import Turn
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -50,12 +54,16 @@ def test_the_fetch_benchmark_runs(broker: Broker, tmp_path: Path, monkeypatch: p
 
 
 def test_the_parquet_benchmark_runs(tmp_path: Path) -> None:
-    run("bench_parquet", "--seconds", "0.01", "--dir", str(tmp_path))
+    run("bench_parquet", "--seconds", "0.01", "--dir", str(tmp_path), "--json", str(tmp_path / "parquet.json"))
 
 
-def test_the_clickhouse_benchmark_runs() -> None:
+def test_the_decode_benchmark_runs(tmp_path: Path) -> None:
+    run("bench_decode", "--rows", "400", "--repeats", "1", "--json", str(tmp_path / "decode.json"))
+
+
+def test_the_clickhouse_benchmark_runs(tmp_path: Path) -> None:
     pytest.importorskip("chdb", reason="needs the extra [embedded]")
-    run("bench_clickhouse", "--rows", "100", "--blocks", "1")
+    run("bench_clickhouse", "--rows", "100", "--blocks", "1", "--json", str(tmp_path / "clickhouse.json"))
 
 
 @pytest.mark.broker
@@ -68,3 +76,76 @@ def test_the_takeover_benchmark_runs(broker: Broker, tmp_path: Path, monkeypatch
     run("bench_takeover", *flags)
 
     assert json.loads(written.read_text())["seconds"]["kill-static"]["range"] > 0
+
+
+def test_the_buffer_benchmark_covers_every_way(tmp_path: Path) -> None:
+    written = tmp_path / "buffer.json"
+
+    sizes = ("--partitions", "1,3", "--run-rows", "1,50", "--records", "1000", "--runs", "40", "--repeats", "1")
+    run("bench_buffer", *sizes, "--json", str(written))
+
+    results = json.loads(written.read_text())["results"]
+    assert {one["way"] for one in results} == {
+        "buffer",
+        "buffer, shared batches",
+        "exchange",
+        "exchange, shared batches",
+    }
+    assert all(one["batches"] > 0 and one["seconds"] > 0 for one in results)
+    assert "ns a record" in written.with_suffix(".md").read_text()
+
+
+@pytest.mark.broker
+def test_the_latency_benchmark_measures_every_part(
+    broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BATCHER_TEST_BROKERS", broker.bootstrap)
+    written = tmp_path / "latency.json"
+
+    load = ("--rates", "200", "--waits", "0.1", "--seconds", "0.5", "--windows", "1")
+    others = ("--times", "1", "--idle-seconds", "0.2", "--idle-partitions", "2", "--starts", "1")
+    run("bench_latency", "--sinks", "parquet", *load, *others, "--json", str(written))
+
+    results = json.loads(written.read_text())["results"]
+    # Never before its time: what is seen is the commit, and the wait comes before it.
+    assert all(one["seconds"] > one["max_wait_s"] for one in results["lone"])
+    assert all(0 < one["p50_s"] <= one["p99_s"] <= one["max_s"] for one in results["load"])
+    assert all(0 < one["opened_s"] < one["assigned_s"] < one["committed_s"] for one in results["start"])
+    assert len(results["idle"]) == 1
+    assert results["imports"]["parquet"]["pyarrow"] > 0
+
+
+@pytest.mark.broker
+def test_the_scale_benchmark_measures_every_part(
+    broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BATCHER_TEST_BROKERS", broker.bootstrap)
+    written = tmp_path / "scale.json"
+
+    sizes = ("--records", "2000", "--rounds", "1", "--partitions", "1,3", "--max-rows", "500", "--waits-ms", "50")
+    run("bench_scale", "--sinks", "null", *sizes, "--workers", "2", "--json", str(written))
+
+    results = json.loads(written.read_text())["results"]
+    assert {one["contender"] for one in results["partitions"]} == {"null @ 1", "null @ 3"}
+    assert {one["contender"] for one in results["batch"]} == {"null, max-rows 500", "null, max-wait 50 ms"}
+    assert {one["contender"] for one in results["workers"]} == {"2 processes"}
+    assert {one["contender"] for one in results["shapes"]} == {
+        f"{shape}, {sink}" for shape in ("tiny", "standard", "wide") for sink in ("consume", "null")
+    }
+    assert all(one["rows_per_second"] > 0 for part in results.values() for one in part)
+
+
+@pytest.mark.broker
+def test_wide_records_go_into_a_table_of_their_own_columns(
+    broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("chdb", reason="needs the extra [embedded]")
+    topic = f"wide-{uuid.uuid4().hex[:12]}"
+    broker.create_topic(topic, 2)
+    fill(broker, topic, SHAPES["wide"].records(60), 2, block=10)
+    monkeypatch.chdir(ROOT)
+
+    result = Turn("wide", "clickhouse", broker.bootstrap, topic, 2, 60, "wide").run(tmp_path)
+
+    # Or it would have ended: every record has to be a row.
+    assert result.records == 60
