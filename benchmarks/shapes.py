@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from batcher.testing.events import ORDERS, EventGenerator
-from benchmarks.contenders import COLUMNS
+from benchmarks.orders import COLUMNS
 
 DIFFERENT: Final = 20_000
 """Different records of a shape; they repeat then, far apart enough that no codec sees it."""
