@@ -33,7 +33,7 @@ class FlushPolicy:
     """Say when a batch is due: at so many rows, bytes of raw records, or seconds after its first record."""
 
     max_rows: int = 100_000
-    max_bytes: int = 64 << 20
+    max_bytes: int = 24 << 20
     max_wait_s: float = 1.0
 
     def __post_init__(self) -> None:

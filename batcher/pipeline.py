@@ -96,7 +96,7 @@ class Pipeline:
         name: str,
         dead_letters: DeadLetterQueue | None = None,
         flush: FlushPolicy | None = None,
-        memory_bytes: int = 128 << 20,
+        memory_bytes: int = 48 << 20,
         retry: RetryPolicy | None = None,
         poison: PoisonPolicy | None = None,
         delivery: DeliveryMode = "auto",

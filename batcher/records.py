@@ -374,6 +374,11 @@ def chunks_of(values: pa.BinaryArray | pa.ChunkedArray) -> list[pa.BinaryArray]:
     return values.chunks if isinstance(values, pa.ChunkedArray) else [values]
 
 
+def as_one(values: pa.ChunkedArray) -> pa.Array:
+    """Return a column as one array, which is a copy unless there is one chunk."""
+    return values.chunk(0) if values.num_chunks == 1 else pa.concat_arrays(values.chunks)
+
+
 def _claim(run: Records) -> Claim:
     first_ms: int | None = run.timestamps_ms[0].as_py()
     return Claim(Range(run.partition, run.first_offset, run.last_offset), first_ms)

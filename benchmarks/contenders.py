@@ -100,7 +100,8 @@ def consume(contender: str, bootstrap: str, topic: str, records: int) -> Measure
 def pipeline(contender: str, bootstrap: str, topic: str, records: int, *flags: str) -> Measured:
     """Run batcher as the command line would, with a stopwatch around its source."""
     from batcher import logs
-    from batcher.commands.run import parser, tune_collector, tune_memory
+    from batcher.commands.run import parser
+    from batcher.commands.tuning import tune_collector, tune_memory
     from batcher.commands.wiring import pipeline_of
     from batcher.settings import load
 
@@ -211,7 +212,7 @@ def bare(bootstrap: str, topic: str, records: int, scratch: Path) -> Measured:
 
 def relaxed(bootstrap: str, topic: str, records: int, scratch: Path) -> Measured:
     """Run the bare loop with a garbage collector that looks less often: it spends half its time there otherwise."""
-    from batcher.commands.run import tune_collector
+    from batcher.commands.tuning import tune_collector
 
     del scratch
     tune_collector()

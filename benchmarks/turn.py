@@ -58,7 +58,7 @@ class Turn:
         """Call `consume()` and drop the messages, with the garbage collector as the pipeline has it."""
         from confluent_kafka import Consumer, TopicPartition
 
-        from batcher.commands.run import tune_collector
+        from batcher.commands.tuning import tune_collector
         from batcher.sources.kafka_options import KafkaOptions
 
         tune_collector()

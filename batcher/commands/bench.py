@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from batcher.commands.measuring import FROM_TOPIC, GENERATED, Subject
 from batcher.commands.outcome import explained
-from batcher.commands.run import add_loudness, tune_collector, tune_memory
+from batcher.commands.run import add_loudness
 from batcher.commands.signals import heard_by
+from batcher.commands.tuning import tune_collector, tune_memory
 from batcher.settings import Parser, Settings, UsageError, add_config_flag, load, secrets
 from batcher.settings.units import parse_duration
 from batcher.testing.events import ORDERS, EventGenerator

@@ -8,7 +8,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from batcher.commands.run import add_loudness, log_level, tune_collector, tune_memory
+from batcher.commands.run import add_loudness, log_level
+from batcher.commands.tuning import tune_collector, tune_memory
 from batcher.settings import Loaded, Parser, Settings, UsageError, add_config_flag, load, secrets
 
 if TYPE_CHECKING:

@@ -27,7 +27,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batcher.decode.limits import JsonOptions, Refused
-from batcher.decode.scratch import scratch
 from batcher.decode.syntax import parse_object
 from batcher.decode.timestamps import piecewise
 from batcher.records import Rejection
@@ -193,8 +192,8 @@ def _as_bytes(everything: Any) -> pa.Array:
 
 def _openings(everything: Any) -> int:
     """Return how many `{` and `[` there are; the two differ in one bit, and no third byte folds to them."""
-    folded = pc.bit_wise_or(_as_bytes(everything), pa.scalar(0x20, pa.uint8()), memory_pool=scratch())
-    return pc.sum(pc.equal(folded, pa.scalar(ord("{"), pa.uint8()), memory_pool=scratch())).as_py() or 0
+    folded = pc.bit_wise_or(_as_bytes(everything), pa.scalar(0x20, pa.uint8()))
+    return pc.sum(pc.equal(folded, pa.scalar(ord("{"), pa.uint8()))).as_py() or 0
 
 
 def _mask(rows: list[int], length: int) -> pa.Array:

@@ -21,16 +21,15 @@ from batcher.decode import columns, reading, shape
 from batcher.decode.guard import guard
 from batcher.decode.inference import infer_schema
 from batcher.decode.limits import JsonOptions, Refused
-from batcher.decode.scratch import joined
 from batcher.decode.strict import StrictReader
 from batcher.decode.syntax import Number, Pairs, parse_object
-from batcher.records import Batch, Decoded, Rejection
+from batcher.records import Batch, Decoded, Rejection, as_one
 
 __all__ = ["JsonDecoder", "JsonFormat", "JsonOptions"]
 
-PIECE_BYTES: Final = 32 << 20
-"""What is decoded in one go: bounds the memory of the steps in between. A default batch is one piece. Smaller ones cost
-less of the processor, but after each call the thread waits for the interpreter lock: with 4 MB it was slower."""
+PIECE_BYTES: Final = 8 << 20
+"""What is decoded in one go: bounds the memory of the steps in between, which use the same again and again. Much
+smaller ones would be slower: after each call the thread waits for the interpreter lock."""
 
 _FEW: Final = 64
 """So few messages are settled one by one: about what one more attempt with Arrow would cost."""
@@ -59,10 +58,10 @@ class JsonFormat:
     def infer(self, batch: Batch) -> pa.Schema | None:
         values = batch.values()
         # A field is looked at in Python, some 50 us a record: a few thousand say as much as a hundred thousand.
-        sample = infer_schema(guard(joined(values.slice(0, _INFERRED)), self._options).texts, self._options)
+        sample = infer_schema(guard(as_one(values.slice(0, _INFERRED)), self._options).texts, self._options)
         if sample is not None or len(values) <= _INFERRED:
             return sample
-        return infer_schema(guard(joined(values), self._options).texts, self._options)
+        return infer_schema(guard(as_one(values), self._options).texts, self._options)
 
     def decoder(self, schema: pa.Schema) -> JsonDecoder:
         return JsonDecoder(schema, self._options)
@@ -100,7 +99,7 @@ class JsonDecoder:
     def decode(self, batch: Batch) -> Decoded:
         values = batch.values()
         step = max(1, math.ceil(len(values) / max(1, math.ceil(values.nbytes / PIECE_BYTES))))
-        pieces = [self._decoded(joined(values.slice(start, step))) for start in range(0, len(values), step)]
+        pieces = [self._decoded(as_one(values.slice(start, step))) for start in range(0, len(values), step)]
         return pieces[0] if len(pieces) == 1 else _in_a_row(pieces, step)
 
     def _decoded(self, values: pa.Array) -> Decoded:

@@ -9,8 +9,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as arrow_json
 
-from batcher.decode.scratch import scratch
-
 BLOCK_BYTES: Final = 1 << 20
 """What one thread parses in one go: 1 to 4 MB use the second core best; a single block would use one only."""
 
@@ -62,7 +60,7 @@ def read(texts: pa.Array, schema: pa.Schema, *, reject_unknown: bool) -> list[pa
 def join(texts: pa.Array) -> Any:
     """Return the buffer of all messages, a newline behind each."""
     # One call that knows the size beforehand; a join of the whole would grow its buffer, and copy it each time.
-    lines = pc.binary_join_element_wise(texts, _NOTHING, _NEWLINE, memory_pool=scratch())
+    lines = pc.binary_join_element_wise(texts, _NOTHING, _NEWLINE)
     if isinstance(lines, pa.ChunkedArray):
         raise Unreadable
     return lines.buffers()[2]

@@ -82,11 +82,11 @@ class Batch(Section):
 
     max_rows: Annotated[int, Field(gt=0), Flag(metavar="N")] = 100_000
     """Write when a batch has this many records."""
-    max_bytes: Annotated[Size, Field(gt=0), Flag(metavar="SIZE")] = ByteSize(64 * _MIB)
+    max_bytes: Annotated[Size, Field(gt=0), Flag(metavar="SIZE")] = ByteSize(24 * _MIB)
     """Write when a batch has this many bytes of raw records."""
     max_wait: Annotated[Duration, Field(gt=timedelta(0)), Flag(metavar="TIME")] = timedelta(seconds=1)
     """Write when the oldest record of a batch has waited this long."""
-    memory: Annotated[Size, Field(gt=0), Flag(metavar="SIZE")] = ByteSize(128 * _MIB)
+    memory: Annotated[Size, Field(gt=0), Flag(metavar="SIZE")] = ByteSize(48 * _MIB)
     """Raw records held in memory at most; reading pauses above it."""
     merge_partitions: bool = False
     """Exactly-once: let partitions share a batch, where the table has the columns _topic, _partition, _offset."""

@@ -93,7 +93,7 @@ class KafkaOptions:
     allow_insecure: bool = False
     instance: str | None = None
     excluded_topics: frozenset[str] = frozenset()
-    max_memory_bytes: int = 16 << 20
+    max_memory_bytes: int = 8 << 20
     patience_s: float | None = None
 
     def __post_init__(self) -> None:

@@ -29,7 +29,7 @@ def test_the_first_array_loads_no_pandas_and_data_frames_work_all_the_same() -> 
     program = """
 import sys
 import pyarrow as pa
-from batcher.commands.run import tune_memory
+from batcher.commands.tuning import tune_memory
 tune_memory()
 numbers = pa.array([1, 2])
 print("pandas" in sys.modules, len(pa.table({"n": numbers}).to_pandas()), "pandas" in sys.modules)
@@ -42,7 +42,7 @@ def test_a_sink_that_has_loaded_pandas_keeps_it() -> None:
     program = """
 import pandas as pd
 import pyarrow as pa
-from batcher.commands.run import tune_memory
+from batcher.commands.tuning import tune_memory
 tune_memory()
 print(pa.array(pd.Series([1.0, float("nan")])).null_count)
 """
