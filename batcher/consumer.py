@@ -123,7 +123,7 @@ class Consumer:
             return
         self._balance()
         draining = self._exchange.phase != "running"
-        timeout_s = COMMIT_POLL_S if draining or self._exchange.commit_near else POLL_S
+        timeout_s = self._patience_s(draining=draining)
         began = self._clock()
         try:
             runs = self._source.fetch(self._appetite(), timeout_s)
@@ -249,6 +249,14 @@ class Consumer:
             log.debug("reading_resumed")
             self._source.resume(self._paused & self._exchange.owned)
             self._paused.clear()
+
+    def _patience_s(self, *, draining: bool) -> float:
+        """Return how long records may be waited for: not beyond the moment at which a commit may be wanted."""
+        if draining or self._exchange.commit_near:
+            return COMMIT_POLL_S
+        due_in_s = self._exchange.due_in_s
+        # A batch that is due is announced first: a lone record would wait for the end of a long fetch.
+        return POLL_S if due_in_s is None else min(POLL_S, max(COMMIT_POLL_S, due_in_s))
 
     def _appetite(self) -> int:
         """Return how many records to ask for, so that large ones do not overrun the memory in one fetch."""

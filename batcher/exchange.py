@@ -126,6 +126,12 @@ class Exchange:
         """Tell whether a commit is wanted or may be soon, so that the consumer thread keeps its waits short."""
         return bool(self._flights or self._unsettled or self._commit_due)
 
+    @property
+    def due_in_s(self) -> float | None:
+        """Return the seconds until a batch is due, as far as is known now; None while nothing is buffered."""
+        with self._changed:
+            return self._buffer.due_in_s(self._clock())
+
     def assign(self, positions: Mapping[Partition, Position]) -> Mapping[Partition, str]:
         """Take over partitions and return those that are not taken, with the reason.
 

@@ -4,14 +4,14 @@ import pyarrow as pa
 import pytest
 
 from batcher.buffer import BoundedBuffer, FlushPolicy
-from batcher.consumer import PATIENCE_S, Consumer
+from batcher.consumer import COMMIT_POLL_S, PATIENCE_S, POLL_S, Consumer
 from batcher.errors import CommitUnconfirmed, SourceLost
 from batcher.exchange import LEASE_S, Exchange
 from batcher.intents import parse, render
 from batcher.ledger import Ledger, Receipt
 from batcher.observer import Observer
 from batcher.pipeline import waiting_for
-from batcher.records import Claim, Decoded, Partition, Position, Prepared, Range
+from batcher.records import Claim, Decoded, Partition, Position, Prepared, Range, Records
 from batcher.testing.clock import ManualClock
 from batcher.testing.sources import MemoryLog, MemorySource
 
@@ -416,3 +416,19 @@ def test_reading_goes_on_for_the_second_announced_range_though_it_was_paused_at_
             bench.exchange.finish(next(iter(bench.exchange._flights)).receipt)
 
     assert bench.progress()[A] == 100
+
+
+def test_a_fetch_ends_when_a_batch_is_due_so_that_it_is_announced_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(records=1)
+    asked: list[float] = []
+
+    def fetch(_max_records: int, timeout_s: float) -> list[Records]:
+        asked.append(timeout_s)
+        return []
+
+    monkeypatch.setattr(bench.source, "fetch", fetch)
+    for advance_s in (0.0, 0.95, 0.04):
+        bench.clock.advance(advance_s)
+        bench.consumer.step()
+
+    assert asked == pytest.approx([POLL_S, 0.05, COMMIT_POLL_S])
