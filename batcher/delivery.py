@@ -48,6 +48,7 @@ from batcher.protocols import (
     SinkInfo,
 )
 from batcher.records import (
+    PLACEHOLDER,
     Batch,
     Block,
     DeadLetter,
@@ -181,8 +182,8 @@ class Delivery:
             return self._decoder
         proposed = self._format.infer(batch)
         if proposed is None:
-            # Not one readable record: with no columns at all, each of them is still refused for its own reason.
-            return self._format.decoder(pa.schema([]))
+            # Not one readable record: each of them is still refused for its own reason.
+            return self._format.decoder(PLACEHOLDER)
         if not isinstance(self._sink, SchemaPinning):
             raise SinkMisconfigured(f"{self._info.target} has no schema and cannot take one; give --decode.schema FILE")
         schema = self._retrying(self._pin, self._sink, proposed)

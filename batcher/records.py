@@ -32,6 +32,9 @@ COORDINATES: Final = pa.schema(
 )
 """The coordinate columns a target may have, with the types in which they are handed to a sink."""
 
+PLACEHOLDER: Final = pa.schema([pa.field("nothing", pa.string())])
+"""The schema to decode a batch with of which no record can be read: a decoder needs one, and no row will have it."""
+
 RAW_JSON: Final = b"batcher.raw_json"
 """Field metadata key: this string column takes any JSON value as its text (ClickHouse `JSON`)."""
 

@@ -25,7 +25,7 @@ from batcher.delivery import Delivery
 from batcher.errors import ConfigurationError
 from batcher.poison import PoisonLimit, PoisonPolicy
 from batcher.protocols import Decoder, Format, Reconcilable, Sink, SinkInfo
-from batcher.records import HEADERS_TYPE, Batch, DeadLetter, Partition, Records
+from batcher.records import HEADERS_TYPE, PLACEHOLDER, Batch, DeadLetter, Partition, Records
 from batcher.retry import RetryPolicy
 
 MAX_SPAN: Final = 2_000_000
@@ -160,7 +160,8 @@ class Loading:
         decoder = self._decoder
         if decoder is None:
             # The target takes its schema from the first batch: here it must not be given one.
-            decoder = self._format.decoder(self._format.infer(batch) or pa.schema([]))
+            proposed = self._format.infer(batch)
+            decoder = self._format.decoder(PLACEHOLDER if proposed is None else proposed)
         decoded = decoder.decode(batch)
         self._report.replayed += len(decoded.positions)
         self._report.left_out["skipped"] += len(decoded.skipped)

@@ -6,6 +6,7 @@ from typing import TypeVar
 import pyarrow as pa
 import pytest
 
+from batcher.decode.json import JsonFormat
 from batcher.delivery import Delivery, OnExisting
 from batcher.errors import (
     BatchSuperseded,
@@ -19,6 +20,7 @@ from batcher.errors import (
     SinkUnavailable,
 )
 from batcher.poison import PoisonLimit, PoisonPolicy
+from batcher.protocols import Format
 from batcher.records import Batch, Block, Claim, Delivered, Partition, Range, Rejection, write_id
 from batcher.retry import RetryPolicy
 from batcher.testing.dead_letters import MemoryDeadLetterQueue
@@ -43,6 +45,7 @@ class Desk:
         sink: ScriptedSink | None = None,
         on_existing: OnExisting = "halt",
         max_bisect: int = 1000,
+        format_: Format | None = None,
     ) -> None:
         self.sink = sink or ScriptedSink(schema, coordinates=coordinates)
         self.queue = MemoryDeadLetterQueue()
@@ -51,7 +54,7 @@ class Desk:
         self.delivery = Delivery(
             self.sink,
             self.sink.open(),
-            NumberFormat(),
+            format_ or NumberFormat(),
             dead_letters=self.queue if queue else None,
             poison=PoisonLimit(PoisonPolicy(max_ratio=1.0, max_bisect=max_bisect)),
             retry=RetryPolicy(wait_s=1e-6, max_wait_s=1e-6),
@@ -353,6 +356,16 @@ def test_a_target_without_a_schema_takes_it_from_the_first_readable_batch() -> N
     desk.deliver(numbers("7", first=1))
 
     assert desk.sink.schema == NUMBERS
+    assert desk.numbers() == [7]
+
+
+def test_a_first_batch_without_a_readable_record_is_refused_record_by_record() -> None:
+    desk = Desk(schema=None, format_=JsonFormat())
+
+    desk.deliver(numbers("x", '"text"'))
+    desk.deliver(numbers('{"n":7}', first=2))
+
+    assert [letter.reason for letter in desk.queue.letters] == ["syntax", "not_object"]
     assert desk.numbers() == [7]
 
 
