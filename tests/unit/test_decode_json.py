@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from batcher.decode import json as decode_json
 from batcher.decode.json import JsonFormat, JsonOptions
 from batcher.errors import ConfigurationError
 from batcher.records import RAW_JSON, Decoded, Partition
@@ -274,12 +275,16 @@ POISON = {
 @pytest.mark.parametrize(
     "reasons", [[reason] for reason in POISON] + [list(POISON)], ids=lambda names: "-".join(names[:2])
 )
-def test_in_a_block_of_many_megabytes_exactly_the_bad_records_are_found(reasons: list[str], indent: int | None) -> None:
+@pytest.mark.parametrize("piece_bytes", [8 << 20, 300_000])
+def test_in_a_block_of_many_megabytes_exactly_the_bad_records_are_found(
+    piece_bytes: int, reasons: list[str], indent: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decode_json, "PIECE_BYTES", piece_bytes)
     schema = pa.schema(
         [pa.field("id", pa.int64(), nullable=False), ("at", pa.timestamp("ms", "UTC")), ("note", pa.string())]
     )
     count = 12_000
-    values: list[bytes] = [
+    values: list[bytes | None] = [
         json.dumps(
             {"id": i, "at": 1_700_000_000_000 + i if i % 3 else "2024-05-06T12:00:00Z", "note": "n" * 300},
             indent=indent,
@@ -292,10 +297,12 @@ def test_in_a_block_of_many_megabytes_exactly_the_bad_records_are_found(reasons:
     }
     for position, reason in bad.items():
         values[position] = POISON[reason]
+    values[7] = values[7000] = None
     decoded = decode(*values, schema=schema)
+    assert decoded.skipped.to_pylist() == [7, 7000]
     assert {rejection.position: rejection.reason for rejection in decoded.rejections} == bad
     assert decoded.table["id"].to_pylist() == decoded.positions.to_pylist()
-    assert len(decoded.positions) == count - len(bad)
+    assert len(decoded.positions) == count - len(bad) - 2
     assert len(decoded.table.to_batches()) == 1
 
 
