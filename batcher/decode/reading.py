@@ -12,9 +12,6 @@ import pyarrow.json as arrow_json
 BLOCK_BYTES: Final = 1 << 20
 """What one thread parses in one go: 1 to 4 MB use the second core best; a single block would use one only."""
 
-_NOTHING: Final = pa.scalar(b"", pa.binary())
-_NEWLINE: Final = pa.scalar(b"\n", pa.binary())
-
 _ROW: Final = re.compile(r"^JSON parse error: .* in row (\d+)$")
 
 
@@ -60,7 +57,7 @@ def read(texts: pa.Array, schema: pa.Schema, *, reject_unknown: bool) -> list[pa
 def join(texts: pa.Array) -> Any:
     """Return the buffer of all messages, a newline behind each."""
     # One call that knows the size beforehand; a join of the whole would grow its buffer, and copy it each time.
-    lines = pc.binary_join_element_wise(texts, _NOTHING, _NEWLINE)
+    lines = pc.binary_join_element_wise(texts, b"", b"\n")
     if isinstance(lines, pa.ChunkedArray):
         raise Unreadable
     return lines.buffers()[2]

@@ -43,7 +43,7 @@ def test_help_shows_every_flag_with_default_and_variable_and_every_verb(capsys: 
     for row in reference():
         assert row.flag in text
         assert f"${row.env}]" in text
-    assert "[64MiB; $BATCHER_BATCH_MAX_BYTES]" in text
+    assert "[24MiB; $BATCHER_BATCH_MAX_BYTES]" in text
     for verb, what in VERBS.items():
         assert f"{verb} {what}" in text
 
