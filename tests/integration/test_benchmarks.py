@@ -149,3 +149,14 @@ def test_wide_records_go_into_a_table_of_their_own_columns(
 
     # Or it would have ended: every record has to be a row.
     assert result.records == 60
+
+
+@pytest.mark.broker
+def test_the_memory_benchmark_runs(broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BATCHER_TEST_BROKERS", broker.bootstrap)
+    written = tmp_path / "memory.json"
+
+    sizes = ("--records", "20000", "--rounds", "1", "--stall", "1", "--seconds", "3", "--rate", "2000")
+    run("bench_memory", *sizes, "--json", str(written))
+
+    assert [one["part"] for one in json.loads(written.read_text())["results"]] == ["backlog", "stall", "steady"]
