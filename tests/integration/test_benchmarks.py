@@ -136,16 +136,14 @@ def test_the_scale_benchmark_measures_every_part(
 
 
 @pytest.mark.broker
-def test_wide_records_go_into_a_table_of_their_own_columns(
-    broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_wide_records_go_into_a_table_of_their_own_columns(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("chdb", reason="needs the extra [embedded]")
     topic = f"wide-{uuid.uuid4().hex[:12]}"
     broker.create_topic(topic, 2)
     fill(broker, topic, SHAPES["wide"].records(60), 2, block=10)
     monkeypatch.chdir(ROOT)
 
-    result = Turn("wide", "clickhouse", broker.bootstrap, topic, 2, 60, "wide").run(tmp_path)
+    result = Turn("wide", "clickhouse", broker.bootstrap, topic, 2, 60, "wide").take()
 
     # Or it would have ended: every record has to be a row.
     assert result.records == 60

@@ -112,7 +112,7 @@ def test_the_clickhouse_clients_variables_count_where_nothing_else_names_a_user(
         (["--batch.max-rows", "0"], "--batch.max-rows: input should be greater than 0"),
         (["--batch.max-bytes", "lots"], "--batch.max-bytes: needs a size"),
         (["--batch.max-bytes", "2GiB", "--batch.memory", "4GiB"], "--batch.max-bytes: at most 1GiB"),
-        (["--batch.memory", "1MiB"], "--batch.memory: 1MiB is less than one batch of 64MiB"),
+        (["--batch.memory", "1MiB"], "--batch.memory: 1MiB is less than one batch of 24MiB"),
         (["--batch.max-wait", "3"], "--batch.max-wait: needs a number and a unit"),
         (["--batch.max-wait", "0s"], "--batch.max-wait: "),
         (["--retry.max-wait", "10ms"], "--retry.max-wait: is less than the first wait"),
