@@ -4,7 +4,8 @@ Pure: no thread, no lock, no clock. `now` is an argument, in seconds of any mono
 (`exchange.py`) guards it.
 
 The age of a batch counts from its first record, so that a lone record after an idle hour waits
-`max_wait_s` like any other; counted from the last flush it would leave at once, alone.
+`max_wait_s` like any other; counted from the last flush it would leave at once, alone. Partitions that were due
+together wait less the next time, each another part of `max_wait_s`, and are due in turns after that.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ from batcher.records import Batch, Partition, Records, Trigger, merged
 RESUME_SHARE: Final = 0.5
 """Reading resumes when this share of the memory is in use. Pausing drops what librdkafka has prefetched, so
 pausing and resuming around one and the same mark would fetch everything many times."""
+
+PHASES: Final = 4
+"""Into how many groups partitions are spread that were due at once. One writer serves them one after the other, and
+what comes last is late by all the others; each group costs a commit of its own, so there are few."""
 
 MAX_BATCH_BYTES: Final = 1 << 30
 """The values of a batch become one Arrow binary array, which addresses 2 GiB; half of it leaves room for the record
@@ -46,11 +51,15 @@ class FlushPolicy:
 
 
 class _Lane:
-    """Hold the records that will share a batch, in order of arrival, each run with its time of arrival."""
+    """Hold the records that will share a batch, in order of arrival, each run with its time of arrival.
 
-    __slots__ = ("arrivals", "nbytes", "rows")
+    `share` is what the next batch waits of the policy's time.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("arrivals", "nbytes", "rows", "share")
+
+    def __init__(self, share: float = 1.0) -> None:
+        self.share = share
         self.arrivals: deque[tuple[Records, float]] = deque()
         self.rows = 0
         self.nbytes = 0
@@ -139,6 +148,8 @@ class BoundedBuffer:
         self._mixes_partitions = mixes_partitions
         self._lanes: dict[Partition | None, _Lane] = {}
         self._replays: dict[Partition, _Replay] = {}
+        # Of partitions that were due at once and have nothing waiting: how much of the wait their next batch has.
+        self._shares: dict[Partition | None, float] = {}
         self._taken_bytes = 0
         self._batches = 0
         self._limits = policy
@@ -224,7 +235,7 @@ class BoundedBuffer:
             return None
         if self.full or any(self._filled(lane) is not None for lane in self._lanes.values()):
             return 0.0
-        return max(0.0, min(lane.since for lane in self._lanes.values()) + self._limits.max_wait_s - now)
+        return max(0.0, min(map(self._due_at, self._lanes.values())) - now)
 
     def take(self, now: float) -> list[Batch]:
         """Seal and return what is due: one batch of each lane, the one that has waited longest first.
@@ -239,7 +250,10 @@ class BoundedBuffer:
         if not due and self.full and self._lanes:
             largest = max(self._lanes, key=lambda key: self._lanes[key].nbytes)
             return [self._seal(largest, "memory")]
-        return [self._seal(key, trigger) for _, key, trigger in sorted(due, key=lambda found: found[0])]
+        due.sort(key=lambda found: found[0])
+        batches = [self._seal(key, trigger) for _, key, trigger in due]
+        self._spread([key for _, key, _ in due])
+        return batches
 
     def take_rest(self, trigger: Trigger, now: float) -> list[Batch]:
         """Seal and return what is left, due or not: one batch of each lane; nothing when nothing is left.
@@ -264,12 +278,14 @@ class BoundedBuffer:
         """Drop everything that waits."""
         self._lanes.clear()
         self._replays.clear()
+        self._shares.clear()
 
     def forget(self, partitions: Collection[Partition]) -> int:
         """Drop what waits of these partitions and return the number of records."""
         before = self.rows
         for partition in partitions:
             self._replays.pop(partition, None)
+            self._shares.pop(partition, None)
         for lane in self._lanes.values():
             lane.arrivals = deque(found for found in lane.arrivals if found[0].partition not in partitions)
             lane.recount()
@@ -280,7 +296,23 @@ class BoundedBuffer:
         return [*self._lanes.values(), *(replay.lane for replay in self._replays.values() if replay.lane.arrivals)]
 
     def _lane_of(self, partition: Partition) -> _Lane:
-        return self._lanes.setdefault(None if self._mixes_partitions else partition, _Lane())
+        key = None if self._mixes_partitions else partition
+        if (lane := self._lanes.get(key)) is None:
+            lane = self._lanes[key] = _Lane(self._shares.pop(key, 1.0))
+        return lane
+
+    def _due_at(self, lane: _Lane) -> float:
+        return lane.since + self._limits.max_wait_s * lane.share
+
+    def _spread(self, keys: Collection[Partition | None]) -> None:
+        """Have lanes that were due at once wait for a part of the time, once: they are due in turns from then on."""
+        phases = min(len(keys), PHASES)
+        for number, key in enumerate(keys):
+            share = (number * phases // len(keys) + 1) / phases
+            if (lane := self._lanes.get(key)) is not None:
+                lane.share = share
+            elif share < 1.0:
+                self._shares[key] = share
 
     def _filled(self, lane: _Lane) -> Trigger | None:
         if lane.rows >= self._limits.max_rows:
@@ -288,7 +320,7 @@ class BoundedBuffer:
         return "bytes" if lane.nbytes >= self._limits.max_bytes else None
 
     def _trigger(self, lane: _Lane, now: float) -> Trigger | None:
-        return self._filled(lane) or ("age" if now - lane.since >= self._limits.max_wait_s else None)
+        return self._filled(lane) or ("age" if now >= self._due_at(lane) else None)
 
     def _take_replays(self, now: float) -> list[Batch]:
         found = []

@@ -341,3 +341,56 @@ def test_impossible_limits_are_refused_with_their_flag(policy: dict[str, float],
 def test_memory_below_one_batch_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"--batch\.memory"):
         buffer(nbytes=2000, memory=1999)
+
+
+def test_partitions_that_were_due_at_once_are_due_in_turns_from_then_on_and_never_late() -> None:
+    b = buffer(mixes=False, wait=1.0)
+    parts = [Partition("t", number) for number in range(4)]
+
+    def refill(now: float) -> None:
+        # A steady stream: wherever nothing waits there is a record again at once.
+        for part in parts:
+            if part not in filled:
+                b.extend([run(1, partition=part, first=firsts[part])], now)
+                firsts[part] += 1
+                filled[part] = now
+
+    firsts, filled = dict.fromkeys(parts, 0), dict[Partition, float]()
+    refill(0.0)
+    sealed: list[tuple[float, int]] = []
+    for tick in range(1, 41):
+        now = tick / 8
+        batches = b.take(now)
+        if batches:
+            sealed.append((now, len(batches)))
+        for batch in batches:
+            [part] = batch.next_offsets
+            assert now - filled.pop(part) <= 1.0
+        refill(now)
+
+    assert sealed[0] == (1.0, 4)
+    assert {count for _, count in sealed[1:]} == {1}
+    assert sum(count for now, count in sealed if 2.0 < now <= 4.0) == 8
+
+
+def test_the_shorter_wait_after_partitions_were_due_at_once_is_for_one_batch_only() -> None:
+    b = buffer(mixes=False, wait=1.0)
+    b.extend([run(1, partition=A), run(1, partition=B)], 0.0)
+    assert len(b.take(1.0)) == 2
+    b.extend([run(1, partition=A, first=1)], 5.0)
+    assert len(b.take(5.5)) == 1
+
+    b.extend([run(1, partition=A, first=2)], 9.0)
+
+    assert b.due_in_s(9.0) == 1.0
+
+
+def test_what_a_full_batch_leaves_behind_waits_all_of_its_time() -> None:
+    b = buffer(mixes=False, wait=1.0, rows=100)
+    b.extend([run(1, partition=A), run(1, partition=B)], 0.0)
+    assert len(b.take(1.0)) == 2
+
+    b.extend([run(150, partition=A, first=1)], 5.0)
+    assert taken(b, 5.0).trigger == "rows"
+
+    assert b.due_in_s(5.0) == 1.0
