@@ -1,6 +1,6 @@
 """The pages for people say what the program does: tables are compared with the code, commands are run.
 
-`python tests/test_docs.py --update` writes the table of flags into the README anew.
+`python tests/test_docs.py --update` writes the table of flags and that of the benchmark into the README anew.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from batcher.settings import UsageError, load, reference
 from batcher.status import Status
 from batcher.testing.clickhouse import ClickHouseServer, embedded_engine_missing
 from batcher.testing.kafka import Broker
+from benchmarks.readme import table
 from sinks.clickhouse.errors import RULES, rule_for
 from sinks.clickhouse.options import PINNED_SETTINGS
 
@@ -39,6 +40,7 @@ README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 SINK_AUTHOR = ROOT / "tests" / "typing" / "sink_author.py"
 
+BENCH = re.compile(r"(?<=<!-- bench:begin -->\n).*?(?=<!-- bench:end -->)", re.DOTALL)
 FLAGS = re.compile(r"(?<=<!-- flags:begin -->\n).*?(?=<!-- flags:end -->)", re.DOTALL)
 
 # Blocks that are not run, by their first two words, each for its reason. Docker is mentioned in the text only.
@@ -88,6 +90,12 @@ def flag_table() -> str:
         default = f"`{row.default}`" if row.default and row.kind != "switch" else ""
         lines.append(f"| {names}{takes} | {default} | {row.help.replace('|', chr(92) + '|')} |")
     return "\n".join(lines) + "\n"
+
+
+def test_the_table_of_the_benchmark_is_the_one_its_results_make() -> None:
+    found = BENCH.search(README.read_text())
+    assert found is not None
+    assert found[0] == table(), "run: python tests/test_docs.py --update"
 
 
 def test_the_table_of_flags_is_the_one_the_settings_make() -> None:
@@ -288,4 +296,4 @@ def test_the_commands_of_a_page_work_in_their_order(
 
 if __name__ == "__main__":
     assert sys.argv[1:] == ["--update"], __doc__
-    README.write_text(FLAGS.sub(flag_table().replace("\\", r"\\"), README.read_text()))
+    README.write_text(FLAGS.sub(flag_table().replace("\\", r"\\"), BENCH.sub(table(), README.read_text())))
