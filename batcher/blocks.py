@@ -9,7 +9,7 @@ from dataclasses import replace
 import pyarrow as pa
 
 from batcher.ledger import token
-from batcher.records import COORDINATES, Batch, Block, Decoded
+from batcher.records import COORDINATES, Batch, Block, Decoded, chunks_of
 
 
 def block_of(name: str, coordinates: Sequence[str], batch: Batch, decoded: Decoded) -> Block:
@@ -30,6 +30,7 @@ def _coordinate(batch: Batch, name: str) -> pa.Array:
         "_offset": lambda run: run.offsets,
         "_timestamp": lambda run: run.timestamps_ms.cast(kind),
         "_key": lambda run: run.keys,
+        "_value": lambda run: pa.concat_arrays(chunks_of(run.values)),
     }
     parts = [columns[name](run) for run in batch.runs]
     return parts[0] if len(parts) == 1 else pa.concat_arrays(parts)

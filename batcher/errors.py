@@ -8,6 +8,7 @@
     ├── RowsRejected                      -      those rows to the dead-letter queue, the rest written again
     ├── BlockRejected                     -      some row is poison, which one is unknown: bisect
     ├── SinkMisconfigured                78      at start-up: stop; later: pause, alarm, keep asking
+    ├── SchemaChanged                     -      the same records again, decoded for the target's new columns
     ├── PoisonLimitExceeded              78      stop, commit nothing past the last good batch
     ├── DeadLetterFailed                 75      the same letters again, with an alarm, until they are stored
     ├── BatchSuperseded                   -      drop the batch: somebody else owns its records by now
@@ -26,6 +27,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
+
+import pyarrow as pa
 
 from batcher.records import Partition, Rejection
 
@@ -91,6 +94,19 @@ class SinkMisconfigured(BatcherError):
     """Report a fault of the target or its settings that no record is to blame for."""
 
     exit_code = 78
+
+
+class SchemaChanged(BatcherError):
+    """Report that the target has other columns than before. Nothing of the block has been written.
+
+    `schema` is what the decoder has to produce from now on; coordinates and guarantee are those of before.
+    """
+
+    exit_code = 78
+
+    def __init__(self, message: str, schema: pa.Schema) -> None:
+        super().__init__(message)
+        self.schema = schema
 
 
 class PoisonLimitExceeded(BatcherError):

@@ -131,6 +131,8 @@ class SinkInfo:
     `reason` one sentence why. With `mixes_partitions` False every block holds one partition only.
     With `verifies_replays` the target is asked, before a block that may be there already is written, which of its
     rows it has (it is `Reconcilable` then); without, a block written again takes the place of the one before it.
+    With `by_topic` each topic has a schema of its own: `schema` is None, every block holds one topic, and the sink is
+    a `TopicPinning`.
     """
 
     target: str
@@ -140,6 +142,7 @@ class SinkInfo:
     reason: str = ""
     mixes_partitions: bool = True
     verifies_replays: bool = False
+    by_topic: bool = False
 
 
 class Sink(Protocol):
@@ -169,6 +172,8 @@ class Sink(Protocol):
           have the `ranges` of the whole: not for a sink that names what it writes by its range.
         * SinkMisconfigured: no row is to blame (table dropped, rights taken). Reading pauses, the
           same block comes again later; nothing is dead-lettered.
+        * SchemaChanged: the target has other columns than when it was opened, and nothing of the block was
+          written. The same records come again at once, decoded for the new columns, under the same token.
 
         Anything else is a bug and stops the process without a commit.
 
@@ -183,13 +188,25 @@ class Sink(Protocol):
 
 @runtime_checkable
 class SchemaPinning(Protocol):
-    """Fix the schema of a target that had none when it was opened. Called from the decoder thread, before any write."""
+    """Fix the schema of a target that had none when it was opened. Called from the decoder thread, before any write.
+
+    A field of the schema whose type is null, or that holds such a field, was seen without a value so far.
+    """
 
     def pin(self, proposed: pa.Schema) -> pa.Schema:
         """Make the proposed schema, without coordinates, the target's, and return the one that holds.
 
-        When somebody else was first, theirs is returned. Raise SinkUnavailable or SinkMisconfigured.
+        When somebody else was first, theirs is returned. Called again, between writes too, with a schema that gives
+        types to fields that had none: the one that holds has them. Raise SinkUnavailable or SinkMisconfigured.
         """
+
+
+@runtime_checkable
+class TopicPinning(Protocol):
+    """Fix one schema for each topic, as `SchemaPinning` does one for all. Called from the decoder thread."""
+
+    def pin_topic(self, topic: str, proposed: pa.Schema) -> pa.Schema:
+        """Make the proposed schema that of a topic, unless it has one, and return the one that holds; see `pin`."""
 
 
 @runtime_checkable

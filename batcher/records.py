@@ -28,9 +28,13 @@ COORDINATES: Final = pa.schema(
         pa.field("_offset", pa.int64(), nullable=False),
         pa.field("_timestamp", pa.timestamp("ms", "UTC")),
         pa.field("_key", pa.binary()),
+        pa.field("_value", pa.binary()),
     ]
 )
-"""The coordinate columns a target may have, with the types in which they are handed to a sink."""
+"""The coordinate columns a target may have, with the types in which they are handed to a sink.
+
+`_value` is the whole message as it came, for targets that keep it beside its fields.
+"""
 
 PLACEHOLDER: Final = pa.schema([pa.field("nothing", pa.string())])
 """The schema to decode a batch with of which no record can be read: a decoder needs one, and no row will have it."""
@@ -285,17 +289,36 @@ class Rejection:
 
 
 @dataclass(frozen=True, slots=True)
+class UnknownField:
+    """Say that rows of a batch had a value in a field that no column takes.
+
+    `path` is the field (`a.b`), `records` how many rows had it, `position` one of the first of them. A field that is
+    null is not counted: nothing is lost with it.
+    """
+
+    path: str
+    records: int
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
 class Decoded:
     """Hold the outcome of decoding a batch: each position is in exactly one of the three places.
 
     `table` has one row for each entry of `positions` (ascending int64) and exactly the decoder's schema.
-    `skipped` are positions without a row by policy (tombstones), ascending int64.
+    `skipped` are positions without a row by policy (tombstones), ascending int64. `unknown` are the fields of the rows
+    that are not in the table; with `estimated` their counts were scaled up from a sample of the batch. With `outgrown`
+    a row has the first value of a field that had none when the schema was made (its type is null there): the outcome
+    is not to be used, and the batch to be decoded again with a schema that has the field's type.
     """
 
     table: pa.Table
     positions: pa.Int64Array
     rejections: tuple[Rejection, ...] = ()
     skipped: pa.Int64Array = field(default_factory=lambda: pa.array([], pa.int64()))
+    unknown: tuple[UnknownField, ...] = ()
+    estimated: bool = False
+    outgrown: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,6 +381,10 @@ class Delivered:
     decode_s: float
     write_s: float
     """Seconds in the sink, with retries and waits."""
+    reasons: Mapping[str, int] = field(default_factory=dict)
+    """The dead letters, by reason."""
+    unknown_fields: Mapping[str, int] = field(default_factory=dict)
+    """Rows that had a value in a field that no column takes, by the field's path."""
 
 
 def write_id(token: str) -> str:

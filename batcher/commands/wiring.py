@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, get_args
 
+from batcher.decode.limits import Epoch
 from batcher.errors import ConfigurationError
 from batcher.settings import Settings
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from batcher.protocols import DeadLetterQueue, Format, Sink, Source
     from batcher.retry import RetryPolicy
     from batcher.sources.kafka_options import KafkaOptions, Start
+
+EPOCHS: Final[tuple[Epoch, ...]] = get_args(Epoch)
 
 DEAD_LETTER_TIMEOUT_S: Final = 30.0
 
@@ -120,9 +123,10 @@ def sink_options(settings: Settings) -> dict[str, object]:
                 "password": password,
                 "settings": dict(section.settings),
                 "insert_timeout_s": section.insert_timeout.total_seconds(),
+                "allow_memory": section.allow_memory,
             }
         case "parquet":
-            given = settings.parquet.model_dump()
+            given = {**settings.parquet.model_dump(), "topics": settings.kafka.topics}
         case _:
             given = dict(settings.options)
     if settings.decode.schema_source != "auto":
@@ -191,11 +195,33 @@ def format_of(settings: Settings) -> Format:
     return decode.load(section.format)(
         JsonOptions(
             on_unknown=section.on_unknown,
+            match=section.match,
+            text=text_columns(section.text),
+            epoch=epoch_units(section.epoch),
             max_message_bytes=int(section.max_message_bytes),
             max_depth=section.max_depth,
             tombstones=section.tombstones,
         )
     )
+
+
+def text_columns(given: Sequence[str]) -> frozenset[str]:
+    """Return the columns of `--decode.text`; `*` for all. Raise ConfigurationError."""
+    words = frozenset(given) - {"strict"}
+    if "strict" in given and words:
+        raise ConfigurationError("--decode.text: strict stands alone; name columns, or any")
+    return frozenset("*") if "any" in words else words
+
+
+def epoch_units(given: Sequence[str]) -> dict[str, Epoch]:
+    """Return the units of `--decode.epoch` by column; `*` is for all others. Raise ConfigurationError."""
+    units: dict[str, Epoch] = {}
+    for word in given:
+        column, _, unit = word.rpartition("=")
+        if unit not in EPOCHS:
+            raise ConfigurationError(f"--decode.epoch {word}: the unit is one of {', '.join(EPOCHS)}")
+        units[column or "*"] = unit
+    return units
 
 
 def dead_letters_of(settings: Settings) -> DeadLetterQueue | None:

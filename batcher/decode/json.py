@@ -83,7 +83,7 @@ class JsonDecoder:
         shape.validate(schema)
         self._schema = schema
         self._options = options
-        self._reject_unknown = options.on_unknown == "reject"
+        self._reject_unknown = options.on_unknown in ("reject", "halt")
         self._strict = StrictReader(schema, options)
         self._rewriting = shape.needs_rewriting(schema)
         self._rewritten = shape.rewritten_schema(schema)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from batcher.errors import ConfigurationError
 
 MAX_DEPTH: Final = 128
 """The deepest nesting that may be allowed: the slow path takes three frames a level, of the thousand there are."""
+
+
+OnUnknown = Literal["warn", "ignore", "reject", "halt"]
+Epoch = Literal["auto", "s", "ms", "us", "ns"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +23,14 @@ class JsonOptions:
     Raise ConfigurationError for limits that cannot work.
     """
 
-    on_unknown: Literal["ignore", "reject"] = "ignore"
+    on_unknown: OnUnknown = "warn"
+    """`warn` counts what is not stored, `ignore` does not look, `reject` refuses the record, and so does `halt`: the
+    pipeline stops at it."""
+    match: Literal["exact", "insensitive"] = "exact"
+    text: frozenset[str] = frozenset()
+    """The text columns that take any JSON value, as its JSON text; `*` is all of them."""
+    epoch: Mapping[str, Epoch] = field(default_factory=dict)
+    """The unit of numbers in timestamp columns, by column; `*` is for all others, `auto` where nothing is said."""
     max_message_bytes: int = 1 << 20
     max_depth: int = 64
     tombstones: Literal["skip", "reject"] = "skip"

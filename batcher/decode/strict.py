@@ -50,7 +50,7 @@ class StrictReader:
 
     def __init__(self, schema: pa.Schema, options: JsonOptions) -> None:
         self._max_depth = options.max_depth
-        self._root = _object(schema, "", reject_unknown=options.on_unknown == "reject")
+        self._root = _object(schema, "", reject_unknown=options.on_unknown in ("reject", "halt"))
 
     def rewrite(self, raw: bytes) -> bytes:
         """Return the record as Arrow reads it with `shape.rewritten_schema`; raise Refused with the reason."""

@@ -107,6 +107,8 @@ class ClickHouse(Section):
     """Settings of the server for every insert; may be repeated."""
     insert_timeout: Annotated[Duration, Field(gt=timedelta(0)), Flag(metavar="TIME")] = timedelta(seconds=120)
     """How long an insert may take, here and in the server; then it is tried again."""
+    allow_memory: bool = False
+    """Permit a table of engine Memory, whose rows end with the server."""
 
 
 class Parquet(Section):
@@ -118,8 +120,10 @@ class Parquet(Section):
     """zstd, snappy, lz4, gzip or none; with a level as in zstd:3."""
     partition_by: Annotated[Names, Flag(metavar="COLUMN[,…]")] = ()
     """Columns that become hive directories (column=value/)."""
-    coordinates: Literal["default", "none"] = "default"
-    """Whether files carry the columns _partition, _offset and _timestamp."""
+    coordinates: Literal["default", "value", "none"] = "default"
+    """Whether files carry the columns _partition, _offset and _timestamp; value: and _value, the whole message."""
+    layout: Literal["auto", "root", "topic"] = "auto"
+    """Files of all topics in one root with one schema, or a root for each topic; auto: root for a single topic."""
 
 
 class Decode(Section):
@@ -129,8 +133,14 @@ class Decode(Section):
     """Encoding of the records."""
     schema_source: Annotated[str, Flag(metavar="auto|FILE")] = Field(default="auto", alias="schema")
     """auto: from the table, or from the first batch; else an .arrow or .parquet file that has the schema."""
-    on_unknown: Literal["ignore", "reject"] = "ignore"
-    """What to do with a field that the schema does not have."""
+    on_unknown: Literal["warn", "ignore", "reject", "halt"] = "warn"
+    """A field that no column takes: name and count it, do not look, reject the record, or stop."""
+    match: Literal["exact", "insensitive"] = "exact"
+    """How the names of fields and columns are compared; insensitive: `userId` fills USERID."""
+    text: Annotated[Names, Flag(metavar="strict|any|COLUMN[,…]")] = ("strict",)
+    """Text columns that take any JSON value, as its JSON text: none, all, or those named."""
+    epoch: Annotated[Names, Flag(metavar="auto|s|ms|us|ns|COLUMN=UNIT[,…]")] = ("auto",)
+    """Unit of numbers in timestamp columns, for all or for one; auto: by their magnitude."""
     max_message_bytes: Annotated[Size, Field(gt=0), Flag(metavar="SIZE")] = ByteSize(_MIB)
     """Larger records are rejected."""
     max_depth: Annotated[int, Field(gt=0), Flag(metavar="N")] = 64
@@ -207,6 +217,8 @@ class Settings(BaseSettings):
     """Stop when everything that was there at the start is durable."""
     max_records: Annotated[int | None, Field(gt=0), Flag(metavar="N")] = None
     """Stop when this many records are durable."""
+    start_timeout: Annotated[Duration, Field(ge=timedelta(0)), Flag(metavar="TIME")] = timedelta(seconds=30)
+    """At the start: how long to wait for a broker or target that does not answer."""
     stop_timeout: Annotated[Duration, Field(gt=timedelta(0)), Flag(metavar="TIME")] = timedelta(seconds=25)
     """After a signal: time to write and commit what was read."""
     workers: Annotated[int, Field(gt=0), Flag(metavar="N")] = 1

@@ -49,7 +49,7 @@ RESERVED_SETTINGS: Final = frozenset(
     }
 )
 
-_KEYS: Final = ("dsn", "table", "user", "password", "settings", "connect_timeout_s", "insert_timeout_s")
+_KEYS: Final = ("dsn", "table", "user", "password", "settings", "connect_timeout_s", "insert_timeout_s", "allow_memory")
 _TLS_KEYS: Final = ("verify", "ca_cert", "client_cert", "client_cert_key")
 _COMPRESSIONS: Final = ("lz4", "zstd", "none")
 _CONNECT_TIMEOUT_S: Final = 10.0
@@ -76,6 +76,7 @@ class ClickHouseOptions:
     tls: Mapping[str, str] = field(default_factory=dict)
     connect_timeout_s: float = _CONNECT_TIMEOUT_S
     insert_timeout_s: float = _INSERT_TIMEOUT_S
+    allow_memory: bool = False
 
     @property
     def address(self) -> str:
@@ -87,7 +88,7 @@ class ClickHouseOptions:
         """Return the settings; raise ConfigurationError naming the flag that is wrong.
 
         Keys: `dsn`, `table`, `user`, `password`, `settings` (name to value), `connect_timeout_s`,
-        `insert_timeout_s`. The DSN is `http://user:password@host:8123/database`, `https://…` or
+        `insert_timeout_s`, `allow_memory`. The DSN is `http://user:password@host:8123/database`, `https://…` or
         `chdb:///absolute/path[?database=d]`; its query may hold `database`, `compression` (lz4, zstd, none) and
         for TLS `verify`, `ca_cert`, `client_cert`, `client_cert_key`. `user` and `password` win over the DSN's.
         """
@@ -112,6 +113,7 @@ class ClickHouseOptions:
             tls={key: value for key, value in query.items() if key in _TLS_KEYS},
             connect_timeout_s=_seconds(options, "connect_timeout_s", _CONNECT_TIMEOUT_S),
             insert_timeout_s=_seconds(options, "insert_timeout_s", _INSERT_TIMEOUT_S),
+            allow_memory=options.get("allow_memory") is True,
         )
 
 

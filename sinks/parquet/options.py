@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, cast
+from typing import Final, Literal, cast, get_args
 from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
@@ -14,7 +14,8 @@ from batcher.errors import ConfigurationError
 from sinks.parquet.files import unstorable
 from sinks.parquet.hive import unfit
 
-Coordinates = Literal["default", "none"]
+Coordinates = Literal["default", "value", "none"]
+Layout = Literal["auto", "root", "topic"]
 
 # zstd 1: 2.7 M rows/s of 8 columns against 2.2 M at 3 and 1.6 M at 5, for the same size. gzip 6 is what zlib calls its
 # default; Arrow's own is 9: seven times slower for 2 % (`benchmarks/bench_parquet.py`).
@@ -31,8 +32,9 @@ class ParquetOptions:
 
     `path` is a local directory or a URI that `pyarrow.fs` knows. `compression` is a codec with an optional
     level, as in `zstd:3`. `partition_by` names the columns whose values become directories, outermost
-    first. `coordinates` "none" leaves `_partition`, `_offset`, `_timestamp` out. `schema` is what the files
-    hold, without coordinates; None takes the root's, or that of the first batch.
+    first. `coordinates` "none" leaves `_partition`, `_offset`, `_timestamp` out, "value" adds `_value`. `schema` is
+    what the files hold, without coordinates; None takes the root's, or that of the first batch. `layout` "topic" gives
+    each topic a root of its own, "auto" does so unless `topics`, as they were subscribed to, name a single one.
     """
 
     path: str
@@ -40,12 +42,16 @@ class ParquetOptions:
     partition_by: tuple[str, ...] = ()
     coordinates: Coordinates = "default"
     schema: pa.Schema | None = None
+    layout: Layout = "auto"
+    topics: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_path(self.path)
         parsed_compression(self.compression)
-        if self.coordinates not in ("default", "none"):
-            raise ConfigurationError(f"--parquet.coordinates {self.coordinates!r} is neither default nor none")
+        if self.coordinates not in get_args(Coordinates):
+            raise ConfigurationError(f"--parquet.coordinates {self.coordinates!r} is not default, value or none")
+        if self.layout not in get_args(Layout):
+            raise ConfigurationError(f"--parquet.layout {self.layout!r} is not auto, root or topic")
         if len(set(self.partition_by)) < len(self.partition_by):
             raise ConfigurationError("--parquet.partition-by names a column twice")
         for name in self.partition_by:
@@ -63,7 +69,7 @@ class ParquetOptions:
         unknown = sorted(set(options) - set(ParquetOptions.__dataclass_fields__))
         if unknown:
             raise ConfigurationError(f"--parquet.{unknown[0].replace('_', '-')} is not an option of the Parquet sink")
-        for key in ("path", "compression", "coordinates"):
+        for key in ("path", "compression", "coordinates", "layout"):
             if not isinstance(options.get(key, "" if key != "path" else None), str):
                 raise ConfigurationError(f"--parquet.{key} has to be given as a text")
         schema = options.get("schema")
@@ -75,6 +81,8 @@ class ParquetOptions:
             partition_by=columns(options.get("partition_by", ())),
             coordinates=cast("Coordinates", options.get("coordinates", "default")),
             schema=schema,
+            layout=cast("Layout", options.get("layout", "auto")),
+            topics=columns(options.get("topics", ())),
         )
 
     @property

@@ -29,6 +29,7 @@ def test_clickhouse_gets_its_section_with_secrets_revealed_and_nothing_that_is_n
         "password": "hunter22",
         "settings": {"max_memory_usage": "1"},
         "insert_timeout_s": 120.0,
+        "allow_memory": False,
     }
 
 
@@ -46,6 +47,8 @@ def test_parquet_gets_its_section_and_the_schema_of_the_file(tmp_path: Path) -> 
         "compression": "zstd",
         "partition_by": ("country",),
         "coordinates": "default",
+        "layout": "auto",
+        "topics": ("events",),
         "schema": schema,
     }
 
