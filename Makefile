@@ -5,6 +5,8 @@ PYTHON ?= $(firstword $(foreach v,3.14 3.13 3.12 3.11,$(shell python$(v) -c 'pri
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LOCK := requirements/development.lock
+# Most tests wait for brokers and servers, so there are more processes than cores; each has a broker of its own.
+JOBS ?= 3
 SOURCES := batcher sinks tests benchmarks
 
 .PHONY: help setup demo test test-crash test-soak check bench bench-compare lock format clean
@@ -33,7 +35,7 @@ demo: $(READY) ## load an embedded Kafka into an embedded ClickHouse, with a cra
 	@$(BIN)/python -m batcher demo $(ARGS)
 
 test: $(READY) ## run the tests; says what was skipped and why
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(or $(ARGS),-n $(JOBS))
 
 test-crash: $(READY) ## kill, freeze and rebalance it for an hour; keep the score
 	@rows=$$(mktemp); \
