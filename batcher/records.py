@@ -42,6 +42,9 @@ PLACEHOLDER: Final = pa.schema([pa.field("nothing", pa.string())])
 RAW_JSON: Final = b"batcher.raw_json"
 """Field metadata key: this string column takes any JSON value as its text (ClickHouse `JSON`)."""
 
+COLUMN_TYPE: Final = b"batcher.type"
+"""Field metadata key: what the target itself calls the type of this column (`DateTime`), for messages to people."""
+
 Trigger = Literal["rows", "bytes", "age", "memory", "end", "stop", "replay"]
 """Why a batch was sealed. `memory`: the buffer was full and nothing else was due. `replay`: it was announced by an
 intent, and somebody may have written it, or a part of it, already."""
@@ -309,7 +312,8 @@ class Decoded:
     `skipped` are positions without a row by policy (tombstones), ascending int64. `unknown` are the fields of the rows
     that are not in the table; with `estimated` their counts were scaled up from a sample of the batch. With `outgrown`
     a row has the first value of a field that had none when the schema was made (its type is null there): the outcome
-    is not to be used, and the batch to be decoded again with a schema that has the field's type.
+    is not to be used, and the batch to be decoded again with a schema that has the field's type. `notes` are lines for
+    people about columns, of which a decoder gives each once.
     """
 
     table: pa.Table
@@ -319,6 +323,7 @@ class Decoded:
     unknown: tuple[UnknownField, ...] = ()
     estimated: bool = False
     outgrown: bool = False
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

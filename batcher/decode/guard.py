@@ -27,6 +27,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batcher.decode.limits import JsonOptions, Refused
+from batcher.decode.recognition import recognised
 from batcher.decode.syntax import parse_object
 from batcher.decode.timestamps import piecewise
 from batcher.records import Rejection
@@ -65,7 +66,7 @@ class _Sorter:
     """Hold what is left, check by check."""
 
     def __init__(self, values: pa.Array, options: JsonOptions) -> None:
-        self.texts = values
+        self._values = self.texts = values
         self.positions = pa.arange(0, len(values))
         self.rejections: list[Rejection] = []
         self.skipped: pa.Array = pa.array([], pa.int64())
@@ -156,7 +157,9 @@ class _Sorter:
         ):
             try:
                 parse_object(raw, self._options.max_depth)
-            except Refused as why:
+            except Refused as refusal:
+                # As it came: a trimmed message may have lost the byte that tells what it is.
+                why = recognised(self._values[position].as_py(), refusal)
                 self.rejections.append(Rejection(position, why.reason, why.message, why.path))
                 refused.append(row)
             else:

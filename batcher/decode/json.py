@@ -18,9 +18,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batcher.decode import columns, reading, shape
+from batcher.decode.epochs import Epochs
 from batcher.decode.guard import guard
 from batcher.decode.inference import infer_schema
 from batcher.decode.limits import JsonOptions, Refused
+from batcher.decode.per_column import per_column, with_texts
+from batcher.decode.recognition import recognised
 from batcher.decode.strict import StrictReader
 from batcher.decode.syntax import Number, Pairs, parse_object
 from batcher.records import Batch, Decoded, Rejection, as_one
@@ -56,6 +59,10 @@ class JsonFormat:
         self._options = options
 
     def infer(self, batch: Batch) -> pa.Schema | None:
+        proposed = self._inferred(batch)
+        return None if proposed is None else with_texts(proposed, self._options)
+
+    def _inferred(self, batch: Batch) -> pa.Schema | None:
         values = batch.values()
         # A field is looked at in Python, some 50 us a record: a few thousand say as much as a hundred thousand.
         sample = infer_schema(guard(as_one(values.slice(0, _INFERRED)), self._options).texts, self._options)
@@ -84,7 +91,9 @@ class JsonDecoder:
         self._schema = schema
         self._options = options
         self._reject_unknown = options.on_unknown in ("reject", "halt")
-        self._strict = StrictReader(schema, options)
+        chosen = per_column(schema, options)
+        self._epochs = Epochs(chosen.epochs)
+        self._strict = StrictReader(schema, options, chosen.texts, self._epochs)
         self._rewriting = shape.needs_rewriting(schema)
         self._rewritten = shape.rewritten_schema(schema)
         self._timestamps = frozenset(shape.timestamp_paths(schema))
@@ -117,7 +126,9 @@ class JsonDecoder:
             Rejection(guarded.positions[row].as_py(), why.reason, why.message, why.path) for row, why in refused
         ]
         rejections.sort(key=lambda rejection: rejection.position)
-        return Decoded(table, guarded.positions.take(rows), tuple(rejections), guarded.skipped)
+        return Decoded(
+            table, guarded.positions.take(rows), tuple(rejections), guarded.skipped, notes=self._epochs.notes()
+        )
 
     def _read(self, texts: pa.Array, rows: pa.Array, outcome: _Outcome) -> None:
         """Read a block, on the first failure with the forms its timestamps have, then without what msgspec refuses."""
@@ -144,7 +155,7 @@ class JsonDecoder:
         """Read a block whole into the outcome; raise Unreadable, and change nothing, when that cannot be done."""
         schema, _ = self._compile(numeric)
         arrays = reading.read(texts, schema, reject_unknown=self._reject_unknown)
-        table, unsettled = columns.finish(arrays, self._schema)
+        table, unsettled = columns.finish(arrays, self._schema, self._epochs)
         if unsettled:
             outcome.open += rows.take(pa.array(unsettled, pa.int64())).to_pylist()
             settled = pc.invert(pc.is_in(pa.arange(0, len(rows)), pa.array(unsettled, pa.int64())))
@@ -213,10 +224,10 @@ class JsonDecoder:
                 rewritten.append(self._strict.rewrite(text))
                 passed.append(row)
             except Refused as why:
-                refused.append((row, why))
+                refused.append((row, recognised(text, why)))
         if passed:
             arrays = reading.read(pa.array(rewritten, pa.binary()), self._rewritten, reject_unknown=False)
-            table, _ = columns.finish(arrays, self._schema)
+            table, _ = columns.finish(arrays, self._schema, self._epochs)
             outcome.tables.append(table)
             outcome.rows.append(pa.array(passed, pa.int64()))
         return refused
@@ -255,6 +266,7 @@ def _in_a_row(pieces: list[Decoded], step: int) -> Decoded:
             for rejection in piece.rejections
         ),
         pa.concat_arrays([pc.add(piece.skipped, shift) for piece, shift in zip(pieces, shifts, strict=True)]),
+        notes=tuple(note for piece in pieces for note in piece.notes),
     )
 
 

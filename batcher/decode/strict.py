@@ -11,7 +11,8 @@ The rules, also those of the fast path:
 * Floats: fractions are rounded to the nearest, as everywhere; an integer written without fraction or exponent has to be
   exact (2^53 + 1 is refused); beyond the type's range is refused; NaN and Infinity are not JSON.
 * Decimals: a number or a text with a number, exact in precision and scale.
-* Text and binary: a string (binary gets its UTF-8 bytes). Booleans: `true`, `false`. Dates: `YYYY-MM-DD`.
+* Text and binary: a string (binary gets its UTF-8 bytes); with `--decode.text` anything else as its compact JSON text,
+  numbers as they were written. Booleans: `true`, `false`. Dates: `YYYY-MM-DD`.
 * Timestamps: see `timestamps.py`. Maps: an object; structs: an object; lists: a list.
 * `null` and a missing field are the same, and refused where the column is not nullable.
 * A key that is a column (or of a map) and occurs twice in its object is refused, as is one in JSON kept as text. What
@@ -23,13 +24,17 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
 
 import pyarrow as pa
 
 from batcher.decode import timestamps
+from batcher.decode.epochs import Epochs
 from batcher.decode.limits import JsonOptions, Refused
+from batcher.decode.naming import type_name
+from batcher.decode.per_column import plain
 from batcher.decode.shape import inner_path, integer_bounds, is_raw, is_text, item_path
 from batcher.decode.syntax import Number, Pairs, compact, kind, parse_object, quote
 
@@ -45,60 +50,73 @@ _SHORT: Final = 19
 """A text of fewer digits is below 2^63."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """Hold what is the same for all fields of a schema."""
+
+    reject_unknown: bool
+    texts: frozenset[str]
+    """The paths of the text columns that take any JSON value."""
+    epochs: Epochs
+
+
 class StrictReader:
     """Check records of one schema, one by one."""
 
-    def __init__(self, schema: pa.Schema, options: JsonOptions) -> None:
+    def __init__(self, schema: pa.Schema, options: JsonOptions, texts: frozenset[str], epochs: Epochs) -> None:
         self._max_depth = options.max_depth
-        self._root = _object(schema, "", reject_unknown=options.on_unknown in ("reject", "halt"))
+        self._root = _object(schema, "", _Rules(options.on_unknown in ("reject", "halt"), texts, epochs))
 
     def rewrite(self, raw: bytes) -> bytes:
         """Return the record as Arrow reads it with `shape.rewritten_schema`; raise Refused with the reason."""
         return self._root(parse_object(raw, self._max_depth)).encode()
 
 
-def _field(field: pa.Field, path: str, *, reject_unknown: bool) -> Check:
-    check = _raw(path) if is_raw(field) else _type(field.type, path, reject_unknown=reject_unknown)
+def _field(field: pa.Field, path: str, rules: _Rules) -> Check:
+    check = _raw(path) if is_raw(field) else _type(field, path, rules)
 
     def nullable(value: Any) -> str:
         return "null" if value is None else check(value)
 
     def required(value: Any) -> str:
         if value is None:
-            raise Refused("null", "null where a value is required", path)
+            raise Refused("null", f"{_REQUIRED}; the record has null", path)
         return check(value)
 
     return nullable if field.nullable else required
 
 
-def _type(to: pa.DataType, path: str, *, reject_unknown: bool) -> Check:  # noqa: PLR0911 - one for each kind of type
+_REQUIRED: Final = "the column needs a value (it is not nullable)"
+
+
+def _type(field: pa.Field, path: str, rules: _Rules) -> Check:  # noqa: PLR0911 - one for each kind of type
+    to = field.type
     if pa.types.is_struct(to):
-        return _object(to, path, reject_unknown=reject_unknown)
+        return _object(to, path, rules)
     if pa.types.is_list(to):
-        return _list(_field(to.value_field, item_path(path), reject_unknown=reject_unknown), path)
+        return _list(_field(to.value_field, item_path(path), rules), path)
     if pa.types.is_map(to):
-        return _map(_field(to.item_field, item_path(path), reject_unknown=reject_unknown), path)
+        return _map(_field(to.item_field, item_path(path), rules), path)
+    name = type_name(field)
     if integer_bounds(to) is not None:
-        return _integer(to, path)
+        return _integer(to, name, path)
     if pa.types.is_floating(to):
-        return _float(to, path)
+        return _float(to, name, path)
     if pa.types.is_decimal(to):
-        return _decimal(to, path)
+        return _decimal(to, name, path)
     if pa.types.is_timestamp(to):
-        return _timestamp(to, path)
+        return _timestamp(to.unit, name, path, rules.epochs)
     if pa.types.is_date(to):
         return _date(path)
-    return _text(path) if is_text(to) else _boolean(path)
+    if is_text(to):
+        return _any_text(path) if path in rules.texts else _text(path)
+    return _boolean(path)
 
 
-def _object(fields: Iterable[pa.Field], path: str, *, reject_unknown: bool) -> Check:
+def _object(fields: Iterable[pa.Field], path: str, rules: _Rules) -> Check:
     fields = list(fields)
     checks = {
-        field.name: (
-            f"{quote(field.name)}:",
-            _field(field, inner_path(path, field.name), reject_unknown=reject_unknown),
-        )
-        for field in fields
+        field.name: (f"{quote(field.name)}:", _field(field, inner_path(path, field.name), rules)) for field in fields
     }
     required = [field.name for field in fields if not field.nullable]
 
@@ -109,7 +127,7 @@ def _object(fields: Iterable[pa.Field], path: str, *, reject_unknown: bool) -> C
         for key, item in value.items:
             known = checks.get(key)
             if known is None:
-                if reject_unknown:
+                if rules.reject_unknown:
                     raise Refused("unknown_field", "is no column (--decode.on-unknown)", inner_path(path, _shown(key)))
                 continue
             if key in parts:
@@ -117,7 +135,7 @@ def _object(fields: Iterable[pa.Field], path: str, *, reject_unknown: bool) -> C
             parts[key] = known[0] + known[1](item)
         for name in required:
             if name not in parts:
-                raise Refused("missing", "is missing and required", inner_path(path, name))
+                raise Refused("missing", f"{_REQUIRED}; the record has no such field", inner_path(path, name))
         return "{" + ",".join(parts.values()) + "}"
 
     return check
@@ -143,44 +161,48 @@ def _map(item: Check, path: str) -> Check:
     return check
 
 
-def _integer(to: pa.DataType, path: str) -> Check:
+def _integer(to: pa.DataType, name: str, path: str) -> Check:
     bounds = integer_bounds(to)
     assert bounds is not None
     low, high = bounds
 
     def check(value: Any) -> str:
         if type(value) is not Number:
-            raise _wrong(f"an integer for {to}", value, path)
+            raise _wrong(f"a number for {name}", value, path)
         if len(value) < _SHORT and value.isdigit() and int(value) <= high:
             return value
         number = timestamps.exact(value)
         if not number:
             return "0"
         if not low <= number <= high:
-            raise Refused("overflow", f"the number is outside the range of {to}", path)
+            raise Refused("overflow", f"the number is outside the range of the column's type, {name}", path)
         # The range is checked first: the integer of 1e999999999 would fill the memory.
         if number != int(number):
-            raise Refused("precision", f"a number with a fraction cannot be {to}", path)
+            raise Refused("precision", f"the number has a fraction; the column's type, {name}, has none", path)
         return str(int(number))
 
     return check
 
 
-def _float(to: pa.DataType, path: str) -> Check:
+def _float(to: pa.DataType, name: str, path: str) -> Check:
     limit = _FLOAT_LIMITS[to]
     single = to == pa.float32()
     always = 7 if single else 15  # so many digits are exact, and far from any limit
 
     def check(value: Any) -> str:
         if type(value) is not Number:
-            raise _wrong(f"a number for {to}", value, path)
+            raise _wrong(f"a number for {name}", value, path)
         if len(value) <= always and "e" not in value and "E" not in value:
             return value
         number = timestamps.exact(value)
         if number.copy_abs() >= limit:
-            raise Refused("overflow", f"the number is outside the range of {to}", path)
+            raise Refused("overflow", f"the number is outside the range of the column's type, {name}", path)
         if value.lstrip("-").isdigit() and int(value) != (_single(int(value)) if single else int(float(value))):
-            raise Refused("precision", f"the integer cannot be {to} without loss", path)
+            raise Refused(
+                "precision",
+                f"the column's type, {name}, cannot hold this integer exactly; an integer or a decimal can",
+                path,
+            )
         # Arrow's reader refuses some exponents above 308 even where the value is small.
         return repr(float(value)) if _BIG_EXPONENT.search(value) else value
 
@@ -195,13 +217,13 @@ def _single(number: int) -> int:
         return -number
 
 
-def _decimal(to: pa.DataType, path: str) -> Check:
+def _decimal(to: pa.DataType, name: str, path: str) -> Check:
     def check(value: Any) -> str:
         if type(value) not in (Number, str):
-            raise _wrong(f"a number for {to}", value, path)
+            raise _wrong(f"a number for {name}", value, path)
         number = timestamps.decimal(value)
         if number is None:
-            raise Refused("type", f"the text is not a number, for {to}", path)
+            raise Refused("type", f"the text is no number; the column's type is {name}", path)
         if not number:
             return "0"
         sign, digits, exponent = number.as_tuple()
@@ -209,37 +231,47 @@ def _decimal(to: pa.DataType, path: str) -> Check:
         while digits[-1] == 0:
             digits, exponent = digits[:-1], exponent + 1
         if number.adjusted() >= to.precision - to.scale:
-            raise Refused("overflow", f"the number is outside the range of {to}", path)
+            raise Refused("overflow", f"the number is outside the range of the column's type, {name}", path)
         if -exponent > to.scale:
-            raise Refused("precision", f"the number has more fraction digits than {to}", path)
+            raise Refused("precision", f"the number has more fraction digits than the column's type, {name}", path)
         text = "".join(map(str, digits)) + "0" * (exponent + to.scale)
         return f'"{"-" if sign else ""}{text}E{-to.scale}"'
 
     return check
 
 
-def _timestamp(to: pa.DataType, path: str) -> Check:
+def _timestamp(unit: str, name: str, path: str, epochs: Epochs) -> Check:
     def check(value: Any) -> str:
         if type(value) is Number:
-            point = timestamps.of_number(timestamps.exact(value), to.unit)
+            point = epochs.number(path, value, unit)
         elif type(value) is str:
-            point = timestamps.of_text(value, to.unit)
+            point = epochs.text(path, value, unit)
         else:
-            raise _wrong("a timestamp", value, path)
+            raise _wrong(f"a time (text in ISO 8601, or a number since 1970) for {name}", value, path)
         if point is None:
-            raise Refused("timestamp", f"is no timestamp that {to} can hold", path)
+            raise Refused("timestamp", _no_time(value, name), path)
         return str(point)
 
     return check
 
 
+def _no_time(value: str, name: str) -> str:
+    if type(value) is Number:
+        return f"the number is no time that the column's type, {name}, can hold"
+    if timestamps.is_compact(value):
+        return "the text may be a date without separators or a number; write YYYY-MM-DD, or set --decode.epoch"
+    return f"the text is no time in ISO 8601 or number since 1970 that the column's type, {name}, can hold"
+
+
 def _date(path: str) -> Check:
     def check(value: Any) -> str:
         if type(value) is not str:
-            raise _wrong("a date", value, path)
+            raise _wrong("a text of the form YYYY-MM-DD for a date", value, path)
         day = timestamps.of_date(value)
         if day is None:
-            raise Refused("timestamp", "is no date of the form YYYY-MM-DD", path)
+            raise Refused(
+                "timestamp", "is no date of the form YYYY-MM-DD; a time of day needs a timestamp column", path
+            )
         return str(day)
 
     return check
@@ -248,8 +280,19 @@ def _date(path: str) -> Check:
 def _text(path: str) -> Check:
     def check(value: Any) -> str:
         if type(value) is not str:
-            raise _wrong("a string", value, path)
+            raise Refused(
+                "type", f"expected a string, found {kind(value)}; --decode.text {plain(path)} takes any value", path
+            )
         return quote(value)
+
+    return check
+
+
+def _any_text(path: str) -> Check:
+    as_json = _raw(path)
+
+    def check(value: Any) -> str:
+        return quote(value) if type(value) is str else as_json(value)
 
     return check
 

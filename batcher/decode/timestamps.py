@@ -4,9 +4,11 @@ Text is ISO 8601: `YYYY-MM-DD`, then optionally `T` or a space and `hh`, `hh:mm`
 fraction digits, then optionally `Z`, `+hh`, `+hhmm` or `+hh:mm`. Without a zone it is UTC, whatever
 zone the column has. Leap seconds and hour 24 are refused.
 
-Numbers, and text that holds nothing but a number, count from 1970-01-01 UTC. The magnitude tells the unit:
-below 10^11 seconds, below 10^14 milliseconds, below 10^17 microseconds, below 10^20 nanoseconds. Each unit so
-covers 1973-03-03 to the year 5138 on either side of 1970; what lies closer to 1970 can only be said in seconds.
+Numbers, and text that holds nothing but a number, count from 1970-01-01 UTC, in the unit that is set for the column.
+Where none is set (`auto`), the magnitude tells it: below 10^11 seconds, below 10^14 milliseconds, below 10^17
+microseconds, below 10^20 nanoseconds. Each unit so covers 1973-03-03 to the year 5138 on either side of 1970; what lies
+closer to 1970 can only be said in seconds. A text of digits that is a year or a date without separators (`2026`,
+`20260131`) is then no number, and refused.
 
 What is finer than the column's unit is floored. This is the one loss that is allowed: nanosecond
 text into millisecond columns is everyday, and rejecting it would dead-letter whole topics.
@@ -24,10 +26,12 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from batcher.decode.limits import Epoch
+
 DIGITS: Final = {"s": 0, "ms": 3, "us": 6, "ns": 9}
 """Decimal digits of each unit below the second."""
 
-_MAGNITUDES: Final = ((0, 10**11, 0), (10**11, 10**14, 3), (10**14, 10**17, 6), (10**17, 10**20, 9))
+MAGNITUDES: Final = ((0, 10**11, 0), (10**11, 10**14, 3), (10**14, 10**17, 6), (10**17, 10**20, 9))
 """From (included), to (excluded), digits of the unit. What is greater is no point in time."""
 
 NUMBER: Final = pa.decimal128(38, 9)
@@ -46,6 +50,9 @@ _ISO: Final = re.compile(
 )
 _DATE: Final = re.compile(r"(\d{4})-(\d\d)-(\d\d)", re.ASCII)
 _DECIMAL: Final = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
+
+_COMPACT: Final = re.compile(r"(?:19|20)\d\d(?:(\d\d)(\d\d)(?:\d{4}|\d{6}|\d{9})?)?", re.ASCII)
+"""A year, a date, or a date and a time, without separators."""
 
 _FORM: Final = r"^\d{4}-\d\d-\d\d(?:[T ]\d\d(?::\d\d){0,2}(?:\.\d{1,9})?(?:Z|[+-]\d\d(?::?\d\d)?)?)?$"
 """What Arrow may be able to cast; everything else is settled one by one."""
@@ -70,28 +77,42 @@ def exact(number: str) -> Decimal:
     return Decimal(f"{mantissa}e{'-' if exponent[0] == '-' else ''}999999999")
 
 
-def of_number(value: Decimal, unit: str) -> int | None:
-    """Return the point in time that an epoch number means, in `unit`; None when it does not fit 64 bits."""
+def magnitude(value: Decimal) -> int | None:
+    """Return the digits below the second of the unit that a number's size tells; None when it is too great."""
+    # `copy_abs` and comparisons are exact; `abs` would round.
+    size = value.copy_abs()
+    return next((digits for low, high, digits in MAGNITUDES if low <= size < high), None)
+
+
+def of_number(value: Decimal, unit: str, epoch: Epoch = "auto") -> int | None:
+    """Return the point in time that a number of `epoch` means, in `unit`; None when it does not fit 64 bits."""
     if not value:
         return 0
     if value.adjusted() > 28 or len(value.as_tuple().digits) > 900:
         return None
     if value.adjusted() < -30:
         return -1 if value < 0 else 0
-    magnitude = value.copy_abs()
-    digits = next((digits for low, high, digits in _MAGNITUDES if low <= magnitude < high), None)
+    digits = magnitude(value) if epoch == "auto" else DIGITS[epoch]
     if digits is None:
         return None
     scaled = value.scaleb(DIGITS[unit] - digits, _EXACT)
     return _in_range(int(scaled.to_integral_value(ROUND_FLOOR, _EXACT)))
 
 
-def of_text(text: str, unit: str) -> int | None:
+def is_compact(text: str) -> bool:
+    """Tell whether a text of digits can be a year or a date without separators as well as a number."""
+    match = _COMPACT.fullmatch(text)
+    return match is not None and (match[1] is None or _days(text[:4], match[1], match[2]) is not None)
+
+
+def of_text(text: str, unit: str, epoch: Epoch = "auto") -> int | None:
     """Return the point in time that a text means, in `unit`; None when it is none or does not fit 64 bits."""
     match = _ISO.fullmatch(text)
     if match is None:
         number = decimal(text)
-        return None if number is None else of_number(number, unit)
+        if number is None or (epoch == "auto" and is_compact(text)):
+            return None
+        return of_number(number, unit, epoch)
     days = _days(match[1], match[2], match[3])
     hour, minute, second = (int(part or 0) for part in match.group(5, 6, 7))
     zone_hours, zone_minutes = int(match[10] or 0), int(match[11] or 0)
@@ -223,19 +244,21 @@ def piecewise(
     return (pa.concat_arrays(done) if done else convert(values)), bad
 
 
-def column_of_numbers(numbers: pa.Array, to: pa.TimestampType) -> tuple[pa.Array, list[int]]:
-    """Return a column of `to` from a column of `NUMBER`, and the rows that no unit fits, which are null there."""
+def column_of_numbers(numbers: pa.Array, to: pa.TimestampType, epoch: Epoch = "auto") -> tuple[pa.Array, list[int]]:
+    """Return a column of `to` from a column of `NUMBER`, and the rows that do not fit, which are null there."""
+    if epoch != "auto":
+        return _shifted(numbers, DIGITS[epoch], to)
     magnitudes = pc.abs(numbers)
     span = pc.min_max(magnitudes).as_py()
     if span["min"] is None:
         return pa.nulls(len(numbers), to), []
-    for low, high, digits in _MAGNITUDES:
+    for low, high, digits in MAGNITUDES:
         if low <= span["min"] and span["max"] < high:
             return _shifted(numbers, digits, to)
     whole = pa.nulls(len(numbers), to)
-    bad: set[int] = set(_rows(pc.greater_equal(magnitudes, _scalar(_MAGNITUDES[-1][1]))))
-    for low, high, digits in _MAGNITUDES:
-        inside = pc.and_(pc.greater_equal(magnitudes, _scalar(low)), pc.less(magnitudes, _scalar(high)))
+    bad: set[int] = set(_rows(pc.greater_equal(magnitudes, scalar(MAGNITUDES[-1][1]))))
+    for low, high, digits in MAGNITUDES:
+        inside = pc.and_(pc.greater_equal(magnitudes, scalar(low)), pc.less(magnitudes, scalar(high)))
         if not pc.any(inside).as_py():
             continue
         part, part_bad = _shifted(pc.if_else(inside, numbers, pa.scalar(None, NUMBER)), digits, to)
@@ -249,11 +272,12 @@ def _shifted(numbers: pa.Array, digits: int, to: pa.TimestampType) -> tuple[pa.A
     scale = NUMBER.scale - (DIGITS[to.unit] - digits)
     numbers = pa.concat_arrays([numbers]) if numbers.offset else numbers
     moved = pa.Array.from_buffers(pa.decimal128(38, scale), len(numbers), numbers.buffers(), numbers.null_count)
-    whole = pc.floor(moved)
-    return piecewise(whole, lambda part: part.cast(pa.int64()).view(to))
+    # The floor of a number of 38 digits may need 39.
+    return piecewise(moved, lambda part: pc.floor(part).cast(pa.int64()).view(to))
 
 
-def _scalar(value: int) -> Any:
+def scalar(value: int) -> Any:
+    """Return a number as `NUMBER`, to compare a column with."""
     return pa.scalar(Decimal(value), NUMBER)
 
 

@@ -41,6 +41,7 @@ SLOW = pa.schema([*COLUMNS, pa.field("r", pa.string(), metadata={RAW_JSON: b"1"}
 WORDS = {
     *("duplicate", "empty", "encoding", "missing", "not_object", "null", "overflow", "precision", "syntax"),
     *("timestamp", "tombstone", "too_deep", "too_large", "trailing_data", "type", "unknown_field"),
+    *("binary", "compressed", "framed", "other_format"),
 }
 """Every reason there is."""
 
