@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import pyarrow as pa
 
 from batcher.ledger import token
-from batcher.records import COORDINATES, Batch, Block, Decoded, chunks_of
+from batcher.records import COORDINATES, Batch, Block, Decoded, Records, chunks_of
 
 
 def block_of(name: str, coordinates: Sequence[str], batch: Batch, decoded: Decoded) -> Block:
@@ -24,15 +24,16 @@ def block_of(name: str, coordinates: Sequence[str], batch: Batch, decoded: Decod
 
 def _coordinate(batch: Batch, name: str) -> pa.Array:
     kind = COORDINATES.field(name).type
-    columns = {
-        "_topic": lambda run: pa.repeat(pa.scalar(run.partition.topic, kind), len(run)),
-        "_partition": lambda run: pa.repeat(pa.scalar(run.partition.number, kind), len(run)),
-        "_offset": lambda run: run.offsets,
-        "_timestamp": lambda run: run.timestamps_ms.cast(kind),
-        "_key": lambda run: run.keys,
-        "_value": lambda run: pa.concat_arrays(chunks_of(run.values)),
+    columns: dict[str, Callable[[Records], list[pa.Array]]] = {
+        "_topic": lambda run: [pa.repeat(pa.scalar(run.partition.topic, kind), len(run))],
+        "_partition": lambda run: [pa.repeat(pa.scalar(run.partition.number, kind), len(run))],
+        "_offset": lambda run: [run.offsets],
+        "_timestamp": lambda run: [run.timestamps_ms.cast(kind)],
+        "_key": lambda run: [run.keys],
+        "_value": lambda run: chunks_of(run.values),
     }
-    parts = [columns[name](run) for run in batch.runs]
+    # All chunks of all runs at once: values are great, and each step in between would copy them again.
+    parts = [part for run in batch.runs for part in columns[name](run)]
     return parts[0] if len(parts) == 1 else pa.concat_arrays(parts)
 
 

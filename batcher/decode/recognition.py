@@ -64,7 +64,7 @@ def _utf_16_or_32(raw: bytes) -> str | None:
             continue
         for place in places:
             head = raw[:_HEAD]
-            letters = head[place::size]
+            letters = head[place::size][:8]
             if letters[0] in b'{["' and letters.isascii() and b"\0" not in letters and _only_zeros(head, place, size):
                 return f"like text in {name}"
     return None
@@ -247,7 +247,7 @@ TABLE: Final[tuple[Likeness, ...]] = (
 def _hint(raw: bytes, refusal: Refused) -> str | None:
     """Say what is the matter with a text that is nearly JSON."""
     if not _is_text(raw):
-        return None
+        return "let the producer write UTF-8; this may be Latin-1" if raw.lstrip().startswith(b"{") else None
     text = raw.decode()
     match refusal.reason:
         case "not_object":
@@ -286,7 +286,7 @@ _FAULTS: Final[tuple[tuple[Callable[[str, str], bool], str], ...]] = (
         lambda _, found: found.startswith("'"),
         "strings stand in single quotes, as Python prints them: let the producer write JSON, with double ones",
     ),
-    (lambda _, found: found.startswith(("//", "/*", "#")), "JSON has no comments: let the producer leave them away"),
+    (lambda _, found: found.startswith(("//", "/*", "#")), "JSON has no comments: remove them"),
     (
         lambda before, found: found[:1] in ("}", "]") and before.endswith(","),
         "there is a comma behind the last item, which JSON does not have",
