@@ -64,14 +64,14 @@ def _utf_16_or_32(raw: bytes) -> str | None:
             continue
         for place in places:
             head = raw[:_HEAD]
-            letters = head[place::size][:8]
+            letters = head[place::size][:4]
             if letters[0] in b'{["' and letters.isascii() and b"\0" not in letters and _only_zeros(head, place, size):
                 return f"like text in {name}"
     return None
 
 
 def _only_zeros(head: bytes, place: int, size: int) -> bool:
-    return not any(any(head[other::size][:8]) for other in range(size) if other != place)
+    return not any(any(head[other::size][:4]) for other in range(size) if other != place)
 
 
 def _framed(raw: bytes) -> str | None:

@@ -37,6 +37,10 @@ MAGNITUDES: Final = ((0, 10**11, 0), (10**11, 10**14, 3), (10**14, 10**17, 6), (
 NUMBER: Final = pa.decimal128(38, 9)
 """How a column of epoch numbers is read: exact, integers and fractions alike, as fast as a double."""
 
+_GREAT: Final = 10**28
+"""Beyond this a number is no point in time in any unit, and its floor may have 39 digits: Arrow 26 then makes it 0, and
+says nothing when other rows stand beside it."""
+
 _PIECE: Final = 256
 """Values that are converted together once the whole column has failed."""
 
@@ -246,12 +250,16 @@ def piecewise(
 
 def column_of_numbers(numbers: pa.Array, to: pa.TimestampType, epoch: Epoch = "auto") -> tuple[pa.Array, list[int]]:
     """Return a column of `to` from a column of `NUMBER`, and the rows that do not fit, which are null there."""
-    if epoch != "auto":
-        return _shifted(numbers, DIGITS[epoch], to)
     magnitudes = pc.abs(numbers)
     span = pc.min_max(magnitudes).as_py()
     if span["min"] is None:
         return pa.nulls(len(numbers), to), []
+    if epoch != "auto":
+        if span["max"] < _GREAT:
+            return _shifted(numbers, DIGITS[epoch], to)
+        great = pc.greater_equal(magnitudes, scalar(_GREAT))
+        column, open_rows = _shifted(pc.if_else(great, pa.scalar(None, NUMBER), numbers), DIGITS[epoch], to)
+        return column, open_rows + _rows(great)
     for low, high, digits in MAGNITUDES:
         if low <= span["min"] and span["max"] < high:
             return _shifted(numbers, digits, to)
@@ -272,8 +280,8 @@ def _shifted(numbers: pa.Array, digits: int, to: pa.TimestampType) -> tuple[pa.A
     scale = NUMBER.scale - (DIGITS[to.unit] - digits)
     numbers = pa.concat_arrays([numbers]) if numbers.offset else numbers
     moved = pa.Array.from_buffers(pa.decimal128(38, scale), len(numbers), numbers.buffers(), numbers.null_count)
-    # The floor of a number of 38 digits may need 39.
-    return piecewise(moved, lambda part: pc.floor(part).cast(pa.int64()).view(to))
+    whole = pc.floor(moved)
+    return piecewise(whole, lambda part: part.cast(pa.int64()).view(to))
 
 
 def scalar(value: int) -> Any:

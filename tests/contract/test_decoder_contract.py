@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from batcher.decode import FORMATS, load
+from batcher.decode.json import JsonOptions
 from batcher.errors import ConfigurationError
 from batcher.protocols import Decoder, Format
 from batcher.records import Batch, Decoded, Partition
@@ -28,14 +29,20 @@ ENCODE: dict[str, Callable[[dict[str, Any]], bytes]] = {"json": lambda row: json
 """How a test writes a record in each format. A new format fails here until it says how."""
 
 
+OPTIONS: dict[str, list[Any]] = {
+    "json": [JsonOptions(), JsonOptions(text=frozenset("*"), epoch={"*": "ms"}), JsonOptions(on_unknown="reject")]
+}
+"""What each format is tried with."""
+
+
 @pytest.fixture(params=sorted(FORMATS))
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture
-def form(name: str) -> Format:
-    return load(name)()
+@pytest.fixture(params=range(3), ids=["default", "lenient", "strict"])
+def form(name: str, request: pytest.FixtureRequest) -> Format:
+    return load(name)(OPTIONS[name][request.param])
 
 
 def row(number: int) -> dict[str, Any]:
