@@ -12,42 +12,42 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batcher.decode import timestamps
-from batcher.decode.epochs import Epochs
 from batcher.decode.shape import inner_path, item_path
+from batcher.decode.times import Times
 
 Finished = tuple[pa.Array, list[int]]
 """A column, and the rows that are open, in any order and perhaps repeated; what stands there means nothing."""
 
 
-def finish(columns: Iterable[pa.Array], schema: pa.Schema, epochs: Epochs) -> tuple[pa.Table, list[int]]:
+def finish(columns: Iterable[pa.Array], schema: pa.Schema, times: Times) -> tuple[pa.Table, list[int]]:
     """Return the table and its open rows, ascending. Columns are read with the reading or the rewritten schema."""
     finished: list[pa.Array] = []
     rows: set[int] = set()
     for column, field in zip(columns, schema, strict=True):
-        array, bad = _field(column, field, field.name, epochs)
+        array, bad = _field(column, field, field.name, times)
         finished.append(array)
         rows.update(bad)
     return pa.Table.from_arrays(finished, schema=schema), sorted(rows)
 
 
-def _field(column: pa.Array, field: pa.Field, path: str, epochs: Epochs) -> Finished:
-    finished, bad = _column(column, field.type, path, epochs)
+def _field(column: pa.Array, field: pa.Field, path: str, times: Times) -> Finished:
+    finished, bad = _column(column, field.type, path, times)
     if not field.nullable and column.null_count:
         bad = bad + _rows(pc.is_null(column))
     return finished, bad
 
 
 def _column(  # noqa: PLR0911 - one for each kind of type
-    column: pa.Array, to: pa.DataType, path: str, epochs: Epochs
+    column: pa.Array, to: pa.DataType, path: str, times: Times
 ) -> Finished:
     if pa.types.is_struct(to):
-        return _struct(column, to, path, epochs)
+        return _struct(column, to, path, times)
     if pa.types.is_map(to):
-        return _map(column, to, path, epochs)
+        return _map(column, to, path, times)
     if pa.types.is_list(to):
-        return _list(column, to, path, epochs)
+        return _list(column, to, path, times)
     if pa.types.is_timestamp(to):
-        return _timestamp(column, to, path, epochs)
+        return _timestamp(column, to, path, times)
     if pa.types.is_date32(to):
         if pa.types.is_int32(column.type):
             return column.view(to), []
@@ -65,12 +65,12 @@ def _validated(column: pa.Array) -> pa.Array:
     return column
 
 
-def _timestamp(column: pa.Array, to: pa.TimestampType, path: str, epochs: Epochs) -> Finished:
+def _timestamp(column: pa.Array, to: pa.TimestampType, path: str, times: Times) -> Finished:
     if pa.types.is_int64(column.type):
         return column.view(to), []
     if pa.types.is_decimal(column.type):
-        return epochs.column(path, column, to)
-    return timestamps.column_of_text(column, to)
+        return times.of_numbers(path, column, to)
+    return times.of_texts(path, column, to)
 
 
 def _inexact(column: pa.Array, to: pa.DataType) -> list[int]:
@@ -82,13 +82,13 @@ def _inexact(column: pa.Array, to: pa.DataType) -> list[int]:
     return _rows(pc.greater_equal(pc.abs(column), pa.scalar(limit, to)))
 
 
-def _struct(column: pa.Array, to: pa.StructType, path: str, epochs: Epochs) -> Finished:
+def _struct(column: pa.Array, to: pa.StructType, path: str, times: Times) -> Finished:
     bad: list[int] = []
     children: list[pa.Array] = []
     # A child is null wherever its parent is; only a null of its own counts.
     present = column.is_valid() if column.null_count else None
     for child, field in zip(column.flatten(), to, strict=True):
-        finished, rows = _column(child, field.type, inner_path(path, field.name), epochs)
+        finished, rows = _column(child, field.type, inner_path(path, field.name), times)
         bad += rows
         if not field.nullable and child.null_count:
             absent = pc.is_null(child)
@@ -98,17 +98,17 @@ def _struct(column: pa.Array, to: pa.StructType, path: str, epochs: Epochs) -> F
     return pa.StructArray.from_arrays(children, fields=list(to), mask=mask), bad
 
 
-def _list(column: pa.Array, to: pa.ListType, path: str, epochs: Epochs) -> Finished:
+def _list(column: pa.Array, to: pa.ListType, path: str, times: Times) -> Finished:
     column = _from_start(column)
-    items, rows = _field(column.values, to.value_field, item_path(path), epochs)
+    items, rows = _field(column.values, to.value_field, item_path(path), times)
     mask = column.is_null() if column.null_count else None
     return pa.ListArray.from_arrays(column.offsets, items, type=to, mask=mask), _parents(column, rows)
 
 
-def _map(column: pa.Array, to: pa.MapType, path: str, epochs: Epochs) -> Finished:
+def _map(column: pa.Array, to: pa.MapType, path: str, times: Times) -> Finished:
     column = _from_start(column)
     keys, values = column.values.flatten()
-    values, rows = _field(values, to.item_field, item_path(path), epochs)
+    values, rows = _field(values, to.item_field, item_path(path), times)
     mask = column.is_null() if column.null_count else None
     return pa.MapArray.from_arrays(column.offsets, keys, values, type=to, mask=mask), _parents(column, rows)
 

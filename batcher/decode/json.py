@@ -18,7 +18,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batcher.decode import columns, reading, shape
-from batcher.decode.epochs import Epochs
 from batcher.decode.guard import guard
 from batcher.decode.inference import infer_schema
 from batcher.decode.limits import JsonOptions, Refused
@@ -26,6 +25,7 @@ from batcher.decode.per_column import per_column, with_texts
 from batcher.decode.recognition import recognised
 from batcher.decode.strict import StrictReader
 from batcher.decode.syntax import Number, Pairs, parse_object
+from batcher.decode.times import Times
 from batcher.records import Batch, Decoded, Rejection, as_one
 
 __all__ = ["JsonDecoder", "JsonFormat", "JsonOptions"]
@@ -92,8 +92,8 @@ class JsonDecoder:
         self._options = options
         self._reject_unknown = options.on_unknown in ("reject", "halt")
         chosen = per_column(schema, options)
-        self._epochs = Epochs(chosen.epochs)
-        self._strict = StrictReader(schema, options, chosen.texts, self._epochs)
+        self._times = Times(chosen.epochs)
+        self._strict = StrictReader(schema, options, chosen.texts, self._times)
         self._rewriting = shape.needs_rewriting(schema)
         self._rewritten = shape.rewritten_schema(schema)
         self._timestamps = frozenset(shape.timestamp_paths(schema))
@@ -127,7 +127,7 @@ class JsonDecoder:
         ]
         rejections.sort(key=lambda rejection: rejection.position)
         return Decoded(
-            table, guarded.positions.take(rows), tuple(rejections), guarded.skipped, notes=self._epochs.notes()
+            table, guarded.positions.take(rows), tuple(rejections), guarded.skipped, notes=self._times.notes()
         )
 
     def _read(self, texts: pa.Array, rows: pa.Array, outcome: _Outcome) -> None:
@@ -155,7 +155,7 @@ class JsonDecoder:
         """Read a block whole into the outcome; raise Unreadable, and change nothing, when that cannot be done."""
         schema, _ = self._compile(numeric)
         arrays = reading.read(texts, schema, reject_unknown=self._reject_unknown)
-        table, unsettled = columns.finish(arrays, self._schema, self._epochs)
+        table, unsettled = columns.finish(arrays, self._schema, self._times)
         if unsettled:
             outcome.open += rows.take(pa.array(unsettled, pa.int64())).to_pylist()
             settled = pc.invert(pc.is_in(pa.arange(0, len(rows)), pa.array(unsettled, pa.int64())))
@@ -227,7 +227,7 @@ class JsonDecoder:
                 refused.append((row, recognised(text, why)))
         if passed:
             arrays = reading.read(pa.array(rewritten, pa.binary()), self._rewritten, reject_unknown=False)
-            table, _ = columns.finish(arrays, self._schema, self._epochs)
+            table, _ = columns.finish(arrays, self._schema, self._times)
             outcome.tables.append(table)
             outcome.rows.append(pa.array(passed, pa.int64()))
         return refused

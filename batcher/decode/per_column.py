@@ -14,7 +14,7 @@ import pyarrow as pa
 from batcher.decode.limits import Epoch, JsonOptions
 from batcher.decode.shape import inner_path, is_raw, is_text, item_path
 from batcher.errors import ConfigurationError
-from batcher.records import COORDINATES
+from batcher.records import COORDINATES, PLACEHOLDER
 
 ALL: Final = "*"
 _LISTED: Final = 20
@@ -33,6 +33,9 @@ class PerColumn:
 
 def per_column(schema: pa.Schema, options: JsonOptions) -> PerColumn:
     """Look the named columns up; raise ConfigurationError for one that is not there or is of another kind."""
+    if schema.equals(PLACEHOLDER):
+        # No record of the batch can be read, so nothing is known of the columns yet.
+        return PerColumn(frozenset(), {})
     paths = dict(walk(schema))
     texts = [path for path, field in paths.items() if is_text(field.type) and not is_raw(field)]
     timestamps = [path for path, field in paths.items() if pa.types.is_timestamp(field.type)]

@@ -31,12 +31,12 @@ from typing import Any, Final
 import pyarrow as pa
 
 from batcher.decode import timestamps
-from batcher.decode.epochs import Epochs
 from batcher.decode.limits import JsonOptions, Refused
 from batcher.decode.naming import type_name
 from batcher.decode.per_column import plain
 from batcher.decode.shape import inner_path, integer_bounds, is_raw, is_text, item_path
 from batcher.decode.syntax import Number, Pairs, compact, kind, parse_object, quote
+from batcher.decode.times import Times
 
 Check = Callable[[Any], str]
 """Turn a parsed value into its rewritten text, or raise Refused."""
@@ -57,15 +57,15 @@ class _Rules:
     reject_unknown: bool
     texts: frozenset[str]
     """The paths of the text columns that take any JSON value."""
-    epochs: Epochs
+    times: Times
 
 
 class StrictReader:
     """Check records of one schema, one by one."""
 
-    def __init__(self, schema: pa.Schema, options: JsonOptions, texts: frozenset[str], epochs: Epochs) -> None:
+    def __init__(self, schema: pa.Schema, options: JsonOptions, texts: frozenset[str], times: Times) -> None:
         self._max_depth = options.max_depth
-        self._root = _object(schema, "", _Rules(options.on_unknown in ("reject", "halt"), texts, epochs))
+        self._root = _object(schema, "", _Rules(options.on_unknown in ("reject", "halt"), texts, times))
 
     def rewrite(self, raw: bytes) -> bytes:
         """Return the record as Arrow reads it with `shape.rewritten_schema`; raise Refused with the reason."""
@@ -105,7 +105,7 @@ def _type(field: pa.Field, path: str, rules: _Rules) -> Check:  # noqa: PLR0911 
     if pa.types.is_decimal(to):
         return _decimal(to, name, path)
     if pa.types.is_timestamp(to):
-        return _timestamp(to.unit, name, path, rules.epochs)
+        return _timestamp(to.unit, name, path, rules.times)
     if pa.types.is_date(to):
         return _date(path)
     if is_text(to):
@@ -168,7 +168,7 @@ def _integer(to: pa.DataType, name: str, path: str) -> Check:
 
     def check(value: Any) -> str:
         if type(value) is not Number:
-            raise _wrong(f"a number for {name}", value, path)
+            raise _wrong("a number", value, path, name)
         if len(value) < _SHORT and value.isdigit() and int(value) <= high:
             return value
         number = timestamps.exact(value)
@@ -191,7 +191,7 @@ def _float(to: pa.DataType, name: str, path: str) -> Check:
 
     def check(value: Any) -> str:
         if type(value) is not Number:
-            raise _wrong(f"a number for {name}", value, path)
+            raise _wrong("a number", value, path, name)
         if len(value) <= always and "e" not in value and "E" not in value:
             return value
         number = timestamps.exact(value)
@@ -220,7 +220,7 @@ def _single(number: int) -> int:
 def _decimal(to: pa.DataType, name: str, path: str) -> Check:
     def check(value: Any) -> str:
         if type(value) not in (Number, str):
-            raise _wrong(f"a number for {name}", value, path)
+            raise _wrong("a number", value, path, name)
         number = timestamps.decimal(value)
         if number is None:
             raise Refused("type", f"the text is no number; the column's type is {name}", path)
@@ -240,14 +240,14 @@ def _decimal(to: pa.DataType, name: str, path: str) -> Check:
     return check
 
 
-def _timestamp(unit: str, name: str, path: str, epochs: Epochs) -> Check:
+def _timestamp(unit: str, name: str, path: str, times: Times) -> Check:
     def check(value: Any) -> str:
         if type(value) is Number:
-            point = epochs.number(path, value, unit)
+            point = times.of_number(path, value, unit)
         elif type(value) is str:
-            point = epochs.text(path, value, unit)
+            point = times.of_text(path, value, unit)
         else:
-            raise _wrong(f"a time (text in ISO 8601, or a number since 1970) for {name}", value, path)
+            raise _wrong("text in ISO 8601 or a number since 1970", value, path, name)
         if point is None:
             raise Refused("timestamp", _no_time(value, name), path)
         return str(point)
@@ -316,8 +316,10 @@ def _raw(path: str) -> Check:
     return check
 
 
-def _wrong(wanted: str, value: Any, path: str) -> Refused:
-    return Refused("type", f"expected {wanted}, found {kind(value)}", path or None)
+def _wrong(wanted: str, value: Any, path: str, name: str = "") -> Refused:
+    """Return the refusal of a value of another kind; `name` is that of the column's type where `wanted` is not."""
+    of = f"; the column's type is {name}" if name else ""
+    return Refused("type", f"expected {wanted}, found {kind(value)}{of}", path or None)
 
 
 def _shown(key: str) -> str:

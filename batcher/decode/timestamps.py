@@ -130,6 +130,20 @@ def of_text(text: str, unit: str, epoch: Epoch = "auto") -> int | None:
     return _in_range(seconds * 10**digits + fraction)
 
 
+def has_more_digits(value: Decimal, digits: int) -> bool:
+    """Tell whether a number has more decimal digits than so many; a negative count is of zeros before the point."""
+    _, mantissa, exponent = value.as_tuple()
+    assert isinstance(exponent, int)
+    # Most numbers are shorter than their column is fine.
+    return -exponent > digits and any(mantissa[max(0, len(mantissa) + exponent + digits) :])
+
+
+def is_cut(text: str, unit: str) -> bool:
+    """Tell whether a text in ISO 8601 has a fraction that is finer than the unit."""
+    match = _ISO.fullmatch(text)
+    return match is not None and bool((match[8] or "")[DIGITS[unit] :].strip("0"))
+
+
 def is_datetime(text: str) -> bool:
     """Tell whether a text is an ISO 8601 date with a time that fits microseconds: what inference calls a timestamp."""
     match = _ISO.fullmatch(text)

@@ -27,10 +27,14 @@ def named(name: str, kind: pa.DataType, own: str) -> pa.Field:
     [
         (named("x", pa.timestamp("s", "UTC"), "DateTime"), '"soon"', "type, DateTime, can hold"),
         (named("x", pa.timestamp("s", "UTC"), "DateTime"), "1e30", "type, DateTime, can hold"),
-        (named("x", pa.timestamp("s", "UTC"), "DateTime"), "{}", "for DateTime, found an object"),
+        (named("x", pa.timestamp("s", "UTC"), "DateTime"), "{}", "found an object; the column's type is DateTime"),
         (named("x", pa.uint8(), "Nullable(UInt8)"), "256", "type, Nullable(UInt8)"),
         (named("x", pa.uint8(), "Nullable(UInt8)"), "1.5", "type, Nullable(UInt8), has none"),
-        (named("x", pa.uint8(), "Nullable(UInt8)"), '"a"', "a number for Nullable(UInt8), found a string"),
+        (
+            named("x", pa.uint8(), "Nullable(UInt8)"),
+            '"a"',
+            "expected a number, found a string; the column's type is Nullable(UInt8)",
+        ),
         (named("x", pa.float32(), "Float32"), "16777217", "type, Float32, cannot hold this integer exactly"),
         (named("x", pa.decimal128(9, 2), "Decimal(9, 2)"), "1.255", "type, Decimal(9, 2)"),
         (pa.field("x", pa.list_(named("item", pa.int8(), "Int8"))), "[200]", "type, Int8"),

@@ -9,7 +9,7 @@ import pytest
 
 from batcher.decode.json import JsonFormat, JsonOptions
 from batcher.errors import ConfigurationError
-from batcher.records import RAW_JSON, Decoded
+from batcher.records import PLACEHOLDER, RAW_JSON, Decoded
 from batcher.testing.values import make_batch, make_records
 
 ANY = frozenset("*")
@@ -106,6 +106,13 @@ def test_a_key_that_occurs_twice_in_an_object_kept_as_text_is_refused() -> None:
 def test_a_name_that_is_no_text_column_stops_at_the_start_with_those_there_are(name: str, words: str) -> None:
     with pytest.raises(ConfigurationError, match="^" + words):
         JsonFormat(JsonOptions(text=frozenset({name}))).decoder(NESTED)
+
+
+def test_a_first_batch_without_a_readable_record_is_refused_record_by_record_whatever_columns_are_named() -> None:
+    form = JsonFormat(JsonOptions(text=frozenset({"_id"}), epoch={"at": "ms"}))
+    batch = make_batch(make_records(["", "[]"]))
+    assert form.infer(batch) is None
+    assert [r.reason for r in form.decoder(PLACEHOLDER).decode(batch).rejections] == ["empty", "not_object"]
 
 
 def test_a_column_that_keeps_json_stays_what_it_is() -> None:

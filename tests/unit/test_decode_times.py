@@ -1,4 +1,4 @@
-"""`--decode.epoch`: the unit of numbers in timestamp columns, and what is said where none is set."""
+"""Timestamp columns: the unit of numbers (`--decode.epoch`), and what is said where values are guessed at or cut."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_numbers_count_in_the_unit_that_is_set_also_near_1970(
         for names in ({"*": unit}, {"x": unit}, {"x": unit, "*": "s"}):
             decoded = decode(f'{{"x":{text}}}', schema=schema, epoch=names)
             assert points(decoded) == [ms]
-            assert decoded.notes == ()
+            assert not any("--decode.epoch" in note for note in decoded.notes)
 
 
 @pytest.mark.parametrize("more", [[], [SLOW]], ids=["fast", "slow"])
@@ -117,14 +117,17 @@ def test_a_unit_for_a_column_that_is_no_timestamp_stops_at_the_start(name: str, 
     ("numbers", "said"),
     [
         (["1700000000", "1700000001.5", "0", "null"], []),
+        (['"1700000000"', '"0"'], []),
+        (['"1700000000"', '"1700000000123"'], ["seconds, others as milliseconds"]),
+        (['"-1"'], ["read as seconds give times before 1973-03-03"]),
         (["1700000000123"], []),
         (["1700000000", "1700000000123"], ["seconds, others as milliseconds"]),
-        (["1700000000", "0", "1700000000123", "1700000000123456"], ["seconds, others as milliseconds or microseconds"]),
+        (["1700000000", "0", "1700000000123", "1700000000123000"], ["seconds, others as milliseconds or microseconds"]),
         (["86400000"], ["read as seconds give times before 1973-03-03"]),
         (["99999999999"], ["read as seconds give times before 1973-03-03 or after 2099"]),
         (["20260131120000"], ["read as milliseconds give times before 1973-03-03 or after 2099"]),
         (["-1"], ["read as seconds give times before 1973-03-03"]),
-        (["-1700000000123", "1700000000123456"], ["milliseconds, others as microseconds", "read as milliseconds"]),
+        (["-1700000000123", "1700000000123000"], ["milliseconds, others as microseconds", "read as milliseconds"]),
     ],
 )
 def test_a_guess_that_may_be_wrong_is_named_once_and_not_silent(
@@ -139,6 +142,37 @@ def test_a_guess_that_may_be_wrong_is_named_once_and_not_silent(
         assert note.startswith("column x: ")
         assert words in note
         assert note.endswith("set --decode.epoch x=UNIT")
+    assert decoder.decode(batch).notes == ()
+
+
+@pytest.mark.parametrize("more", [[], [SLOW]], ids=["fast", "slow"])
+@pytest.mark.parametrize(
+    ("kind", "text", "cut"),
+    [
+        ("ms", '"2026-01-31T12:00:00.123456789Z"', True),
+        ("ms", '"2026-01-31T12:00:00.1230000Z"', False),
+        ("ms", '"2026-01-31T12:00:00Z"', False),
+        ("s", '"2026-01-31 12:00:00.5"', True),
+        ("ns", '"2026-01-31T12:00:00.123456789Z"', False),
+        ("ns", '"2026-01-31T12:00:00.1234567891Z"', True),
+        ("s", "1700000000123", True),
+        ("s", "1700000000000", False),
+        ("ms", "1700000000.123", False),
+        ("ms", "1700000000.1234", True),
+        ("ms", "1700000000123456", True),
+        ("ms", '"1700000000123456"', True),
+        ("ms", "1.7e9", False),
+        ("ms", "0", False),
+    ],
+)
+def test_times_that_are_finer_than_their_column_are_cut_with_a_word(
+    kind: str, text: str, cut: bool, more: list[pa.Field]
+) -> None:
+    decoder = JsonFormat().decoder(pa.schema([("x", pa.timestamp(kind)), *more]))
+    batch = make_batch(make_records([f'{{"x":{text}}}', '{"x":null}']))
+    notes = decoder.decode(batch).notes
+    assert len(notes) == cut
+    assert not cut or notes[0].startswith("column x: times are finer than its ")
     assert decoder.decode(batch).notes == ()
 
 
