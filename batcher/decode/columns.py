@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batcher.decode import timestamps
-from batcher.decode.shape import inner_path, item_path
+from batcher.decode.shape import inner_path, is_text, item_path
 from batcher.decode.times import Times
 
 Finished = tuple[pa.Array, list[int]]
@@ -52,6 +52,8 @@ def _column(  # noqa: PLR0911 - one for each kind of type
         if pa.types.is_int32(column.type):
             return column.view(to), []
         return timestamps.piecewise(column, lambda part: part.cast(to))
+    if is_text(to) and pa.types.is_int64(column.type):
+        return _integers_as_text(column, to)
     if pa.types.is_floating(to):
         return column, _inexact(column, to)
     if pa.types.is_decimal(to):
@@ -71,6 +73,11 @@ def _timestamp(column: pa.Array, to: pa.TimestampType, path: str, times: Times) 
     if pa.types.is_decimal(column.type):
         return times.of_numbers(path, column, to)
     return times.of_texts(path, column, to)
+
+
+def _integers_as_text(column: pa.Array, to: pa.DataType) -> Finished:
+    # An integer in JSON has one spelling, but for zero: -0 is another text than 0.
+    return column.cast(pa.string()).cast(to), _rows(pc.equal(column, 0))
 
 
 def _inexact(column: pa.Array, to: pa.DataType) -> list[int]:

@@ -49,7 +49,7 @@ _INFERRED: Final = 2000
 """Messages that a schema is inferred from, unless not one of them can be read."""
 
 _SAMPLE: Final = 16
-"""Messages that are asked for the form of their timestamps."""
+"""Messages that are asked how they write what may be text or a number."""
 
 
 class JsonFormat:
@@ -96,9 +96,10 @@ class JsonDecoder:
         self._strict = StrictReader(schema, options, chosen.texts, self._times)
         self._rewriting = shape.needs_rewriting(schema)
         self._rewritten = shape.rewritten_schema(schema)
-        self._timestamps = frozenset(shape.timestamp_paths(schema))
+        self._formed = frozenset(shape.timestamp_paths(schema)) | chosen.texts
         self._numeric: shape.Numeric = frozenset()
-        """How the last block wrote its timestamps: where to begin with the next. Changes the speed, never a result."""
+        """How the last block wrote what may be text or a number: where to begin with the next. Changes the speed, never
+        a result."""
         self._compiled: dict[shape.Numeric, tuple[pa.Schema, msgspec.json.Decoder[Any]]] = {}
 
     @property
@@ -131,7 +132,7 @@ class JsonDecoder:
         )
 
     def _read(self, texts: pa.Array, rows: pa.Array, outcome: _Outcome) -> None:
-        """Read a block, on the first failure with the forms its timestamps have, then without what msgspec refuses."""
+        """Read a block, on the first failure with the forms its columns have, then without what msgspec refuses."""
         with contextlib.suppress(reading.Unreadable):
             self._attempt(texts, rows, self._numeric, outcome)
             return
@@ -233,10 +234,10 @@ class JsonDecoder:
         return refused
 
     def _forms(self, texts: pa.Array) -> shape.Numeric:
-        """Return the timestamps that most of a few messages write as numbers."""
-        if not self._timestamps or not len(texts):
+        """Return the columns that most of a few messages write as numbers, of those that may be text as well."""
+        if not self._formed or not len(texts):
             return self._numeric
-        votes = dict.fromkeys(self._timestamps, 0)
+        votes = dict.fromkeys(self._formed, 0)
         step = max(1, len(texts) // _SAMPLE)
         for row in range(0, len(texts), step):
             try:
@@ -279,7 +280,7 @@ def _passes(sieve: msgspec.json.Decoder[Any], text: bytes) -> bool:
 
 
 def _vote(value: Any, path: str, votes: dict[str, int]) -> None:
-    """Count, for each timestamp, numbers against texts."""
+    """Count, for each column that may be either, numbers against texts."""
     if path in votes:
         votes[path] += 1 if type(value) is Number else -1 if type(value) is str else 0
     elif type(value) is Pairs:

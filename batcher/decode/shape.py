@@ -1,8 +1,8 @@
 """What the columns asked for mean to each reader: Arrow's schema for reading and msgspec's type for sifting.
 
-Arrow's JSON reader knows neither maps nor text for dates, and a timestamp column may hold text or numbers; so
-columns are read in a *reading type* and finished in `columns.py`. Where a timestamp is read as
-a number is called its form; the set of paths read so (`Numeric`) is part of the reading schema.
+Arrow's JSON reader knows neither maps nor text for dates, and a timestamp column may hold text or numbers, as may a
+text column that takes any value; so columns are read in a *reading type* and finished in `columns.py`. Where such a
+column is read as a number is called its form; the set of paths read so (`Numeric`) is part of the reading schema.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from batcher.errors import ConfigurationError
 from batcher.records import RAW_JSON
 
 Numeric = frozenset[str]
-"""The paths of the timestamps that are read as numbers; the others are read as text."""
+"""The paths of the timestamps and texts that are read as numbers; the others are read as text."""
 
 _INTEGERS: Final = {
     pa.int8(): (-(2**7), 2**7 - 1),
@@ -133,6 +133,8 @@ def _reading_type(kind: pa.DataType, path: str, numeric: Numeric) -> pa.DataType
         return timestamps.NUMBER if path in numeric else pa.string()
     if pa.types.is_date32(kind):
         return pa.string()
+    if is_text(kind) and path in numeric:
+        return pa.int64()
     if pa.types.is_struct(kind):
         return pa.struct([_plain(f.name, _reading_type(f.type, inner_path(path, f.name), numeric)) for f in kind])
     if pa.types.is_list(kind):
@@ -187,10 +189,10 @@ def _sieve_type(  # noqa: PLR0911 - one for each kind of type
     number: Any = int | float | str
     if pa.types.is_timestamp(kind):
         return int | float if path in numeric else str
+    if is_text(kind) and path in numeric:
+        return _integer(pa.int64())
     if kind in _INTEGERS:
-        low, high = _INTEGERS[kind]
-        # msgspec takes bounds up to 2^63 - 1.
-        return Annotated[int, msgspec.Meta(ge=low, le=high if high < 2**63 else None)]
+        return _integer(kind)
     if pa.types.is_struct(kind):
         return _sieve_struct(kind, path, numeric, reject_unknown=reject_unknown)
     if pa.types.is_list(kind):
@@ -201,3 +203,9 @@ def _sieve_type(  # noqa: PLR0911 - one for each kind of type
     if pa.types.is_floating(kind):
         return float
     return number if pa.types.is_decimal(kind) else str
+
+
+def _integer(kind: pa.DataType) -> Any:
+    low, high = _INTEGERS[kind]
+    # msgspec takes bounds up to 2^63 - 1.
+    return Annotated[int, msgspec.Meta(ge=low, le=high if high < 2**63 else None)]

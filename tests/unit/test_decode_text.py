@@ -67,6 +67,26 @@ def test_a_block_of_strings_with_a_few_objects_keeps_every_row_in_its_place() ->
     assert decoded.table["x"].to_pylist() == [f'{{"n":{n}}}' if n % 7 == 3 else str(n) for n in range(3000)]
 
 
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.binary()])
+def test_integers_in_a_text_column_keep_their_spelling_however_many_there_are(kind: pa.DataType) -> None:
+    odd = {
+        5: "-0",
+        6: "0",
+        7: "1.0",
+        8: "1e2",
+        9: "18446744073709551616",
+        10: '"007"',
+        11: "{}",
+        12: "null",
+        13: "true",
+    }
+    texts = [odd.get(n, str(n * 7 - 9000)) for n in range(3000)]
+    decoded = decode(*(f'{{"x":{text}}}' for text in texts), schema=column(kind))
+    wanted = [None if text == "null" else text.strip('"') for text in texts]
+    assert decoded.rejections == ()
+    assert decoded.table["x"].cast(pa.string()).to_pylist() == wanted
+
+
 @pytest.mark.parametrize(
     ("name", "raw", "wanted"),
     [
