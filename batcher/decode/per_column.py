@@ -5,6 +5,7 @@ A column inside an object is named by its path (`a.b`); a list or a map stands f
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -14,9 +15,10 @@ import pyarrow as pa
 from batcher.decode.limits import Epoch, JsonOptions
 from batcher.decode.shape import inner_path, is_raw, is_text, item_path
 from batcher.errors import ConfigurationError
-from batcher.records import COORDINATES, PLACEHOLDER
+from batcher.records import COLUMN_TYPE, COORDINATES, PLACEHOLDER
 
 ALL: Final = "*"
+_TEXT_TYPE: Final = re.compile(rb"(?:\w+\()*(?:String|FixedString\(\d+\))\)*")
 _LISTED: Final = 20
 """Columns that a message names at most."""
 
@@ -37,7 +39,7 @@ def per_column(schema: pa.Schema, options: JsonOptions) -> PerColumn:
         # No record of the batch can be read, so nothing is known of the columns yet.
         return PerColumn(frozenset(), {})
     paths = dict(walk(schema))
-    texts = [path for path, field in paths.items() if is_text(field.type) and not is_raw(field)]
+    texts = [path for path, field in paths.items() if holds_text(field) and not is_raw(field)]
     timestamps = [path for path, field in paths.items() if pa.types.is_timestamp(field.type)]
     for name in options.text - {ALL}:
         if any(plain(path) == plain(name) and is_raw(field) for path, field in paths.items()):
@@ -51,6 +53,12 @@ def per_column(schema: pa.Schema, options: JsonOptions) -> PerColumn:
         frozenset(path for path in texts if _is_named(path, options.text)),
         {path: named.get(plain(path), rest) for path in timestamps},
     )
+
+
+def holds_text(field: pa.Field) -> bool:
+    """Tell whether a column is there for any text; one that the target calls a UUID or an enum only looks like it."""
+    own = (field.metadata or {}).get(COLUMN_TYPE)
+    return is_text(field.type) and (own is None or _TEXT_TYPE.fullmatch(own) is not None)
 
 
 def with_texts(schema: pa.Schema, options: JsonOptions) -> pa.Schema:

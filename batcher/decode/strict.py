@@ -33,7 +33,7 @@ import pyarrow as pa
 from batcher.decode import timestamps
 from batcher.decode.limits import JsonOptions, Refused
 from batcher.decode.naming import type_name
-from batcher.decode.per_column import plain
+from batcher.decode.per_column import holds_text, plain
 from batcher.decode.shape import inner_path, integer_bounds, is_raw, is_text, item_path
 from batcher.decode.syntax import Number, Pairs, compact, kind, parse_object, quote
 from batcher.decode.times import Times
@@ -109,7 +109,7 @@ def _type(field: pa.Field, path: str, rules: _Rules) -> Check:  # noqa: PLR0911 
     if pa.types.is_date(to):
         return _date(path)
     if is_text(to):
-        return _any_text(path) if path in rules.texts else _text(path)
+        return _any_text(path) if path in rules.texts else _text(field, name, path)
     return _boolean(path)
 
 
@@ -277,12 +277,12 @@ def _date(path: str) -> Check:
     return check
 
 
-def _text(path: str) -> Check:
+def _text(field: pa.Field, name: str, path: str) -> Check:
+    advice = f"--decode.text {plain(path)} takes any value" if holds_text(field) else f"the column's type is {name}"
+
     def check(value: Any) -> str:
         if type(value) is not str:
-            raise Refused(
-                "type", f"expected a string, found {kind(value)}; --decode.text {plain(path)} takes any value", path
-            )
+            raise Refused("type", f"expected a string, found {kind(value)}; {advice}", path)
         return quote(value)
 
     return check

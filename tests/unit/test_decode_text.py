@@ -9,7 +9,7 @@ import pytest
 
 from batcher.decode.json import JsonFormat, JsonOptions
 from batcher.errors import ConfigurationError
-from batcher.records import PLACEHOLDER, RAW_JSON, Decoded
+from batcher.records import COLUMN_TYPE, PLACEHOLDER, RAW_JSON, Decoded
 from batcher.testing.values import make_batch, make_records
 
 ANY = frozenset("*")
@@ -133,6 +133,25 @@ def test_a_first_batch_without_a_readable_record_is_refused_record_by_record_wha
     batch = make_batch(make_records(["", "[]"]))
     assert form.infer(batch) is None
     assert [r.reason for r in form.decoder(PLACEHOLDER).decode(batch).rejections] == ["empty", "not_object"]
+
+
+@pytest.mark.parametrize(
+    ("own", "text"),
+    [
+        *(
+            (name, True)
+            for name in ("String", "Nullable(String)", "LowCardinality(Nullable(String))", "FixedString(9)")
+        ),
+        *((name, False) for name in ("UUID", "Nullable(UUID)", "IPv4", "Enum8('String' = 1)", "LowCardinality(IPv6)")),
+    ],
+)
+def test_a_column_that_only_looks_like_text_stays_strict(own: str, text: bool) -> None:
+    schema = column(pa.string(), metadata={COLUMN_TYPE: own.encode()})
+    decoded = decode('{"x":1}', schema=schema)
+    assert len(decoded.positions) == text
+    strict = decode('{"x":1}', schema=schema, text=frozenset()).rejections[0].message
+    assert ("--decode.text" in strict) == text
+    assert text or strict.endswith(f"the column's type is {own}")
 
 
 def test_a_column_that_keeps_json_stays_what_it_is() -> None:
