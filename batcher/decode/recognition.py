@@ -41,7 +41,8 @@ def recognised(raw: bytes, refusal: Refused) -> Refused:
     """Return the refusal of a message, in better words where it looks like something known; never quotes it."""
     if refusal.reason not in _LOOKED_AT or refusal.path is not None:
         return refusal
-    for likeness in TABLE:
+    # What is no object is JSON all the same.
+    for likeness in () if refusal.reason == "not_object" else TABLE:
         looks = likeness.test(raw)
         if looks is not None:
             return Refused(likeness.reason, f"the message looks {looks}; {likeness.advice}")

@@ -116,6 +116,13 @@ def test_broken_json_and_plain_text_are_not_given_another_name(raw: bytes) -> No
     assert "looks" not in rejection.message
 
 
+@pytest.mark.parametrize("raw", [b'"1,2,3"', b'"<a/>"', b'"a=1"', b"12", b"null", b"true"])
+def test_json_that_is_no_object_is_not_given_another_name(raw: bytes) -> None:
+    rejection = refused(raw)
+    assert rejection.reason == "not_object"
+    assert "looks" not in rejection.message
+
+
 @given(
     st.recursive(
         st.one_of(st.none(), st.booleans(), st.integers(), st.text(max_size=4)),
