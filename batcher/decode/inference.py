@@ -1,28 +1,35 @@
 """A schema that fits the readable records of a batch.
 
 Every field is nullable. Integers become int64, or uint64 where they need to be; with fractions among them, double.
-Strings become timestamp[us, UTC] when they are ISO 8601 dates with a time, else string. Objects become
-structs, lists lists. What is only ever null, or only an empty list, is taken for string. Where records contradict each
-other (a number here, an object there), where a number has no type that holds it exactly, and for objects that are
-always empty or have more than 256 different keys, the column is JSON kept as text (`records.RAW_JSON`).
+Strings become timestamps in UTC when they are ISO 8601 dates with a time, in microseconds, or in nanoseconds where
+their digits ask for it and all of them fit; else string. Objects become structs, lists lists. What is only ever null
+has Arrow's null type, and so have the items of lists that are always empty: they get a type with their first value
+(`growth.py`). Where records contradict each other (a number here, an object there), where a number has no type that
+holds it exactly, and for objects that are always empty or have more than 256 different keys, the column is JSON kept
+as text (`records.RAW_JSON`).
 
 What fewer than one value in twenty of a field are (a text among numbers, a word among dates) is taken for a mistake:
 such records are dead letters and do not shape the schema.
 
-Fields named like coordinates (`_offset`, …) are left out: those columns say where the record stood.
 Columns stand in the order in which the batch first shows them.
+
+All records are looked at, unless that takes longer than a bound of time: then the first ones, and others from all over
+the batch.
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import pyarrow as pa
 
 from batcher.decode.limits import JsonOptions, Refused
+from batcher.decode.spelling import folded
 from batcher.decode.syntax import Number, Pairs, compact, parse_object
-from batcher.decode.timestamps import exact, is_datetime
-from batcher.records import COORDINATES, RAW_JSON
+from batcher.decode.timestamps import exact, is_datetime, is_fine, of_text
+from batcher.records import RAW_JSON
 
 _MAX_KEYS: Final = 256
 """An object with more different keys than this is a dictionary, not a record."""
@@ -32,20 +39,48 @@ _MISTAKES: Final = 0.05
 """The share below which values of another kind are mistakes, not a second kind."""
 
 
-class _Seen:
-    """Collect what one field was in the records so far."""
+BUDGET_S: Final = 2.0
+"""How long the records of a batch are looked at: about 50,000 of ten fields."""
 
-    __slots__ = ("exact_as_double", "fields", "fractions", "item", "kinds", "least", "most", "words")
+_FIRST: Final = 2000
+"""Records at the beginning that are looked at in any case, in their order."""
 
-    def __init__(self) -> None:
+_PASSES: Final = 16
+"""Into how many parts the others are divided, each from all over the batch."""
+
+
+class Seen:
+    """Collect what one field was in the records so far. `insensitive`: names that differ by case are one field."""
+
+    __slots__ = (
+        "exact_as_double",
+        "fields",
+        "fine",
+        "fits_nanoseconds",
+        "fractions",
+        "insensitive",
+        "item",
+        "kinds",
+        "least",
+        "most",
+        "names",
+        "words",
+    )
+
+    def __init__(self, *, insensitive: bool = False) -> None:
+        self.insensitive = insensitive
         self.kinds: dict[type, int] = {}
-        self.fields: dict[str, _Seen] = {}
-        self.item: _Seen | None = None
+        self.fields: dict[str, Seen] = {}
+        self.names: dict[str, str] = {}
+        self.item: Seen | None = None
         self.least = self.most = 0
         self.fractions = False
         self.exact_as_double = True
         self.words = 0
         """Strings that are no dates."""
+        self.fine = False
+        """A date has digits below the microsecond."""
+        self.fits_nanoseconds = True
 
     def add(self, value: Any) -> None:
         if value is None:
@@ -55,16 +90,24 @@ class _Seen:
         if kind is Number:
             self._add_number(value)
         elif kind is str:
-            self.words += not is_datetime(value)
+            self._add_text(value)
         elif kind is list:
-            self.item = self.item or _Seen()
+            self.item = self.item or Seen(insensitive=self.insensitive)
             for one in value:
                 self.item.add(one)
         elif kind is Pairs:
             for key, one in value.items:
-                if key not in self.fields:
-                    self.fields[key] = _Seen()
-                self.fields[key].add(one)
+                name = self.names.setdefault(folded(key), key) if self.insensitive else key
+                if name not in self.fields:
+                    self.fields[name] = Seen(insensitive=self.insensitive)
+                self.fields[name].add(one)
+
+    def _add_text(self, value: str) -> None:
+        if not is_datetime(value):
+            self.words += 1
+            return
+        self.fine = self.fine or is_fine(value)
+        self.fits_nanoseconds = self.fits_nanoseconds and of_text(value, "ns") is not None
 
     def _add_number(self, value: Number) -> None:
         if not value.lstrip("-").isdigit():
@@ -86,7 +129,7 @@ class _Seen:
     def _type(self) -> pa.DataType | None:  # noqa: PLR0911 - one for each kind
         """Return the type; None for JSON kept as text."""
         if not self.kinds:
-            return pa.string()
+            return pa.null()
         total = sum(self.kinds.values())
         usual = [kind for kind, count in self.kinds.items() if count >= total * _MISTAKES]
         if len(usual) > 1:
@@ -97,9 +140,10 @@ class _Seen:
         if kind is Number:
             return self._number()
         if kind is str:
-            return pa.timestamp("us", "UTC") if self.words < self.kinds[str] * _MISTAKES else pa.string()
+            unit = "ns" if self.fine and self.fits_nanoseconds else "us"
+            return pa.timestamp(unit, "UTC") if self.words < self.kinds[str] * _MISTAKES else pa.string()
         if kind is list:
-            return pa.list_((self.item or _Seen()).field("item"))
+            return pa.list_((self.item or Seen()).field("item"))
         if not 0 < len(self.fields) <= _MAX_KEYS:
             return None
         return pa.struct([seen.field(name) for name, seen in self.fields.items()])
@@ -112,18 +156,33 @@ class _Seen:
         return pa.uint64() if self.least >= 0 and self.most < 2**64 else None
 
 
-def infer_schema(texts: pa.Array, options: JsonOptions) -> pa.Schema | None:
-    """Return a schema that fits every message that is a JSON object without repeated keys; None if there is none."""
-    root = _Seen()
-    readable = False
-    for text in texts.to_pylist():
+def infer_schema(
+    texts: pa.Array, options: JsonOptions, *, budget_s: float = BUDGET_S, clock: Callable[[], float] = time.monotonic
+) -> pa.Schema | None:
+    """Return a schema that fits the messages that are JSON objects without repeated keys; None if none has a field.
+
+    Of more than 2,000 those are looked at for which `budget_s` seconds are enough.
+    """
+    root = Seen(insensitive=options.match == "insensitive")
+    deadline = clock() + budget_s
+    for number, row in enumerate(_order(len(texts))):
+        if number >= _FIRST and number % _SAMPLED == 0 and root.fields and clock() > deadline:
+            break
         try:
-            record = parse_object(text, options.max_depth)
+            record = parse_object(texts[row].as_py(), options.max_depth)
             compact(record)
         except Refused:
             continue
-        readable = True
         root.add(record)
-    if not readable:
-        return None
-    return pa.schema([seen.field(name) for name, seen in root.fields.items() if name not in COORDINATES.names])
+    return pa.schema([seen.field(name) for name, seen in root.fields.items()]) if root.fields else None
+
+
+_SAMPLED: Final = 100
+"""Records between two looks at the clock."""
+
+
+def _order(rows: int) -> Iterator[int]:
+    """Return the first rows in their order, then the others in passes over all of them."""
+    yield from range(min(rows, _FIRST))
+    for start in range(_PASSES):
+        yield from range(_FIRST + start, rows, _PASSES)

@@ -18,15 +18,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batcher.decode import columns, reading, shape
+from batcher.decode.census import Census
+from batcher.decode.growth import grown
 from batcher.decode.guard import guard
 from batcher.decode.inference import infer_schema
 from batcher.decode.limits import JsonOptions, Refused
 from batcher.decode.per_column import per_column, with_texts
 from batcher.decode.recognition import recognised
+from batcher.decode.spelling import Names, Speller
 from batcher.decode.strict import StrictReader
 from batcher.decode.syntax import Number, Pairs, parse_object
 from batcher.decode.times import Times
-from batcher.records import Batch, Decoded, Rejection, as_one
+from batcher.records import Batch, Decoded, Rejection, UnknownField, as_one
 
 __all__ = ["JsonDecoder", "JsonFormat", "JsonOptions"]
 
@@ -45,8 +48,8 @@ _SIEVED: Final = 32
 
 _SIEVE_ERRORS: Final = (msgspec.MsgspecError, ValueError, RecursionError)
 
-_INFERRED: Final = 2000
-"""Messages that a schema is inferred from, unless not one of them can be read."""
+_COMPILED: Final = 64
+"""Reading schemas that are kept: as many as there are ways to write a record, which may be countless."""
 
 _SAMPLE: Final = 16
 """Messages that are asked how they write what may be text or a number."""
@@ -59,19 +62,17 @@ class JsonFormat:
         self._options = options
 
     def infer(self, batch: Batch) -> pa.Schema | None:
-        proposed = self._inferred(batch)
+        proposed = infer_schema(self._texts(batch), self._options)
         return None if proposed is None else with_texts(proposed, self._options)
 
-    def _inferred(self, batch: Batch) -> pa.Schema | None:
-        values = batch.values()
-        # A field is looked at in Python, some 50 us a record: a few thousand say as much as a hundred thousand.
-        sample = infer_schema(guard(as_one(values.slice(0, _INFERRED)), self._options).texts, self._options)
-        if sample is not None or len(values) <= _INFERRED:
-            return sample
-        return infer_schema(guard(as_one(values), self._options).texts, self._options)
+    def grow(self, schema: pa.Schema, batch: Batch) -> pa.Schema:
+        return grown(schema, self._texts(batch), self._options)
 
     def decoder(self, schema: pa.Schema) -> JsonDecoder:
         return JsonDecoder(schema, self._options)
+
+    def _texts(self, batch: Batch) -> pa.Array:
+        return guard(as_one(batch.values()), self._options).texts
 
 
 @dataclass(slots=True)
@@ -81,6 +82,8 @@ class _Outcome:
     tables: list[pa.Table] = field(default_factory=list)
     rows: list[pa.Array] = field(default_factory=list)
     open: list[int] = field(default_factory=list)
+    clean: bool = False
+    """Arrow has found no unknown field in what it read."""
 
 
 class JsonDecoder:
@@ -92,15 +95,20 @@ class JsonDecoder:
         self._options = options
         self._reject_unknown = options.on_unknown in ("reject", "halt")
         chosen = per_column(schema, options)
+        insensitive = options.match == "insensitive"
+        self._speller = Speller(schema, options.max_depth) if insensitive else None
+        self._names: Names = {}
+        """How the fields of the block at hand are written."""
         self._times = Times(chosen.epochs)
         self._strict = StrictReader(schema, options, chosen.texts, self._times)
+        self._census = Census(schema, insensitive=insensitive) if options.on_unknown == "warn" else None
         self._rewriting = shape.needs_rewriting(schema)
         self._rewritten = shape.rewritten_schema(schema)
         self._formed = frozenset(shape.timestamp_paths(schema)) | chosen.texts
         self._numeric: shape.Numeric = frozenset()
         """How the last block wrote what may be text or a number: where to begin with the next. Changes the speed, never
         a result."""
-        self._compiled: dict[shape.Numeric, tuple[pa.Schema, msgspec.json.Decoder[Any]]] = {}
+        self._compiled: dict[Any, tuple[pa.Schema, msgspec.json.Decoder[Any]]] = {}
 
     @property
     def schema(self) -> pa.Schema:
@@ -115,24 +123,63 @@ class JsonDecoder:
     def _decoded(self, values: pa.Array) -> Decoded:
         """Decode one piece; positions are rows of the piece."""
         guarded = guard(values, self._options)
+        self._strict.met.unknown = self._strict.met.untyped = False
         outcome = _Outcome()
         everything = pa.arange(0, len(guarded.texts))
         if self._rewriting:
             outcome.open = everything.to_pylist()
+            outcome.clean = True
         else:
-            self._read(guarded.texts, everything, outcome)
+            self._read_spelled(guarded.texts, everything, outcome)
         refused = self._settle(guarded.texts, outcome)
         table, rows = _merged(outcome, self._schema)
+        positions = guarded.positions.take(rows)
+        unknown, estimated = self._unknown(guarded.texts, rows, positions, clean=outcome.clean)
         rejections = guarded.rejections + [
             Rejection(guarded.positions[row].as_py(), why.reason, why.message, why.path) for row, why in refused
         ]
         rejections.sort(key=lambda rejection: rejection.position)
         return Decoded(
-            table, guarded.positions.take(rows), tuple(rejections), guarded.skipped, notes=self._times.notes()
+            table,
+            positions,
+            tuple(rejections),
+            guarded.skipped,
+            unknown,
+            estimated,
+            outgrown=self._strict.met.untyped,
+            notes=self._times.notes(),
         )
+
+    def _unknown(
+        self, texts: pa.Array, rows: pa.Array, positions: pa.Array, *, clean: bool
+    ) -> tuple[tuple[UnknownField, ...], bool]:
+        """Return the unknown fields of the messages that became rows, and whether they are estimated."""
+        if self._census is None or not len(rows) or (clean and not self._strict.met.unknown):
+            return (), False
+        seen = self._census.look(texts if len(rows) == len(texts) else texts.take(rows))
+        return tuple(replace(one, position=positions[one.position].as_py()) for one in seen.fields), seen.estimated
+
+    def _read_spelled(self, texts: pa.Array, rows: pa.Array, outcome: _Outcome) -> None:
+        """Read a block with the names as they are written in it; other spellings are left to the strict reader."""
+        if self._speller is not None and len(texts):
+            spellings = self._speller.learn(texts)
+            if spellings is None:
+                outcome.open += rows.to_pylist()
+                return
+            self._names = spellings.names
+            strays = spellings.strays(texts)
+            outcome.open += rows.filter(strays).to_pylist()
+            kept = pc.invert(strays)
+            texts, rows = texts.filter(kept), rows.filter(kept)
+        self._read(texts, rows, outcome)
 
     def _read(self, texts: pa.Array, rows: pa.Array, outcome: _Outcome) -> None:
         """Read a block, on the first failure with the forms its columns have, then without what msgspec refuses."""
+        if self._census is not None and self._census.careful:
+            with contextlib.suppress(reading.Unreadable):
+                self._attempt(texts, rows, self._numeric, outcome, reject_unknown=True)
+                outcome.clean = True
+                return
         with contextlib.suppress(reading.Unreadable):
             self._attempt(texts, rows, self._numeric, outcome)
             return
@@ -152,10 +199,18 @@ class JsonDecoder:
             numeric = self._forms(texts)
         outcome.open += rows.to_pylist()
 
-    def _attempt(self, texts: pa.Array, rows: pa.Array, numeric: shape.Numeric, outcome: _Outcome) -> None:
+    def _attempt(
+        self,
+        texts: pa.Array,
+        rows: pa.Array,
+        numeric: shape.Numeric,
+        outcome: _Outcome,
+        *,
+        reject_unknown: bool = False,
+    ) -> None:
         """Read a block whole into the outcome; raise Unreadable, and change nothing, when that cannot be done."""
         schema, _ = self._compile(numeric)
-        arrays = reading.read(texts, schema, reject_unknown=self._reject_unknown)
+        arrays = reading.read(texts, schema, reject_unknown=reject_unknown or self._reject_unknown)
         table, unsettled = columns.finish(arrays, self._schema, self._times)
         if unsettled:
             outcome.open += rows.take(pa.array(unsettled, pa.int64())).to_pylist()
@@ -247,11 +302,14 @@ class JsonDecoder:
         return frozenset(path for path, vote in votes.items() if vote > 0 or (vote == 0 and path in self._numeric))
 
     def _compile(self, numeric: shape.Numeric) -> tuple[pa.Schema, msgspec.json.Decoder[Any]]:
-        compiled = self._compiled.get(numeric)
+        key = (numeric, frozenset(self._names.items()))
+        compiled = self._compiled.get(key)
         if compiled is None:
-            schema = shape.reading_schema(self._schema, numeric)
-            sieve = shape.sieve(self._schema, numeric, reject_unknown=self._reject_unknown)
-            compiled = self._compiled[numeric] = (schema, sieve)
+            if len(self._compiled) >= _COMPILED:
+                self._compiled.clear()
+            schema = shape.reading_schema(self._schema, numeric, self._names)
+            sieve = shape.sieve(self._schema, numeric, self._names, reject_unknown=self._reject_unknown)
+            compiled = self._compiled[key] = (schema, sieve)
         return compiled
 
 
@@ -267,8 +325,23 @@ def _in_a_row(pieces: list[Decoded], step: int) -> Decoded:
             for rejection in piece.rejections
         ),
         pa.concat_arrays([pc.add(piece.skipped, shift) for piece, shift in zip(pieces, shifts, strict=True)]),
+        _added_up(pieces, step),
+        any(piece.estimated for piece in pieces),
+        any(piece.outgrown for piece in pieces),
         notes=tuple(note for piece in pieces for note in piece.notes),
     )
+
+
+def _added_up(pieces: list[Decoded], step: int) -> tuple[UnknownField, ...]:
+    found: dict[str, UnknownField] = {}
+    for number, piece in enumerate(pieces):
+        for one in piece.unknown:
+            before = found.get(one.path)
+            if before is None:
+                found[one.path] = replace(one, position=one.position + number * step)
+            else:
+                found[one.path] = replace(before, records=before.records + one.records)
+    return tuple(found.values())
 
 
 def _passes(sieve: msgspec.json.Decoder[Any], text: bytes) -> bool:

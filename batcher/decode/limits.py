@@ -42,6 +42,11 @@ class JsonOptions:
             raise ConfigurationError(f"--decode.max-depth has to be between 1 and {MAX_DEPTH}")
 
 
+def shown(key: str) -> str:
+    """Make a key that came with the record fit for a log line."""
+    return "".join(letter if letter.isprintable() else "?" for letter in key[:64])
+
+
 class Refused(Exception):
     """Carry why one record cannot be loaded, from where it is found to where its position is known.
 

@@ -67,7 +67,7 @@ def with_texts(schema: pa.Schema, options: JsonOptions) -> pa.Schema:
     A column that is named is text, whatever its values were so far; one that would have been JSON kept as text because
     its values contradict each other is text as well where all columns take any value.
     """
-    fields = [_as_text(field, field.name, options.text) for field in schema]
+    fields = [as_text(field, field.name, options.text) for field in schema]
     missing = [
         name
         for name in sorted(options.text - {ALL} - set(COORDINATES.names))
@@ -76,14 +76,15 @@ def with_texts(schema: pa.Schema, options: JsonOptions) -> pa.Schema:
     return pa.schema([*fields, *(pa.field(plain(name), pa.string()) for name in missing)], metadata=schema.metadata)
 
 
-def _as_text(field: pa.Field, path: str, chosen: frozenset[str]) -> pa.Field:
+def as_text(field: pa.Field, path: str, chosen: frozenset[str]) -> pa.Field:
+    """Return an inferred field as `--decode.text` has it, and what is in it."""
     kind = field.type
     if path in chosen or plain(path) in chosen or (ALL in chosen and is_raw(field)):
         return pa.field(field.name, pa.string())
     if pa.types.is_list(kind):
-        return field.with_type(pa.list_(_as_text(kind.value_field, item_path(path), chosen)))
+        return field.with_type(pa.list_(as_text(kind.value_field, item_path(path), chosen)))
     if pa.types.is_struct(kind):
-        return field.with_type(pa.struct([_as_text(child, inner_path(path, child.name), chosen) for child in kind]))
+        return field.with_type(pa.struct([as_text(child, inner_path(path, child.name), chosen) for child in kind]))
     return field
 
 

@@ -7,7 +7,8 @@ column is read as a number is called its form; the set of paths read so (`Numeri
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -93,6 +94,7 @@ def _validate(field: pa.Field, path: str) -> None:
         or pa.types.is_timestamp(kind)
         or pa.types.is_decimal128(kind)
         or pa.types.is_decimal256(kind)
+        or pa.types.is_null(kind)
     ):
         raise ConfigurationError(f"--decode.schema: column {path} is {kind}, which JSON cannot fill")
 
@@ -123,12 +125,24 @@ def timestamp_paths(fields: Iterable[pa.Field], path: str = "") -> Iterator[str]
             yield from timestamp_paths(kind, inner)
 
 
-def reading_schema(schema: pa.Schema, numeric: Numeric) -> pa.Schema:
-    """Return the schema with which Arrow reads records as they came."""
-    return pa.schema([_plain(f.name, _reading_type(f.type, f.name, numeric)) for f in schema])
+def reading_schema(schema: pa.Schema, numeric: Numeric, names: Mapping[str, str] = MappingProxyType({})) -> pa.Schema:
+    """Return the schema with which Arrow reads records as they came.
+
+    `names` has the fields, by path, that are written otherwise than their columns.
+    """
+    return pa.schema(_reading_fields(schema, "", numeric, names))
 
 
-def _reading_type(kind: pa.DataType, path: str, numeric: Numeric) -> pa.DataType:
+def _reading_fields(
+    fields: Iterable[pa.Field], path: str, numeric: Numeric, names: Mapping[str, str]
+) -> list[pa.Field]:
+    paths = [(field, inner_path(path, field.name)) for field in fields]
+    return [
+        _plain(names.get(inner, field.name), _reading_type(field.type, inner, numeric, names)) for field, inner in paths
+    ]
+
+
+def _reading_type(kind: pa.DataType, path: str, numeric: Numeric, names: Mapping[str, str]) -> pa.DataType:
     if pa.types.is_timestamp(kind):
         return timestamps.NUMBER if path in numeric else pa.string()
     if pa.types.is_date32(kind):
@@ -136,9 +150,9 @@ def _reading_type(kind: pa.DataType, path: str, numeric: Numeric) -> pa.DataType
     if is_text(kind) and path in numeric:
         return pa.int64()
     if pa.types.is_struct(kind):
-        return pa.struct([_plain(f.name, _reading_type(f.type, inner_path(path, f.name), numeric)) for f in kind])
+        return pa.struct(_reading_fields(kind, path, numeric, names))
     if pa.types.is_list(kind):
-        return pa.list_(_plain(kind.value_field.name, _reading_type(kind.value_type, item_path(path), numeric)))
+        return pa.list_(_plain(kind.value_field.name, _reading_type(kind.value_type, item_path(path), numeric, names)))
     return kind
 
 
@@ -166,25 +180,30 @@ def _plain(name: str, kind: pa.DataType) -> pa.Field:
     return pa.field(name, kind)
 
 
-def sieve(schema: pa.Schema, numeric: Numeric, *, reject_unknown: bool) -> msgspec.json.Decoder[Any]:
+def sieve(
+    schema: pa.Schema, numeric: Numeric, spelled: Mapping[str, str] = MappingProxyType({}), *, reject_unknown: bool
+) -> msgspec.json.Decoder[Any]:
     """Return a msgspec decoder that refuses, fast, nearly all that Arrow cannot read with the reading schema."""
-    return msgspec.json.Decoder(_sieve_struct(schema, "", numeric, reject_unknown=reject_unknown))
+    return msgspec.json.Decoder(_sieve_struct(schema, "", numeric, spelled, reject_unknown=reject_unknown))
 
 
-def _sieve_struct(fields: Iterable[pa.Field], path: str, numeric: Numeric, *, reject_unknown: bool) -> Any:
+def _sieve_struct(
+    fields: Iterable[pa.Field], path: str, numeric: Numeric, spelled: Mapping[str, str], *, reject_unknown: bool
+) -> Any:
     members: list[tuple[str, Any, None]] = []
     names: dict[str, str] = {}
     for number, field in enumerate(fields):
         if not field.name.isprintable() or '"' in field.name or "\\" in field.name:
             continue  # msgspec has no such names; the strict reader settles what is left over
-        kind = _sieve_type(field.type, inner_path(path, field.name), numeric, reject_unknown=reject_unknown)
-        members.append((f"f{number}", kind | None, None))
-        names[f"f{number}"] = field.name
+        inner = inner_path(path, field.name)
+        kind = _sieve_type(field.type, inner, numeric, spelled, reject_unknown=reject_unknown)
+        members.append((f"f{number}", None if kind is None else kind | None, None))
+        names[f"f{number}"] = spelled.get(inner, field.name)
     return msgspec.defstruct("Sieve", members, rename=names, forbid_unknown_fields=reject_unknown, gc=False)
 
 
 def _sieve_type(  # noqa: PLR0911 - one for each kind of type
-    kind: pa.DataType, path: str, numeric: Numeric, *, reject_unknown: bool
+    kind: pa.DataType, path: str, numeric: Numeric, spelled: Mapping[str, str], *, reject_unknown: bool
 ) -> Any:
     number: Any = int | float | str
     if pa.types.is_timestamp(kind):
@@ -194,12 +213,14 @@ def _sieve_type(  # noqa: PLR0911 - one for each kind of type
     if kind in _INTEGERS:
         return _integer(kind)
     if pa.types.is_struct(kind):
-        return _sieve_struct(kind, path, numeric, reject_unknown=reject_unknown)
+        return _sieve_struct(kind, path, numeric, spelled, reject_unknown=reject_unknown)
     if pa.types.is_list(kind):
-        item: Any = _sieve_type(kind.value_type, item_path(path), numeric, reject_unknown=reject_unknown)
-        return list[item | None]
+        item: Any = _sieve_type(kind.value_type, item_path(path), numeric, spelled, reject_unknown=reject_unknown)
+        return list[None if item is None else item | None]  # type: ignore[misc]
     if pa.types.is_boolean(kind):
         return bool
+    if pa.types.is_null(kind):
+        return None
     if pa.types.is_floating(kind):
         return float
     return number if pa.types.is_decimal(kind) else str

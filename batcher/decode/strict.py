@@ -31,10 +31,11 @@ from typing import Any, Final
 import pyarrow as pa
 
 from batcher.decode import timestamps
-from batcher.decode.limits import JsonOptions, Refused
+from batcher.decode.limits import JsonOptions, Refused, shown
 from batcher.decode.naming import type_name
 from batcher.decode.per_column import holds_text, plain
 from batcher.decode.shape import inner_path, integer_bounds, is_raw, is_text, item_path
+from batcher.decode.spelling import folded
 from batcher.decode.syntax import Number, Pairs, compact, kind, parse_object, quote
 from batcher.decode.times import Times
 
@@ -50,14 +51,26 @@ _SHORT: Final = 19
 """A text of fewer digits is below 2^63."""
 
 
+@dataclass(slots=True)
+class Marks:
+    """Say what was met in the records since it was last cleared, of those that passed."""
+
+    unknown: bool = False
+    """A value in a field that no column takes."""
+    untyped: bool = False
+    """A value in a column without a type."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Rules:
     """Hold what is the same for all fields of a schema."""
 
     reject_unknown: bool
+    insensitive: bool
     texts: frozenset[str]
     """The paths of the text columns that take any JSON value."""
     times: Times
+    marks: Marks
 
 
 class StrictReader:
@@ -65,11 +78,20 @@ class StrictReader:
 
     def __init__(self, schema: pa.Schema, options: JsonOptions, texts: frozenset[str], times: Times) -> None:
         self._max_depth = options.max_depth
-        self._root = _object(schema, "", _Rules(options.on_unknown in ("reject", "halt"), texts, times))
+        self.met = Marks()
+        self._record = Marks()
+        rules = _Rules(
+            options.on_unknown in ("reject", "halt"), options.match == "insensitive", texts, times, self._record
+        )
+        self._root = _object(schema, "", rules)
 
     def rewrite(self, raw: bytes) -> bytes:
         """Return the record as Arrow reads it with `shape.rewritten_schema`; raise Refused with the reason."""
-        return self._root(parse_object(raw, self._max_depth)).encode()
+        self._record.unknown = self._record.untyped = False
+        rewritten = self._root(parse_object(raw, self._max_depth)).encode()
+        self.met.unknown |= self._record.unknown
+        self.met.untyped |= self._record.untyped
+        return rewritten
 
 
 def _field(field: pa.Field, path: str, rules: _Rules) -> Check:
@@ -89,7 +111,7 @@ def _field(field: pa.Field, path: str, rules: _Rules) -> Check:
 _REQUIRED: Final = "the column needs a value (it is not nullable)"
 
 
-def _type(field: pa.Field, path: str, rules: _Rules) -> Check:  # noqa: PLR0911 - one for each kind of type
+def _type(field: pa.Field, path: str, rules: _Rules) -> Check:  # noqa: C901, PLR0911 - one for each kind of type
     to = field.type
     if pa.types.is_struct(to):
         return _object(to, path, rules)
@@ -97,6 +119,8 @@ def _type(field: pa.Field, path: str, rules: _Rules) -> Check:  # noqa: PLR0911 
         return _list(_field(to.value_field, item_path(path), rules), path)
     if pa.types.is_map(to):
         return _map(_field(to.item_field, item_path(path), rules), path)
+    if pa.types.is_null(to):
+        return _untyped(path, rules.marks)
     name = type_name(field)
     if integer_bounds(to) is not None:
         return _integer(to, name, path)
@@ -119,24 +143,44 @@ def _object(fields: Iterable[pa.Field], path: str, rules: _Rules) -> Check:
         field.name: (f"{quote(field.name)}:", _field(field, inner_path(path, field.name), rules)) for field in fields
     }
     required = [field.name for field in fields if not field.nullable]
+    spelled = {folded(field.name): field.name for field in fields} if rules.insensitive else {}
+
+    def meant(key: str, value: Pairs) -> str:
+        """Return the column for a key of another spelling; the key itself where its own spelling is there as well."""
+        name = spelled.get(folded(key), key)
+        return key if any(other == name for other, _ in value.items) else name
 
     def check(value: Any) -> str:
         if type(value) is not Pairs:
             raise _wrong("an object", value, path)
         parts: dict[str, str] = {}
         for key, item in value.items:
-            known = checks.get(key)
+            name = meant(key, value) if spelled and key not in checks else key
+            known = checks.get(name)
             if known is None:
                 if rules.reject_unknown:
-                    raise Refused("unknown_field", "is no column (--decode.on-unknown)", inner_path(path, _shown(key)))
+                    raise Refused("unknown_field", "is no column (--decode.on-unknown)", inner_path(path, shown(key)))
+                rules.marks.unknown |= item is not None
                 continue
-            if key in parts:
-                raise Refused("duplicate", "occurs twice in one object", inner_path(path, key))
-            parts[key] = known[0] + known[1](item)
+            if name in parts:
+                raise Refused("duplicate", "occurs twice in one object", inner_path(path, name))
+            parts[name] = known[0] + known[1](item)
         for name in required:
             if name not in parts:
                 raise Refused("missing", f"{_REQUIRED}; the record has no such field", inner_path(path, name))
         return "{" + ",".join(parts.values()) + "}"
+
+    return check
+
+
+def _untyped(path: str, marks: Marks) -> Check:
+    as_json = _raw(path)
+
+    def check(value: Any) -> str:
+        # A value that its type, once there is one, will refuse in any case (a key that occurs twice) gives it none.
+        as_json(value)
+        marks.untyped = True
+        return "null"
 
     return check
 
@@ -320,8 +364,3 @@ def _wrong(wanted: str, value: Any, path: str, name: str = "") -> Refused:
     """Return the refusal of a value of another kind; `name` is that of the column's type where `wanted` is not."""
     of = f"; the column's type is {name}" if name else ""
     return Refused("type", f"expected {wanted}, found {kind(value)}{of}", path or None)
-
-
-def _shown(key: str) -> str:
-    """Make a key that came with the record fit for a log line."""
-    return "".join(letter if letter.isprintable() else "?" for letter in key[:64])

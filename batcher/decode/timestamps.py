@@ -150,6 +150,12 @@ def is_datetime(text: str) -> bool:
     return match is not None and match[4] is not None and of_text(text, "us") is not None
 
 
+def is_fine(text: str) -> bool:
+    """Tell whether an ISO 8601 text has a digit below the microsecond that is not zero."""
+    match = _ISO.fullmatch(text)
+    return match is not None and len((match[8] or "").rstrip("0")) > DIGITS["us"]
+
+
 def of_date(text: str) -> int | None:
     """Return the days from 1970-01-01 to an ISO 8601 date; None when the text is none."""
     match = _DATE.fullmatch(text)
