@@ -101,16 +101,13 @@ class Census:
                 self._walk(item, anything, item_path(path), found)
         elif type(value) is dict:
             for key, item in value.items():
-                if item is not None:
-                    self._field(key, item, value, known, path, found)
-
-    def _field(self, key: str, item: Any, owner: Mapping[str, Any], known: Known, path: str, found: set[str]) -> None:
-        name = self._spelled(key, known, owner) if self._insensitive and key not in known else key
-        if name not in known:
-            if len(found) < MAX_PATHS:
-                found.add(inner_path(path, shown(key)))
-        elif (inner := known[name]) is not None:
-            self._walk(item, inner, inner_path(path, name), found)
+                if item is None:
+                    continue
+                name = self._spelled(key, known, value) if self._insensitive and key not in known else key
+                if name not in known:
+                    found.add(inner_path(path, shown(key)))
+                elif (inner := known[name]) is not None:
+                    self._walk(item, inner, inner_path(path, name), found)
 
     def _spelled(self, key: str, known: Known, value: Mapping[str, Any]) -> str:
         """Return the column that a key of another spelling fills: not where its own spelling is there as well."""

@@ -45,7 +45,7 @@ BUDGET_S: Final = 2.0
 _FIRST: Final = 2000
 """Records at the beginning that are looked at in any case, in their order."""
 
-_PASSES: Final = 16
+_PASSES: Final = 256
 """Into how many parts the others are divided, each from all over the batch."""
 
 

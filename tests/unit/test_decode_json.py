@@ -217,7 +217,6 @@ def test_raw_json_keeps_any_value_as_compact_text() -> None:
         pa.duration("s"),
         pa.binary(16),
         pa.float16(),
-        pa.null(),
         pa.struct([]),
         pa.map_(pa.int64(), pa.string()),
         pa.list_(pa.time64("us")),
@@ -319,7 +318,12 @@ def test_a_message_greater_than_a_block_of_the_reader_is_read() -> None:
         (["1", "18446744073709551615"], pa.uint64()),
         (["1", "1.5"], pa.float64()),
         (["null", "true"], pa.bool_()),
-        (["null"], pa.string()),
+        (["null"], pa.null()),
+        (["[]", "[null]"], pa.list_(pa.null())),
+        (['{"a":null}'], pa.struct([("a", pa.null())])),
+        (['"2024-01-01T00:00:00.1234567Z"'], pa.timestamp("ns", "UTC")),
+        (['"2024-01-01T00:00:00.1234560Z"'], pa.timestamp("us", "UTC")),
+        (['"2024-01-01T00:00:00.1234567Z"', '"1600-01-01T00:00:00Z"'], pa.timestamp("us", "UTC")),
         (['"a"'], pa.string()),
         (['"2024-01-01"'], pa.string()),
         (['"2024-01-01T00:00:00Z"', '"2024-01-01 00:00:00.5"'], pa.timestamp("us", "UTC")),
@@ -370,7 +374,12 @@ def test_what_one_value_in_twenty_is_counts_as_a_kind_of_its_own() -> None:
     assert RAW_JSON in schema.field("x").metadata
 
 
-def test_inference_leaves_bad_records_tombstones_and_coordinates_aside() -> None:
-    batch = make_batch(make_records(["", '{"x":', None, '{"x":1,"_offset":7}', '{"x":"a"}{}']))
+def test_bad_records_and_tombstones_have_no_say_in_a_schema() -> None:
+    batch = make_batch(make_records(["", '{"x":', None, '{"x":1}', '{"x":"a"}{}']))
     assert JsonFormat().infer(batch) == INT
+
+
+def test_a_field_named_like_a_coordinate_is_proposed_because_only_the_target_knows_which_it_has() -> None:
+    batch = make_batch(make_records(['{"x":1,"_value":7}']))
+    assert JsonFormat().infer(batch) == pa.schema([("x", pa.int64()), ("_value", pa.int64())])
     assert JsonFormat().infer(make_batch(make_records(["", None, "[]"]))) is None
