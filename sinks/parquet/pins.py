@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from batcher.errors import SinkMisconfigured, SinkUnavailable
 from batcher.growth import grown, stored
@@ -45,7 +44,8 @@ class Pins:
 
     def find(self) -> Pin | None:
         """Return the newest pin; None where there is none. Refuse a root that is laid out in another way."""
-        found = self._read(PIN)
+        # Where only the first one was removed, the later ones still hold.
+        found = self._read(PIN) or self._read(numbered(2))
         if found is None:
             self._refuse_topic_roots()
             return None
@@ -62,9 +62,7 @@ class Pins:
         """
         held = self.find()
         if held is None:
-            first = self.checked(proposed, origin)
-            self._compare_with_files(first)
-            held = self._created(PIN, first, 1)
+            held = self._created(PIN, self.checked(proposed, origin), 1)
         while not (wider := grown(held.schema, proposed)).equals(held.schema):
             number = held.number + 1
             held = self._created(numbered(number), self.checked(wider, origin), number)
@@ -148,26 +146,6 @@ class Pins:
                 raise SinkMisconfigured(
                     f"{self._store.label} has a root for each topic: give --parquet.layout topic, "
                     "or choose another --parquet.path"
-                )
-
-    def _compare_with_files(self, schema: pa.Schema) -> None:
-        """Refuse to give files, whose pin was removed, neighbours with other types in the same columns."""
-        name = next((one for one in self._store.names() if parsed_name(one.rpartition("/")[2])), None)
-        file = None if name is None else self._store.opened(name)
-        if file is None:
-            return
-        with file:
-            try:
-                theirs = pq.read_schema(file)
-            except pa.ArrowInvalid:
-                return
-        for field in stored(schema):
-            position = theirs.get_field_index(field.name)
-            if position >= 0 and not theirs.field(position).type.equals(field.type):
-                raise SinkMisconfigured(
-                    f"{self._store.label} has files without {PIN}, in which column {field.name!r} is "
-                    f"{theirs.field(position).type} and not {field.type}: restore {PIN}, give --decode.schema with "
-                    "their types, or choose another --parquet.path"
                 )
 
 

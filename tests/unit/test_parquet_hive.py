@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from batcher.errors import RowsRejected
+from batcher.errors import ConfigurationError, RowsRejected
 from batcher.records import Partition, Range
 from batcher.testing.values import make_block
 from sinks.parquet import hive, plugin
