@@ -347,7 +347,7 @@ KILLING = """
 import os, signal
 from sinks.parquet import one_root as parquet
 
-def one_root(options):
+def plugin(options):
     sink = parquet(options)
     write, left = sink.write, [int(os.environ["WRITES"])]
     def counted(block):

@@ -342,6 +342,38 @@ def test_readers_see_the_columns_that_only_later_files_have(root: Root, chdb_eng
     assert [tuple(row.values()) for row in by_clickhouse.to_pylist()] == want
 
 
+def test_readers_see_what_only_later_files_have_inside_of_objects(root: Root, chdb_engine: EmbeddedEngine) -> None:
+    early, late = pa.struct([("a", pa.int64()), ("b", pa.null())]), pa.struct([("a", pa.int64()), ("b", pa.string())])
+    sink = root.sink()
+    for number, kind in enumerate([early, late]):
+        schema = pa.schema([("id", pa.int64()), ("s", kind), ("l", pa.list_(kind))])
+        value = {"a": number, "b": "x" if number else None}
+        sink.pin(schema)
+        sink.write(block(pa.table({"id": [number], "s": [value], "l": [[value]]}, schema), number))
+    sink.close()
+    pattern = str(root.path / "**" / "*.parquet")
+    first, second = {"a": 0, "b": None}, {"a": 1, "b": "x"}
+    want = [(0, first, [first]), (1, second, [second])]
+    pinned = pa.ipc.open_file(root.path / PIN).schema
+    by_arrow = ds.dataset(root.path, schema=pinned).to_table().sort_by("id")
+    assert [tuple(row.values()) for row in by_arrow.to_pylist()] == want
+    union = f"SELECT id, s, l FROM read_parquet('{pattern}', union_by_name = true) ORDER BY id"
+    assert by_duckdb(union) == want
+    kind = pl.Struct({"a": pl.Int64, "b": pl.String})
+    scan = pl.scan_parquet(
+        pattern,
+        schema={"id": pl.Int64, "s": kind, "l": pl.List(kind)},
+        missing_columns="insert",
+        extra_columns="ignore",
+        cast_options=pl.ScanCastOptions(missing_struct_fields="insert"),
+    )
+    assert scan.sort("id").collect().rows() == want
+    pair = "Tuple(a Nullable(Int64), b Nullable(String))"
+    named = f"id Int64, s {pair}, l Array({pair})"
+    asked = f"SELECT s.b AS s, l[1].b AS l FROM file('{pattern}', Parquet, '{named}') ORDER BY id"
+    assert chdb_engine.execute(asked).to_pylist() == [{"s": None, "l": None}, {"s": "x", "l": "x"}]
+
+
 def test_an_object_store_grows_as_a_directory_does() -> None:
     objects = Objects("bucket")
 

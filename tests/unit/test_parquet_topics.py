@@ -249,6 +249,19 @@ def test_a_store_that_did_not_answer_can_be_opened_again() -> None:
     assert made.present(A, 0, 9).to_pylist() == [0, 1]
 
 
+@pytest.mark.parametrize("layout", ["root", "topic"])
+def test_a_directory_that_could_not_be_opened_can_be_opened_again(path: Path, layout: str) -> None:
+    made = plugin({"path": str(path), "layout": layout, "schema": CITIES.schema})
+    path.write_bytes(b"")
+    with pytest.raises(SinkMisconfigured):
+        made.open()
+    path.unlink()
+    made.open()
+    made.write(block(CITIES, A))
+    made.close()
+    assert ds.dataset(path).count_rows() == 2
+
+
 def test_a_layout_that_is_none_is_refused(path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"--parquet\.layout"):
         plugin({"path": str(path), "layout": "both"})
