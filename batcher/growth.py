@@ -28,12 +28,10 @@ def _grown_field(field: pa.Field, proposed: pa.Schema | pa.StructType) -> pa.Fie
     if position < 0:
         return field
     other = proposed.field(position)
-    if not _is_open(field.type):
-        return field.with_type(_grown_type(field.type, other.type))
-    if _is_open(other.type):
-        return field
-    # Nullable whatever is proposed: the records before it had no value.
-    return other.with_name(field.name).with_nullable(True)
+    if _is_open(field.type) and not _is_open(other.type):
+        # With what is said about it. Nullable whatever is proposed: the records before had no value.
+        return other.with_nullable(True)
+    return field.with_type(_grown_type(field.type, other.type))
 
 
 def _grown_type(held: pa.DataType, proposed: pa.DataType) -> pa.DataType:

@@ -19,7 +19,7 @@ from pyarrow import fs
 
 from batcher.errors import ConfigurationError, SinkMisconfigured
 from batcher.protocols import SinkInfo
-from batcher.records import Block
+from batcher.records import RAW_JSON, Block
 from batcher.testing.clickhouse import EmbeddedEngine
 from batcher.testing.objects import Objects
 from batcher.testing.values import make_block
@@ -168,6 +168,15 @@ def test_a_pinned_type_never_changes_and_no_other_field_is_added(root: Root) -> 
     sink.pin(KNOWN)
     other = pa.schema([("id", pa.string()), ("before", pa.int64()), ("new", pa.int8())])
     assert sink.pin(other).equals(KNOWN)
+
+
+def test_a_field_that_turns_out_to_be_any_json_says_so_after_a_restart(root: Root) -> None:
+    text = pa.field("before", pa.string(), metadata={RAW_JSON: b"1"})
+    sink = root.sink()
+    sink.pin(UNKNOWN)
+    sink.pin(pa.schema([UNKNOWN.field("id"), text]))
+    root.sink()
+    assert (root.schema.field("before").metadata or {}).get(RAW_JSON) == b"1"
 
 
 def test_of_two_types_for_one_field_the_first_holds_for_both(root: Root) -> None:
