@@ -22,7 +22,7 @@ import pyarrow as pa
 from batcher.records import COORDINATES, Block, Partition, Range
 from benchmarks.harness import RESULTS
 from benchmarks.report import Spread, Table, publish
-from sinks.parquet import plugin
+from sinks.parquet import one_root
 from sinks.parquet.schemas import PARQUET_COORDINATES
 
 ROWS = (10_000, 100_000, 500_000)
@@ -71,7 +71,7 @@ def blocks(table: pa.Table) -> Iterator[Block]:
 
 def measure(root: Path, table: pa.Table, seconds: float, **options: Any) -> dict[str, Any]:
     """Return the figures of writing blocks of a table for about `seconds` seconds of wall-clock time."""
-    sink = plugin({"path": str(root), "schema": table.schema, **options})
+    sink = one_root({"path": str(root), "schema": table.schema, **options})
     sink.open()
     source = blocks(table)
     sink.write(next(source))  # the pin, and the first use of the codec

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import pyarrow as pa
 
 from batcher.errors import ConfigurationError
+from batcher.growth import grown
 from batcher.protocols import SinkInfo
 from batcher.records import Block
 
@@ -28,8 +29,8 @@ class NullSink:
         return SinkInfo("null", self._schema, reason="nothing is kept, so a repeat is not recognised")
 
     def pin(self, proposed: pa.Schema) -> pa.Schema:
-        if self._schema is None:
-            self._schema = proposed
+        """Take the first schema proposed, and later the types that it had none for."""
+        self._schema = proposed if self._schema is None else grown(self._schema, proposed)
         return self._schema
 
     def write(self, block: Block) -> None:

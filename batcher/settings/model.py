@@ -124,6 +124,8 @@ class Parquet(Section):
     """Whether files carry the columns _partition, _offset and _timestamp; value: and _value, the whole message."""
     layout: Literal["auto", "root", "topic"] = "auto"
     """Files of all topics in one root with one schema, or a root for each topic; auto: root for a single topic."""
+    max_directories: Annotated[int, Field(gt=0), Flag(metavar="N")] = 1_000
+    """Stop where the records of one batch would go into more directories than this."""
 
 
 class Decode(Section):

@@ -66,7 +66,11 @@ class Objects(fs.FileSystemHandler):  # type: ignore[misc]  # pyarrow has no typ
         return [self._info(path) for path in paths]
 
     def get_file_info_selector(self, selector: fs.FileSelector) -> list[fs.FileInfo]:
-        return [self._info(path) for path in self.content if path.startswith(f"{selector.base_dir}/")]
+        below = [path for path in self.content if path.startswith(f"{selector.base_dir}/")]
+        if not selector.recursive:
+            depth = selector.base_dir.count("/") + 2
+            below = sorted({"/".join(path.split("/")[:depth]) for path in below})
+        return [self._info(path) for path in below]
 
     def open_input_stream(self, path: str) -> pa.NativeFile:
         if self.refusal is not None:

@@ -10,6 +10,7 @@ from dataclasses import replace
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from batcher.growth import grown
 from batcher.protocols import COPIES, Guarantee, SinkInfo
 from batcher.records import COORDINATES, Block, Partition
 
@@ -39,8 +40,8 @@ class MemorySink:
         return SinkInfo("memory", self.schema, self._coordinates, self._guarantee, reason, self._mixes_partitions)
 
     def pin(self, proposed: pa.Schema) -> pa.Schema:
-        """Take the first schema proposed."""
-        self.schema = proposed if self.schema is None else self.schema
+        """Take the first schema proposed, and later the types that it had none for."""
+        self.schema = proposed if self.schema is None else grown(self.schema, proposed)
         return self.schema
 
     def write(self, block: Block) -> None:

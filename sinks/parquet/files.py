@@ -42,12 +42,16 @@ def encoded(text: str, *, fold: bool = False) -> str:
     return "".join(chr(byte) if byte in keep else f"%{byte:02X}" for byte in text.encode("utf-8", "surrogatepass"))
 
 
+def topic_name(topic: str, *, fold: bool = False) -> str:
+    """Return the name of a topic as part of a path: different topics have different ones, none of them hidden."""
+    name = encoded(topic, fold=fold)
+    # Dataset readers pass over names that start so, and Kafka allows such topics.
+    return f"%{ord(name[0]):02X}{name[1:]}" if name[0] in "_." else name
+
+
 def file_name(written: Range, *, fold: bool = False) -> str:
     """Return the name of the file that holds a range of offsets."""
-    topic = encoded(written.partition.topic, fold=fold)
-    # Dataset readers pass over files whose names start so, and Kafka allows such topics.
-    if topic[0] in "_.":
-        topic = f"%{ord(topic[0]):02X}{topic[1:]}"
+    topic = topic_name(written.partition.topic, fold=fold)
     return f"{topic}+{written.partition.number:05d}+{written.first:020d}-{written.last:020d}{SUFFIX}"
 
 

@@ -9,7 +9,7 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batcher.errors import RowsRejected, SinkMisconfigured
+from batcher.errors import ConfigurationError, RowsRejected
 from batcher.records import Rejection
 from sinks.parquet.files import encoded
 
@@ -21,7 +21,7 @@ MAX_COMPONENT_BYTES: Final = 255
 
 # Each directory costs a file, two system calls and two fsyncs per block: a thousand of them take seconds.
 MAX_DIRECTORIES: Final = 1_000
-"""How many directories one block may spread over."""
+"""How many directories one block may spread over where nothing else is said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +103,18 @@ def component(name: str, text: str | None, *, fold: bool) -> str:
     return f"{name}={value}"
 
 
-def split(table: pa.Table, partition_by: Sequence[str], *, fold: bool = False) -> list[Part]:
+def split(
+    table: pa.Table, partition_by: Sequence[str], *, fold: bool = False, most: int = MAX_DIRECTORIES
+) -> list[Part]:
     """Return a block's table as one part for each directory, without the partition columns.
 
     Raise RowsRejected for values whose directory name would be too long, before anything is written, and
-    SinkMisconfigured when the block would spread over more than `MAX_DIRECTORIES`.
+    ConfigurationError when the block would spread over more directories than `most`: it comes again with the same
+    rows, so that waiting does not help.
     """
     if not partition_by:
         return [Part("", table)]
-    codes, directories = grouped(table, partition_by, fold=fold)
+    codes, directories = grouped(table, partition_by, fold=fold, most=most)
     rest = table.drop_columns(list(partition_by))
     if len(directories) == 1:
         return [Part(directories[0], rest)]
@@ -127,7 +130,7 @@ def split(table: pa.Table, partition_by: Sequence[str], *, fold: bool = False) -
     return parts
 
 
-def grouped(table: pa.Table, partition_by: Sequence[str], *, fold: bool) -> tuple[pa.Array, list[str]]:
+def grouped(table: pa.Table, partition_by: Sequence[str], *, fold: bool, most: int) -> tuple[pa.Array, list[str]]:
     """Return for each row the number of its directory, and the directories."""
     codes = pa.array([0], pa.int32()).take(pa.repeat(0, table.num_rows))
     directories = [""]
@@ -152,10 +155,11 @@ def grouped(table: pa.Table, partition_by: Sequence[str], *, fold: bool) -> tupl
         pairs = pc.add(pc.multiply(codes.cast(pa.int64()), width), inner).dictionary_encode()
         codes = pairs.indices
         names = distinct.dictionary.to_pylist()
-        if len(pairs.dictionary) > MAX_DIRECTORIES and not rejections:
-            raise SinkMisconfigured(
-                f"one block would spread over more than {MAX_DIRECTORIES} directories by {name!r}: "
-                "give --parquet.partition-by a coarser column"
+        if len(pairs.dictionary) > most and not rejections:
+            raise ConfigurationError(
+                f"would spread over {len(pairs.dictionary)} directories or more by {name!r}: raise "
+                f"--parquet.max-directories, which is {most} (this range is announced and comes again as it is); for "
+                "later batches lower --batch.max-rows, or choose a coarser --parquet.partition-by and another root"
             )
         directories = [
             f"{directories[pair // width]}/{names[pair % width]}".lstrip("/") for pair in pairs.dictionary.to_pylist()

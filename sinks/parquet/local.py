@@ -41,11 +41,13 @@ PATH_MAX: Final = 4_096
 class LocalStore:
     """Write each file under a temporary name, fsync it, rename it, and fsync every directory above it."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, workspace: Workspace | None = None) -> None:
+        """Take a workspace that somebody else opens and closes, or have one of its own in the root."""
         self._root = root.expanduser().absolute()
         self._identity: tuple[int, int] | None = None
         self._made: list[Path] = []
-        self._workspace = Workspace(self._root)
+        self._shares = workspace is not None
+        self._workspace = workspace or Workspace(self._root)
         self._folds_case = False
 
     @property
@@ -56,17 +58,24 @@ class LocalStore:
     def folds_case(self) -> bool:
         return self._folds_case
 
+    def below(self, name: str) -> LocalStore:
+        return LocalStore(self._root / name, self._workspace)
+
     def open(self) -> None:
         missing = [path for path in (self._root, *self._root.parents) if not path.exists()]
         self._made = missing
         self._root.mkdir(parents=True, exist_ok=True)
         self._root = self._root.resolve()
-        self._workspace = Workspace(self._root)
+        if not self._shares:
+            self._workspace = Workspace(self._root)
         for path in missing:
             sync_directory(path.parent)
         with suppress(PermissionError):  # created by somebody else above a directory that we may not read
             sync_directory(self._root.parent)
-        self._workspace.open()
+        if self._shares:
+            self._workspace.restore()
+        else:
+            self._workspace.open()
         here, there = self._root.stat(), self._workspace.directory.stat()
         if here.st_dev != there.st_dev:
             raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
@@ -78,7 +87,8 @@ class LocalStore:
 
     def close(self) -> None:
         self._identity = None
-        self._workspace.close()
+        if not self._shares:
+            self._workspace.close()
         for path in self._made:  # a check, or a run without a record, leaves no directories behind
             try:
                 path.rmdir()
@@ -102,6 +112,12 @@ class LocalStore:
         finally:
             with suppress(OSError):
                 temporary.unlink()
+        sync_directory(self._root)
+
+    def replace(self, name: str, content: bytes) -> None:
+        self._check_identity()
+        self._workspace.restore()
+        self._workspace.stage(content).replace(self._root / name)
         sync_directory(self._root)
 
     def refused(self, directories: Sequence[str], name: str) -> list[str]:
@@ -172,6 +188,11 @@ class LocalStore:
                             waiting.append(f"{prefix}{entry.name}/")
                     elif entry.name.endswith(SUFFIX):
                         yield prefix + entry.name
+
+    def entries(self) -> Iterator[str]:
+        with suppress(FileNotFoundError), os.scandir(self._root) as entries:
+            for entry in entries:
+                yield f"{entry.name}/" if entry.is_dir() else entry.name
 
     def fault(self, error: OSError, doing: str) -> Fault:
         number = error.errno or 0

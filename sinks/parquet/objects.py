@@ -77,6 +77,9 @@ class ObjectStore:
     def folds_case(self) -> bool:
         return False
 
+    def below(self, name: str) -> ObjectStore:
+        return ObjectStore(lambda: (self._fs, f"{self._base}/{name}"), f"{self._label.rstrip('/')}/{name}")
+
     def open(self) -> None:
         self._fs, base = self._connect()
         self._base = base.rstrip("/")
@@ -104,6 +107,9 @@ class ObjectStore:
         if self.read(name) is None:
             self._put(name, pa.py_buffer(content))
 
+    def replace(self, name: str, content: bytes) -> None:
+        self._put(name, pa.py_buffer(content))
+
     def refused(self, directories: Sequence[str], name: str) -> list[str]:
         return [one for one in directories if len(self._path(f"{one}/{name}").encode()) > MAX_KEY_BYTES]
 
@@ -127,6 +133,11 @@ class ObjectStore:
         for info in self._fs.get_file_info(fs.FileSelector(self._base, allow_not_found=True, recursive=True)):
             if info.type == fs.FileType.File and info.path.endswith(SUFFIX):
                 yield info.path.removeprefix(self._base).lstrip("/")
+
+    def entries(self) -> Iterator[str]:
+        for info in self._fs.get_file_info(fs.FileSelector(self._base, allow_not_found=True)):
+            name = info.path.removeprefix(self._base).strip("/")
+            yield f"{name}/" if info.type == fs.FileType.Directory else name
 
     def fault(self, error: OSError, doing: str) -> Fault:
         # The text of the error may hold the key, and with it the value of a partition column: only its code is shown.

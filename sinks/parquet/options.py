@@ -11,8 +11,9 @@ from urllib.parse import unquote, urlsplit
 import pyarrow as pa
 
 from batcher.errors import ConfigurationError
+from batcher.growth import stored
 from sinks.parquet.files import unstorable
-from sinks.parquet.hive import unfit
+from sinks.parquet.hive import MAX_DIRECTORIES, unfit
 
 Coordinates = Literal["default", "value", "none"]
 Layout = Literal["auto", "root", "topic"]
@@ -35,6 +36,7 @@ class ParquetOptions:
     first. `coordinates` "none" leaves `_partition`, `_offset`, `_timestamp` out, "value" adds `_value`. `schema` is
     what the files hold, without coordinates; None takes the root's, or that of the first batch. `layout` "topic" gives
     each topic a root of its own, "auto" does so unless `topics`, as they were subscribed to, name a single one.
+    `max_directories` is how many directories one block may spread over.
     """
 
     path: str
@@ -44,6 +46,7 @@ class ParquetOptions:
     schema: pa.Schema | None = None
     layout: Layout = "auto"
     topics: tuple[str, ...] = ()
+    max_directories: int = MAX_DIRECTORIES
 
     def __post_init__(self) -> None:
         check_path(self.path)
@@ -52,6 +55,8 @@ class ParquetOptions:
             raise ConfigurationError(f"--parquet.coordinates {self.coordinates!r} is not default, value or none")
         if self.layout not in get_args(Layout):
             raise ConfigurationError(f"--parquet.layout {self.layout!r} is not auto, root or topic")
+        if self.max_directories < 1:
+            raise ConfigurationError("--parquet.max-directories must be more than 0")
         if len(set(self.partition_by)) < len(self.partition_by):
             raise ConfigurationError("--parquet.partition-by names a column twice")
         for name in self.partition_by:
@@ -75,6 +80,9 @@ class ParquetOptions:
         schema = options.get("schema")
         if schema is not None and not isinstance(schema, pa.Schema):
             raise ConfigurationError("--decode.schema did not give an Arrow schema")
+        directories = options.get("max_directories", MAX_DIRECTORIES)
+        if not isinstance(directories, int) or isinstance(directories, bool):
+            raise ConfigurationError("--parquet.max-directories has to be given as a number")
         return ParquetOptions(
             path=cast("str", options["path"]),
             compression=cast("str", options.get("compression", "zstd")),
@@ -83,7 +91,15 @@ class ParquetOptions:
             schema=schema,
             layout=cast("Layout", options.get("layout", "auto")),
             topics=columns(options.get("topics", ())),
+            max_directories=directories,
         )
+
+    @property
+    def by_topic(self) -> bool:
+        """Tell whether each topic has a root of its own."""
+        if self.layout == "auto":
+            return len(self.topics) > 1 or any(topic.startswith("^") for topic in self.topics)
+        return self.layout == "topic"
 
     @property
     def codec(self) -> tuple[str, int | None]:
@@ -124,7 +140,9 @@ def check_schema(schema: pa.Schema, partition_by: Sequence[str]) -> None:
     """Raise ConfigurationError for a schema that Parquet cannot hold, or that lacks a partition column."""
     if len(set(schema.names)) < len(schema.names):
         raise ConfigurationError("--decode.schema names a column twice")
-    problem = unstorable(schema)
+    if not len(schema):
+        raise ConfigurationError("--decode.schema has no column")
+    problem = unstorable(stored(schema))
     if problem:
         raise ConfigurationError(f"--decode.schema: {problem}")
     problem = unfit(schema, partition_by)

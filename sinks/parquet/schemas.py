@@ -7,13 +7,21 @@ from typing import Final
 
 import pyarrow as pa
 
+from batcher.growth import stored
 from batcher.records import COORDINATES, RAW_JSON
+from sinks.parquet.options import ParquetOptions
 
 PIN: Final = "_schema.arrow"
 """The name of the file in the root: an Arrow IPC file without batches. Readers of datasets skip names with `_`."""
 
 PARQUET_COORDINATES: Final = ("_partition", "_offset", "_timestamp")
-"""The coordinate columns of the files; the topic is in the file's name."""
+"""The coordinate columns of the files where nothing else is said; the topic is in the file's name."""
+
+
+def coordinates_of(options: ParquetOptions) -> tuple[str, ...]:
+    """Return the coordinate columns of the files."""
+    more = {"default": PARQUET_COORDINATES, "value": (*PARQUET_COORDINATES, "_value"), "none": ()}
+    return more[options.coordinates]
 
 
 def bare(schema: pa.Schema, without: Collection[str]) -> pa.Schema:
@@ -27,9 +35,29 @@ def bare(schema: pa.Schema, without: Collection[str]) -> pa.Schema:
     return pa.schema(fields)
 
 
-def with_coordinates(schema: pa.Schema, names: Sequence[str]) -> pa.Schema:
-    """Return a schema with coordinate columns appended."""
-    return pa.schema([*schema, *(COORDINATES.field(name) for name in names)])
+def of_files(schema: pa.Schema, partition_by: Collection[str], coordinates: Sequence[str] = ()) -> pa.Schema:
+    """Return what a block for the files has to look like: columns with a type, those of directories, coordinates."""
+    typed = stored(schema)
+    fields = []
+    for field in schema:
+        if field.name in typed.names:
+            fields.append(typed.field(field.name))
+        elif field.name in partition_by:
+            fields.append(field)
+    return pa.schema([*fields, *(COORDINATES.field(name) for name in coordinates)])
+
+
+def fitted(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return a table with exactly the columns of a schema: null where it has none, without what the schema lacks."""
+    if table.schema.names == schema.names and table.schema.types == schema.types:
+        return pa.Table.from_arrays(table.columns, schema=schema)
+    columns = []
+    for field in schema:
+        position = table.schema.get_field_index(field.name)
+        columns.append(
+            pa.nulls(table.num_rows, field.type) if position < 0 else table.column(position).cast(field.type)
+        )
+    return pa.Table.from_arrays(columns, schema=schema)
 
 
 def first_difference(given: pa.Schema, pinned: pa.Schema, *, strict: bool = True) -> str | None:
@@ -77,3 +105,11 @@ def from_bytes(content: bytes) -> tuple[pa.Schema, dict[bytes, bytes]]:
     """Return schema and layout from the content of a pin; raise ArrowInvalid when it is none."""
     schema = pa.ipc.open_file(pa.py_buffer(content)).schema
     return schema, dict(schema.metadata or {})
+
+
+def is_topic_root(content: bytes) -> bool:
+    """Tell whether the content of a pin is that of a root for one topic of several."""
+    try:
+        return from_bytes(content)[1].get(b"batcher.layout") == b"topic"
+    except pa.ArrowInvalid:
+        return False

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import pyarrow as pa
 
-from batcher.errors import RowsRejected, SinkMisconfigured, SinkUnavailable, Unreachable
+from batcher.errors import ConfigurationError, RowsRejected, SinkMisconfigured, SinkUnavailable, Unreachable
+from batcher.growth import grown
 from batcher.protocols import Sink, SinkInfo
 from batcher.records import Block, Partition, Range, Rejection
 from sinks.parquet import hive, inventory, schemas
-from sinks.parquet.files import block_metadata, encode, file_name, poison, unstorable
-from sinks.parquet.local import LocalStore
-from sinks.parquet.objects import ObjectStore
+from sinks.parquet.files import block_metadata, encode, file_name, poison
+from sinks.parquet.locations import store_for
 from sinks.parquet.options import ParquetOptions, local_path
+from sinks.parquet.pins import Pin, Pins
 from sinks.parquet.rehearsal import scratch_path
-from sinks.parquet.stores import Store
+from sinks.parquet.stores import Store, faults
 
 
 class ParquetSink:
@@ -31,43 +32,43 @@ class ParquetSink:
     def __init__(self, options: ParquetOptions, store: Store) -> None:
         self._options = options
         self._store = store
-        self._coordinates = schemas.PARQUET_COORDINATES if options.coordinates == "default" else ()
-        self._layout = {
-            b"batcher.partition_by": ",".join(options.partition_by).encode(),
-            b"batcher.coordinates": options.coordinates.encode(),
-        }
-        self._schema: pa.Schema | None = None
+        self._coordinates = schemas.coordinates_of(options)
+        self._pins = Pins(options, store)
+        # The decoder thread pins while the flusher thread writes. The schemas that held, the newest first: a block
+        # may have been decoded for an earlier one.
+        self._pinning = threading.Lock()
+        self._schemas: tuple[pa.Schema, ...] = ()
         self._pinned = False
 
     def open(self) -> SinkInfo:
+        self._schemas, self._pinned = (), False
         try:
-            with self._faults("opening"):
+            with faults(self._store, "opening"):
                 self._store.open()
-                found = self._pin_in_root()
-            given = self._options.schema
-            if found is not None:
-                self._schema, self._pinned = self._checked(found, schemas.PIN), True
-            if given is not None:
-                self._schema = self._checked(given, "--decode.schema")
+                found = self._pins.find()
                 if found is not None:
-                    self._compare(self._schema, found)
+                    self._pins.show(found)
+            schema = self._agreed(found)
         except SinkUnavailable as error:
             self._store.close()
             raise Unreachable(str(error)) from error
         except BaseException:
             self._store.close()
             raise
-        return self._info(self._schema)
+        if schema is not None:
+            self._schemas = (schema,)
+            self._pinned = found is not None and found.schema.equals(schema)
+        return self._info(schema)
 
     def pin(self, proposed: pa.Schema) -> pa.Schema:
         """Pin a schema, without its columns that are named like coordinates, unless the root has one already.
 
-        Return the root's. A message's own field `_offset` gives way to the coordinate; with
-        `--parquet.coordinates none` it stays.
+        Return the root's. Where that has fields without a type, it takes those proposed. A message's own field
+        `_offset` gives way to the coordinate; with `--parquet.coordinates none` it stays.
         """
-        self._schema = self._settled(self._checked(proposed, "the schema of the first batch"))
-        self._pinned = True
-        return self._schema
+        with self._pinning:
+            self._settle_given()
+            return self._settle(proposed, "the schema of the records")
 
     def write(self, block: Block) -> None:
         """Put the block's files in place, then remove those of an earlier attempt whose names are not among them.
@@ -78,9 +79,9 @@ class ParquetSink:
         """
         (written,) = block.ranges  # more is a bug of the caller: this sink said that it does not mix partitions
         table = self._conforming(block.table) if block.rows else block.table
-        parts = hive.split(table, self._options.partition_by, fold=self._store.folds_case) if block.rows else []
+        parts = self._split(table, written) if block.rows else []
         name = file_name(written, fold=self._store.folds_case)
-        with self._faults(f"writing {written} to"):
+        with faults(self._store, f"writing {written} to"):
             self._reject_long(parts, name)
             superseded = self._superseded(block, table, [path_of(part, name) for part in parts])
             self._publish(parts, name, block_metadata(block))
@@ -100,7 +101,7 @@ class ParquetSink:
                 f"the files in {self._store.label} have no offsets (--parquet.coordinates none): nobody can tell which "
                 f"records of {Range(partition, first, last)} they hold"
             )
-        with self._faults(f"looking for {Range(partition, first, last)} in"):
+        with faults(self._store, f"looking for {Range(partition, first, last)} in"):
             return inventory.copies(self._store, partition, first, last)
 
     def beyond(self, positions: Mapping[Partition, int]) -> Mapping[Partition, int]:
@@ -109,7 +110,7 @@ class ParquetSink:
         A file is opened only when the position lies inside the range of its name. Without coordinates none is, and
         such a range counts whole.
         """
-        with self._faults("looking for later records in"):
+        with faults(self._store, "looking for later records in"):
             return inventory.beyond(self._store, positions, offsets=bool(self._coordinates))
 
     def close(self) -> None:
@@ -123,16 +124,9 @@ class ParquetSink:
                 return self.open()
             finally:
                 self.close()
-        with self._faults("looking into"):
-            found = self._pin_in_root()
-        if found is not None:
-            found = self._checked(found, schemas.PIN)
-        given = self._options.schema
-        if given is not None:
-            given = self._checked(given, "--decode.schema")
-            if found is not None:
-                self._compare(given, found)
-        return self._info(given if found is None else found)
+        with faults(self._store, "looking into"):
+            found = self._pins.find()
+        return self._info(self._agreed(found))
 
     @contextmanager
     def rehearsal(self, name: str) -> Iterator[Sink]:
@@ -152,76 +146,60 @@ class ParquetSink:
             mixes_partitions=False,
         )
 
-    @contextmanager
-    def _faults(self, doing: str) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise self._store.fault(error, doing) from error
+    def _agreed(self, found: Pin | None) -> pa.Schema | None:
+        """Return the schema of root and settings together; raise SinkMisconfigured when they contradict each other."""
+        given = self._options.schema
+        if given is None:
+            return None if found is None else found.schema
+        given = self._pins.checked(given, "--decode.schema")
+        return given if found is None else self._compared(given, found.schema)
 
-    def _checked(self, schema: pa.Schema, origin: str) -> pa.Schema:
-        """Return a schema without coordinates; raise SinkMisconfigured when files cannot have it."""
-        schema = schemas.bare(schema, self._coordinates)
-        problem = unstorable(schema) or hive.unfit(schema, self._options.partition_by)
-        left = {*schema.names, *self._coordinates} - set(self._options.partition_by)
-        if problem is None and not left:
-            problem = "no column is left for the files"
-        if problem is not None:
-            raise SinkMisconfigured(f"{origin} does not work for {self._store.label}: {problem}")
-        return schema
-
-    def _pin_in_root(self) -> pa.Schema | None:
-        """Return the schema that the root has; raise SinkMisconfigured when it is laid out in another way."""
-        content = self._store.read(schemas.PIN)
-        if content is None:
-            return None
-        try:
-            schema, layout = schemas.from_bytes(content)
-        except pa.ArrowInvalid as error:
-            raise SinkMisconfigured(
-                f"{schemas.PIN} in {self._store.label} is not an Arrow file: "
-                "restore it, or choose another --parquet.path"
-            ) from error
-        for key, flag in ((b"batcher.partition_by", "partition-by"), (b"batcher.coordinates", "coordinates")):
-            theirs = layout.get(key, self._layout[key])
-            if theirs != self._layout[key]:
-                raise SinkMisconfigured(
-                    f"the files in {self._store.label} were written with --parquet.{flag} "
-                    f"{theirs.decode() or 'unset'}: set it so, or choose another --parquet.path"
-                )
-        return schemas.bare(schema, self._coordinates)
-
-    def _settled(self, schema: pa.Schema) -> pa.Schema:
-        """Write a schema into the root, unless one is there, and return the one that is."""
-        with self._faults("pinning the schema in"):
-            holds = self._pin_in_root()
-            if holds is None:
-                self._store.create(schemas.PIN, schemas.to_bytes(schema, self._layout))
-                holds = self._pin_in_root()
-        if holds is None:
-            raise SinkUnavailable(f"the schema just written to {self._store.label} is not there")
-        return self._checked(holds, schemas.PIN)
-
-    def _compare(self, given: pa.Schema, pinned: pa.Schema) -> None:
-        difference = schemas.first_difference(given, pinned)
+    def _compared(self, given: pa.Schema, pinned: pa.Schema) -> pa.Schema:
+        """Return the pinned schema with the types that only the one given has; raise SinkMisconfigured."""
+        schema = grown(pinned, given)
+        difference = schemas.first_difference(grown(given, pinned), schema)
         if difference is not None:
             raise SinkMisconfigured(
                 f"--decode.schema does not agree with {schemas.PIN} in {self._store.label}: {difference}; "
                 "leave the flag out, or choose another --parquet.path"
             )
+        return schema
+
+    def _settle_given(self) -> None:
+        """Write into the root what the settings say, once."""
+        if self._schemas and not self._pinned:
+            given = self._schemas[0]
+            self._compared(given, self._settle(given, "--decode.schema"))
+
+    def _settle(self, proposed: pa.Schema, origin: str) -> pa.Schema:
+        with faults(self._store, "pinning the schema in"):
+            schema = self._pins.settle(proposed, origin)
+        self._pinned = True
+        if not self._schemas or not schema.equals(self._schemas[0]):
+            self._schemas = (schema, *self._schemas)
+        return schema
 
     def _conforming(self, table: pa.Table) -> pa.Table:
-        """Return a block's table with exactly the fields of the root's schema, which is pinned if it is not yet."""
-        if self._schema is None:
-            self.pin(table.schema)
-        elif not self._pinned:
-            self._compare(self._schema, self._settled(self._schema))
-            self._pinned = True
-        expected = schemas.with_coordinates(self._schema, self._coordinates)
-        difference = schemas.first_difference(table.schema, expected, strict=False)
-        if difference is not None:
-            raise SinkMisconfigured(f"a block does not fit the schema of {self._store.label}: {difference}")
-        return pa.Table.from_arrays(table.columns, schema=expected)
+        """Return a block's table with the columns of the root's schema, which is pinned if it is not yet."""
+        with self._pinning:
+            self._settle_given()
+            if not self._schemas:
+                self._settle(table.schema, "the schema of a block")
+            held = self._schemas
+        by = self._options.partition_by
+        block = schemas.fitted(table, schemas.of_files(table.schema, by))
+        expected = [schemas.of_files(schema, by, self._coordinates) for schema in held]
+        differences = [schemas.first_difference(block.schema, one, strict=False) for one in expected]
+        if all(differences):
+            raise SinkMisconfigured(f"a block does not fit the schema of {self._store.label}: {differences[0]}")
+        return schemas.fitted(block, expected[0])
+
+    def _split(self, table: pa.Table, written: Range) -> list[hive.Part]:
+        fold, most = self._store.folds_case, self._options.max_directories
+        try:
+            return hive.split(table, self._options.partition_by, fold=fold, most=most)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{self._store.label}: {written} {error}") from error
 
     def _publish(self, parts: Sequence[hive.Part], name: str, metadata: Mapping[bytes, bytes]) -> None:
         """Put files in place; raise RowsRejected for rows that cannot be encoded, before the first one appears."""
@@ -268,12 +246,6 @@ class ParquetSink:
         found = inventory.listed(self._store, lambda holds: holds == written)
         others = [name for name, _ in found if name not in names]
         return [name for name in others if inventory.attempted(self._store, name, block.token, table)]
-
-
-def store_for(path: str) -> Store:
-    """Return the store that `--parquet.path` names."""
-    directory = local_path(path)
-    return ObjectStore.at(path) if directory is None else LocalStore(Path(directory))
 
 
 def path_of(part: hive.Part, name: str) -> str:

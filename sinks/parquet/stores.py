@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import BinaryIO, Protocol
 
 import pyarrow as pa
@@ -26,6 +27,9 @@ class Store(Protocol):
     def folds_case(self) -> bool:
         """Tell whether `A` and `a` are the same name here."""
 
+    def below(self, name: str) -> Store:
+        """Return the store of a directory in the root, which shares what this one has open: close it first."""
+
     def open(self) -> None:
         """Check the root, creating it where that is usual; once, before anything else. Raise OSError or a Fault."""
 
@@ -37,6 +41,9 @@ class Store(Protocol):
 
     def create(self, name: str, content: bytes) -> None:
         """Write a small file durably unless it is there; a reader never sees half of it."""
+
+    def replace(self, name: str, content: bytes) -> None:
+        """Write a small file durably in the place of the one that is there; a reader never sees half of it."""
 
     def refused(self, directories: Sequence[str], name: str) -> list[str]:
         """Make the directories ready for a file of this name; return those whose path is too long."""
@@ -56,5 +63,17 @@ class Store(Protocol):
     def names(self) -> Iterator[str]:
         """Return the names of the Parquet files of the root, in no order."""
 
+    def entries(self) -> Iterator[str]:
+        """Return the names directly in the root, those of directories with `/` at the end; none without a root."""
+
     def fault(self, error: OSError, doing: str) -> Fault:
         """Return the error to raise for an OSError met while `doing` something; the text quotes no column's value."""
+
+
+@contextmanager
+def faults(store: Store, doing: str) -> Iterator[None]:
+    """Turn an OSError of a store, met while `doing` something, into the reaction that fits."""
+    try:
+        yield
+    except OSError as error:
+        raise store.fault(error, doing) from error

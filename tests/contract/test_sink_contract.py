@@ -24,7 +24,17 @@ from pyarrow import fs
 
 import sinks
 from batcher.errors import BatcherError, RowsRejected, SinkMisconfigured, SinkUnavailable, Unreachable
-from batcher.protocols import COPIES, Auditable, Interruptible, Reconcilable, Removable, SchemaPinning, Sink, SinkInfo
+from batcher.protocols import (
+    COPIES,
+    Auditable,
+    Interruptible,
+    Reconcilable,
+    Removable,
+    SchemaPinning,
+    Sink,
+    SinkInfo,
+    TopicPinning,
+)
 from batcher.records import Block, write_id
 from batcher.testing.clickhouse import EmbeddedEngine
 from batcher.testing.objects import Objects
@@ -139,6 +149,18 @@ class ParquetCase(SinkCase):
         return sinks.load("parquet")({"path": str(file)}), (SinkMisconfigured,)
 
 
+class TopicsCase(ParquetCase):
+    """Own a directory with a root for each topic."""
+
+    def sink(self) -> Sink:
+        return sinks.load("parquet")({**self.options, "layout": "topic"})
+
+    def missing(self) -> tuple[Sink, tuple[type[BatcherError], ...]]:
+        file = self.root.with_name("file")
+        file.write_bytes(b"")
+        return sinks.load("parquet")({"path": str(file), "layout": "topic"}), (SinkMisconfigured,)
+
+
 def object_sink(objects: Objects, root: str) -> Sink:
     store = ObjectStore(lambda: (fs.PyFileSystem(objects), root), f"s3://{root}")
     return ParquetSink(ParquetOptions(f"s3://{root}"), store)
@@ -217,6 +239,7 @@ CASES: Final[Mapping[str, Callable[[pytest.FixtureRequest], SinkCase]]] = {
     "null": lambda _: NullCase(),
     "parquet": lambda request: ParquetCase(parquet_root(request)),
     "parquet:hive": lambda request: ParquetCase(parquet_root(request), ("country",)),
+    "parquet:topics": lambda request: TopicsCase(parquet_root(request)),
     "parquet:objects": lambda _: ObjectCase(),
     "clickhouse": lambda request: ClickHouseCase(
         request.getfixturevalue("chdb_engine"), request.getfixturevalue("new_table")()
@@ -250,8 +273,16 @@ def opened(sink: Sink) -> tuple[SinkInfo, pa.Schema]:
     info = sink.open()
     if info.schema is not None:
         return info, info.schema
+    return info, pinned(sink, info, SCHEMA)
+
+
+def pinned(sink: Sink, info: SinkInfo, proposed: pa.Schema) -> pa.Schema:
+    """Pin as the pipeline does: for the topic where each has a schema of its own."""
+    if info.by_topic:
+        assert isinstance(sink, TopicPinning), "a sink with a schema for each topic has to take them"
+        return sink.pin_topic(EVENTS_0.topic, proposed)
     assert isinstance(sink, SchemaPinning), "a sink that has no schema has to take one"
-    return info, sink.pin(SCHEMA)
+    return sink.pin(proposed)
 
 
 def block_for(info: SinkInfo, schema: pa.Schema, table: pa.Table = ROWS, first_offset: int = 0) -> Block:
@@ -360,18 +391,31 @@ def test_the_first_schema_pinned_holds_for_everybody(case: SinkCase, sink: Sink)
     info = sink.open()
     if info.schema is not None or not case.keeps:
         return
-    assert isinstance(sink, SchemaPinning)
-    first = sink.pin(SCHEMA)
+    first = pinned(sink, info, SCHEMA)
     sink.write(block_for(info, first))
     second = case.sink()
     try:
         second_info = second.open()
-        assert isinstance(second, SchemaPinning)
         other = pa.schema([("country", pa.string()), ("other", pa.int8())])
-        holds = second_info.schema if second_info.schema is not None else second.pin(other)
+        holds = second_info.schema if second_info.schema is not None else pinned(second, second_info, other)
     finally:
         second.close()
     assert holds.equals(first)
+
+
+def test_a_pinned_schema_takes_the_types_it_lacks_and_keeps_those_it_has(case: SinkCase, sink: Sink) -> None:
+    info = sink.open()
+    if info.schema is not None:
+        return
+    unknown = SCHEMA.set(2, pa.field("price", pa.null()))
+    first = pinned(sink, info, unknown)
+    assert first.field("price").type == pa.null()
+    early = ROWS.select(["id", "country"]).append_column("price", pa.nulls(4)).append_column("at", ROWS["at"])
+    sink.write(block_for(info, first, early))
+    assert elsewhere(lambda: pinned(sink, info, SCHEMA)).equals(SCHEMA)
+    sink.write(block_for(info, SCHEMA, ROWS, first_offset=4))
+    other = SCHEMA.set(2, pa.field("price", pa.string()))
+    assert pinned(sink, info, other).equals(SCHEMA)
 
 
 def test_a_reconcilable_sink_knows_which_offsets_it_has(case: SinkCase, sink: Sink) -> None:

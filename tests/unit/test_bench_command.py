@@ -34,7 +34,7 @@ from batcher.testing.values import make_block, make_records
 from sinks.clickhouse import plugin as clickhouse
 from sinks.clickhouse.guarantee import Storage
 from sinks.clickhouse.rehearsal import made_like
-from sinks.parquet import plugin as parquet
+from sinks.parquet import one_root as parquet
 from sinks.parquet import rehearsal
 from sinks.parquet.local import LocalStore
 

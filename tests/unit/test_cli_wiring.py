@@ -48,6 +48,7 @@ def test_parquet_gets_its_section_and_the_schema_of_the_file(tmp_path: Path) -> 
         "partition_by": ("country",),
         "coordinates": "default",
         "layout": "auto",
+        "max_directories": 1000,
         "topics": (),
         "schema": schema,
     }

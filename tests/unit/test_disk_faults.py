@@ -33,7 +33,7 @@ from batcher.records import Block, DeadLetter, Partition, Record
 from batcher.retry import RetryPolicy
 from batcher.testing.sources import MemoryLog, MemorySource
 from batcher.testing.values import make_block
-from sinks.parquet import plugin
+from sinks.parquet import one_root
 from sinks.parquet.local import ADVICE, LocalStore
 from sinks.parquet.objects import REFUSALS, ObjectStore
 
@@ -170,7 +170,7 @@ def test_any_number_at_every_step_of_a_write_leaves_nothing_and_the_repeat_works
 ) -> None:
     for number in SOME:
         root = tmp_path / errno.errorcode[number]
-        sink = plugin({"path": str(root), "partition_by": by})
+        sink = one_root({"path": str(root), "partition_by": by})
         sink.open()
         sink.pin(TABLE.schema)
         with broken(call, number), pytest.raises(BatcherError) as caught:
@@ -185,7 +185,7 @@ def test_any_number_at_every_step_of_a_write_leaves_nothing_and_the_repeat_works
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EROFS])
 def test_a_directory_that_does_not_sync_leaves_a_file_that_the_repeat_replaces(number: int, tmp_path: Path) -> None:
-    sink = plugin({"path": str(tmp_path / "root")})
+    sink = one_root({"path": str(tmp_path / "root")})
     sink.open()
     sink.pin(TABLE.schema)
     fsync = os.fsync
@@ -219,7 +219,7 @@ def test_any_number_while_a_schema_is_pinned_leaves_no_half_of_one(call: str, tm
         }:
             continue  # not failures: somebody else was first, or there are no hard links
         root = tmp_path / errno.errorcode[number]
-        sink = plugin({"path": str(root)})
+        sink = one_root({"path": str(root)})
         sink.open()
         with broken(call, number), pytest.raises(expected(number)):
             sink.pin(TABLE.schema)
@@ -231,7 +231,7 @@ def test_any_number_while_a_schema_is_pinned_leaves_no_half_of_one(call: str, tm
 @pytest.mark.parametrize("call", ["os.open", "Path.mkdir"])
 def test_any_number_at_the_start_is_unreachable_or_a_wrong_setting(call: str, tmp_path: Path) -> None:
     for number in SOME:
-        sink = plugin({"path": str(tmp_path / errno.errorcode[number])})
+        sink = one_root({"path": str(tmp_path / errno.errorcode[number])})
         with broken(call, number), pytest.raises(SinkMisconfigured if number in LASTING else Unreachable):
             sink.open()
         sink.open()
@@ -242,7 +242,7 @@ def test_any_number_at_the_start_is_unreachable_or_a_wrong_setting(call: str, tm
 def test_a_pipeline_waits_for_room_on_the_disk_and_puts_nothing_aside(tmp_path: Path) -> None:
     log = MemoryLog([Partition("events", 0)])
     log.produce(Partition("events", 0), [f'{{"id":{i}}}' for i in range(100)])
-    sink = plugin({"path": str(tmp_path / "root")})
+    sink = one_root({"path": str(tmp_path / "root")})
     queue = DirectoryDeadLetterQueue(str(tmp_path / "letters"))
     queue.open()
     with broken("os.write", errno.ENOSPC, calls=7):

@@ -32,7 +32,7 @@ from batcher.retry import RetryPolicy
 from batcher.testing.dead_letters import MemoryDeadLetterQueue
 from batcher.testing.formats import NUMBERS, NumberFormat
 from batcher.testing.sinks import AnsweringSink, FileSink, MemorySink, TableSink
-from sinks.parquet import plugin
+from sinks.parquet import one_root
 from sinks.parquet.sink import ParquetSink
 
 EVENTS = Partition("events", 0)
@@ -286,7 +286,7 @@ def test_a_file_of_an_earlier_replay_is_not_overwritten_by_a_later_one(
 
 def test_files_in_directories_by_column_are_left_alone_too(root: Path, request: pytest.FixtureRequest) -> None:
     def parquet() -> ParquetSink:
-        sink = plugin({"path": str(root), "schema": NUMBERS, "partition_by": ("n",)})
+        sink = one_root({"path": str(root), "schema": NUMBERS, "partition_by": ("n",)})
         sink.open()
         request.addfinalizer(sink.close)
         return sink
@@ -314,7 +314,7 @@ def test_however_many_letters_the_target_still_refuses_the_others_are_loaded() -
 
 def test_files_without_offsets_cannot_be_asked(root: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"--parquet\.coordinates default"):
-        loaded(plugin({"path": str(root), "coordinates": "none", "schema": NUMBERS}), [stored(1)])
+        loaded(one_root({"path": str(root), "coordinates": "none", "schema": NUMBERS}), [stored(1)])
 
 
 @pytest.fixture
@@ -327,7 +327,7 @@ def parquet(root: Path, request: pytest.FixtureRequest) -> Callable[[], ParquetS
     """Return what makes sinks on one root, each as if by another process."""
 
     def make() -> ParquetSink:
-        sink = plugin({"path": str(root), "schema": NUMBERS})
+        sink = one_root({"path": str(root), "schema": NUMBERS})
         sink.open()
         request.addfinalizer(sink.close)
         return sink
@@ -345,7 +345,7 @@ def rows_in(root: Path) -> list[int]:
 
 KILLING = """
 import os, signal
-from sinks.parquet import plugin as parquet
+from sinks.parquet import one_root as parquet
 
 def plugin(options):
     sink = parquet(options)

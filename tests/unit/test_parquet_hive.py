@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from batcher.errors import RowsRejected, SinkMisconfigured
+from batcher.errors import ConfigurationError, RowsRejected
 from batcher.records import Partition, Range
 from batcher.testing.values import make_block
 from sinks.parquet import hive, plugin
@@ -127,7 +127,7 @@ def test_the_longest_name_that_fits_is_taken() -> None:
 
 def test_a_block_does_not_become_thousands_of_files() -> None:
     assert len(parts_of(list(range(MAX_DIRECTORIES)))) == MAX_DIRECTORIES
-    with pytest.raises(SinkMisconfigured, match="coarser"):
+    with pytest.raises(ConfigurationError, match="coarser"):
         parts_of(list(range(MAX_DIRECTORIES + 1)))
 
 

@@ -18,7 +18,7 @@ import pytest
 from batcher.errors import BatcherError, RowsRejected, SinkMisconfigured, SinkUnavailable, Unreachable
 from batcher.records import Block
 from batcher.testing.values import make_block
-from sinks.parquet import plugin
+from sinks.parquet import one_root
 from sinks.parquet import workspace as workspace_module
 from sinks.parquet.schemas import PIN
 from sinks.parquet.sink import ParquetSink
@@ -41,7 +41,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def sink(root: Path) -> Iterator[ParquetSink]:
-    made = plugin({"path": str(root)})
+    made = one_root({"path": str(root)})
     made.open()
     yield made
     made.close()
@@ -96,7 +96,7 @@ def test_a_full_disk_recovers_when_space_returns(root: Path) -> None:
     mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(root)]
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("needs the right to mount a small tmpfs")
-    sink = plugin({"path": str(root)})
+    sink = one_root({"path": str(root)})
     try:
         sink.open()
         sink.pin(TABLE.schema)
@@ -140,7 +140,7 @@ def test_a_failed_fsync_is_followed_by_a_new_file_and_not_by_another_fsync(
 def test_the_file_is_durable_before_its_name_and_every_directory_above_before_write_returns(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sink = plugin({"path": str(root), "partition_by": ("country", "id"), "coordinates": "default"})
+    sink = one_root({"path": str(root), "partition_by": ("country", "id"), "coordinates": "default"})
     sink.open()
     sink.pin(TABLE.schema)
     events: list[str] = []
@@ -173,7 +173,7 @@ def test_the_file_is_durable_before_its_name_and_every_directory_above_before_wr
 def test_an_unfinished_block_in_several_directories_leaves_no_temporary_file(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sink = plugin({"path": str(root), "partition_by": ("country",)})
+    sink = one_root({"path": str(root), "partition_by": ("country",)})
     sink.open()
     replace = Path.replace
 
@@ -216,12 +216,12 @@ def test_a_file_in_the_place_of_a_directory_is_misconfigured(tmp_path: Path, bel
     file = tmp_path / "file"
     file.write_bytes(b"precious")
     with pytest.raises(SinkMisconfigured, match="a file is where a directory should be"):
-        plugin({"path": str(file / below)}).open()
+        one_root({"path": str(file / below)}).open()
     assert file.read_bytes() == b"precious"
 
 
 def test_a_file_in_the_place_of_a_hive_directory_is_misconfigured(root: Path) -> None:
-    sink = plugin({"path": str(root), "partition_by": ("country",)})
+    sink = one_root({"path": str(root), "partition_by": ("country",)})
     sink.open()
     (root / "country=DE").write_bytes(b"")
     with pytest.raises(SinkMisconfigured, match="a file is where a directory should be"):
@@ -241,7 +241,7 @@ def test_a_directory_in_the_place_of_a_file_is_misconfigured(root: Path, sink: P
 def test_a_full_disk_at_the_start_is_unreachable(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "mkdir", failing(errno.ENOSPC))
     with pytest.raises(Unreachable):
-        plugin({"path": str(root)}).open()
+        one_root({"path": str(root)}).open()
 
 
 def test_a_temporary_directory_on_another_file_system_is_found_at_open(root: Path) -> None:
@@ -254,14 +254,14 @@ def test_a_temporary_directory_on_another_file_system_is_found_at_open(root: Pat
     (root / "_tmp").symlink_to(other)
     try:
         with pytest.raises(SinkMisconfigured, match="one file system"):
-            plugin({"path": str(root)}).open()
+            one_root({"path": str(root)}).open()
         assert list(other.iterdir()) == []
     finally:
         other.rmdir()
 
 
 def test_a_root_that_goes_away_is_not_made_anew_and_is_used_when_it_is_back(root: Path) -> None:
-    sink = plugin({"path": str(root), "partition_by": ("country",)})
+    sink = one_root({"path": str(root), "partition_by": ("country",)})
     sink.open()
     sink.write(block())
     root.rename(root.with_name("unmounted"))
@@ -290,7 +290,7 @@ def test_a_tidied_temporary_directory_is_made_again(root: Path, sink: ParquetSin
 def test_a_hive_directory_that_leads_out_of_the_root_is_refused(root: Path, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
-    sink = plugin({"path": str(root), "partition_by": ("country",)})
+    sink = one_root({"path": str(root), "partition_by": ("country",)})
     sink.open()
     (root / "country=DE").symlink_to(outside)
     with pytest.raises(SinkMisconfigured, match="link to somewhere else"):
@@ -304,7 +304,7 @@ def test_a_path_too_long_by_its_values_rejects_their_rows_before_anything_is_wri
     names = [f"c{number:02d}" for number in range(20)]
     length = (4_095 - room - len(str(root))) // len(names) - len("/c00=")
     table = pa.table({name: ["x", "y" * length, "x"] for name in names} | {"id": [1, 2, 3]})
-    sink = plugin({"path": str(root), "partition_by": names})
+    sink = one_root({"path": str(root), "partition_by": names})
     sink.open()
     with pytest.raises(RowsRejected) as caught:
         sink.write(make_block(table, coordinates=("_partition", "_offset", "_timestamp")))
@@ -315,7 +315,7 @@ def test_a_path_too_long_by_its_values_rejects_their_rows_before_anything_is_wri
 
 
 def test_a_file_system_with_shorter_names_rejects_the_rows_too(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sink = plugin({"path": str(root), "partition_by": ("country",)})
+    sink = one_root({"path": str(root), "partition_by": ("country",)})
     sink.open()
     sink.pin(TABLE.schema)
     mkdir = Path.mkdir
@@ -339,7 +339,7 @@ def test_a_topic_with_a_name_too_long_for_a_file_is_no_records_fault(sink: Parqu
 
 
 def test_nothing_is_left_of_a_check_or_a_run_without_records(tmp_path: Path) -> None:
-    sink = plugin({"path": str(tmp_path / "a" / "b")})
+    sink = one_root({"path": str(tmp_path / "a" / "b")})
     sink.open()
     sink.close()
     assert list(tmp_path.iterdir()) == []
@@ -347,11 +347,11 @@ def test_nothing_is_left_of_a_check_or_a_run_without_records(tmp_path: Path) -> 
 
 def test_a_close_keeps_what_was_there_and_what_was_written(root: Path) -> None:
     root.mkdir()
-    sink = plugin({"path": str(root)})
+    sink = one_root({"path": str(root)})
     sink.open()
     sink.close()
     assert root.is_dir()
-    sink = plugin({"path": str(root)})
+    sink = one_root({"path": str(root)})
     sink.open()
     sink.write(block())
     sink.close()
@@ -379,14 +379,14 @@ def test_files_of_dead_processes_are_removed_at_open_and_those_of_live_ones_are_
         assert process.stdin
         assert process.stdout
         assert process.stdout.readline() == "ready\n"
-        sink = plugin({"path": str(root)})
+        sink = one_root({"path": str(root)})
         sink.open()
         assert len(unfinished(root)) == 1
         process.stdin.write("\n")
         process.stdin.flush()
         assert process.wait() == 9
     assert len(unfinished(root)) == 1
-    second = plugin({"path": str(root)})
+    second = one_root({"path": str(root)})
     second.open()
     assert unfinished(root) == []
     assert len(list((root / "_tmp").glob("*.lock"))) == 2
@@ -399,7 +399,7 @@ def test_files_in_the_temporary_directory_that_are_not_ours_stay(root: Path) -> 
     (root / "_tmp").mkdir(parents=True)
     (root / "_tmp" / "notes.txt").write_text("mine")
     (root / "_tmp" / "0123").mkdir()
-    sink = plugin({"path": str(root)})
+    sink = one_root({"path": str(root)})
     sink.open()
     sink.close()
     assert sorted(path.name for path in (root / "_tmp").iterdir()) == ["0123", "notes.txt"]
@@ -432,7 +432,7 @@ def test_without_locks_nothing_is_cleaned_and_everything_else_works(
     (root / "_tmp" / ("a" * 32)).mkdir(parents=True)
     (root / "_tmp" / ("a" * 32 + ".lock")).touch()
     monkeypatch.setattr("fcntl.flock", failing(errno.ENOLCK))
-    sink = plugin({"path": str(root)})
+    sink = one_root({"path": str(root)})
     sink.open()
     sink.write(block())
     sink.close()
@@ -440,7 +440,7 @@ def test_without_locks_nothing_is_cleaned_and_everything_else_works(
 
 
 def test_a_schema_is_pinned_whole_or_not_at_all_and_by_one_of_two(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first, second = plugin({"path": str(root)}), plugin({"path": str(root)})
+    first, second = one_root({"path": str(root)}), one_root({"path": str(root)})
     first.open()
     second.open()
     link = Path.hardlink_to
@@ -459,7 +459,7 @@ def test_a_schema_is_pinned_whole_or_not_at_all_and_by_one_of_two(root: Path, mo
 
 def test_a_file_system_without_hard_links_can_be_pinned(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "hardlink_to", failing(errno.EPERM))
-    sink = plugin({"path": str(root)})
+    sink = one_root({"path": str(root)})
     sink.open()
     assert sink.pin(TABLE.schema).equals(TABLE.schema)
     assert (root / PIN).exists()
@@ -467,7 +467,7 @@ def test_a_file_system_without_hard_links_can_be_pinned(root: Path, monkeypatch:
 
 
 def test_writing_before_open_or_after_close_is_an_error_of_the_contract(root: Path) -> None:
-    sink = plugin({"path": str(root)})
+    sink = one_root({"path": str(root)})
     with pytest.raises(BatcherError):
         sink.write(block())
     sink.open()

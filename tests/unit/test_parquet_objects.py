@@ -14,7 +14,7 @@ from batcher.errors import RowsRejected, SinkMisconfigured, SinkUnavailable, Unr
 from batcher.records import Block
 from batcher.testing.objects import Objects
 from batcher.testing.values import EVENTS_0, make_block
-from sinks.parquet import plugin
+from sinks.parquet import one_root
 from sinks.parquet.objects import ObjectStore
 from sinks.parquet.options import ParquetOptions
 from sinks.parquet.schemas import PIN
@@ -126,7 +126,7 @@ def test_credentials_in_the_uri_are_never_shown() -> None:
     store = ObjectStore.at("s3://user:hunter2@bucket/prefix?endpoint_override=localhost:1&secret=hunter2")
     assert store.label == "s3://bucket/prefix"
     with pytest.raises(SinkMisconfigured, match="not a URI that this pyarrow can open") as caught:
-        plugin({"path": "nosuch://user:hunter2@bucket/prefix"}).open()
+        one_root({"path": "nosuch://user:hunter2@bucket/prefix"}).open()
     assert "hunter2" not in str(caught.value)
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from batcher.errors import ConfigurationError
 from batcher.protocols import Reconcilable
-from sinks.parquet import plugin
+from sinks.parquet import one_root
 from sinks.parquet.options import ParquetOptions, local_path
 
 SCHEMA = pa.schema([("id", pa.int64()), ("country", pa.string()), ("tags", pa.list_(pa.string()))])
@@ -59,12 +59,12 @@ def test_partition_columns_come_as_a_sequence_or_with_commas() -> None:
 )
 def test_what_cannot_work_is_refused_at_once_and_names_the_flag(options: dict[str, object], flag: str) -> None:
     with pytest.raises(ConfigurationError, match=flag):
-        plugin(options)
+        one_root(options)
 
 
 def test_every_root_can_be_asked_what_it_holds() -> None:
-    assert isinstance(plugin({"path": "x"}), Reconcilable)
-    assert isinstance(plugin({"path": "x", "coordinates": "none"}), Reconcilable)
+    assert isinstance(one_root({"path": "x"}), Reconcilable)
+    assert isinstance(one_root({"path": "x", "coordinates": "none"}), Reconcilable)
 
 
 def test_a_file_uri_is_a_local_directory() -> None:

@@ -15,7 +15,7 @@ import pyarrow.dataset as ds
 import pytest
 
 from batcher.testing.values import make_block
-from sinks.parquet import plugin
+from sinks.parquet import one_root
 from sinks.parquet.workspace import TEMPORARY_SUFFIX
 
 DAY = dt.date(2026, 1, 31)
@@ -48,7 +48,7 @@ def hive(tmp_path: Path) -> Iterator[Path]:
 
 def written(root: Path, partition_by: tuple[str, ...]) -> Iterator[Path]:
     """Yield a root with two blocks, while the worker is still there and a dead one's leavings are, too."""
-    sink = plugin({"path": str(root), "partition_by": partition_by})
+    sink = one_root({"path": str(root), "partition_by": partition_by})
     info = sink.open()
     sink.pin(TABLE.schema)
     sink.write(make_block(TABLE, coordinates=info.coordinates))

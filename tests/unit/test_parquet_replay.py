@@ -20,7 +20,7 @@ from batcher.errors import SinkMisconfigured, SinkUnavailable
 from batcher.records import Block, Range
 from batcher.testing.objects import Objects
 from batcher.testing.values import EVENTS_0
-from sinks.parquet import plugin
+from sinks.parquet import one_root
 from sinks.parquet.files import file_name
 from sinks.parquet.local import LocalStore
 from sinks.parquet.objects import ObjectStore
@@ -74,7 +74,7 @@ class Root:
         self.made: list[ParquetSink] = []
 
     def sink(self) -> ParquetSink:
-        sink = plugin({"path": str(self.path), "partition_by": self.partition_by})
+        sink = one_root({"path": str(self.path), "partition_by": self.partition_by})
         self.made.append(sink)
         sink.open()
         return sink

@@ -15,7 +15,7 @@ from batcher.testing.values import EVENTS_0, make_block
 from sinks.clickhouse import plugin as clickhouse
 from sinks.clickhouse import questions
 from sinks.clickhouse.sink import ClickHouseSink
-from sinks.parquet import plugin as parquet
+from sinks.parquet import one_root as parquet
 from sinks.parquet.local import LocalStore
 
 COORDINATES = "_topic String, _partition Int32, _offset Int64"

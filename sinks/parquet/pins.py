@@ -1,0 +1,162 @@
+"""The schema of a root as it is written down there, and how it takes up types that nobody knew at first.
+
+    _schema.arrow           the newest one
+    _schema.00002.arrow …   those that came after the first, each with every type of the one before it and some more
+
+Each number is created exclusively, so that processes which learn different things at the same time end with one schema.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from batcher.errors import SinkMisconfigured, SinkUnavailable
+from batcher.growth import grown, stored
+from sinks.parquet import hive, schemas
+from sinks.parquet.files import parsed_name, unstorable
+from sinks.parquet.options import ParquetOptions
+from sinks.parquet.schemas import PIN
+from sinks.parquet.stores import Store
+
+
+class Pin(NamedTuple):
+    """Hold the newest schema of a root, its number, and the number of the one that `_schema.arrow` shows."""
+
+    schema: pa.Schema
+    number: int
+    shown: int
+
+
+class Pins:
+    """Read and extend the schemas of a root. Any method may raise OSError as it comes, and SinkMisconfigured."""
+
+    def __init__(self, options: ParquetOptions, store: Store) -> None:
+        self._partition_by = options.partition_by
+        self._coordinates = schemas.coordinates_of(options)
+        self._store = store
+        self._layout = {
+            b"batcher.partition_by": ",".join(options.partition_by).encode(),
+            b"batcher.coordinates": options.coordinates.encode(),
+        }
+        self._of_topic = options.layout == "topic"
+
+    def find(self) -> Pin | None:
+        """Return the newest pin; None where there is none. Refuse a root that is laid out in another way."""
+        # Where only the first one was removed, the later ones still hold.
+        found = self._read(PIN) or self._read(numbered(2))
+        if found is None:
+            self._refuse_topic_roots()
+            return None
+        schema, shown = found
+        number = shown
+        while (later := self._read(numbered(number + 1))) is not None:
+            schema, number = later[0], number + 1
+        return Pin(self._readable(schema), number, shown)
+
+    def settle(self, proposed: pa.Schema, origin: str) -> pa.Schema:
+        """Make a schema that of the root, or give the root's the types it lacks; return the one that holds.
+
+        Write nothing that files cannot have. Raise SinkUnavailable when what was written cannot be found.
+        """
+        held = self.find()
+        if held is None:
+            held = self._created(PIN, self.checked(proposed, origin), 1)
+        while not (wider := grown(held.schema, proposed)).equals(held.schema):
+            number = held.number + 1
+            held = self._created(numbered(number), self.checked(wider, origin), number)
+        self.show(held)
+        return held.schema
+
+    def show(self, held: Pin) -> None:
+        """Make the newest schema the one that `_schema.arrow` shows; a crash may have come between the two."""
+        while held.shown < held.number:
+            self._store.replace(PIN, self._bytes(held.schema, held.number))
+            held = self._found()
+
+    def checked(self, schema: pa.Schema, origin: str) -> pa.Schema:
+        """Return a schema without coordinates; raise SinkMisconfigured when files cannot have it."""
+        schema = schemas.bare(schema, self._coordinates)
+        typed = stored(schema)
+        problem = unstorable(typed) or hive.unfit(schema, self._partition_by)
+        if problem is None and not len(schema):
+            problem = "there is no field in it"
+        if problem is None and not {*typed.names, *self._coordinates} - set(self._partition_by):
+            problem = "no column is left for the files"
+        if problem is not None:
+            raise SinkMisconfigured(f"{origin} does not work for {self._store.label}: {problem}")
+        return schema
+
+    def _found(self) -> Pin:
+        held = self.find()
+        if held is None:
+            raise SinkUnavailable(f"the schema just written to {self._store.label} is not there")
+        return held
+
+    def _created(self, name: str, schema: pa.Schema, number: int) -> Pin:
+        self._store.create(name, self._bytes(schema, number))
+        held = self._found()
+        if held.number < number:
+            raise SinkUnavailable(f"the schema just written to {self._store.label} is not there")
+        return held
+
+    def _bytes(self, schema: pa.Schema, number: int) -> bytes:
+        layout = {**self._layout, b"batcher.pin": str(number).encode()}
+        if self._of_topic:
+            layout[b"batcher.layout"] = b"topic"
+        return schemas.to_bytes(schema, layout)
+
+    def _readable(self, schema: pa.Schema) -> pa.Schema:
+        if not len(schema):
+            raise SinkMisconfigured(
+                f"{PIN} in {self._store.label} has no column: an older version made it of records without a field; "
+                "remove it, and the next records decide"
+            )
+        return self.checked(schema, PIN)
+
+    def _read(self, name: str) -> tuple[pa.Schema, int] | None:
+        """Return schema and number of a pin; raise SinkMisconfigured when the root is laid out in another way."""
+        content = self._store.read(name)
+        if content is None:
+            return None
+        try:
+            schema, layout = schemas.from_bytes(content)
+        except pa.ArrowInvalid as error:
+            raise SinkMisconfigured(
+                f"{name} in {self._store.label} is not an Arrow file: restore it, or choose another --parquet.path"
+            ) from error
+        for key, flag in ((b"batcher.partition_by", "partition-by"), (b"batcher.coordinates", "coordinates")):
+            theirs = layout.get(key, self._layout[key])
+            if theirs != self._layout[key]:
+                raise SinkMisconfigured(
+                    f"the files in {self._store.label} were written with --parquet.{flag} "
+                    f"{theirs.decode() or 'unset'}: set it so, or choose another --parquet.path"
+                )
+        return schemas.bare(schema, self._coordinates), int(layout.get(b"batcher.pin", b"1"))
+
+    def _refuse_topic_roots(self) -> None:
+        if self._of_topic:
+            return
+        for entry in self._store.entries():
+            if not entry.endswith("/") or entry.startswith("_") or "=" in entry:
+                continue
+            content = self._store.read(entry + PIN)
+            if content is not None and schemas.is_topic_root(content):
+                raise SinkMisconfigured(
+                    f"{self._store.label} has a root for each topic: give --parquet.layout topic, "
+                    "or choose another --parquet.path"
+                )
+
+
+def numbered(number: int) -> str:
+    """Return the name of a pin that is not the first one."""
+    stem, _, suffix = PIN.rpartition(".")
+    return f"{stem}.{number:05d}.{suffix}"
+
+
+def flat(store: Store) -> bool:
+    """Tell whether the files of all topics lie in one root here."""
+    return any(
+        entry == PIN or parsed_name(entry) or (entry.endswith("/") and "=" in entry) for entry in store.entries()
+    )

@@ -1,0 +1,138 @@
+"""A root for each topic: `ROOT/{topic}/`, each with a schema of its own."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pyarrow as pa
+
+from batcher.errors import SinkMisconfigured, SinkUnavailable, Unreachable
+from batcher.protocols import COPIES, Sink, SinkInfo
+from batcher.records import Block, Partition
+from sinks.parquet import pins, schemas
+from sinks.parquet.files import topic_name
+from sinks.parquet.locations import store_for
+from sinks.parquet.options import ParquetOptions, local_path
+from sinks.parquet.rehearsal import scratch_path
+from sinks.parquet.sink import ParquetSink
+from sinks.parquet.stores import Store, faults
+
+
+class TopicRootsSink:
+    """Hand every block to the sink of its topic, which is made when the topic is first met.
+
+    With a schema given there is one for all topics, and only the directories are apart.
+    """
+
+    def __init__(self, options: ParquetOptions, store: Store) -> None:
+        self._options = replace(options, layout="topic")
+        self._store = store
+        self._sinks: dict[str, ParquetSink] = {}
+        # The decoder thread pins the schema of a topic while the flusher writes another one.
+        self._opening = threading.Lock()
+
+    def open(self) -> SinkInfo:
+        try:
+            with faults(self._store, "opening"):
+                self._store.open()
+                self._refuse_flat()
+        except SinkUnavailable as error:
+            self._store.close()
+            raise Unreachable(str(error)) from error
+        except BaseException:
+            self._store.close()
+            raise
+        return self._info()
+
+    def pin_topic(self, topic: str, proposed: pa.Schema) -> pa.Schema:
+        """Pin the schema of a topic, or give the one it has the types it lacks. Raise as `ParquetSink.pin`."""
+        return self._sink(topic).pin(proposed)
+
+    def write(self, block: Block) -> None:
+        """Put the files of a block in place; see `ParquetSink.write`."""
+        self._sink(block.ranges[0].partition.topic).write(block)
+
+    def present(self, partition: Partition, first: int, last: int) -> pa.Int64Array:
+        """Return each offset once, however often it is there. Raise as `copies` does."""
+        return self.copies(partition, first, last)["offset"].combine_chunks()
+
+    def copies(self, partition: Partition, first: int, last: int) -> pa.Table:
+        """Return the offsets that the topic's root has, each with its rows; see `ParquetSink.copies`."""
+        if self._directory(partition.topic) not in self._directories():
+            return COPIES.empty_table()
+        return self._sink(partition.topic).copies(partition, first, last)
+
+    def beyond(self, positions: Mapping[Partition, int]) -> Mapping[Partition, int]:
+        """Return where positions have been passed; one listing for each topic that has a root."""
+        there = self._directories()
+        found: dict[Partition, int] = {}
+        for topic in {partition.topic for partition in positions}:
+            if self._directory(topic) in there:
+                asked = {partition: at for partition, at in positions.items() if partition.topic == topic}
+                found.update(self._sink(topic).beyond(asked))
+        return found
+
+    def close(self) -> None:
+        with self._opening:
+            while self._sinks:
+                self._sinks.popitem()[1].close()
+        self._store.close()
+
+    def described(self) -> SinkInfo:
+        """Return what `open` would find; makes no directory. Raise as `Sink.open`."""
+        if local_path(self._options.path) is None:
+            # Opening makes nothing in an object store.
+            try:
+                return self.open()
+            finally:
+                self.close()
+        with faults(self._store, "looking into"):
+            self._refuse_flat()
+        return self._info()
+
+    @contextmanager
+    def rehearsal(self, name: str) -> Iterator[Sink]:
+        """Make a directory beside the root, on the same file system, and remove it at the end. Raise as `Sink.open`."""
+        self.described()
+        with scratch_path(self._options.path, name) as path:
+            yield TopicRootsSink(replace(self._options, path=path), store_for(path))
+
+    def _info(self) -> SinkInfo:
+        return SinkInfo(
+            self._store.label,
+            self._options.schema,
+            schemas.coordinates_of(self._options),
+            "exactly-once",
+            "a file is named by its range of offsets, so a repeat replaces it",
+            mixes_partitions=False,
+            by_topic=self._options.schema is None,
+        )
+
+    def _refuse_flat(self) -> None:
+        if pins.flat(self._store):
+            raise SinkMisconfigured(
+                f"{self._store.label} is one root, with one schema for all topics: give --parquet.layout root to go on "
+                "so, or choose another --parquet.path for a root for each topic"
+            )
+
+    def _directory(self, topic: str) -> str:
+        return topic_name(topic, fold=self._store.folds_case)
+
+    def _directories(self) -> set[str]:
+        with faults(self._store, "looking for the topics of"):
+            return {entry.rstrip("/") for entry in self._store.entries()}
+
+    def _sink(self, topic: str) -> ParquetSink:
+        with self._opening:
+            sink = self._sinks.get(topic)
+            if sink is None:
+                sink = ParquetSink(self._options, self._store.below(self._directory(topic)))
+                try:
+                    sink.open()
+                except Unreachable as error:
+                    raise SinkUnavailable(str(error)) from error
+                self._sinks[topic] = sink
+            return sink
