@@ -270,8 +270,8 @@ class _Parcel:
             "value": None if "value" in self.omitted else record.value,
             "headers": [*(() if "headers" in self.omitted else record.headers), *self.added, *self._replacements()],
         }
-        # librdkafka takes 0 for "now" and a broker takes nothing below: those times are told by the header only.
-        if self.timed and record.timestamp_ms is not None and record.timestamp_ms > 0:
+        # librdkafka takes 0 for "now": that time is told by the header only.
+        if self.timed and record.timestamp_ms:
             arguments["timestamp"] = record.timestamp_ms
         return arguments
 

@@ -19,7 +19,7 @@ from confluent_kafka.admin import AdminClient
 
 from batcher.errors import DataGap, SourceLost, Unreachable
 from batcher.records import Partition, Position, Range, Records
-from batcher.sources.kafka_cluster import Incidents, connect, describe, unanswered
+from batcher.sources.kafka_cluster import Incidents, connect, first_look
 from batcher.sources.kafka_columns import to_records
 from batcher.sources.kafka_errors import (
     FATAL,
@@ -60,17 +60,13 @@ class LogReader:
         """Connect and return the partitions of the topics, ascending. Raise Unreachable or ConfigurationError."""
         consumer = connect(self._settings())
         try:
-            partitions = describe(consumer, self._options, OPEN_TIMEOUT_S)
-        except KafkaException as exception:
-            error = unanswered(exception, consumer, self._options, self._incidents)
-            consumer.close()
-            raise error from exception
+            partitions = first_look(consumer, self._options, self._incidents, OPEN_TIMEOUT_S).partitions
         except BaseException:
             consumer.close()
             raise
         self._consumer = consumer
         self._incidents.started = True
-        return sorted(one for one in partitions if not self._options.excluded(one.topic))
+        return partitions
 
     def close(self) -> None:
         """Disconnect. Twice is harmless."""
