@@ -137,6 +137,9 @@ class KafkaSource:
         try:
             self._look_around_again()
             runs = self._read_until(time.monotonic() + timeout_s, max_records)
+            if self._options.until_eof and not self._ended and self._progress and self._progress.finished:
+                self._ended = True
+                self._look_behind_the_end()
         except BaseException as error:
             # What had been fetched is destroyed while the position moved on (a signal handler that raises does it).
             self._fail(error)
@@ -235,9 +238,6 @@ class KafkaSource:
             self._incidents.interrupted = False
             self._identity.doubt()
         self._identity.check_now_and_then(self._topics_read)
-        if self._options.until_eof and not self._ended and self._progress and self._progress.finished:
-            self._ended = True
-            self._look_behind_the_end()
 
     def _read_until(self, deadline: float, max_records: int) -> list[Records]:
         while True:

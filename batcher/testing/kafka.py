@@ -64,6 +64,19 @@ class Broker:
         """Delete a topic."""
         self._admin.delete_topics([name])[name].result(REQUEST_TIMEOUT_S)
 
+    def create_anew(self, name: str) -> None:
+        """Delete a topic and create another of its name, with one partition."""
+        self.delete_topic(name)
+        deadline = time.monotonic() + REQUEST_TIMEOUT_S
+        while True:
+            # Deleting goes on after it was confirmed.
+            try:
+                return self.create_topic(name)
+            except KafkaException:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(0.05)
+
     def add_partitions(self, topic: str, total: int) -> None:
         """Give a topic more partitions, up to `total`, and wait until they have leaders."""
         self._admin.create_partitions([NewPartitions(topic, total)])[topic].result(REQUEST_TIMEOUT_S)
