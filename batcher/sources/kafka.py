@@ -329,6 +329,8 @@ class KafkaSource:
         if partition not in self._progress:
             return
         assert self._offsets is not None
+        # If it is another topic by now, that is the reason.
+        self._identity.check([partition.topic])
         low, high = self._offsets.watermarks(partition)
         position = Position(self._progress[partition])
         if low <= position.next_offset <= high:
@@ -427,7 +429,7 @@ class KafkaSource:
             return {}
         assert self._offsets is not None
         # The ids first: should a topic be created anew between these questions, the next commit tells.
-        self._identity.learn({partition.topic for partition in partitions}, self._topics_read())
+        self._identity.learn({partition.topic for partition in partitions})
         stored = self._offsets.stored(partitions)
         self._identity.match(stored)
         return self._offsets.resolve(partitions, {partition: at.position for partition, at in stored.items()})

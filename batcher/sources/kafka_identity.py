@@ -45,13 +45,10 @@ class Identity:
         """Have the ids compared at the next occasion: the connection was lost, or topics changed."""
         self._due_at = 0.0
 
-    def learn(self, topics: Collection[str], owned: Collection[str]) -> None:
-        """Take over topics; those in `owned` are read already, and have to be the same."""
+    def learn(self, topics: Collection[str]) -> None:
+        """Take topics over; one that this process has read before has to be the same."""
         found = self._admin.topic_ids(topics, LEARN_TIMEOUT_S) or {}
-        self._compare({topic: topic_id for topic, topic_id in found.items() if topic in owned})
-        for topic in topics:
-            if topic not in owned:
-                self._ids.pop(topic, None)
+        self._compare(found)
         self._ids.update({topic: topic_id for topic, topic_id in found.items() if topic_id is not None})
 
     def match(self, stored: Mapping[Partition, Stored]) -> None:

@@ -30,7 +30,7 @@ class Brokers:
 
 def identity(brokers: Brokers, clock: ManualClock | None = None) -> Identity:
     made = Identity(cast(Admin, brokers), clock or ManualClock())
-    made.learn(["events"], [])
+    made.learn(["events"])
     return made
 
 
@@ -52,7 +52,7 @@ def test_a_topic_created_anew_while_it_is_read_is_told_by_the_next_question() ->
     with pytest.raises(DataGap, match="topic events was deleted and created anew while it was read"):
         known.check(["events"])
     with pytest.raises(DataGap, match="created anew while it was read"):
-        known.learn(["events"], ["events"])
+        known.learn(["events"])
 
 
 def test_a_commit_for_another_topic_of_the_name_is_told_and_what_to_do_said() -> None:
@@ -76,16 +76,6 @@ def test_the_id_of_a_commit_is_kept_where_the_brokers_do_not_tell() -> None:
     known.match({PART: Stored(Position(3), OLD)})
 
     assert known["events"] == OLD
-
-
-def test_a_topic_given_back_and_created_anew_before_it_is_assigned_again_is_learned_anew() -> None:
-    brokers = Brokers({"events": OLD})
-    known = identity(brokers)
-
-    brokers.ids = {"events": NEW}
-    known.learn(["events"], [])
-
-    assert known["events"] == NEW
 
 
 def test_a_topic_that_is_deleted_is_not_another_one() -> None:
