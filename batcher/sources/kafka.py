@@ -84,7 +84,7 @@ class KafkaSource:
         self._listener: PartitionListener | None = None
         self._offsets: Offsets | None = None
         self._credentials = Credentials(options.properties, options.reload, self._use_credentials)
-        self._incidents = Incidents(self._credentials.refused)
+        self._incidents = Incidents()
         self._admin = Admin(options, able=False)
         self._identity = Identity(self._admin)
         self._topics = Topics(options)
@@ -113,7 +113,7 @@ class KafkaSource:
         May be called again after Unreachable.
         """
         self._listener = listener
-        self._incidents = Incidents(self._credentials.refused)
+        self._incidents = Incidents()
         settings: dict[str, Any] = {
             **self._options.librdkafka(),
             "error_cb": self._incidents.on_error,
@@ -234,6 +234,10 @@ class KafkaSource:
             self._start_over()
         self._wait.look()
         self._look_for_topics()
+        if self._incidents.refused:
+            self._incidents.refused = False
+            # Not where the client says so: given others inside a callback of its own, it aborts the process.
+            self._credentials.refused()
         if self._incidents.interrupted:
             self._incidents.interrupted = False
             self._identity.doubt()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -40,18 +39,16 @@ DOWN_AFTER_S: Final = 3.0
 
 
 class Incidents:
-    """Log trouble with the connection once, not once for each of librdkafka's events about it.
+    """Log trouble with the connection once, not once for each of librdkafka's events about it."""
 
-    `on_refused` is called when a broker refuses name and password, once reading has started.
-    """
-
-    def __init__(self, on_refused: Callable[[], None] = lambda: None) -> None:
-        self._on_refused = on_refused
+    def __init__(self) -> None:
         self.last: KafkaError | None = None
         self.down = False
         """All brokers that are known have refused the connection."""
         self.interrupted = False
         """A connection was lost since this was last set to False."""
+        self.refused = False
+        """A broker has refused name and password since this was last set to False."""
         self.topic_in_doubt = False
         self.started = False
         """Until then trouble is only noted: who starts the source raises it as an error."""
@@ -75,8 +72,7 @@ class Incidents:
                 # That all are down is said behind the reason.
                 self.last = error
             return
-        if error.code() in AUTHENTICATION:
-            self._on_refused()
+        self.refused |= error.code() in AUTHENTICATION
         if not self._open or (error.code() in FORBIDDEN and (self.last is None or self.last.code() not in FORBIDDEN)):
             log.warning("kafka_trouble", error=text_of(error))
         self._open = True
