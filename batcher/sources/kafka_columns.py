@@ -43,11 +43,14 @@ def to_records(messages: Sequence[Message], topic: str | None = None) -> tuple[l
     timestamps = _timestamps(messages)
     if pc.min(timestamps).as_py() < NO_EVENT_FROM:
         # An event is a message with an error. Asking each one is 5 % of what all this costs, so only here.
-        events = [message for message in messages if message.error() is not None]
-        messages = [message for message in messages if message.error() is None]
+        errors = list(map(Message.error, messages))
+        events = [message for message, error in zip(messages, errors, strict=True) if error is not None]
+        messages = [message for message, error in zip(messages, errors, strict=True) if error is None]
         if not messages:
             return [], events
-        timestamps = pa.array(list(map(_time, messages)), pa.int64())
+        timestamps = _timestamps(messages)
+        if pc.min(timestamps).as_py() < NO_EVENT_FROM:
+            timestamps = pa.array(list(map(_time, messages)), pa.int64())
     columns = [
         timestamps,
         pa.array(list(map(Message.key, messages)), pa.binary()),
