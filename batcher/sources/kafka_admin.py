@@ -36,39 +36,51 @@ class Admin:
         self._options = options
         self._able = able
         self._client: AdminClient | None = None
+        self._answered = False
 
     def topic_ids(self, topics: Collection[str], timeout_s: float) -> Mapping[str, str | None] | None:
         """Return the id of each topic, None for one that is not there; those that have none are not in it.
 
-        Return None when nobody answers within the time.
+        Return None when nobody answers within the time. Where the first question has no answer, no other is asked: the
+        consumer has had its own by then, so there is something that keeps this client alone from the brokers.
         """
         if not self._able or not topics:
             return {}
+        try:
+            found = self._topic_ids(topics, timeout_s)
+        except TimeoutError:
+            return None if self._answered else self._give_up("no answer")
+        except KafkaException as exception:
+            error = error_of(exception)
+            if self._answered and error.code() not in UNASKABLE | FORBIDDEN:
+                return None
+            return self._give_up(text_of(error))
+        self._answered = True
+        return found
+
+    def _topic_ids(self, topics: Collection[str], timeout_s: float) -> Mapping[str, str | None]:
         found: dict[str, str | None] = {}
         asked = self._asking.describe_topics(TopicCollection(list(topics)), request_timeout=timeout_s)
         for topic, answer in asked.items():
             try:
                 topic_id = str(answer.result(timeout_s + MARGIN_S).topic_id).translate(AS_KAFKA_WRITES)
-            except TimeoutError:
-                return None
             except KafkaException as exception:
-                error = error_of(exception)
-                if error.code() in GONE:
-                    found[topic] = None
-                elif error.code() in UNASKABLE | FORBIDDEN:
-                    self._able = False
-                    log.info(
-                        "topic_ids_unknown",
-                        error=text_of(error),
-                        hint="a topic that is deleted and created anew is told by its offsets alone",
-                    )
-                    return {}
-                else:
-                    return None
+                if error_of(exception).code() not in GONE:
+                    raise
+                found[topic] = None
             else:
                 if topic_id != NO_ID:
                     found[topic] = topic_id
         return found
+
+    def _give_up(self, error: str) -> Mapping[str, str | None]:
+        self._able = False
+        log.info(
+            "topic_ids_unknown",
+            error=error,
+            hint="a topic that is deleted and created anew is told by its offsets alone",
+        )
+        return {}
 
     def unreadable(self, partitions: Collection[Partition], timeout_s: float) -> Mapping[Partition, tuple[int, int]]:
         """Return where open transactions keep the end of a log from being read: from which offset, and to where.

@@ -25,7 +25,8 @@ LEARN_TIMEOUT_S: Final = 5.0
 """For the ids at an assignment, from which all others are told."""
 
 REST_S: Final = 5.0
-"""How long nothing is asked after a question that was not answered."""
+LONGEST_REST_S: Final = 300.0
+"""How long nothing is asked after a question that was not answered: twice as long each time."""
 
 
 class Identity:
@@ -37,6 +38,7 @@ class Identity:
         self._ids: dict[str, str] = {}
         self._due_at = 0.0
         self._resting_until = 0.0
+        self._rest_s = REST_S
 
     def __getitem__(self, topic: str) -> str | None:
         return self._ids.get(topic)
@@ -69,8 +71,10 @@ class Identity:
         self._due_at = now + CHECK_EVERY_S
         found = self._admin.topic_ids([topic for topic in topics if topic in self._ids], CHECK_TIMEOUT_S)
         if found is None:
-            self._resting_until = now + REST_S
+            self._resting_until = now + self._rest_s
+            self._rest_s = min(2 * self._rest_s, LONGEST_REST_S)
             return
+        self._rest_s = REST_S
         self._compare(found)
 
     def check_now_and_then(self, topics: Callable[[], Collection[str]]) -> None:

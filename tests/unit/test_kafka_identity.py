@@ -117,3 +117,7 @@ def test_brokers_that_do_not_answer_are_left_alone_for_a_while() -> None:
     clock.advance(REST_S)
     known.check(["events"])
     assert brokers.asked == asked + 1
+
+    clock.advance(REST_S)
+    known.check(["events"])
+    assert brokers.asked == asked + 1
