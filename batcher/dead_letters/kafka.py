@@ -19,6 +19,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from batcher.dead_letters.letters import added_headers, coordinates, from_headers, now, one_line
 from batcher.errors import ConfigurationError, DeadLetterFailed, Unreachable
+from batcher.kafka_files import check_files
 from batcher.kafka_headers import headers_of
 from batcher.records import DeadLetter
 
@@ -104,6 +105,7 @@ class KafkaDeadLetterQueue:
         Raise Unreachable when no broker answers, ConfigurationError for a missing topic, for rights, and for
         properties that librdkafka refuses.
         """
+        check_files({name: value for name, value in self._properties.items() if isinstance(value, str)})
         try:
             producer = self._connected()
         except KafkaException as error:
@@ -270,8 +272,8 @@ class _Parcel:
             "value": None if "value" in self.omitted else record.value,
             "headers": [*(() if "headers" in self.omitted else record.headers), *self.added, *self._replacements()],
         }
-        # librdkafka takes 0 for "now" and a broker takes nothing below: those times are told by the header only.
-        if self.timed and record.timestamp_ms is not None and record.timestamp_ms > 0:
+        # librdkafka takes 0 for "now": that time is told by the header only.
+        if self.timed and record.timestamp_ms:
             arguments["timestamp"] = record.timestamp_ms
         return arguments
 

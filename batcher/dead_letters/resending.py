@@ -130,7 +130,7 @@ def arguments(stored: Stored) -> dict[str, Any]:
             (ATTEMPTS, str(stored.attempts + 1).encode()),
         ],
     }
-    # librdkafka takes 0 for "now" and a broker takes nothing below.
-    if record.timestamp_ms is not None and record.timestamp_ms > 0:
+    # librdkafka takes 0 for "now".
+    if record.timestamp_ms:
         made["timestamp"] = record.timestamp_ms
     return made

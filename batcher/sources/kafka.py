@@ -14,9 +14,12 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from batcher.errors import BatcherError, CommitRefused, ConfigurationError, DataGap, RecordUnreadable, SourceLost
 from batcher.protocols import PartitionListener
 from batcher.records import Partition, Position, Records
-from batcher.sources.kafka_cluster import Incidents, connect, describe, lag_of, unanswered
+from batcher.sources.kafka_admin import Admin
+from batcher.sources.kafka_cluster import Cluster, Incidents, cluster_of, connect, first_look, lag_of
 from batcher.sources.kafka_columns import to_records
 from batcher.sources.kafka_commit import store
+from batcher.sources.kafka_credentials import Credentials
+from batcher.sources.kafka_envelope import Stored, pack
 from batcher.sources.kafka_errors import (
     FATAL,
     FORBIDDEN,
@@ -28,10 +31,13 @@ from batcher.sources.kafka_errors import (
     forbidden,
     text_of,
 )
+from batcher.sources.kafka_identity import Identity
 from batcher.sources.kafka_offsets import Found, Offsets
 from batcher.sources.kafka_options import KafkaOptions
 from batcher.sources.kafka_others import Others
 from batcher.sources.kafka_progress import Progress
+from batcher.sources.kafka_topics import Topics
+from batcher.sources.kafka_wait import Wait
 
 __all__ = ["KafkaOptions", "KafkaSource"]
 
@@ -54,10 +60,12 @@ FIRST_COMMIT_TIMEOUT_S: Final = 60.0
 CLOSE_TIMEOUT_S: Final = 5.0
 """librdkafka's close waits for commits without an answer: 45 s after the broker died (measured), a moment otherwise."""
 
-
 CHECK_EVERY_S: Final = 10.0
 CHECK_TIMEOUT_S: Final = 1.0
 """For asking whether the topics are still there: it keeps the thread from everything else."""
+
+END_TIMEOUT_S: Final = 5.0
+"""For asking, once, what stands behind the last record that can be read."""
 
 
 class KafkaSource:
@@ -65,7 +73,8 @@ class KafkaSource:
 
     Beyond the contract: once `fetch` has raised it only raises the same again, because librdkafka may have moved past
     records that nobody has seen; `commit` still works for the partitions owned. A deleted topic raises
-    SourceLost if it was named; one that a regular expression found only leaves the subscription. After the thread was
+    SourceLost if it was named; one that a regular expression found only leaves the subscription. A topic that was
+    deleted and created anew under a reader raises DataGap, from `commit` too. After the thread was
     held up for longer than `max.poll.interval.ms`, everything is lost (`on_lost`) and assigned anew.
     """
 
@@ -74,11 +83,17 @@ class KafkaSource:
         self._consumer: Consumer | None = None
         self._listener: PartitionListener | None = None
         self._offsets: Offsets | None = None
+        self._credentials = Credentials(options.properties, options.reload, self._use_credentials)
         self._incidents = Incidents()
+        self._admin = Admin(options, able=False)
+        self._identity = Identity(self._admin)
+        self._topics = Topics(options)
+        self._wait = Wait(options.group, options.session_timeout_s, options.instance)
+        self._ended = False
         self._failure: BaseException | None = None
         self._unreadable: RecordUnreadable | None = None
         self._damaged: set[Partition] = set()
-        self._only_topic = options.topics[0] if len(options.topics) == 1 and options.topics[0][0] != "^" else None
+        self._only_topic = options.topics[0] if len(options.topics) == 1 and not options.has_expressions else None
         # Of the partitions that the listener took. Others that are assigned to us deliver nothing.
         self._progress = Progress()
         # Given up since the first message of the `fetch` under way.
@@ -93,8 +108,12 @@ class KafkaSource:
         self._lag: dict[Partition, int] = {}
 
     def open(self, listener: PartitionListener) -> None:
-        """Connect, check the topics, subscribe. Raise Unreachable or ConfigurationError."""
+        """Connect, check the topics, subscribe. Raise Unreachable or ConfigurationError.
+
+        May be called again after Unreachable.
+        """
         self._listener = listener
+        self._incidents = Incidents()
         settings: dict[str, Any] = {
             **self._options.librdkafka(),
             "error_cb": self._incidents.on_error,
@@ -116,10 +135,11 @@ class KafkaSource:
             raise self._failure
         self._fetches += 1
         try:
-            if self._progress.overdue(time.monotonic()):
-                log.warning("commits_refused", hint="the group did not take the partitions away; joining anew")
-                self._start_over()
+            self._look_around_again()
             runs = self._read_until(time.monotonic() + timeout_s, max_records)
+            if self._options.until_eof and not self._ended and self._progress and self._progress.finished:
+                self._ended = True
+                self._look_behind_the_end()
         except BaseException as error:
             # What had been fetched is destroyed while the position moved on (a signal handler that raises does it).
             self._fail(error)
@@ -137,9 +157,14 @@ class KafkaSource:
         self._for_owned(self._open_consumer.resume, partitions)
 
     def commit(self, positions: Mapping[Partition, Position], timeout_s: float) -> None:
-        ours = {partition: position for partition, position in positions.items() if partition in self._progress}
+        ours = {
+            partition: pack(Stored(position, self._identity[partition.topic]))
+            for partition, position in positions.items()
+            if partition in self._progress
+        }
         refused = {partition: "not assigned to this process" for partition in positions if partition not in ours}
         if ours:
+            self._check_identity({partition.topic for partition in ours})
             fenced = store(self._open_consumer, ours, timeout_s, self._options.instance, rebalancing=self._giving_up)
             self._progress.refused(fenced, time.monotonic())
             refused.update(fenced)
@@ -180,19 +205,43 @@ class KafkaSource:
         return self._consumer
 
     def _look_around(self, consumer: Consumer) -> None:
-        try:
-            partitions = describe(consumer, self._options, OPEN_TIMEOUT_S)
-        except KafkaException as exception:
-            raise unanswered(exception, consumer, self._options, self._incidents) from exception
+        cluster = first_look(consumer, self._options, self._incidents, OPEN_TIMEOUT_S)
+        self._topics.begin(cluster.topics)
+        self._admin = Admin(self._options, able=cluster.controlled)
+        self._identity = Identity(self._admin)
         self._offsets = Offsets(consumer, self._options)
-        self._offsets.survey(partitions)
+        self._offsets.survey(cluster.partitions)
         if self._options.until_eof and self._options.patience_s is not None:
-            self._others = Others(self._offsets, partitions, self._options.patience_s)
+            self._others = Others(self._offsets, cluster.partitions, self._options.patience_s)
 
     def _subscribe(self, consumer: Consumer) -> None:
+        if not self._topics.names:
+            # There is nothing to wait for, and librdkafka takes no empty list.
+            self._assigned_once = True
+            self._wait.over()
+            consumer.unsubscribe()
+            return
+        if not self._progress:
+            self._wait.begin()
         consumer.subscribe(
-            list(self._options.topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+            list(self._topics.names), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
+
+    def _look_around_again(self) -> None:
+        """Do before a fetch what is due: nothing, nearly always."""
+        if self._progress.overdue(time.monotonic()):
+            log.warning("commits_refused", hint="the group did not take the partitions away; joining anew")
+            self._start_over()
+        self._wait.look()
+        self._look_for_topics()
+        if self._incidents.refused:
+            self._incidents.refused = False
+            # Not where the client says so: given others inside a callback of its own, it aborts the process.
+            self._credentials.refused()
+        if self._incidents.interrupted:
+            self._incidents.interrupted = False
+            self._identity.doubt()
+        self._identity.check_now_and_then(self._topics_read)
 
     def _read_until(self, deadline: float, max_records: int) -> list[Records]:
         while True:
@@ -247,12 +296,12 @@ class KafkaSource:
         error = message.error()
         assert error is not None
         code = error.code()
-        # Every event about a partition has all three; one about the client has none, and then no branch needs them.
+        # Every event about a partition has both; one about the client has none, and then no branch needs them.
         partition = Partition(message.topic() or "", message.partition() or 0)
-        offset = message.offset() or 0
+        reached = self._progress.get(partition, 0)
         if code == PARTITION_EOF:
             if partition in self._progress:
-                self._progress.advance(partition, max(offset, self._progress[partition]))
+                self._progress.advance(partition, max(message.offset() or 0, reached))
         elif error.fatal() or code in FATAL:
             raise fatal(error, self._options.instance)
         elif code == MAX_POLL_EXCEEDED:
@@ -263,7 +312,8 @@ class KafkaSource:
         elif code in OUT_OF_RANGE:
             self._on_out_of_range(partition, error)
         elif code in STUCK:
-            self._on_damage(partition, offset, error)
+            offset = message.offset()
+            self._on_damage(partition, reached if offset is None else offset, error)
         elif code in FORBIDDEN:
             raise forbidden(error, f"no access to {partition.topic or self._options.group}")
         else:
@@ -283,6 +333,8 @@ class KafkaSource:
         if partition not in self._progress:
             return
         assert self._offsets is not None
+        # If it is another topic by now, that is the reason.
+        self._identity.check([partition.topic])
         low, high = self._offsets.watermarks(partition)
         position = Position(self._progress[partition])
         if low <= position.next_offset <= high:
@@ -331,6 +383,9 @@ class KafkaSource:
 
     def _assign(self, consumer: Consumer, partitions: list[Partition]) -> None:
         found: Mapping[Partition, Found] = {}
+        if partitions:
+            self._wait.over()
+            self._ended = False
         try:
             # After a failure, and while closing, an assignment is only acknowledged.
             if self._failure is None and self._consumer is not None:
@@ -356,7 +411,11 @@ class KafkaSource:
             # No longer in `_progress`, they are neither resumed nor committed nor given up through the listener.
             self._progress.forget(untaken)
             consumer.pause([TopicPartition(*partition) for partition in untaken])
-        fresh = {partition: at.position for partition, at in found.items() if at.fresh and partition not in untaken}
+        fresh = {
+            partition: pack(Stored(at.position, self._identity[partition.topic]))
+            for partition, at in found.items()
+            if at.chosen and partition not in untaken
+        }
         if fresh:
             # From here on the group has a place, whatever --kafka.start says next time. A refusal means that
             # the partitions are about to be lost again; then their next owner decides.
@@ -370,8 +429,14 @@ class KafkaSource:
                 raise ConfigurationError(
                     f"the dead-letter topic {partition.topic} is inside the subscription: change --dlq.topic"
                 )
+        if not partitions:
+            return {}
         assert self._offsets is not None
-        return self._offsets.resolve(partitions) if partitions else {}
+        # The ids first: should a topic be created anew between these questions, the next commit tells.
+        self._identity.learn({partition.topic for partition in partitions})
+        stored = self._offsets.stored(partitions)
+        self._identity.match(stored)
+        return self._offsets.resolve(partitions, {partition: at.position for partition, at in stored.items()})
 
     def _unassign(self, consumer: Consumer, revoked: list[TopicPartition], *, lost: bool) -> None:
         partitions = [Partition(one.topic, one.partition) for one in revoked]
@@ -380,6 +445,7 @@ class KafkaSource:
         finally:
             if not self._progress:
                 self._incidents.topic_in_doubt = True
+                self._wait.begin()
                 if lost:
                     self._all_lost_at = self._fetches
             if self._options.cooperative:
@@ -412,13 +478,54 @@ class KafkaSource:
         if self._incidents.topic_in_doubt and time.monotonic() >= self._next_check:
             # The partitions of a deleted topic are taken away, and that is all that is heard of it.
             self._next_check = time.monotonic() + CHECK_EVERY_S
-            try:
-                describe(self._open_consumer, self._options, CHECK_TIMEOUT_S)
-            except KafkaException:
-                return
-            except ConfigurationError as error:
-                raise SourceLost(f"{error}; it was there when reading started") from error
-            self._incidents.topic_in_doubt = False
+            if self._cluster() is not None:
+                self._incidents.topic_in_doubt = False
+
+    def _look_for_topics(self) -> None:
+        """Look now and then for topics that expressions stand for, and subscribe anew where others came or went."""
+        if not self._topics.due():
+            return
+        cluster = self._cluster()
+        if cluster is not None and self._topics.changed(cluster.topics):
+            self._identity.doubt()
+            self._subscribe(self._open_consumer)
+
+    def _cluster(self) -> Cluster | None:
+        """Return what the subscription stands for now, None when no broker answers; raise SourceLost for what left."""
+        try:
+            return cluster_of(self._open_consumer.list_topics(timeout=CHECK_TIMEOUT_S), self._options)
+        except KafkaException:
+            return None
+        except ConfigurationError as error:
+            raise SourceLost(f"{error}; it was there when reading started") from error
+
+    def _look_behind_the_end(self) -> None:
+        """Say which records an open transaction keeps from being read, now that all others were."""
+        if not self._options.read_committed:
+            return
+        for partition, (first, end) in sorted(self._admin.unreadable(tuple(self._progress), END_TIMEOUT_S).items()):
+            log.warning(
+                "records_not_readable_yet",
+                partition=str(partition),
+                offsets=f"{first}-{end - 1}",
+                count=end - first,
+                hint="a transaction is open: they are not loaded; run again once it has ended",
+            )
+
+    def _topics_read(self) -> set[str]:
+        return {partition.topic for partition in self._progress}
+
+    def _check_identity(self, topics: Collection[str]) -> None:
+        try:
+            self._identity.check(topics)
+        except DataGap as error:
+            # Not even what comes after it may be committed, least of all while the partitions are given up.
+            self._failure = self._failure or error
+            raise
+
+    def _use_credentials(self, username: str, password: str) -> None:
+        self._open_consumer.set_sasl_credentials(username, password)
+        self._admin.set_credentials(username, password)
 
     def _for_owned(self, action: Callable[[list[TopicPartition]], None], partitions: Collection[Partition]) -> None:
         ours = [TopicPartition(*partition) for partition in partitions if partition in self._progress]

@@ -5,11 +5,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException
 
 from batcher.errors import BatcherError, ConfigurationError, SourceLost
+from batcher.kafka_files import names_file
 
 PARTITION_EOF: Final = KafkaError._PARTITION_EOF
 MAX_POLL_EXCEEDED: Final = KafkaError._MAX_POLL_EXCEEDED
@@ -72,6 +74,17 @@ FORBIDDEN: Final = frozenset(
 )
 """Rights or credentials: no retry helps."""
 
+AUTHENTICATION: Final = frozenset({KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError._AUTHENTICATION})
+"""The broker refuses name and password: others may have been put in their place since they were read."""
+
+AWAY: Final = frozenset({KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._RESOLVE})
+"""A connection broke, or none can be made. What is found after it may be another cluster, or other topics."""
+
+DOWN: Final = frozenset({KafkaError._ALL_BROKERS_DOWN})
+
+UNASKABLE: Final = frozenset({KafkaError.UNSUPPORTED_VERSION, KafkaError._UNSUPPORTED_FEATURE})
+"""The broker is too old for the question."""
+
 COMMIT_NEVER: Final = FORBIDDEN | {
     KafkaError.OFFSET_METADATA_TOO_LARGE,
     KafkaError.INVALID_COMMIT_OFFSET_SIZE,
@@ -113,7 +126,9 @@ OUT_OF_RANGE: Final = frozenset(
 )
 """The next record to read is not in the log."""
 
-_PROPERTY: Final = re.compile(r'property:? "?([A-Za-z0-9._]+)"?')
+_PROPERTY: Final = re.compile(
+    r'property:? "?([A-Za-z0-9._]+)"?|`?\b([a-z0-9]+(?:\.[a-z0-9]+)+)`? (?:failed|is mandatory)'
+)
 
 
 def error_of(exception: KafkaException) -> KafkaError:
@@ -126,12 +141,15 @@ def text_of(error: KafkaError) -> str:
     return f"{' '.join(error.str().split())} ({error.name()})"
 
 
-def bad_property(exception: Exception) -> ConfigurationError:
-    """Return the error for a configuration that librdkafka refused, naming the property if it did."""
+def bad_property(exception: Exception, properties: Mapping[str, object]) -> ConfigurationError:
+    """Return the error for a configuration that librdkafka refused, naming the property, and its file if it has one."""
     text = error_of(exception).str() if isinstance(exception, KafkaException) else str(exception)
     found = _PROPERTY.search(text)
-    where = f"-X {found[1]}" if found else "-X"
-    return ConfigurationError(f"{where}: {' '.join(text.split())}; -X list shows the properties there are")
+    name = (found[1] or found[2]) if found else ""
+    said = " ".join(text.split())
+    if names_file(name):
+        return ConfigurationError(f"-X {name}: {str(properties.get(name))!r} is not what it should be: {said}")
+    return ConfigurationError(f"{f'-X {name}' if name else '-X'}: {said}; -X list shows the properties there are")
 
 
 def forbidden(error: KafkaError, what: str) -> ConfigurationError:

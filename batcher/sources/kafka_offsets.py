@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Final
 
 import structlog
@@ -12,6 +14,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from batcher.errors import DataGap, SourceLost
 from batcher.records import Partition, Position
+from batcher.sources.kafka_envelope import Stored, unpack
 from batcher.sources.kafka_errors import FATAL, FORBIDDEN, error_of, fatal, forbidden, text_of
 from batcher.sources.kafka_options import KafkaOptions
 
@@ -27,12 +30,12 @@ RETRY_PAUSE_S: Final = 0.1
 class Found:
     """Say where a partition starts and where its log ended when that was decided.
 
-    `fresh` says that the position was chosen by policy and is not committed yet.
+    `chosen` says why it starts there, if that was decided by policy and is not committed yet.
     """
 
     position: Position
     end: int
-    fresh: bool = False
+    chosen: str = ""
 
 
 class Offsets:
@@ -56,20 +59,23 @@ class Offsets:
         read = {partition.topic for partition in committed}
         self._old = frozenset(partition for partition in partitions if partition.topic not in read)
 
-    def resolve(self, partitions: Collection[Partition]) -> dict[Partition, Found]:
-        """Return where each partition starts.
+    def resolve(
+        self, partitions: Collection[Partition], committed: Mapping[Partition, Position]
+    ) -> dict[Partition, Found]:
+        """Return where each partition starts, given what the group has committed.
 
         Raises DataGap where the committed offset is not in the log, SourceLost when the broker does not say.
         """
-        committed = self.committed(partitions)
         found = {}
         for partition in partitions:
             low, high = self.watermarks(partition)
             position = committed.get(partition)
             if position is None:
-                found[partition] = Found(Position(self._policy(partition, low, high)), high, fresh=True)
+                offset, why = self._policy(partition, low, high)
+                found[partition] = Found(Position(offset), high, why)
             else:
                 found[partition] = Found(self.inside(partition, position, low, high), high)
+        _say_where_it_starts(found)
         return found
 
     def inside(self, partition: Partition, position: Position, low: int, high: int) -> Position:
@@ -103,14 +109,19 @@ class Offsets:
                     error_of(exception), f"the watermarks of {partition}", self._options, deadline
                 )
 
-    def _policy(self, partition: Partition, low: int, high: int) -> int:
+    def _policy(self, partition: Partition, low: int, high: int) -> tuple[int, str]:
+        """Return where a partition without a commit starts, and why."""
         start = self._options.start
-        if start == "earliest" or (start == "latest" and partition not in self._old):
-            return low
+        if start == "earliest":
+            return low, "--kafka.start earliest: the first record there is"
+        if start == "latest" and partition not in self._old:
+            return low, "--kafka.start latest, but it came after this process or the group had begun: its first record"
         if start == "latest":
-            return high
+            return high, "--kafka.start latest: behind the last record there is"
         found = self.at_time(partition, start)
-        return high if found is None else found
+        if found is None:
+            return high, "--kafka.start: no record is as young as that time; behind the last record there is"
+        return found, "--kafka.start: the first record of that time or later"
 
     def at_time(self, partition: Partition, time_ms: int) -> int | None:
         """Return the first offset whose record is of this time or later; None where no record is that young."""
@@ -127,7 +138,11 @@ class Offsets:
                 return found.offset if found.offset >= 0 else None
 
     def committed(self, partitions: Iterable[Partition]) -> Mapping[Partition, Position]:
-        """Return what the group has committed; partitions without a commit are left out.
+        """Return what the group has committed; partitions without a commit are not in it. Raise as `stored` does."""
+        return {partition: stored.position for partition, stored in self.stored(partitions).items()}
+
+    def stored(self, partitions: Iterable[Partition]) -> Mapping[Partition, Stored]:
+        """Return what the group has committed, with the topic for which; partitions without a commit are not in it.
 
         Raises ConfigurationError for rights, SourceLost when the broker does not say.
         """
@@ -142,11 +157,18 @@ class Offsets:
                 errors = [error_of(exception)]
             if not errors:
                 return {
-                    Partition(one.topic, one.partition): Position(one.offset, one.metadata or "")
+                    Partition(one.topic, one.partition): unpack(Position(one.offset, one.metadata or ""))
                     for one in answered
                     if one.offset >= 0
                 }
             _raise_unless_worth_retry(errors[0], what, self._options, deadline)
+
+
+def _say_where_it_starts(found: Mapping[Partition, Found]) -> None:
+    """Log where partitions without a commit start, one line for each reason."""
+    chosen = sorted((at.chosen, partition, at.position.next_offset) for partition, at in found.items() if at.chosen)
+    for why, places in groupby(chosen, key=itemgetter(0)):
+        log.info("start_chosen", positions={str(partition): offset for _, partition, offset in places}, reason=why)
 
 
 def _raise_unless_worth_retry(error: KafkaError, what: str, options: KafkaOptions, deadline: float) -> None:

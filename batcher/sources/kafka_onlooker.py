@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from batcher.errors import ConfigurationError
 from batcher.records import Partition, Position
 from batcher.sources.kafka import OPEN_TIMEOUT_S, KafkaSource
-from batcher.sources.kafka_cluster import describe, unanswered
+from batcher.sources.kafka_cluster import first_look
 from batcher.sources.kafka_offsets import Offsets
 from batcher.sources.kafka_options import KafkaOptions
 
@@ -32,17 +32,13 @@ class Onlooker(KafkaSource):
         """Do nothing."""
 
     def _look_around(self, consumer: Consumer) -> None:
-        try:
-            found = describe(consumer, self._options, OPEN_TIMEOUT_S)
-        except KafkaException as exception:
-            raise unanswered(exception, consumer, self._options, self._incidents) from exception
-        partitions = [one for one in found if not self._options.excluded(one.topic)]
+        partitions = first_look(consumer, self._options, self._incidents, OPEN_TIMEOUT_S).partitions
         if not partitions:
             raise ConfigurationError(f"-t {','.join(self._options.topics)}: there is no such topic")
         self._offsets = offsets = Offsets(consumer, self._options)
         start = self._options.start
         places = {}
-        for partition in sorted(partitions):
+        for partition in partitions:
             low, high = offsets.watermarks(partition)
             begins: int | None = low
             if start == "latest":
@@ -59,6 +55,9 @@ class Onlooker(KafkaSource):
             self._progress.begin(partition, first, end)
         self._assigned_once = True
         self._listener.on_assigned({partition: Position(first) for partition, (first, _) in self.places.items()})
+
+    def _look_for_topics(self) -> None:
+        """Do nothing: what is read was decided at the start."""
 
     def _on_event(self, message: Message) -> None:
         error = message.error()

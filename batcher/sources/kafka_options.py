@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from batcher.errors import ConfigurationError
+from batcher.sources.kafka_credentials import Reload
+from batcher.sources.kafka_subscription import compiled, is_expression
 
 Start = Literal["earliest", "latest"] | int
 """Where a group without a committed offset starts; a number is a time in epoch milliseconds."""
@@ -66,6 +68,9 @@ SECURE: Final[Mapping[str, Callable[[str], bool]]] = {
 
 _TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,249}")
 
+TOPICS_REFRESH_S: Final = 10.0
+"""The answer lists every topic of the cluster: some megabytes where there are ten thousand."""
+
 KIB: Final = 1024
 LARGEST_FETCH_BYTES: Final = 50 << 20
 """librdkafka's default for fetch.max.bytes; above it, receive.message.max.bytes would have to grow as well."""
@@ -75,12 +80,13 @@ LARGEST_FETCH_BYTES: Final = 50 << 20
 class KafkaOptions:
     """Say what to read and how. Raises ConfigurationError, naming the flag, for what cannot work.
 
-    `topics` are names, or regular expressions that begin with `^`. `start` holds where the group has no committed
-    offset. `properties` go to librdkafka as they are, but for the block list. `instance` makes the membership
-    static. A topic in `excluded_topics` (the dead-letter topic) may not be in the subscription: reading it would be a
-    loop. `max_memory_bytes` bounds what librdkafka fetches ahead. `on_gap` says what to do where committed records
-    have expired: stop, or log how many are gone and go on. With `until_eof` and
-    `patience_s` the end has come when the other members are there as well, or have not moved for so long.
+    `topics` are names, or regular expressions of Python that begin with `^`. `start` holds where the group has no
+    committed offset. `properties` go to librdkafka as they are, but for the block list. `instance` makes the
+    membership static. A topic in `excluded_topics` (the dead-letter topic) may not be named, and no expression stands
+    for it: reading it would be a loop. `max_memory_bytes` bounds what librdkafka fetches ahead. `on_gap` says what to
+    do where committed records have expired: stop, or log how many are gone and go on. With `until_eof` and
+    `patience_s` the end has come when the other members are there as well, or have not moved for so long. `reload`
+    returns the properties with secrets as they are now: it is asked when a broker refuses the ones there are.
     """
 
     brokers: str
@@ -95,6 +101,7 @@ class KafkaOptions:
     excluded_topics: frozenset[str] = frozenset()
     max_memory_bytes: int = 8 << 20
     patience_s: float | None = None
+    reload: Reload | None = None
 
     def __post_init__(self) -> None:
         if not self.brokers.strip():
@@ -116,6 +123,22 @@ class KafkaOptions:
         """Return after how long without a sign of life the group gives a member up, as far as it is ours to say."""
         stated = self._merged.get("session.timeout.ms", BASELINE["session.timeout.ms"])
         return int(stated) / 1000 if stated.isdecimal() else int(BASELINE["session.timeout.ms"]) / 1000
+
+    @property
+    def has_expressions(self) -> bool:
+        """Tell whether topics may come and go while reading."""
+        return any(map(is_expression, self.topics))
+
+    @property
+    def read_committed(self) -> bool:
+        """Tell whether records of open transactions are not read."""
+        return self._merged["isolation.level"].strip().lower() == "read_committed"
+
+    @property
+    def topics_refresh_s(self) -> float:
+        """Return how often topics that expressions stand for are looked for."""
+        stated = self.properties.get("topic.metadata.refresh.interval.ms", "")
+        return int(stated) / 1000 if stated.isdecimal() and int(stated) > 0 else TOPICS_REFRESH_S
 
     @property
     def cooperative(self) -> bool:
@@ -164,21 +187,13 @@ class KafkaOptions:
         if not self.topics:
             raise ConfigurationError("no topic: give one with -t NAME or -t '^REGEX'")
         for topic in self.topics:
-            if topic.startswith("^"):
-                try:
-                    pattern = re.compile(topic)
-                except re.error as error:
-                    raise ConfigurationError(f"-t {topic!r} is no regular expression: {error}") from error
-                caught = [name for name in sorted(self.excluded_topics) if pattern.search(name)]
-            else:
-                if not _TOPIC.fullmatch(topic) or topic in {".", ".."}:
-                    raise ConfigurationError(
-                        f"-t {topic!r} is no topic name: letters, digits, '.', '_' and '-', up to 249"
-                    )
-                caught = [topic] if self.excluded(topic) else []
-            if caught:
+            if is_expression(topic):
+                compiled(topic)
+            elif not _TOPIC.fullmatch(topic) or topic in {".", ".."}:
+                raise ConfigurationError(f"-t {topic!r} is no topic name: letters, digits, '.', '_' and '-', up to 249")
+            elif self.excluded(topic):
                 raise ConfigurationError(
-                    f"the dead-letter topic {caught[0]} is inside the subscription -t {topic}: change --dlq.topic"
+                    f"the dead-letter topic {topic} is inside the subscription -t {topic}: change --dlq.topic"
                 )
 
     def _check_properties(self) -> None:

@@ -38,6 +38,10 @@ class Progress:
     def __getitem__(self, partition: Partition) -> int:
         return self._next[partition]
 
+    def get(self, partition: Partition, otherwise: int) -> int:
+        """Return where a partition stands, or something else if it is not ours."""
+        return self._next.get(partition, otherwise)
+
     @property
     def positions(self) -> Mapping[Partition, int]:
         """Return a copy of where each partition stands."""

@@ -19,7 +19,8 @@ from confluent_kafka.admin import AdminClient
 
 from batcher.errors import DataGap, SourceLost, Unreachable
 from batcher.records import Partition, Position, Range, Records
-from batcher.sources.kafka_cluster import Incidents, connect, describe, unanswered
+from batcher.sources.kafka_admin import Admin
+from batcher.sources.kafka_cluster import Incidents, connect, first_look
 from batcher.sources.kafka_columns import to_records
 from batcher.sources.kafka_errors import (
     FATAL,
@@ -33,6 +34,7 @@ from batcher.sources.kafka_errors import (
     forbidden,
     text_of,
 )
+from batcher.sources.kafka_identity import Identity
 from batcher.sources.kafka_offsets import Offsets
 from batcher.sources.kafka_options import KafkaOptions
 
@@ -55,22 +57,20 @@ class LogReader:
         self._options = options
         self._consumer: Consumer | None = None
         self._incidents = Incidents()
+        self._admin = Admin(options, able=False)
 
     def open(self) -> Sequence[Partition]:
         """Connect and return the partitions of the topics, ascending. Raise Unreachable or ConfigurationError."""
         consumer = connect(self._settings())
         try:
-            partitions = describe(consumer, self._options, OPEN_TIMEOUT_S)
-        except KafkaException as exception:
-            error = unanswered(exception, consumer, self._options, self._incidents)
-            consumer.close()
-            raise error from exception
+            found = first_look(consumer, self._options, self._incidents, OPEN_TIMEOUT_S)
         except BaseException:
             consumer.close()
             raise
         self._consumer = consumer
         self._incidents.started = True
-        return sorted(one for one in partitions if not self._options.excluded(one.topic))
+        self._admin = Admin(self._options, able=found.controlled)
+        return found.partitions
 
     def close(self) -> None:
         """Disconnect. Twice is harmless."""
@@ -79,8 +79,15 @@ class LogReader:
             consumer.close()
 
     def committed(self, partitions: Collection[Partition]) -> Mapping[Partition, Position]:
-        """Return what the group has committed. Raise ConfigurationError or SourceLost."""
-        return self._places.committed(partitions)
+        """Return what the group has committed. Raise ConfigurationError or SourceLost.
+
+        Raise DataGap where that was for another topic of the name: what was loaded was not read from this one.
+        """
+        stored = self._places.stored(partitions)
+        identity = Identity(self._admin)
+        identity.learn({partition.topic for partition in partitions})
+        identity.match(stored)
+        return {partition: at.position for partition, at in stored.items()}
 
     def watermarks(self, partition: Partition) -> tuple[int, int]:
         """Return the first offset of the log and the one behind the last that may be read. Raise as `committed`."""

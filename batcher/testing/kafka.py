@@ -11,6 +11,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions, NewTopic
 
 from batcher.records import Headers, Partition, Position
+from batcher.sources.kafka_envelope import unpack
 
 REQUEST_TIMEOUT_S: Final = 30.0
 """A broker that has just started, on a machine that is busy, needs some seconds for its first answers."""
@@ -63,6 +64,19 @@ class Broker:
         """Delete a topic."""
         self._admin.delete_topics([name])[name].result(REQUEST_TIMEOUT_S)
 
+    def create_anew(self, name: str) -> None:
+        """Delete a topic and create another of its name, with one partition."""
+        self.delete_topic(name)
+        deadline = time.monotonic() + REQUEST_TIMEOUT_S
+        while True:
+            # Deleting goes on after it was confirmed.
+            try:
+                return self.create_topic(name)
+            except KafkaException:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(0.05)
+
     def add_partitions(self, topic: str, total: int) -> None:
         """Give a topic more partitions, up to `total`, and wait until they have leaders."""
         self._admin.create_partitions([NewPartitions(topic, total)])[topic].result(REQUEST_TIMEOUT_S)
@@ -101,12 +115,15 @@ class Broker:
             consumer.close()
 
     def committed(self, group: str, partitions: Iterable[Partition]) -> dict[Partition, Position]:
-        """Return what a group has committed, notes included; partitions without a commit are left out."""
+        """Return what a group has committed, notes included; partitions without a commit are left out.
+
+        The id of the topic, which the source puts before a note, is not part of it.
+        """
         consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": group})
         try:
             found = consumer.committed([TopicPartition(*p) for p in partitions], REQUEST_TIMEOUT_S)
             return {
-                Partition(tp.topic, tp.partition): Position(tp.offset, tp.metadata or "")
+                Partition(tp.topic, tp.partition): unpack(Position(tp.offset, tp.metadata or "")).position
                 for tp in found
                 if tp.offset >= 0
             }

@@ -6,6 +6,7 @@ import ctypes
 import hashlib
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -294,3 +295,21 @@ def test_a_record_with_a_header_whose_name_is_no_text_is_no_letter(
     (message,) = stored()
     with pytest.raises(ValueError, match="no dead-letter headers"):
         letter_of(message)
+
+
+def test_a_file_of_a_property_that_is_not_there_is_named() -> None:
+    queue = KafkaDeadLetterQueue("b:1", "letters", {"security.protocol": "ssl", "ssl.ca.location": "/absent/ca.pem"})
+
+    with pytest.raises(ConfigurationError, match=r"-X ssl\.ca\.location: '/absent/ca\.pem' cannot be read: No such"):
+        queue.open()
+
+
+def test_a_time_before_1970_stays_and_0_is_told_by_the_header_alone(
+    queue: KafkaDeadLetterQueue, stored: Callable[[], list[Message]]
+) -> None:
+    made = letter()
+    queue.send([replace(made, record=replace(made.record, timestamp_ms=time_ms)) for time_ms in (-5, 0)])
+
+    first, second = stored()
+    assert first.timestamp()[1] == -5
+    assert headers(second)["batcher.timestamp_ms"] == b"0"

@@ -110,6 +110,10 @@ def test_a_record_goes_back_to_its_partition_as_it_was() -> None:
     }
 
 
-@pytest.mark.parametrize("timestamp_ms", [None, 0, -1])
+@pytest.mark.parametrize("timestamp_ms", [None, 0])
 def test_a_time_that_cannot_be_sent_is_left_to_the_broker(timestamp_ms: int | None) -> None:
     assert "timestamp" not in arguments(stored(timestamp_ms=timestamp_ms))
+
+
+def test_a_time_before_1970_is_sent_as_it_was() -> None:
+    assert arguments(stored(timestamp_ms=-5))["timestamp"] == -5

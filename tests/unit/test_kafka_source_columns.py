@@ -7,6 +7,7 @@ from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 from batcher.kafka_headers import UNREADABLE
 from batcher.records import HEADERS_TYPE, Partition
 from batcher.sources.kafka_columns import to_records
+from batcher.testing.kafka import produce
 from batcher.testing.mock_cluster import MockCluster
 
 
@@ -138,6 +139,37 @@ def test_events_are_set_apart_and_the_records_around_them_kept() -> None:
     assert events == [event]
     assert [run.offsets.to_pylist() for run in runs] == [[1, 2]]
     assert to_records([event], "t") == ([], [event])
+
+
+@pytest.mark.parametrize("milliseconds", [-5, -1, -(10**15), 10**18, 0])
+def test_a_record_of_any_time_is_told_from_the_events_beside_it(milliseconds: int) -> None:
+    event = message(3, value=b"no more", timestamp=(0, -1), error=KafkaError(KafkaError.UNKNOWN))
+    odd = message(7, partition=1, timestamp=(1, milliseconds))
+
+    runs, events = to_records([message(1), event, odd, message(2)], "t")
+
+    assert events == [event]
+    assert [run.offsets.to_pylist() for run in runs] == [[1], [7], [2]]
+    assert [run.timestamps_ms.to_pylist() for run in runs] == [[1001], [milliseconds], [1002]]
+
+
+def test_what_the_client_says_of_the_end_of_a_log_is_an_event_beside_any_record(mock_cluster: MockCluster) -> None:
+    mock_cluster.create_topic("t")
+    times = [-5, -1, 10**18, 1]
+    produce(mock_cluster.bootstrap, "t", [b"%d" % time for time in times], timestamps_ms=times)
+    consumer = Consumer(
+        {"bootstrap.servers": mock_cluster.bootstrap, "group.id": "g", "log_level": 0, "enable.partition.eof": True}
+    )
+    consumer.assign([TopicPartition("t", 0, 0)])
+    found: list[Message] = []
+    while len(found) < len(times) + 1:
+        found += consumer.consume(100, 1.0)
+    consumer.close()
+
+    runs, events = to_records(found, "t")
+    assert [error.code() for event in events if (error := event.error())] == [KafkaError._PARTITION_EOF]
+    assert [time for run in runs for time in run.timestamps_ms.to_pylist()] == times
+    assert to_records(events, "t") == ([], events)
 
 
 def test_gaps_in_the_offsets_are_kept() -> None:

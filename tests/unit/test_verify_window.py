@@ -11,6 +11,7 @@ from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 from batcher.errors import BatcherError, ConfigurationError, DataGap, SourceLost
 from batcher.records import Partition, Range
 from batcher.sources import kafka_window
+from batcher.sources.kafka_cluster import Cluster
 from batcher.sources.kafka_options import KafkaOptions
 from batcher.sources.kafka_window import LogReader
 
@@ -57,9 +58,9 @@ def reading(monkeypatch: pytest.MonkeyPatch) -> Any:
         client = Client(*answers)
         made.append(client)
         monkeypatch.setattr(kafka_window, "connect", lambda _: client)
-        monkeypatch.setattr(kafka_window, "describe", lambda *_: [PART])
+        monkeypatch.setattr(kafka_window, "first_look", lambda *_: Cluster((PART.topic,), (PART,), controlled=False))
         reader = LogReader(KafkaOptions("k:1", ("t",), "g"))
-        assert reader.open() == [PART]
+        assert list(reader.open()) == [PART]
         return reader, client
 
     return make
