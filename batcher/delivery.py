@@ -4,7 +4,8 @@
        │       │ what may be there already: only the rows that the target lacks
        │                 │  SinkUnavailable     same block, same token, again (retry.py)
        │                 │  SinkMisconfigured   the same, with an alarm; nothing is dead-lettered
-       │                 │  RowsRejected        those rows are letters, the rest is written
+       │                 │  SchemaChanged       the same records, decoded for the target's new columns (decoding.py)
+       │                 │  RowsRejected        those rows are dead letters, the rest is written
        │                 │  BlockRejected       halves, until the row stands alone
        └► rejections ────┴──────────────────────► dead letters, awaited; the same, again, until they are stored
 
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, TypeVar
@@ -26,10 +28,10 @@ import structlog
 from tenacity import Retrying
 
 from batcher.blocks import block_of, halves_of, part_of
+from batcher.decoding import Decoding
 from batcher.errors import (
     BatchSuperseded,
     BlockRejected,
-    ConfigurationError,
     DataGap,
     PoisonLimitExceeded,
     RowsRejected,
@@ -39,16 +41,13 @@ from batcher.errors import (
 from batcher.poison import PoisonLimit
 from batcher.protocols import (
     DeadLetterQueue,
-    Decoder,
     Format,
     Interruptible,
     Reconcilable,
-    SchemaPinning,
     Sink,
     SinkInfo,
 )
 from batcher.records import (
-    PLACEHOLDER,
     Batch,
     Block,
     DeadLetter,
@@ -88,7 +87,6 @@ class Delivery:
     ) -> None:
         self._sink = sink
         self._info = info
-        self._format = format_
         self._dead_letters = dead_letters
         self._poison = poison
         self._name = name
@@ -98,13 +96,11 @@ class Delivery:
         self._existing: dict[Partition, int] = {}
         self._held: Callable[[], bool] = lambda: True
         self._retrying: Retrying = retry.retrying(abort, self._waiting)
-        self._decoder: Decoder | None = None if info.schema is None else format_.decoder(info.schema)
+        self.decoding = Decoding(sink, info, format_, self._retrying)
 
     def prepare(self, batch: Batch) -> Prepared:
-        """Decode a batch; touches nothing but the decoder, and the sink once to pin a schema. Decoder thread."""
-        started = time.perf_counter()
-        decoded = self._decoder_for(batch).decode(batch)
-        return Prepared(batch, decoded, time.perf_counter() - started)
+        """Decode a batch, see `Decoding.prepare`. Decoder thread."""
+        return self.decoding.prepare(batch)
 
     def beyond(self, positions: Mapping[Partition, int]) -> Mapping[Partition, int]:
         """Return the highest offset that the target holds of each partition where it has one at or above its position.
@@ -175,28 +171,10 @@ class Delivery:
             nbytes=batch.nbytes,
             decode_s=prepared.decode_s,
             write_s=time.perf_counter() - started,
+            reasons=Counter(letter.reason for letter in letters),
+            unknown_fields=self.decoding.counted(decoded),
+            unknown_estimated=decoded.estimated,
         )
-
-    def _decoder_for(self, batch: Batch) -> Decoder:
-        if self._decoder is not None:
-            return self._decoder
-        proposed = self._format.infer(batch)
-        if proposed is None:
-            # Not one readable record: each of them is still refused for its own reason.
-            return self._format.decoder(PLACEHOLDER)
-        if not isinstance(self._sink, SchemaPinning):
-            raise SinkMisconfigured(f"{self._info.target} has no schema and cannot take one; give --decode.schema FILE")
-        schema = self._retrying(self._pin, self._sink, proposed)
-        log.info("schema_pinned", target=self._info.target, columns=[f"{f.name}: {f.type}" for f in schema])
-        self._decoder = self._format.decoder(schema)
-        return self._decoder
-
-    def _pin(self, sink: SchemaPinning, proposed: pa.Schema) -> pa.Schema:
-        try:
-            return sink.pin(proposed)
-        except SinkMisconfigured as error:
-            # Nothing was ever written: this is a fault of the settings, found as early as it can be.
-            raise ConfigurationError(str(error)) from error
 
     def _attempted(self, action: Callable[..., T], *arguments: Any) -> T:
         """Do something with the target until it works, as long as the batch is ours."""

@@ -307,7 +307,7 @@ class Exchange:
         """Give up writing a batch of which something changed hands; what is still ours comes again, as replays."""
         with self._changed:
             ours = self._ledger.ours(receipt)
-            self._flights.split(self._clock(), lambda flight: self._kept(flight, ours, "replay", receipt))
+            self._flights.split(self._clock(), lambda flight: self._kept(flight, ours, receipt, replayed=True))
             self._changed.notify_all()
 
     def finish(self, receipt: Receipt) -> None:
@@ -486,12 +486,12 @@ class Exchange:
             if kept and not self._ledger.announces:
                 return None
             self._ledger.cancel(flight.receipt, partitions)
-            return self._kept(flight, kept, flight.receipt.batch.trigger, flight.receipt)
+            return self._kept(flight, kept, flight.receipt, replayed=flight.receipt.batch.replayed)
 
         self._flights.split(self._clock(), divide)
 
     def _kept(
-        self, flight: Flight, kept: Collection[Partition], trigger: Trigger, receipt: Receipt
+        self, flight: Flight, kept: Collection[Partition], receipt: Receipt, *, replayed: bool
     ) -> list[Receipt] | None:
         """Return the batches that take the place of a flight: one for each partition kept, under its old claim."""
         if flight.receipt is not receipt:
@@ -501,7 +501,7 @@ class Exchange:
         parts = []
         for run, claim in zip(batch.runs, batch.claims, strict=True):
             if run.partition in kept:
-                part = replace(batch, runs=(run,), claims=(claim,), trigger=trigger)
+                part = replace(batch, runs=(run,), claims=(claim,), replayed=replayed)
                 self._buffer.hold(part)
                 parts.append(self._ledger.begin_again(part))
         return parts

@@ -16,14 +16,15 @@ import secrets
 import sys
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Literal
 
 import structlog
 
 from batcher.buffer import BoundedBuffer, FlushPolicy
 from batcher.consumer import Consumer
+from batcher.decoding import Decoding
 from batcher.delivery import Delivery, OnExisting
 from batcher.errors import BatcherError, ConfigurationError, DrainTimeout, SinkUnavailable, Unreachable
 from batcher.exchange import Exchange, Snapshot
@@ -72,6 +73,14 @@ class Summary:
     bytes: int
     seconds: float
     delivery: Guarantee
+    dead_letter_reasons: Mapping[str, int] = field(default_factory=dict)
+    """Dead letters, by reason, the most frequent first."""
+    unknown_fields: Mapping[str, int] = field(default_factory=dict)
+    """Rows that had a value in a field that no column takes, by field, the most frequent first."""
+    unknown_fields_estimated: bool = False
+    """These counts were scaled up from samples."""
+    columns_without_value: tuple[str, ...] = ()
+    """Columns that no record had a value for."""
 
     @property
     def rows_per_second(self) -> float:
@@ -140,6 +149,7 @@ class Pipeline:
         self._started = 0.0
         self._exchange: Exchange | None = None
         self._consumer: Consumer | None = None
+        self._decoding: Decoding | None = None
         self.guarantee: Guarantee = "at-least-once"
         """What this run keeps: decided when the target was opened, and never changed after that."""
         self._metrics = metrics
@@ -173,6 +183,8 @@ class Pipeline:
             self._watch(exchange, threads)
             stuck = [thread.name for thread in threads if thread.is_alive()]
         finally:
+            if self._decoding is not None:
+                self._decoding.settle()
             self._close()
             self._ended = True
         if self._failure is not None:
@@ -203,6 +215,10 @@ class Pipeline:
             bytes=counts.consumed_bytes,
             seconds=time.monotonic() - self._started if self._started else 0.0,
             delivery=self.guarantee,
+            dead_letter_reasons=self._observer.dead_letter_reasons,
+            unknown_fields=self._observer.unknown_fields,
+            unknown_fields_estimated=self._observer.unknown_fields_estimated,
+            columns_without_value=self._columns_without_value,
         )
 
     @property
@@ -238,6 +254,10 @@ class Pipeline:
             last_commit_age_s=self._observer.last_commit_age_s,
             uptime_s=time.monotonic() - self._started if self._started else 0.0,
             counts=self._observer.counts,
+            dead_letter_reasons=self._observer.dead_letter_reasons,
+            unknown_fields=self._observer.unknown_fields,
+            unknown_fields_estimated=self._observer.unknown_fields_estimated,
+            columns_without_value=self._columns_without_value,
         )
         if snapshot is None or self._consumer is None:
             return replace(status, waiting_for="the target to open")
@@ -267,6 +287,10 @@ class Pipeline:
             if batch
             else None,
         )
+
+    @property
+    def _columns_without_value(self) -> tuple[str, ...]:
+        return () if self._decoding is None else self._decoding.columns_without_value
 
     def _state(self) -> State:
         if self._failure is not None:
@@ -349,6 +373,7 @@ class Pipeline:
             on_retry=on_retry,
             on_existing=self._on_existing,
         )
+        self._decoding = delivery.decoding
         consumer = self._consumer = Consumer(
             self._source,
             exchange,

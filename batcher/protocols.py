@@ -119,6 +119,9 @@ class Format(Protocol):
     def decoder(self, schema: pa.Schema) -> Decoder:
         """Return a decoder for a schema. Raise ConfigurationError for a type the encoding cannot fill."""
 
+    def grow(self, schema: pa.Schema, batch: Batch) -> pa.Schema:
+        """Return the schema with types for those of its null fields that have a value in the batch."""
+
 
 @dataclass(frozen=True, slots=True)
 class SinkInfo:

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import FrameType
@@ -42,6 +43,8 @@ _WORST: Final = (1, 2, 78, 69, INTERRUPTED, 75)
 _MEANINGS: Final = ("stop", "abort", "kill")
 
 _SUMS: Final = ("consumed", "written", "dead_lettered", "skipped", "duplicates_suppressed", "batches", "bytes")
+
+_COUNTS: Final = ("dead_letter_reasons", "unknown_fields")
 
 log = logs.get(__name__)
 
@@ -107,8 +110,21 @@ def total(reports: Sequence[Facts], seconds: float, code: int) -> Facts:
         "rows_per_second": round(loaded / seconds) if seconds > 0 else 0,
         # Sorted, the weaker one comes first.
         "delivery": min(report["delivery"] for report in told),
+        **{name: _added_up([report[name] for report in told]) for name in _COUNTS},
+        "unknown_fields_estimated": any(report["unknown_fields_estimated"] for report in told),
+        "columns_without_value": _in_all([report["columns_without_value"] for report in told if report["batches"]]),
         "exit": code,
     }
+
+
+def _added_up(counts: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    """Return the sums by name, the largest first."""
+    return dict(sum(map(Counter, counts), Counter[str]()).most_common())
+
+
+def _in_all(lists: Sequence[Sequence[str]]) -> list[str]:
+    """Return what every list has, in the order of the first."""
+    return [name for name in lists[0] if all(name in one for one in lists)] if lists else []
 
 
 class Team:

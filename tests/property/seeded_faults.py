@@ -274,10 +274,10 @@ EXACTLY_ONCE = [
         "            ours = frozenset(receipt.epochs)\n            self._flights.split",
     ),
     Fault(
-        "hand back under another trigger",
+        "hand back as if nobody had written it",
         "exchange.py",
-        'self._kept(flight, ours, "replay", receipt)',
-        'self._kept(flight, ours, "rows", receipt)',
+        "self._kept(flight, ours, receipt, replayed=True)",
+        "self._kept(flight, ours, receipt, replayed=False)",
     ),
     Fault(
         "write on with a part of a batch that changed hands",

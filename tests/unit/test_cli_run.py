@@ -81,6 +81,10 @@ def test_a_clean_end_is_0_and_its_summary_has_the_promised_fields(ending: Ending
         "seconds": 2.0,
         "rows_per_second": 4,
         "delivery": "at-least-once",
+        "dead_letter_reasons": {},
+        "unknown_fields": {},
+        "unknown_fields_estimated": False,
+        "columns_without_value": [],
         "exit": 0,
     }
 
