@@ -1,6 +1,6 @@
 """Assemble the threads, watch over them, and stop them in order. This is the Python API.
 
-    main thread        run(): open the sink and the queue, start the threads, wait, close, report
+    main thread        run(): open the sink and the queue (opening.py), start the threads, wait, close, report
     thread "consumer"  the source and nothing else touches it          (consumer.py)
     thread "decoder"   bytes into columns, one batch ahead             (flusher.py)
     thread "flusher"   write, dead letters                             (flusher.py)
@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 import structlog
 
@@ -26,11 +26,12 @@ from batcher.buffer import BoundedBuffer, FlushPolicy
 from batcher.consumer import Consumer
 from batcher.decoding import Decoding
 from batcher.delivery import Delivery, OnExisting
-from batcher.errors import BatcherError, ConfigurationError, DrainTimeout, SinkUnavailable, Unreachable
+from batcher.errors import BatcherError, ConfigurationError, DrainTimeout
 from batcher.exchange import Exchange, Snapshot
 from batcher.flusher import Flusher
 from batcher.ledger import Ledger
 from batcher.observer import Observer
+from batcher.opening import Patience, opened
 from batcher.pace import Pace
 from batcher.poison import PoisonLimit, PoisonPolicy
 from batcher.protocols import DeadLetterQueue, Format, Guarantee, LagAware, Sink, SinkInfo, Source
@@ -42,6 +43,8 @@ if TYPE_CHECKING:  # it loads Prometheus, which most runs do without
 
 log = structlog.get_logger(__name__)
 
+T = TypeVar("T")
+
 DeliveryMode = Literal["auto", "exactly-once", "at-least-once"]
 
 WATCH_S: Final = 0.05
@@ -52,6 +55,12 @@ CLOSE_SHARE: Final = 0.15
 
 STUCK_S: Final = 150.0
 """How long a round of the consumer thread may take: half of librdkafka's default `max.poll.interval.ms`."""
+
+LEAVE_UNOPENED_S: Final = 0.1
+"""How long the consumer thread gets to open the source when a stop came before it had."""
+
+READY_PATIENCE_S: Final = 30.0
+"""How long the target may refuse before the process says that it is not ready."""
 
 LEAVE_S: Final = 5.0
 """How long threads get to return after an abort before they are left behind: a hanging write cannot be interrupted."""
@@ -93,7 +102,8 @@ class Pipeline:
 
     `name` (the consumer group) is part of every token. `stop_timeout_s` bounds the time from `stop` to the
     return of `run`, as far as the sink's calls return; `drain_timeout_s` how long a partition that is taken away is
-    held for its batch in flight.
+    held for its batch in flight; `start_timeout_s` is how long a target or broker that does not answer at the start is
+    waited for. With `halt_on_unknown` a record that the format refuses for an unknown field stops the pipeline.
     """
 
     def __init__(
@@ -115,6 +125,8 @@ class Pipeline:
         max_records: int | None = None,
         stop_timeout_s: float = 25.0,
         drain_timeout_s: float = 20.0,
+        start_timeout_s: float = 30.0,
+        halt_on_unknown: bool = False,
         metrics: Metrics | None = None,
     ) -> None:
         if not stop_timeout_s > 0:
@@ -140,6 +152,8 @@ class Pipeline:
         self._max_records = max_records
         self._stop_timeout_s = stop_timeout_s
         self._drain_timeout_s = drain_timeout_s
+        self._start_timeout_s = start_timeout_s
+        self._halt_on_unknown = halt_on_unknown
         self._stops = 0
         self._failure: BaseException | None = None
         self._threads: list[threading.Thread] = []
@@ -177,7 +191,7 @@ class Pipeline:
         try:
             info = self._info = self._open()
             exchange, threads = self._assemble(info)
-            self._threads = threads
+            self._threads += threads
             for thread in threads:
                 thread.start()
             self._watch(exchange, threads)
@@ -239,6 +253,9 @@ class Pipeline:
             return False, state
         if self._consumer is None or not self._consumer.joined:
             return False, "no partitions assigned yet"
+        error = self._observer.last_error
+        if error is not None and not error.recovered and error.since_s > READY_PATIENCE_S:
+            return False, f"the target has refused for {error.since_s:.0f} s: {error.kind}: {error.message}"
         return True, ""
 
     def status(self) -> Status:
@@ -302,12 +319,9 @@ class Pipeline:
         return {"running": "running", "draining": "draining", "aborted": "stopped"}[self._exchange.phase]  # type: ignore[return-value]
 
     def _open(self) -> SinkInfo:
-        try:
-            info = self._sink.open()
-        except SinkUnavailable as error:
-            raise Unreachable(str(error)) from error
+        info = self._opened(self._sink.open, "the target")
         if self._dead_letters is not None:
-            self._dead_letters.open()
+            self._opened(self._dead_letters.open, "the dead-letter queue")
         if self._delivery == "exactly-once" and info.guarantee != "exactly-once":
             raise ConfigurationError(f"--delivery exactly-once: {info.target} cannot keep it: {info.reason}")
         if self._on_existing == "skip" and not info.verifies_replays:
@@ -328,13 +342,17 @@ class Pipeline:
         )
         return info
 
+    def _opened(self, open_: Callable[[], T], what: str) -> T:
+        patience = Patience(what, self._start_timeout_s, lambda: self._stops > 0)
+        return opened(open_, patience, self._threads)
+
     def _merges(self, info: SinkInfo) -> bool:
         """Tell whether a batch may hold several partitions; raise ConfigurationError for a target that cannot do it.
 
         A replay does not come with the same neighbours, so no token recognises it: the target has to be asked.
         """
         if self.guarantee == "at-least-once":
-            return info.mixes_partitions
+            return info.mixes_partitions and not info.by_topic
         if self._merge_partitions and not (info.mixes_partitions and info.verifies_replays):
             raise ConfigurationError(
                 f"--batch.merge-partitions: {info.target} cannot be asked for the records it has; it needs columns "
@@ -372,6 +390,7 @@ class Pipeline:
             name=name,
             on_retry=on_retry,
             on_existing=self._on_existing,
+            halt_on_unknown=self._halt_on_unknown,
         )
         self._decoding = delivery.decoding
         consumer = self._consumer = Consumer(
@@ -380,6 +399,7 @@ class Pipeline:
             self._observer,
             max_records=self._max_records,
             drain_timeout_s=self._drain_timeout_s,
+            start_timeout_s=self._start_timeout_s,
         )
         flusher = Flusher(exchange, delivery, self._observer, pace)
         # Daemons: a write that hangs in a server's hands must not keep the process from ending.
@@ -421,6 +441,16 @@ class Pipeline:
         while alive := [thread for thread in threads if thread.is_alive()]:
             alive[0].join(WATCH_S)
             now = time.monotonic()
+            if self._stops and self._consumer is not None and not self._consumer.opened:
+                # The client may hang in there, and nothing was read: nobody has to wait for it.
+                exchange.drain("stop")
+                alive[0].join(LEAVE_UNOPENED_S)
+                if not self._consumer.opened:
+                    self._failure = self._failure or DrainTimeout(
+                        "stopped before it had begun, while waiting for the brokers; nothing was read, start it again"
+                    )
+                    exchange.abort()
+                    return
             if self._stops == 1 and deadline is None:
                 deadline = now + self._stop_timeout_s * (1 - CLOSE_SHARE)
                 log.info("stopping", timeout_s=self._stop_timeout_s)

@@ -20,6 +20,7 @@ from typing import Any, Final, Literal
 
 from batcher import logs
 from batcher.commands.outcome import INTERRUPTED
+from batcher.commands.refused import ALL_REFUSED, all_refused
 from batcher.commands.signals import heard_by
 from batcher.settings import Settings
 
@@ -58,7 +59,12 @@ def supervise(settings: Settings, argv: Sequence[str], *, as_json: bool) -> int:
     began = time.monotonic()
     team = Team([arguments_of(argv, number) for number in range(settings.workers)], until_eof=settings.until_eof)
     code = team.run()
-    facts = total(team.reports, time.monotonic() - began, code)
+    seconds = time.monotonic() - began
+    facts = total(team.reports, seconds, code)
+    if code == 0 and (message := all_refused(facts)):
+        code = ALL_REFUSED
+        facts = total(team.reports, seconds, code)
+        log.error("all_refused", reason=message)
     log.info("workers_ended", **facts)
     if as_json:
         print(json.dumps(facts), flush=True)

@@ -249,8 +249,8 @@ EXACTLY_ONCE = [
     Fault(
         "accept an old lease",
         "exchange.py",
-        "if self._ledger.vouched(ours, self._clock() - LEASE_S):",
-        "if self._ledger.vouched(ours, -1e9):",
+        "self._ledger.vouched(ours, self._clock() - LEASE_S)",
+        "self._ledger.vouched(ours, -1e9)",
     ),
     Fault("count a lease from the answer", "consumer.py", "not in refused}, began)", "not in refused}, self._clock())"),
     Fault(

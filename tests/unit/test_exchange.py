@@ -583,3 +583,17 @@ def test_after_a_halt_only_what_is_being_written_may_still_be_committed(writing_
         assert (stored[A].next_offset, spans(stored[A])[0]) == (0, (0, 4))
     else:
         assert stored[A] == Position(5)
+
+
+def test_a_query_of_the_status_renews_no_lease_and_wants_no_commit() -> None:
+    hall = Hall()
+    hall.put(5)
+    hall.decode()
+    hall.commit()
+    hall.clock.advance(LEASE_S + 1)
+
+    assert hall.exchange.snapshot().awaits_commit
+    assert hall.commit() == {}
+
+    assert hall.exchange.head() is None
+    assert hall.commit() != {}

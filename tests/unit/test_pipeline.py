@@ -49,6 +49,7 @@ class Plant:
         on_existing: OnExisting = "halt",
         ignore_intents: bool = False,
         merge_partitions: bool = False,
+        start_timeout_s: float = 30.0,
     ) -> None:
         self.log = log or MemoryLog([A, B])
         self.source = MemorySource(self.log, until_eof=until_eof)
@@ -68,6 +69,7 @@ class Plant:
             on_existing=on_existing,
             ignore_intents=ignore_intents,
             merge_partitions=merge_partitions,
+            start_timeout_s=start_timeout_s,
         )
 
     def run(self) -> Summary:
@@ -287,7 +289,7 @@ def test_a_sink_that_fails_to_open_stops_before_anything_is_read() -> None:
         (SinkMisconfigured("no table"), SinkMisconfigured),
         (SinkUnavailable("away"), Unreachable),
     ):
-        plant = Plant()
+        plant = Plant(start_timeout_s=0)
 
         def failing(error: Exception = raised) -> SinkInfo:
             raise error
