@@ -191,5 +191,5 @@ class Delivery:
             attempt=attempt,
             wait_s=round(wait_s, 3),
             error=str(error),
-            cause=in_words(error.__cause__ or error),
+            **({"cause": in_words(error.__cause__)} if error.__cause__ is not None else {}),
         )

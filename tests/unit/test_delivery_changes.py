@@ -21,42 +21,12 @@ from batcher.poison import PoisonLimit, PoisonPolicy
 from batcher.records import Batch, Block, Decoded, Delivered, Partition, Rejection
 from batcher.retry import RetryPolicy
 from batcher.testing.dead_letters import MemoryDeadLetterQueue
+from batcher.testing.formats import NUMBERS, SMALL_NUMBERS, NumberFormat
 from batcher.testing.sinks import ScriptedSink, TableSink
 from batcher.testing.values import make_batch, make_records
 
 A = Partition("events", 0)
-WIDE = pa.schema([pa.field("n", pa.int32())])
-NARROW = pa.schema([pa.field("n", pa.int8())])
-
-
-class Integers:
-    """Decode decimal numbers into whatever integer type the column has; refuse what it does not hold."""
-
-    def __init__(self, schema: pa.Schema = WIDE) -> None:
-        self.schema = schema
-
-    def infer(self, batch: Batch) -> pa.Schema | None:
-        del batch
-        return WIDE
-
-    def decoder(self, schema: pa.Schema) -> "Integers":
-        return Integers(schema)
-
-    def grow(self, schema: pa.Schema, batch: Batch) -> pa.Schema:
-        del batch
-        return schema
-
-    def decode(self, batch: Batch) -> Decoded:
-        kind = self.schema.field("n").type
-        rows, positions, rejections = [], [], []
-        for position, value in enumerate(batch.values().to_pylist()):
-            try:
-                rows.append(pa.scalar(int(value), kind).as_py())
-                positions.append(position)
-            except (ValueError, pa.ArrowInvalid, OverflowError):
-                rejections.append(Rejection(position, "overflow", f"n: does not fit {kind}", "n"))
-        table = pa.table({"n": pa.array(rows, kind)}, schema=self.schema)
-        return Decoded(table, pa.array(positions, pa.int64()), tuple(rejections))
+WIDE, NARROW = NUMBERS, SMALL_NUMBERS
 
 
 class Desk:
@@ -70,7 +40,7 @@ class Desk:
         self.delivery = Delivery(
             self.sink,
             self.sink.open(),
-            Integers(),
+            NumberFormat(),
             dead_letters=self.queue if queue else None,
             poison=PoisonLimit(PoisonPolicy(max_ratio=1.0, max_consecutive=20, max_bisect=max_bisect)),
             retry=RetryPolicy(wait_s=1e-6, max_wait_s=1e-6),
@@ -164,7 +134,7 @@ def test_a_change_between_two_halves_writes_no_row_twice() -> None:
     halves: list[int] = []
 
     def changing(block: Block) -> None:
-        if block.table.schema.field("n").type == pa.int32():
+        if block.table.schema.field("n").type == pa.int64():
             if halves:
                 raise SchemaChanged("n is narrower", NARROW)
             if block.rows > 2:
@@ -190,7 +160,7 @@ def test_a_change_after_an_attempt_of_unknown_outcome_writes_no_row_twice() -> N
             raise SinkUnavailable("reset after apply")
 
     def change_then(block: Block) -> None:
-        if stored and block.table.schema.field("n").type == pa.int32():
+        if stored and block.table.schema.field("n").type == pa.int64():
             raise SchemaChanged("n is narrower", NARROW)
 
     sink.before, sink.after = change_then, lose_the_answer
@@ -330,7 +300,7 @@ def test_a_batch_with_dead_letters_is_a_warning_with_the_most_frequent_reason_an
 
 
 def test_an_unknown_field_stops_the_pipeline_at_its_record_where_the_settings_say_so() -> None:
-    class Halting(Integers):
+    class Halting(NumberFormat):
         def decoder(self, schema: pa.Schema) -> "Halting":
             return Halting(schema)
 

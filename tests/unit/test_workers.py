@@ -391,3 +391,16 @@ def test_every_line_of_a_worker_has_its_number(format_: logs.Format, capsys: pyt
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
     assert all('"worker": 3' in line or "worker=3" in line for line in lines)
+
+
+@pytest.mark.parametrize(("written", "code"), [(0, 78), (7, 0)])
+def test_the_sum_of_all_workers_decides_whether_anything_was_loaded(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], written: int, code: int
+) -> None:
+    def run(team: Team) -> int:
+        team.reports = [{**REPORT, "written": 0}, {**REPORT, "written": written}]
+        return 0
+
+    monkeypatch.setattr(Team, "run", run)
+    assert workers.supervise(Settings(workers=2), [], as_json=True) == code
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["exit"] == code
