@@ -17,7 +17,7 @@ import pyarrow as pa
 import structlog
 
 from batcher.errors import ConfigurationError, SinkMisconfigured
-from batcher.fields import ColumnWatch, UnknownFields, case_twins, mismatch
+from batcher.fields import MAX_NAMES, ColumnWatch, UnknownFields, case_twins, mismatch
 from batcher.protocols import Decoder, Format, SchemaPinning, Sink, SinkInfo, TopicPinning
 from batcher.records import PLACEHOLDER, Batch, Decoded, Prepared, Rejection
 
@@ -49,6 +49,7 @@ class Decoding:
         self._pinning = threading.Lock()
         self._lanes: dict[str, _Lane] = {}
         self._unknown = UnknownFields(info.target, info.coordinates)
+        self._noted: set[str] = set()
         if info.schema is not None:
             self._lanes[""] = self._lane(info.schema)
 
@@ -186,6 +187,10 @@ class Decoding:
 
     def _observed(self, batch: Batch, lane: _Lane | None, decoded: Decoded, started: float) -> Prepared:
         with self._lock:
+            for note in decoded.notes:
+                if note not in self._noted and len(self._noted) < MAX_NAMES:
+                    self._noted.add(note)
+                    log.warning("values_decoded_with_a_note", note=note, first_seen=str(batch.ranges[0]))
             self._unknown.name(batch, decoded.unknown, estimated=decoded.estimated)
             if lane is not None:
                 lane.columns.observe(decoded.table)

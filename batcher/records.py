@@ -349,7 +349,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """Hold a record put aside, with where and why it was refused (see `Rejection` for the fields)."""
+    """Hold a record that was refused, with where and why it was refused (see `Rejection` for the fields)."""
 
     record: Record
     stage: Stage

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -237,3 +238,14 @@ def test_columns_that_differ_in_nothing_but_case_are_warned_about_at_the_start()
     with capture_logs() as lines:
         table("userId", "userid")
     assert [(line["event"], line["columns"]) for line in lines] == [("columns_differ_by_case", ("userId", "userid"))]
+
+
+def test_what_the_decoder_has_to_say_about_a_column_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    decode = Fields.decode
+    note = "at: finer than microseconds, cut"
+    monkeypatch.setattr(Fields, "decode", lambda self, batch: replace(decode(self, batch), notes=(note,)))
+    desk = table("id")
+    with capture_logs() as lines:
+        for first in range(3):
+            desk.prepare(batch({"id": "1"}, first=first))
+    assert [line["note"] for line in lines if line["event"] == "values_decoded_with_a_note"] == [note]
