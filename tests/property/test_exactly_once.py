@@ -108,7 +108,6 @@ class Target:
 
     def refuse(self, block: Block) -> None:
         if block.table.schema.field("n").type != self.columns.field("n").type:
-            event("columns changed before a write")
             raise SchemaChanged("n has another type", self.columns)
         bad = [row for row, number in enumerate(block.table["n"].to_pylist()) if number == int(REFUSED)]
         if bad and self.names_culprits:
