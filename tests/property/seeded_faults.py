@@ -17,7 +17,17 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[2]
 UNITS = [
     ROOT / f"tests/unit/test_{name}.py"
-    for name in ("buffer", "intents", "ledger", "flights", "exchange", "delivery", "consumer", "pipeline")
+    for name in (
+        "buffer",
+        "intents",
+        "ledger",
+        "flights",
+        "exchange",
+        "delivery",
+        "delivery_changes",
+        "consumer",
+        "pipeline",
+    )
 ]
 MACHINES = [Path(__file__).with_name(f"test_{name}.py") for name in ("exactly_once", "no_record_lost")]
 
