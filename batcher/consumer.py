@@ -75,6 +75,7 @@ class Consumer:
         self._paused: set[Partition] = set()
         self._full_since: float | None = None
         self._opened = False
+        self._patience: Patience | None = None
         self._joined = False
         self._unconfirmed_since: float | None = None
         self._unreadable: RecordUnreadable | None = None
@@ -94,6 +95,11 @@ class Consumer:
         return self._opened
 
     @property
+    def unopened(self) -> str:
+        """Return why the source is not open yet, in words; empty where it is, or nothing has failed."""
+        return self._patience.reason if self._patience is not None and not self._opened else ""
+
+    @property
     def joined(self) -> bool:
         """Tell whether the group has given us our partitions, be it none."""
         return self._joined
@@ -109,6 +115,7 @@ class Consumer:
         Raise Unreachable when they still do not after `start_timeout_s`, DrainTimeout when a stop came first.
         """
         patience = Patience("the brokers", self._start_timeout_s, lambda: self._exchange.phase != "running")
+        self._patience = patience
         while not self._opened:
             self._stepped_at = self._clock()
             try:

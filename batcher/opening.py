@@ -51,7 +51,8 @@ class Patience:
         self._wait = wait
         self._began = clock()
         self._pause_s = FIRST_PAUSE_S
-        self._said = False
+        self.reason = ""
+        """Why it is still waited for; empty before the first attempt failed."""
 
     @property
     def left_s(self) -> float:
@@ -70,8 +71,7 @@ class Patience:
         if self.left_s <= self._pause_s:
             waited = f"; waited {self.timeout_s:g} s for it, see --start-timeout" if self.timeout_s else ""
             raise Unreachable(f"{error}{waited}") from error
-        if not self._said:
-            self._said = True
+        if not self.reason:
             log.warning(
                 "waiting_at_start",
                 waiting_for=self.what,
@@ -79,6 +79,7 @@ class Patience:
                 at_most_s=round(self.left_s, 1),
                 hint="it is tried again until then; see --start-timeout",
             )
+        self.reason = f"{self.what}: {error}"
         until = self._clock() + self._pause_s
         while (rest := until - self._clock()) > 0:
             self.check()

@@ -164,6 +164,7 @@ class Pipeline:
         self._exchange: Exchange | None = None
         self._consumer: Consumer | None = None
         self._decoding: Decoding | None = None
+        self._patience: Patience | None = None
         self.guarantee: Guarantee = "at-least-once"
         """What this run keeps: decided when the target was opened, and never changed after that."""
         self._metrics = metrics
@@ -249,10 +250,13 @@ class Pipeline:
         A member without partitions, because there are more members than partitions, is ready: it stands by.
         """
         state = self._state()
+        if state == "starting" and self._patience is not None and self._patience.reason:
+            return False, f"waiting for {self._patience.reason}"
         if state != "running":
             return False, state
         if self._consumer is None or not self._consumer.joined:
-            return False, "no partitions assigned yet"
+            unopened = self._consumer.unopened if self._consumer is not None else ""
+            return False, f"waiting for {unopened}" if unopened else "no partitions assigned yet"
         error = self._observer.last_error
         if error is not None and not error.recovered and error.since_s > READY_PATIENCE_S:
             return False, f"the target has refused for {error.since_s:.0f} s: {error.kind}: {error.message}"
@@ -343,7 +347,7 @@ class Pipeline:
         return info
 
     def _opened(self, open_: Callable[[], T], what: str) -> T:
-        patience = Patience(what, self._start_timeout_s, lambda: self._stops > 0)
+        patience = self._patience = Patience(what, self._start_timeout_s, lambda: self._stops > 0)
         return opened(open_, patience, self._threads)
 
     def _merges(self, info: SinkInfo) -> bool:

@@ -454,10 +454,12 @@ def test_a_broker_and_a_target_that_come_up_late_are_waited_for() -> None:
     plant = Plant(until_eof=True)
     plant.log.produce(A, ["1"])
     failures = {"sink": 2, "source": 2}
+    ready: list[tuple[bool, str]] = []
 
     def late(name: str, open_: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any) -> Any:
             if failures[name]:
+                ready.append(plant.pipeline.ready)
                 failures[name] -= 1
                 raise Unreachable("connection refused")
             return open_(*arguments)
@@ -472,6 +474,10 @@ def test_a_broker_and_a_target_that_come_up_late_are_waited_for() -> None:
     assert plant.offsets(A) == [0]
     waited = [line["waiting_for"] for line in lines if line["event"] == "waiting_at_start"]
     assert waited == ["the target", "the brokers"]
+    assert ready[1::2] == [
+        (False, "waiting for the target: connection refused"),
+        (False, "waiting for the brokers: connection refused"),
+    ]
 
 
 def test_a_broker_that_does_not_come_up_is_unreachable_and_nothing_was_read() -> None:
