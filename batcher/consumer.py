@@ -94,6 +94,11 @@ class Consumer:
         """Tell whether the source was opened."""
         return self._opened
 
+    def remind(self) -> None:
+        """Have the log say what is waited for while opening takes long. Any thread."""
+        if self._patience is not None and not self._opened:
+            self._patience.remind()
+
     @property
     def unopened(self) -> str:
         """Return why the source is not open yet, in words; empty where it is, or nothing has failed."""

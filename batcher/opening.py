@@ -25,6 +25,9 @@ LOOK_S: Final = 0.1
 FIRST_PAUSE_S: Final = 0.25
 MAX_PAUSE_S: Final = 2.0
 
+SAY_AFTER_S: Final = 2.0
+"""How long the first attempt may take before the log says what is waited for."""
+
 LEAST_ATTEMPT_S: Final = 10.0
 """An attempt that hangs is given up when the time is over, but not before it had this long: a slow answer is one."""
 
@@ -51,6 +54,7 @@ class Patience:
         self._wait = wait
         self._began = clock()
         self._pause_s = FIRST_PAUSE_S
+        self._said = False
         self.reason = ""
         """Why it is still waited for; empty before the first attempt failed."""
 
@@ -66,25 +70,34 @@ class Patience:
                 f"stopped before it had begun, while waiting for {self.what}; nothing was read, start it again"
             )
 
+    def remind(self) -> None:
+        """Say that it is waited for, where an attempt takes long and nothing was said yet."""
+        if self._clock() - self._began > SAY_AFTER_S:
+            self._say("no answer yet")
+
     def after(self, error: Exception) -> None:
         """Wait before the next attempt; raise Unreachable when the time is over, DrainTimeout after a stop."""
         if self.left_s <= self._pause_s:
             waited = f"; waited {self.timeout_s:g} s for it, see --start-timeout" if self.timeout_s else ""
             raise Unreachable(f"{error}{waited}") from error
-        if not self.reason:
-            log.warning(
-                "waiting_at_start",
-                waiting_for=self.what,
-                error=str(error),
-                at_most_s=round(self.left_s, 1),
-                hint="it is tried again until then; see --start-timeout",
-            )
+        self._say(str(error))
         self.reason = f"{self.what}: {error}"
         until = self._clock() + self._pause_s
         while (rest := until - self._clock()) > 0:
             self.check()
             self._wait(min(LOOK_S, rest))
         self._pause_s = min(self._pause_s * 2, MAX_PAUSE_S)
+
+    def _say(self, reason: str) -> None:
+        if not self._said:
+            self._said = True
+            log.warning(
+                "waiting_at_start",
+                waiting_for=self.what,
+                error=reason,
+                at_most_s=round(max(self.left_s, 0.0), 1),
+                hint="it is tried again until then; see --start-timeout",
+            )
 
 
 def opened(open_: Callable[[], T], patience: Patience, threads: list[threading.Thread]) -> T:
@@ -126,6 +139,7 @@ class _Attempt(Generic[T]):
         give_up_at = time.monotonic() + max(patience.left_s, LEAST_ATTEMPT_S)
         while not self._done.wait(LOOK_S):
             patience.check()
+            patience.remind()
             if patience.timeout_s and time.monotonic() > give_up_at:
                 raise _gave_up(patience)
         if self._error is not None:

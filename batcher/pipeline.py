@@ -445,6 +445,8 @@ class Pipeline:
         while alive := [thread for thread in threads if thread.is_alive()]:
             alive[0].join(WATCH_S)
             now = time.monotonic()
+            if self._consumer is not None:
+                self._consumer.remind()
             if self._stops and self._consumer is not None and not self._consumer.opened:
                 # The client may hang in there, and nothing was read: nobody has to wait for it.
                 exchange.drain("stop")

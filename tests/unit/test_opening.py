@@ -4,7 +4,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from batcher.errors import DrainTimeout, SinkMisconfigured, SinkUnavailable, Unreachable
-from batcher.opening import Patience, opened
+from batcher.opening import SAY_AFTER_S, Patience, opened
 from batcher.testing.clock import ManualClock
 
 
@@ -109,3 +109,15 @@ def test_a_driver_that_hangs_until_the_time_is_over_is_unreachable(monkeypatch: 
             opened(lambda: release.wait(60), Patience("the target", 0.01, lambda: False), [])
     finally:
         release.set()
+
+
+def test_an_attempt_that_takes_long_is_said_once() -> None:
+    bench = Bench()
+    with capture_logs() as lines:
+        bench.patience.remind()
+        bench.clock.advance(SAY_AFTER_S + 1)
+        bench.patience.remind()
+        bench.patience.remind()
+    assert [(line["waiting_for"], line["error"], line["at_most_s"]) for line in lines] == [
+        ("the target", "no answer yet", 27.0)
+    ]
