@@ -1,5 +1,4 @@
 from collections.abc import Sequence
-from dataclasses import replace
 
 import pytest
 
@@ -33,7 +32,7 @@ def announcing(position: Position = START, *, writer: str = "ours", ignores_inte
 def sealed(found: Ledger, offsets: Sequence[int], *, replayed: bool = False, timestamp_ms: int = MS) -> Receipt:
     run = make_records([b"{}"] * len(offsets), offsets=offsets, timestamp_ms=timestamp_ms)
     found.admit(run)
-    return found.begin(replace(make_batch(run), replayed=replayed))
+    return found.begin(make_batch(run, replayed=replayed))
 
 
 def note(*ends: int, first: int = 0, writer: str = "theirs", first_ms: int | None = MS) -> str:
