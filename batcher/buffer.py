@@ -326,7 +326,7 @@ class BoundedBuffer:
         found = []
         for partition, replay in list(self._replays.items()):
             if replay.complete:
-                found.append(self._sealed(replay.lane.cut_through(replay.ends[0]), "replay"))
+                found.append(self._sealed(replay.lane.cut_through(replay.ends[0]), "range"))
                 self._next_replay(partition, now)
         return found
 
@@ -348,6 +348,6 @@ class BoundedBuffer:
 
     def _sealed(self, runs: Iterable[Records], trigger: Trigger) -> Batch:
         self._batches += 1
-        batch = Batch(merged(runs), trigger, self._batches)
+        batch = Batch(merged(runs), trigger, self._batches, replayed=trigger == "range")
         self._taken_bytes += batch.nbytes
         return batch

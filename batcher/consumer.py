@@ -12,9 +12,10 @@ from typing import Final
 
 import structlog
 
-from batcher.errors import CommitRefused, CommitUnconfirmed, RecordUnreadable, SourceLost
+from batcher.errors import CommitRefused, CommitUnconfirmed, RecordUnreadable, SourceLost, Unreachable
 from batcher.exchange import Exchange
 from batcher.observer import Observer
+from batcher.opening import Patience
 from batcher.protocols import Source
 from batcher.records import Partition, Position, Records
 
@@ -50,7 +51,7 @@ class Consumer:
     """Run the source. `step` does one round; `run` does rounds until the pipeline has drained or aborted.
 
     `drain_timeout_s` bounds how long a revoked partition is held back for the batch in flight; it has to stay well
-    below the session timeout.
+    below the session timeout. `start_timeout_s` is how long brokers that do not answer are waited for.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Consumer:
         *,
         max_records: int | None = None,
         drain_timeout_s: float = 20.0,
+        start_timeout_s: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._source = source
@@ -68,9 +70,12 @@ class Consumer:
         self._observer = observer
         self._left = max_records
         self._drain_timeout_s = drain_timeout_s
+        self._start_timeout_s = start_timeout_s
         self._clock = clock
         self._paused: set[Partition] = set()
         self._full_since: float | None = None
+        self._opened = False
+        self._patience: Patience | None = None
         self._joined = False
         self._unconfirmed_since: float | None = None
         self._unreadable: RecordUnreadable | None = None
@@ -85,6 +90,21 @@ class Consumer:
         return frozenset(self._paused)
 
     @property
+    def opened(self) -> bool:
+        """Tell whether the source was opened."""
+        return self._opened
+
+    def remind(self) -> None:
+        """Have the log say what is waited for while opening takes long. Any thread."""
+        if self._patience is not None and not self._opened:
+            self._patience.remind()
+
+    @property
+    def unopened(self) -> str:
+        """Return why the source is not open yet, in words; empty where it is, or nothing has failed."""
+        return self._patience.reason if self._patience is not None and not self._opened else ""
+
+    @property
     def joined(self) -> bool:
         """Tell whether the group has given us our partitions, be it none."""
         return self._joined
@@ -95,8 +115,19 @@ class Consumer:
         return self._clock() - self._stepped_at
 
     def open(self) -> None:
-        """Open the source; it will call back into this object."""
-        self._source.open(self)
+        """Open the source, which will call back into this object; wait for brokers that do not answer yet.
+
+        Raise Unreachable when they still do not after `start_timeout_s`, DrainTimeout when a stop came first.
+        """
+        patience = Patience("the brokers", self._start_timeout_s, lambda: self._exchange.phase != "running")
+        self._patience = patience
+        while not self._opened:
+            self._stepped_at = self._clock()
+            try:
+                self._source.open(self)
+                self._opened = True
+            except Unreachable as error:
+                patience.after(error)
 
     def run(self) -> None:
         """Open the source and run until the pipeline has drained or aborted. `leave` follows, whatever happens.

@@ -80,14 +80,16 @@ class RowsRejected(BatcherError):
 class BlockRejected(BatcherError):
     """Report that the target refused the block because of some row, and that nothing of it was written.
 
-    `reason` is one word for counting.
+    `reason` is one word for counting. With `suspect` perhaps no row is to blame: when every row fails alone, nothing is
+    dead-lettered, and the block comes again later as with SinkMisconfigured.
     """
 
     exit_code = 78
 
-    def __init__(self, message: str, reason: str = "refused") -> None:
+    def __init__(self, message: str, reason: str = "refused", *, suspect: bool = False) -> None:
         super().__init__(message)
         self.reason = reason
+        self.suspect = suspect
 
 
 class SinkMisconfigured(BatcherError):

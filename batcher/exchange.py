@@ -254,6 +254,7 @@ class Exchange:
         A batch whose partitions have all changed hands meanwhile is dropped: their new owner reads it.
         """
         with self._changed:
+            self._ask_for_owner()
             while (flight := self._writable()) is not None:
                 if self._ledger.ours(flight.receipt):
                     assert flight.decoded is not None
@@ -300,6 +301,7 @@ class Exchange:
                     return False
                 if self._vouched(receipt):
                     return True
+                self._renew(receipt)
                 self._changed.wait()
             return False
 
@@ -307,7 +309,7 @@ class Exchange:
         """Give up writing a batch of which something changed hands; what is still ours comes again, as replays."""
         with self._changed:
             ours = self._ledger.ours(receipt)
-            self._flights.split(self._clock(), lambda flight: self._kept(flight, ours, "replay", receipt))
+            self._flights.split(self._clock(), lambda flight: self._kept(flight, ours, receipt, replayed=True))
             self._changed.notify_all()
 
     def finish(self, receipt: Receipt) -> None:
@@ -372,6 +374,7 @@ class Exchange:
                     return True
                 if self._phase == "draining" and not self._flights and self._buffer_empty():
                     return False
+                self._ask_for_owner()
                 self._changed.wait()
             return False
 
@@ -396,7 +399,7 @@ class Exchange:
                 self._changed.wait(timeout_s)
 
     def snapshot(self) -> Snapshot:
-        """Return what is going on, all of one moment."""
+        """Return what is going on, all of one moment; nothing follows from the question. Any thread."""
         with self._changed:
             now = self._clock()
             first = self._flights.first
@@ -436,16 +439,22 @@ class Exchange:
         return flight
 
     def _vouched(self, receipt: Receipt) -> bool:
-        """Tell whether a batch is announced and the broker lately took us for the owner; have it asked if not."""
-        if not self._ledger.announced(receipt):
-            return False
+        """Tell whether a batch is announced and the broker lately took us for the owner."""
         ours = self._ledger.ours(receipt)
-        if self._ledger.vouched(ours, self._clock() - LEASE_S):
-            return True
+        return self._ledger.announced(receipt) and self._ledger.vouched(ours, self._clock() - LEASE_S)
+
+    def _ask_for_owner(self) -> None:
+        """Have the broker asked whether the next batch is still ours, where only that keeps it from being written."""
+        flight = self._flights.first
+        if flight is not None and flight.decoded is not None and len(self._unsettled) < self._max_unsettled:
+            self._renew(flight.receipt)
+
+    def _renew(self, receipt: Receipt) -> None:
+        if self._phase == "aborted" or not self._ledger.announced(receipt) or self._vouched(receipt):
+            return
         if not self._commit_due and not self._committing:
-            self._ledger.renew(ours, self._clock())
+            self._ledger.renew(self._ledger.ours(receipt), self._clock())
             self._commit_due = True
-        return False
 
     def _due_in_s(self) -> float | None:
         if self._flights.ahead:
@@ -486,12 +495,12 @@ class Exchange:
             if kept and not self._ledger.announces:
                 return None
             self._ledger.cancel(flight.receipt, partitions)
-            return self._kept(flight, kept, flight.receipt.batch.trigger, flight.receipt)
+            return self._kept(flight, kept, flight.receipt, replayed=flight.receipt.batch.replayed)
 
         self._flights.split(self._clock(), divide)
 
     def _kept(
-        self, flight: Flight, kept: Collection[Partition], trigger: Trigger, receipt: Receipt
+        self, flight: Flight, kept: Collection[Partition], receipt: Receipt, *, replayed: bool
     ) -> list[Receipt] | None:
         """Return the batches that take the place of a flight: one for each partition kept, under its old claim."""
         if flight.receipt is not receipt:
@@ -501,7 +510,7 @@ class Exchange:
         parts = []
         for run, claim in zip(batch.runs, batch.claims, strict=True):
             if run.partition in kept:
-                part = replace(batch, runs=(run,), claims=(claim,), trigger=trigger)
+                part = replace(batch, runs=(run,), claims=(claim,), replayed=replayed)
                 self._buffer.hold(part)
                 parts.append(self._ledger.begin_again(part))
         return parts

@@ -73,6 +73,7 @@ class Flusher:
             "batch_written",
             number=batch.number,
             trigger=batch.trigger,
+            replayed=batch.replayed,
             rows=delivered.rows,
             dead_lettered=delivered.dead_lettered,
             suppressed=delivered.suppressed,

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import metadata
 from typing import Final, Literal, get_args
 
-import confluent_kafka
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -70,6 +69,8 @@ class Metrics:
         self._written_bytes = counter("bytes_written", "Raw bytes of the batches written.", "sink").labels(sink)
         letters = counter("records_dead_lettered", "Records put into the dead-letter queue.", "stage")
         self._dead_lettered = {stage: letters.labels(stage) for stage in get_args(Stage)}
+        self._reasons = counter("dead_letter_reasons", "Records put into the dead-letter queue, by reason.", "reason")
+        self._unknown = counter("unknown_fields", "Records with a value in a field that no column takes.", "field")
         self._skipped = counter("records_skipped", "Records without a row by policy.", "reason")
         batches = counter("batches", "Batches brought to a durable end.", "sink", "trigger")
         self._batches = {trigger: batches.labels(sink, trigger) for trigger in get_args(Trigger)}
@@ -128,6 +129,8 @@ class Metrics:
         nbytes: int,
         written: int,
         dead_lettered: Mapping[Stage, int] | None = None,
+        reasons: Mapping[str, int] | None = None,
+        unknown_fields: Mapping[str, int] | None = None,
         skipped: Mapping[str, int] | None = None,
         duplicates_suppressed: int = 0,
         decode_s: float,
@@ -136,7 +139,8 @@ class Metrics:
     ) -> None:
         """Count one batch whose every record is durable.
 
-        `rows` and `nbytes` are those of the raw records. `skipped` is counted by reason (`tombstone`).
+        `rows` and `nbytes` are those of the raw records. `skipped` is counted by reason (`tombstone`), and so are dead
+        letters in `reasons`; `unknown_fields` are few, whatever the data has (`fields.MAX_NAMES`).
         `latency_s` is now minus the oldest timestamp in the batch, None when it has none.
         """
         self._batches[trigger].inc()
@@ -144,6 +148,10 @@ class Metrics:
         self._written_bytes.inc(nbytes)
         for stage, count in (dead_lettered or {}).items():
             self._dead_lettered[stage].inc(count)
+        for reason, count in (reasons or {}).items():
+            self._reasons.labels(reason).inc(count)
+        for path, count in (unknown_fields or {}).items():
+            self._unknown.labels(path).inc(count)
         for reason, count in (skipped or {}).items():
             self._skipped.labels(reason).inc(count)
         self._suppressed.inc(duplicates_suppressed)
@@ -197,7 +205,7 @@ class StatusCollector(Collector):
 
 def versions() -> dict[str, str]:
     """Return the versions of batcher and of what it stands on; empty for what is not installed."""
-    found = {"version": __version__, "librdkafka": str(confluent_kafka.libversion()[0])}
+    found = {"version": __version__}
     for name in ("confluent-kafka", "clickhouse-connect", "pyarrow", "chdb"):
         try:
             found[name.replace("-", "_")] = metadata.version(name)

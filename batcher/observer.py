@@ -7,7 +7,8 @@ readers on other threads may see one number a moment before another.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,9 @@ class Observer:
         self._consumed_bytes = 0
         self._rebalances = 0
         self._delivered = Counts()
+        self._reasons: Counter[str] = Counter()
+        self._unknown: Counter[str] = Counter()
+        self._estimated = False
         self._retries = 0
         self._error: tuple[BaseException, float] | None = None
         self._recovered = True
@@ -87,6 +91,10 @@ class Observer:
             duplicates_suppressed=counts.duplicates_suppressed + delivered.suppressed,
             batches=counts.batches + 1,
         )
+        # New ones in the place of old ones: other threads read them meanwhile.
+        self._reasons = self._reasons + Counter(delivered.reasons)
+        self._unknown = self._unknown + Counter(delivered.unknown_fields)
+        self._estimated |= bool(delivered.unknown_fields) and delivered.unknown_estimated
         if self._metrics is not None:
             self._metrics.batch_delivered(
                 trigger=batch.trigger,
@@ -97,6 +105,8 @@ class Observer:
                     "decode": delivered.dead_lettered - delivered.refused_by_sink,
                     "sink": delivered.refused_by_sink,
                 },
+                reasons=delivered.reasons,
+                unknown_fields=delivered.unknown_fields,
                 skipped={"tombstone": delivered.skipped},
                 duplicates_suppressed=delivered.suppressed,
                 decode_s=delivered.decode_s,
@@ -114,6 +124,21 @@ class Observer:
             retries=self._retries,
             rebalances=self._rebalances,
         )
+
+    @property
+    def dead_letter_reasons(self) -> Mapping[str, int]:
+        """Return the dead letters so far, by reason, the most frequent first."""
+        return dict(self._reasons.most_common())
+
+    @property
+    def unknown_fields(self) -> Mapping[str, int]:
+        """Return the rows so far with a value in a field that no column takes, by field, the most frequent first."""
+        return dict(self._unknown.most_common())
+
+    @property
+    def unknown_fields_estimated(self) -> bool:
+        """Tell whether some of these counts were scaled up from samples."""
+        return self._estimated
 
     @property
     def attempts(self) -> int:

@@ -1,6 +1,6 @@
 """Assemble the threads, watch over them, and stop them in order. This is the Python API.
 
-    main thread        run(): open the sink and the queue, start the threads, wait, close, report
+    main thread        run(): open the sink and the queue (opening.py), start the threads, wait, close, report
     thread "consumer"  the source and nothing else touches it          (consumer.py)
     thread "decoder"   bytes into columns, one batch ahead             (flusher.py)
     thread "flusher"   write, dead letters                             (flusher.py)
@@ -16,20 +16,22 @@ import secrets
 import sys
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 import structlog
 
 from batcher.buffer import BoundedBuffer, FlushPolicy
 from batcher.consumer import Consumer
+from batcher.decoding import Decoding
 from batcher.delivery import Delivery, OnExisting
-from batcher.errors import BatcherError, ConfigurationError, DrainTimeout, SinkUnavailable, Unreachable
+from batcher.errors import BatcherError, ConfigurationError, DrainTimeout
 from batcher.exchange import Exchange, Snapshot
 from batcher.flusher import Flusher
 from batcher.ledger import Ledger
 from batcher.observer import Observer
+from batcher.opening import Patience, opened
 from batcher.pace import Pace
 from batcher.poison import PoisonLimit, PoisonPolicy
 from batcher.protocols import DeadLetterQueue, Format, Guarantee, LagAware, Sink, SinkInfo, Source
@@ -41,6 +43,8 @@ if TYPE_CHECKING:  # it loads Prometheus, which most runs do without
 
 log = structlog.get_logger(__name__)
 
+T = TypeVar("T")
+
 DeliveryMode = Literal["auto", "exactly-once", "at-least-once"]
 
 WATCH_S: Final = 0.05
@@ -51,6 +55,12 @@ CLOSE_SHARE: Final = 0.15
 
 STUCK_S: Final = 150.0
 """How long a round of the consumer thread may take: half of librdkafka's default `max.poll.interval.ms`."""
+
+LEAVE_UNOPENED_S: Final = 0.1
+"""How long the consumer thread gets to open the source when a stop came before it had."""
+
+READY_PATIENCE_S: Final = 30.0
+"""How long the target may refuse before the process says that it is not ready."""
 
 LEAVE_S: Final = 5.0
 """How long threads get to return after an abort before they are left behind: a hanging write cannot be interrupted."""
@@ -72,6 +82,14 @@ class Summary:
     bytes: int
     seconds: float
     delivery: Guarantee
+    dead_letter_reasons: Mapping[str, int] = field(default_factory=dict)
+    """Dead letters, by reason, the most frequent first."""
+    unknown_fields: Mapping[str, int] = field(default_factory=dict)
+    """Rows that had a value in a field that no column takes, by field, the most frequent first."""
+    unknown_fields_estimated: bool = False
+    """These counts were scaled up from samples."""
+    columns_without_value: tuple[str, ...] = ()
+    """Columns that no record had a value for."""
 
     @property
     def rows_per_second(self) -> float:
@@ -84,7 +102,8 @@ class Pipeline:
 
     `name` (the consumer group) is part of every token. `stop_timeout_s` bounds the time from `stop` to the
     return of `run`, as far as the sink's calls return; `drain_timeout_s` how long a partition that is taken away is
-    held for its batch in flight.
+    held for its batch in flight; `start_timeout_s` is how long a target or broker that does not answer at the start is
+    waited for. With `halt_on_unknown` a record that the format refuses for an unknown field stops the pipeline.
     """
 
     def __init__(
@@ -106,6 +125,8 @@ class Pipeline:
         max_records: int | None = None,
         stop_timeout_s: float = 25.0,
         drain_timeout_s: float = 20.0,
+        start_timeout_s: float = 30.0,
+        halt_on_unknown: bool = False,
         metrics: Metrics | None = None,
     ) -> None:
         if not stop_timeout_s > 0:
@@ -131,6 +152,8 @@ class Pipeline:
         self._max_records = max_records
         self._stop_timeout_s = stop_timeout_s
         self._drain_timeout_s = drain_timeout_s
+        self._start_timeout_s = start_timeout_s
+        self._halt_on_unknown = halt_on_unknown
         self._stops = 0
         self._failure: BaseException | None = None
         self._threads: list[threading.Thread] = []
@@ -140,6 +163,8 @@ class Pipeline:
         self._started = 0.0
         self._exchange: Exchange | None = None
         self._consumer: Consumer | None = None
+        self._decoding: Decoding | None = None
+        self._patience: Patience | None = None
         self.guarantee: Guarantee = "at-least-once"
         """What this run keeps: decided when the target was opened, and never changed after that."""
         self._metrics = metrics
@@ -167,12 +192,14 @@ class Pipeline:
         try:
             info = self._info = self._open()
             exchange, threads = self._assemble(info)
-            self._threads = threads
+            self._threads += threads
             for thread in threads:
                 thread.start()
             self._watch(exchange, threads)
             stuck = [thread.name for thread in threads if thread.is_alive()]
         finally:
+            if self._decoding is not None:
+                self._decoding.settle()
             self._close()
             self._ended = True
         if self._failure is not None:
@@ -203,6 +230,10 @@ class Pipeline:
             bytes=counts.consumed_bytes,
             seconds=time.monotonic() - self._started if self._started else 0.0,
             delivery=self.guarantee,
+            dead_letter_reasons=self._observer.dead_letter_reasons,
+            unknown_fields=self._observer.unknown_fields,
+            unknown_fields_estimated=self._observer.unknown_fields_estimated,
+            columns_without_value=self._columns_without_value,
         )
 
     @property
@@ -219,10 +250,16 @@ class Pipeline:
         A member without partitions, because there are more members than partitions, is ready: it stands by.
         """
         state = self._state()
+        if state == "starting" and self._patience is not None and self._patience.reason:
+            return False, f"waiting for {self._patience.reason}"
         if state != "running":
             return False, state
         if self._consumer is None or not self._consumer.joined:
-            return False, "no partitions assigned yet"
+            unopened = self._consumer.unopened if self._consumer is not None else ""
+            return False, f"waiting for {unopened}" if unopened else "no partitions assigned yet"
+        error = self._observer.last_error
+        if error is not None and not error.recovered and error.since_s > READY_PATIENCE_S:
+            return False, f"the target has refused for {error.since_s:.0f} s: {error.kind}: {error.message}"
         return True, ""
 
     def status(self) -> Status:
@@ -238,6 +275,10 @@ class Pipeline:
             last_commit_age_s=self._observer.last_commit_age_s,
             uptime_s=time.monotonic() - self._started if self._started else 0.0,
             counts=self._observer.counts,
+            dead_letter_reasons=self._observer.dead_letter_reasons,
+            unknown_fields=self._observer.unknown_fields,
+            unknown_fields_estimated=self._observer.unknown_fields_estimated,
+            columns_without_value=self._columns_without_value,
         )
         if snapshot is None or self._consumer is None:
             return replace(status, waiting_for="the target to open")
@@ -268,6 +309,10 @@ class Pipeline:
             else None,
         )
 
+    @property
+    def _columns_without_value(self) -> tuple[str, ...]:
+        return () if self._decoding is None else self._decoding.columns_without_value
+
     def _state(self) -> State:
         if self._failure is not None:
             return "failed"
@@ -278,12 +323,9 @@ class Pipeline:
         return {"running": "running", "draining": "draining", "aborted": "stopped"}[self._exchange.phase]  # type: ignore[return-value]
 
     def _open(self) -> SinkInfo:
-        try:
-            info = self._sink.open()
-        except SinkUnavailable as error:
-            raise Unreachable(str(error)) from error
+        info = self._opened(self._sink.open, "the target")
         if self._dead_letters is not None:
-            self._dead_letters.open()
+            self._opened(self._dead_letters.open, "the dead-letter queue")
         if self._delivery == "exactly-once" and info.guarantee != "exactly-once":
             raise ConfigurationError(f"--delivery exactly-once: {info.target} cannot keep it: {info.reason}")
         if self._on_existing == "skip" and not info.verifies_replays:
@@ -304,13 +346,17 @@ class Pipeline:
         )
         return info
 
+    def _opened(self, open_: Callable[[], T], what: str) -> T:
+        patience = self._patience = Patience(what, self._start_timeout_s, lambda: self._stops > 0)
+        return opened(open_, patience, self._threads)
+
     def _merges(self, info: SinkInfo) -> bool:
         """Tell whether a batch may hold several partitions; raise ConfigurationError for a target that cannot do it.
 
         A replay does not come with the same neighbours, so no token recognises it: the target has to be asked.
         """
         if self.guarantee == "at-least-once":
-            return info.mixes_partitions
+            return info.mixes_partitions and not info.by_topic
         if self._merge_partitions and not (info.mixes_partitions and info.verifies_replays):
             raise ConfigurationError(
                 f"--batch.merge-partitions: {info.target} cannot be asked for the records it has; it needs columns "
@@ -348,13 +394,16 @@ class Pipeline:
             name=name,
             on_retry=on_retry,
             on_existing=self._on_existing,
+            halt_on_unknown=self._halt_on_unknown,
         )
+        self._decoding = delivery.decoding
         consumer = self._consumer = Consumer(
             self._source,
             exchange,
             self._observer,
             max_records=self._max_records,
             drain_timeout_s=self._drain_timeout_s,
+            start_timeout_s=self._start_timeout_s,
         )
         flusher = Flusher(exchange, delivery, self._observer, pace)
         # Daemons: a write that hangs in a server's hands must not keep the process from ending.
@@ -396,6 +445,18 @@ class Pipeline:
         while alive := [thread for thread in threads if thread.is_alive()]:
             alive[0].join(WATCH_S)
             now = time.monotonic()
+            if self._consumer is not None:
+                self._consumer.remind()
+            if self._stops and self._consumer is not None and not self._consumer.opened:
+                # The client may hang in there, and nothing was read: nobody has to wait for it.
+                exchange.drain("stop")
+                alive[0].join(LEAVE_UNOPENED_S)
+                if not self._consumer.opened:
+                    self._failure = self._failure or DrainTimeout(
+                        "stopped before it had begun, while waiting for the brokers; nothing was read, start it again"
+                    )
+                    exchange.abort()
+                    return
             if self._stops == 1 and deadline is None:
                 deadline = now + self._stop_timeout_s * (1 - CLOSE_SHARE)
                 log.info("stopping", timeout_s=self._stop_timeout_s)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from batcher.errors import ConfigurationError, PoisonLimitExceeded
@@ -12,6 +12,9 @@ from batcher.records import DeadLetter
 
 MIN_SAMPLE: Final = 1000
 """Records before the ratio counts: the first record ever being bad is one of one, and means nothing."""
+
+MIN_START: Final = 10
+"""The same as long as not one record could be loaded: a pipeline that was set up wrong refuses everything."""
 
 WINDOW: Final = 1_000_000
 """Records after which older ones count half, so that a day of good records does not hide a bad deploy."""
@@ -37,44 +40,70 @@ class PoisonPolicy:
             raise ConfigurationError("--dlq.max-bisect must not be less than 0")
 
 
+@dataclass(slots=True)
+class _Tally:
+    """Count since the start, older records by half."""
+
+    seen: int = 0
+    refused: int = 0
+    in_a_row: int = 0
+    loaded: bool = False
+    """Something was neither refused nor skipped, in a batch before the present one."""
+    reasons: Counter[str] = field(default_factory=Counter)
+
+
 class PoisonLimit:
     """Count refused records and raise before they become too many."""
 
     def __init__(self, policy: PoisonPolicy) -> None:
         self._policy = policy
-        self._seen = 0
-        self._refused = 0
-        self._in_a_row = 0
+        self._tally = _Tally()
+        self._before = _Tally()
         self._batch = 0
         self._batch_refused = 0
+        self._batch_skipped = 0
         self._bisected = 0
-        self._reasons: Counter[str] = Counter()
         self._examples: dict[str, DeadLetter] = {}
 
-    def observe(self, rows: int, letters: Sequence[tuple[int, DeadLetter]]) -> None:
+    def observe(self, rows: int, letters: Sequence[tuple[int, DeadLetter]], *, skipped: int = 0) -> None:
         """Count a batch of `rows` records of which `letters`, by ascending position, cannot be decoded.
 
-        Raise PoisonLimitExceeded when that is too many; nothing of this batch may be committed then.
+        `skipped` records of it have no row by policy. Raise PoisonLimitExceeded when that is too many; nothing of this
+        batch may be committed then.
         """
-        self._seen += rows
-        self._batch, self._batch_refused, self._bisected = rows, 0, 0
+        tally = self._tally
+        tally.loaded |= self._batch > self._batch_refused + self._batch_skipped
+        self._before = replace(tally, reasons=tally.reasons.copy())
+        tally.seen += rows
+        self._batch, self._batch_refused, self._batch_skipped, self._bisected = rows, 0, skipped, 0
         expected = 0
         for position, letter in letters:
             if position != expected:
-                self._in_a_row = 0
+                tally.in_a_row = 0
             expected = position + 1
             self._count(letter)
         if expected != rows:
-            self._in_a_row = 0
-        if self._seen > WINDOW:
-            self._seen //= 2
-            self._refused //= 2
-            self._reasons = Counter({reason: count // 2 for reason, count in self._reasons.items()})
+            tally.in_a_row = 0
+        self._check_start()
+        if tally.seen > WINDOW:
+            tally.seen //= 2
+            tally.refused //= 2
+            tally.reasons = Counter({reason: count // 2 for reason, count in tally.reasons.items()})
+
+    def take_back(self) -> None:
+        """Forget the batch that was observed last: it will be decoded and observed again."""
+        self._tally = self._before
+        self._batch = self._batch_refused = self._batch_skipped = 0
 
     def refuse(self, letters: Sequence[DeadLetter]) -> None:
         """Count records of an observed batch that the sink refused. Raises as `observe` does."""
         for letter in letters:
             self._count(letter)
+        self._check_start()
+
+    def search(self) -> None:
+        """Begin to look for refused records in a block: `bisect` counts from here on."""
+        self._bisected = 0
 
     def bisect(self, what: str, refusal: BaseException) -> None:
         """Count a block of an observed batch that is to be halved, to find what was refused in it: two inserts.
@@ -90,20 +119,27 @@ class PoisonLimit:
             ) from refusal
 
     def _count(self, letter: DeadLetter) -> None:
-        self._refused += 1
-        self._in_a_row += 1
+        tally = self._tally
+        tally.refused += 1
+        tally.in_a_row += 1
         self._batch_refused += 1
-        self._reasons[letter.reason] += 1
+        tally.reasons[letter.reason] += 1
         self._examples.setdefault(letter.reason, letter)
-        if self._in_a_row > self._policy.max_consecutive:
-            self._stop(f"{self._in_a_row} records in a row were refused", "--dlq.max-consecutive")
+        if tally.in_a_row > self._policy.max_consecutive:
+            self._stop(f"{tally.in_a_row} records in a row were refused", "--dlq.max-consecutive")
         # Of one batch as well: after a long good past, half of all seen lately would be a million dead letters.
-        for refused, seen in ((self._refused, self._seen), (self._batch_refused, self._batch)):
+        for refused, seen in ((tally.refused, tally.seen), (self._batch_refused, self._batch)):
             if seen >= MIN_SAMPLE and refused > seen * self._policy.max_ratio:
                 self._stop(f"{refused} of the last {seen} records were refused", "--dlq.max-ratio")
 
+    def _check_start(self) -> None:
+        tally = self._tally
+        everything = not tally.loaded and self._batch_refused + self._batch_skipped >= self._batch
+        if everything and tally.refused >= MIN_START and self._policy.max_ratio < 1:
+            self._stop(f"every record so far, {tally.refused}, was refused", "--dlq.max-ratio to 1")
+
     def _stop(self, what: str, flag: str) -> None:
-        [(reason, _)] = self._reasons.most_common(1)
+        [(reason, _)] = self._tally.reasons.most_common(1)
         example = self._examples[reason]
         record = example.record
         raise PoisonLimitExceeded(

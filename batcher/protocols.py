@@ -44,7 +44,7 @@ class Source(Protocol):
     """Deliver records. Every method is called from the consumer thread and no other."""
 
     def open(self, listener: PartitionListener) -> None:
-        """Connect and subscribe. Raise Unreachable or ConfigurationError if that cannot work."""
+        """Connect and subscribe. Raise Unreachable, and be called again then, or ConfigurationError."""
 
     def fetch(self, max_records: int, timeout_s: float) -> Sequence[Records]:
         """Return at most `max_records` records that have come in, after at most about `timeout_s` seconds.
@@ -119,6 +119,9 @@ class Format(Protocol):
     def decoder(self, schema: pa.Schema) -> Decoder:
         """Return a decoder for a schema. Raise ConfigurationError for a type the encoding cannot fill."""
 
+    def grow(self, schema: pa.Schema, batch: Batch) -> pa.Schema:
+        """Return the schema with types for those of its null fields that have a value in the batch."""
+
 
 @dataclass(frozen=True, slots=True)
 class SinkInfo:
@@ -148,8 +151,9 @@ class SinkInfo:
 class Sink(Protocol):
     """Write blocks to a target: three methods, all called from the flusher thread except as said.
 
-    `open` comes first, once, from the main thread before any other thread is started. Then `write`,
-    as often as there are blocks, one call at a time. `close` comes last, also after a failure.
+    `open` comes first, on a thread of its own before any other is started, and again as long as it raises
+    Unreachable. Then `write`, as often as there are blocks, one call at a time. `close` comes last, also after a
+    failure, unless a call hangs.
     """
 
     def open(self) -> SinkInfo:
@@ -177,9 +181,11 @@ class Sink(Protocol):
 
         Anything else is a bug and stops the process without a commit.
 
-        `block.token` names exactly these rows. Writing the same token again must leave no second copy
-        where the sink promised so in `SinkInfo.guarantee`, also when the first attempt ended
-        in an error or in another process.
+        `block.token` names these rows: writing the same token again must leave no second copy where the sink
+        promised so in `SinkInfo.guarantee`, also when the first attempt ended in an error or in another process.
+        A block may hold fewer rows than an earlier one had under the same token and `ranges`: of a replay only what
+        the target was found to lack (`SinkInfo.verifies_replays`), or what other columns still take. Parts that are
+        written instead of a whole (the rest beside refused rows, halves) have tokens derived from it.
         """
 
     def close(self) -> None:
@@ -290,10 +296,10 @@ class Rehearsable(Protocol):
 
 
 class DeadLetterQueue(Protocol):
-    """Keep refused records. `open` is called once from the main thread, the rest from the flusher thread."""
+    """Keep refused records. `open` is called before any thread is started, the rest from the flusher thread."""
 
     def open(self) -> None:
-        """Check that letters can be stored. Raise Unreachable or ConfigurationError."""
+        """Check that letters can be stored. Raise Unreachable, and be called again then, or ConfigurationError."""
 
     def send(self, letters: Sequence[DeadLetter]) -> None:
         """Store the letters. Returning means every one of them is durable.

@@ -45,9 +45,9 @@ RAW_JSON: Final = b"batcher.raw_json"
 COLUMN_TYPE: Final = b"batcher.type"
 """Field metadata key: what the target itself calls the type of this column (`DateTime`), for messages to people."""
 
-Trigger = Literal["rows", "bytes", "age", "memory", "end", "stop", "replay"]
-"""Why a batch was sealed. `memory`: the buffer was full and nothing else was due. `replay`: it was announced by an
-intent, and somebody may have written it, or a part of it, already."""
+Trigger = Literal["rows", "bytes", "age", "memory", "end", "stop", "range"]
+"""Why a batch was sealed. `memory`: the buffer was full and nothing else was due. `range`: a range that an intent
+announces was read whole."""
 
 Stage = Literal["decode", "sink"]
 """Where a record was refused."""
@@ -233,6 +233,8 @@ class Batch:
     """Counts the batches of this process; for logs only, never part of a token."""
     claims: tuple[Claim, ...] = ()
     """One for each run, in their order, given by the ledger when the batch is begun; until then made of the runs."""
+    replayed: bool = False
+    """It was announced before, and somebody may have written it, or a part of it, already."""
 
     def __post_init__(self) -> None:
         if not self.claims:
@@ -252,11 +254,6 @@ class Batch:
     def ranges(self) -> tuple[Range, ...]:
         """Return the range of offsets of each partition."""
         return tuple(claim.range for claim in self.claims)
-
-    @property
-    def replayed(self) -> bool:
-        """Tell whether somebody may have written the batch, or a part of it, already."""
-        return self.trigger == "replay"
 
     @property
     def next_offsets(self) -> Mapping[Partition, int]:
@@ -352,7 +349,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """Hold a record put aside, with where and why it was refused (see `Rejection` for the fields)."""
+    """Hold a record that was refused, with where and why it was refused (see `Rejection` for the fields)."""
 
     record: Record
     stage: Stage
@@ -368,6 +365,8 @@ class Prepared:
     batch: Batch
     decoded: Decoded
     decode_s: float
+    schema: pa.Schema | None = None
+    """What it was decoded for; None where no record of the batch could be read and the target has no schema yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -390,6 +389,8 @@ class Delivered:
     """The dead letters, by reason."""
     unknown_fields: Mapping[str, int] = field(default_factory=dict)
     """Rows that had a value in a field that no column takes, by the field's path."""
+    unknown_estimated: bool = False
+    """The counts of unknown fields were scaled up from a sample of the batch."""
 
 
 def write_id(token: str) -> str:

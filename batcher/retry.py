@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import socket
+import ssl
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +19,30 @@ from batcher.errors import ConfigurationError, DeadLetterFailed, SinkMisconfigur
 
 OnWait = Callable[[int, float, BaseException], None]
 """Called before each wait with the attempts made so far, the seconds to come and what went wrong."""
+
+
+_WORDS: tuple[tuple[type[BaseException], str], ...] = (
+    (socket.gaierror, "the name of the host is not known"),
+    (ssl.SSLCertVerificationError, "the certificate is not trusted"),
+    (ssl.SSLError, "no TLS connection comes about"),
+    (ConnectionRefusedError, "the connection is refused"),
+    (ConnectionError, "the connection was closed by the other side"),
+    (TimeoutError, "no answer in time"),
+    (PermissionError, "no permission"),
+    (FileNotFoundError, "no such file or directory"),
+)
+
+
+def in_words(error: BaseException) -> str:
+    """Say what kind of error it is as people say it, from the first cause in its chain that has words."""
+    link: BaseException | None = error
+    while link is not None:
+        for kind, words in _WORDS:
+            if isinstance(link, kind):
+                return words
+        link = link.__cause__ or link.__context__
+    name = type(error).__name__.removesuffix("Error").removesuffix("Exception") or type(error).__name__
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
 
 
 @dataclass(frozen=True, slots=True)

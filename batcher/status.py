@@ -111,6 +111,14 @@ class Status:
     last_commit_age_s: float | None = None
     uptime_s: float = 0.0
     counts: Counts = Counts()
+    dead_letter_reasons: Mapping[str, int] = field(default_factory=dict)
+    """Dead letters, by reason."""
+    unknown_fields: Mapping[str, int] = field(default_factory=dict)
+    """Rows that had a value in a field that no column takes, by field (`a.b`)."""
+    unknown_fields_estimated: bool = False
+    """These counts were scaled up from samples."""
+    columns_without_value: tuple[str, ...] = ()
+    """Columns that no record had a value for so far."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the same as JSON can hold it: partitions become a list, in order, with topic and number.
@@ -137,6 +145,8 @@ def _plain(thing: Any) -> Any:
         }
     if is_dataclass(thing):
         return {one.name: _plain(getattr(thing, one.name)) for one in fields(thing)}
+    if isinstance(thing, Mapping):
+        return dict(thing)
     if isinstance(thing, tuple):
         return [_plain(one) for one in thing]
     return round(thing, 3) if isinstance(thing, float) else thing

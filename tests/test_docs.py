@@ -23,12 +23,13 @@ from batcher import errors
 from batcher.cli import main as command_line
 from batcher.commands import VERBS
 from batcher.commands.outcome import INTERRUPTED
-from batcher.commands.run import parser
+from batcher.commands.run import parser, summary_facts
 from batcher.dead_letters.letters import added_headers, now, to_fields
 from batcher.metrics import Metrics
+from batcher.pipeline import Summary
 from batcher.records import DeadLetter, Partition, Record
 from batcher.settings import UsageError, load, reference
-from batcher.status import Status
+from batcher.status import PartitionStatus, Status
 from batcher.testing.clickhouse import ClickHouseServer, embedded_engine_missing
 from batcher.testing.kafka import Broker
 from benchmarks.readme import table
@@ -145,6 +146,65 @@ def test_every_metric_is_documented_and_every_documented_metric_is_there() -> No
     assert sorted(documented) == sorted(exposed)
     for page in PAGES:
         assert set(re.findall(r"\bbatcher_[a-z_]+\b", page.read_text())) <= exposed, page.name
+
+
+def exercised() -> Metrics:
+    """Return metrics of which each has a sample for each value that its labels can have, where these are few."""
+    metrics = Metrics("null")
+    partition = Partition("t", 0)
+    metrics.watch(lambda: Status("running", partitions={partition: PartitionStatus(lag=1)}))
+    metrics.delivery("exactly-once")
+    metrics.consumed(partition, 1, 1)
+    metrics.retried("SinkUnavailable")
+    metrics.batch_delivered(
+        trigger="rows",
+        rows=1,
+        nbytes=1,
+        written=0,
+        reasons={"syntax": 1},
+        unknown_fields={"city": 1},
+        skipped={"tombstone": 1},
+        decode_s=0,
+        write_s=0,
+    )
+    return metrics
+
+
+OPEN_LABELS = {"topic", "partition", "sink", "field", "guarantee"}
+"""Their values come from the data or the settings."""
+
+
+def test_labels_of_metrics_and_their_values_are_those_of_the_pages() -> None:
+    found: dict[str, dict[str, set[str]]] = {}
+    for family in exercised().registry.collect():
+        for sample in family.samples:
+            labels = found.setdefault(family.name, {})
+            for label, value in sample.labels.items():
+                labels.setdefault(label, set()).add(value)
+    for cells in table_rows(ROOT / "docs" / "operations.md", "### Metrics"):
+        [name] = re.findall(r"batcher_\w+", cells[0])
+        labels = found[re.sub(r"_(total|info)$", "", name)]
+        labels.pop("le", None)
+        assert set(re.findall(r"\w+", cells[1])) == set(labels), name
+        closed = [label for label in labels if label not in OPEN_LABELS and not name.endswith("_info")]
+        words = set(re.findall(r"`(\w+)`", cells[2]))
+        for label in closed:
+            # Reasons are open: there the page has examples.
+            assert words == labels[label] or label == "reason", (name, label)
+
+
+def test_the_keys_of_the_summary_are_those_of_the_page() -> None:
+    summary = Summary(0, 0, 0, 0, 0, 0, 0, 0.0, "exactly-once")
+    rows = table_rows(ROOT / "docs" / "operations.md", "### The summary")
+    documented = [key for cells in rows for key in re.findall(r"`(\w+)`", cells[0])]
+    assert sorted(documented) == sorted(summary_facts(summary, 0))
+
+
+def test_events_of_the_log_on_a_page_are_logged() -> None:
+    source = "".join(path.read_text() for path in (ROOT / "batcher").rglob("*.py"))
+    for cells in table_rows(ROOT / "docs" / "operations.md", "### Logs"):
+        for event in re.findall(r"`(\w+)`", cells[0]):
+            assert f'"{event}"' in source, event
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

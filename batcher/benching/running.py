@@ -87,13 +87,25 @@ class Tally(Metrics):
         nbytes: int,
         written: int,
         dead_lettered: Mapping[RefusedAt, int] | None = None,
+        reasons: Mapping[str, int] | None = None,
+        unknown_fields: Mapping[str, int] | None = None,
         skipped: Mapping[str, int] | None = None,
         duplicates_suppressed: int = 0,
         decode_s: float,
         write_s: float,
         latency_s: float | None = None,
     ) -> None:
-        del written, dead_lettered, skipped, duplicates_suppressed, decode_s, write_s, latency_s
+        del (
+            written,
+            dead_lettered,
+            reasons,
+            unknown_fields,
+            skipped,
+            duplicates_suppressed,
+            decode_s,
+            write_s,
+            latency_s,
+        )
         self.cuts.append(Cut(rows, nbytes, trigger))
         self._durable()
 

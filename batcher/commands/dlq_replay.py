@@ -106,10 +106,11 @@ def _taker(
     from batcher.commands import wiring
     from batcher.commands.replaying import Loading, quiet
 
-    delivery_log = logging.getLogger("batcher.delivery")
+    delivery_logs = [logging.getLogger(f"batcher.{name}") for name in ("delivery", "refusals")]
     with closing(wiring.sink_of(settings)) as sink:
         info = sink.open()
-        delivery_log.addFilter(quiet)
+        for log in delivery_logs:
+            log.addFilter(quiet)
         try:
             yield Loading(
                 sink,
@@ -122,7 +123,8 @@ def _taker(
                 dry_run=arguments.dry_run,
             ).take
         finally:
-            delivery_log.removeFilter(quiet)
+            for log in delivery_logs:
+                log.removeFilter(quiet)
 
 
 def _tell(report: Report, code: int, *, as_json: bool, dry: bool) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from batcher.commands.inspecting import Inspection, inspecting, loaded, parser, retry_of
+from batcher.commands.refused import ALL_REFUSED
 from batcher.commands.verify import show
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ USAGE: Final = "batcher repair --sink … -b … -t … -g … [--yes] [--remove
 
 NOTES: Final = """\
 Without --yes it only says what it would do. Stop the pipeline first: it refuses while the group has members. Afterwards
-it verifies again; the exit codes are those of verify.\
+it verifies again; the exit codes are those of verify, and 78 when all that was to be loaded was refused.\
 """
 
 
@@ -58,7 +59,8 @@ def main(argv: Sequence[str]) -> int:
             done = _mended(inspection, mender, removable)
         report = inspection.report()
     _tell(report, done, wishes)
-    return report.exit_code
+    # What was missing and is a dead letter by now is accounted for; that all of it is one is no success.
+    return report.exit_code or (ALL_REFUSED if done.dead_lettered and not done.loaded else 0)
 
 
 def _planned(report: Report, wishes: Wishes) -> int:

@@ -250,6 +250,9 @@ def _waiting(attempt: int, wait_s: float, error: BaseException) -> None:
 
 
 def quiet(record: Any) -> bool:
-    """Tell whether a log record of the delivery is news: that there may be rows already is why it is asked here."""
+    """Tell whether a log record of the delivery is news.
+
+    That there may be rows already is why it is asked here, and what is refused again is in the report.
+    """
     message = record.msg
-    return not (isinstance(message, dict) and message.get("event") == "existing_rows")
+    return not (isinstance(message, dict) and message.get("event") in ("existing_rows", "records_refused"))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from batcher.commands import VERBS
 from batcher.commands.outcome import INTERRUPTED, exit_code, explained, is_bug
+from batcher.commands.refused import all_refused
 from batcher.commands.signals import heard_by
 from batcher.commands.tuning import tune_collector, tune_memory
 from batcher.settings import Parser, Settings, add_config_flag, load, secrets
@@ -137,6 +138,8 @@ def run(
         view = _live_line(pipeline) if live and sys.stderr.isatty() else nullcontext()
         with signals.sent_to(pipeline), wiring.answering(settings, metrics, pipeline), view:
             pipeline.run()
+        if tether is None:  # of workers the sum decides: one may have had nothing but a bad record
+            _require_something_loaded(pipeline.summary())
     except BaseException as error:  # whatever it is, the summary still comes
         code = INTERRUPTED if signals.seen > 1 and not is_bug(error) else exit_code(error)
         if for_people:
@@ -151,6 +154,13 @@ def run(
     if as_json:
         print(json.dumps(facts), flush=True)
     return code
+
+
+def _require_something_loaded(summary: Summary) -> None:
+    from batcher.errors import PoisonLimitExceeded
+
+    if message := all_refused(asdict(summary)):
+        raise PoisonLimitExceeded(message)
 
 
 def summary_facts(summary: Summary | None, code: int) -> dict[str, Any]:

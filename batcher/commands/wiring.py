@@ -86,6 +86,8 @@ def pipeline_of(settings: Settings, metrics: Metrics | None = None) -> Pipeline:
         max_records=settings.max_records,
         stop_timeout_s=settings.stop_timeout.total_seconds(),
         drain_timeout_s=min(DRAIN_TIMEOUT_S, options.session_timeout_s / 2),
+        start_timeout_s=settings.start_timeout.total_seconds(),
+        halt_on_unknown=settings.decode.on_unknown == "halt",
         metrics=metrics,
     )
 

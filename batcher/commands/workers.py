@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import FrameType
@@ -19,6 +20,7 @@ from typing import Any, Final, Literal
 
 from batcher import logs
 from batcher.commands.outcome import INTERRUPTED
+from batcher.commands.refused import ALL_REFUSED, all_refused
 from batcher.commands.signals import heard_by
 from batcher.settings import Settings
 
@@ -43,6 +45,8 @@ _MEANINGS: Final = ("stop", "abort", "kill")
 
 _SUMS: Final = ("consumed", "written", "dead_lettered", "skipped", "duplicates_suppressed", "batches", "bytes")
 
+_COUNTS: Final = ("dead_letter_reasons", "unknown_fields")
+
 log = logs.get(__name__)
 
 
@@ -55,7 +59,12 @@ def supervise(settings: Settings, argv: Sequence[str], *, as_json: bool) -> int:
     began = time.monotonic()
     team = Team([arguments_of(argv, number) for number in range(settings.workers)], until_eof=settings.until_eof)
     code = team.run()
-    facts = total(team.reports, time.monotonic() - began, code)
+    seconds = time.monotonic() - began
+    facts = total(team.reports, seconds, code)
+    if code == 0 and (message := all_refused(facts)):
+        code = ALL_REFUSED
+        facts = total(team.reports, seconds, code)
+        log.error("all_refused", reason=message)
     log.info("workers_ended", **facts)
     if as_json:
         print(json.dumps(facts), flush=True)
@@ -107,8 +116,21 @@ def total(reports: Sequence[Facts], seconds: float, code: int) -> Facts:
         "rows_per_second": round(loaded / seconds) if seconds > 0 else 0,
         # Sorted, the weaker one comes first.
         "delivery": min(report["delivery"] for report in told),
+        **{name: _added_up([report[name] for report in told]) for name in _COUNTS},
+        "unknown_fields_estimated": any(report["unknown_fields_estimated"] for report in told),
+        "columns_without_value": _in_all([report["columns_without_value"] for report in told if report["batches"]]),
         "exit": code,
     }
+
+
+def _added_up(counts: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    """Return the sums by name, the largest first."""
+    return dict(sum(map(Counter, counts), Counter[str]()).most_common())
+
+
+def _in_all(lists: Sequence[Sequence[str]]) -> list[str]:
+    """Return what every list has, in the order of the first."""
+    return [name for name in lists[0] if all(name in one for one in lists)] if lists else []
 
 
 class Team:

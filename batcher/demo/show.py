@@ -197,7 +197,7 @@ class Show:
     def _look(self, kafka: SmallKafka, orders: Orders, worker: Worker, event: Event) -> int:
         """Show the numbers and return how many orders are committed; raise where nothing moves any more."""
         self._check(worker, event)
-        if event is not None and event["event"] == "batch_written" and event["trigger"] == "replay":
+        if event is not None and event["event"] == "batch_written" and event["replayed"]:
             self._replayed += 1
             self._suppressed += int(event["suppressed"])
         if orders.error:

@@ -40,9 +40,9 @@ def make_records(
     )
 
 
-def make_batch(*runs: Records, trigger: Trigger = "rows") -> Batch:
+def make_batch(*runs: Records, trigger: Trigger = "rows", replayed: bool = False) -> Batch:
     """Return a batch of the runs."""
-    return Batch(runs, trigger)
+    return Batch(runs, trigger, replayed=replayed)
 
 
 def make_block(

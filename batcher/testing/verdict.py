@@ -128,7 +128,7 @@ def _replays(runs: Iterable[Sequence[Event]]) -> Iterator[bool]:
                 known.update(event["ranges"])
     for run in runs:
         for event in run:
-            if _written(event) and event["trigger"] == "replay":
+            if _written(event) and event["replayed"]:
                 # It is itself one of those that are known.
                 yield event.get("suppressed", 0) > 0 or any(known[span] > 1 for span in event["ranges"])
 

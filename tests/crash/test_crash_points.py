@@ -138,9 +138,7 @@ def test_a_crash_at_a_point_leaves_what_the_order_of_steps_says_and_a_new_start_
     with BatcherProcess(*job.flags, "--until-eof") as process:
         assert process.wait() == 0
     # What was announced is replayed, and exactly that.
-    replayed = [
-        span for event in process.named("batch_written") if event["trigger"] == "replay" for span in event["ranges"]
-    ]
+    replayed = [span for event in process.named("batch_written") if event["replayed"] for span in event["ranges"]]
     assert replayed == [f"{job.orders.topic}[0] {first}-{last}" for first, last in found.announced]
     census = Census.of(job.orders.offsets, job.written(), job.letters())
     assert census.exact, census

@@ -103,7 +103,7 @@ def test_whatever_the_server_answers_each_record_is_there_once(
             long_insert(server)
             worker.kill()
             successors.append(worker.start())
-            successors[-1].wait_for("batch_written", where=lambda event: event["trigger"] == "replay")
+            successors[-1].wait_for("batch_written", where=lambda event: event["replayed"])
         verdict = scene.settle()
 
     crash_score.add(f"ClickHouse over HTTP, {case.name}, faults of the server", verdict)

@@ -25,8 +25,8 @@ def judge(
     return judged(IDS, POISON, loaded, letters, Deeds(seed=7, kills=1, stops=0, hit={}, runs=runs))
 
 
-def written(*ranges: str, trigger: str = "age", suppressed: int = 0) -> dict[str, Any]:
-    return {"event": "batch_written", "ranges": list(ranges), "trigger": trigger, "suppressed": suppressed}
+def written(*ranges: str, replayed: bool = False, suppressed: int = 0) -> dict[str, Any]:
+    return {"event": "batch_written", "ranges": list(ranges), "replayed": replayed, "suppressed": suppressed}
 
 
 def test_each_record_once_in_one_place_is_exact() -> None:
@@ -76,8 +76,8 @@ def test_a_replay_found_its_rows_when_they_were_suppressed_or_had_been_written()
     verdict = judge(
         runs=[
             [written("orders[0] 0-1")],
-            [written("orders[0] 0-1", trigger="replay"), written("orders[0] 2-2", trigger="replay"), died],
-            [written("orders[0] 3-4", trigger="replay"), written("orders[0] 5-5", trigger="replay", suppressed=1)],
+            [written("orders[0] 0-1", replayed=True), written("orders[0] 2-2", replayed=True), died],
+            [written("orders[0] 3-4", replayed=True), written("orders[0] 5-5", replayed=True, suppressed=1)],
         ]
     )
     assert (verdict.replays, verdict.present, verdict.suppressed) == (4, 3, 1)

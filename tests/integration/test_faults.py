@@ -241,7 +241,7 @@ NULL = ("--sink", "null")
 
 
 def test_brokers_that_do_not_answer_are_69() -> None:
-    code, line = refused(*NULL, "-b", "127.0.0.1:1", "-t", "orders", "-g", "loaders")
+    code, line = refused(*NULL, "-b", "127.0.0.1:1", "-t", "orders", "-g", "loaders", "--start-timeout", "0s")
     assert code == 69
     assert "127.0.0.1:1" in line
     assert "-b" in line

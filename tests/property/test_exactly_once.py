@@ -7,7 +7,7 @@ waits for a commit. Time stands still unless a rule moves it.
 
 What no protocol can cover is left out, and said: a target without a memory of tokens is not left alone between the
 last look at the lease and the arrival of the write; one with a memory of tokens does not lose records by compaction
-out of a batch of which the target refused some.
+out of a batch of which the target refused some, and keeps its columns: it takes a token for the rows it came with.
 """
 
 import os
@@ -29,6 +29,7 @@ from batcher.errors import (
     CommitUnconfirmed,
     PoisonLimitExceeded,
     RowsRejected,
+    SchemaChanged,
     SinkUnavailable,
 )
 from batcher.exchange import Exchange
@@ -42,14 +43,14 @@ from batcher.retry import RetryPolicy
 from batcher.testing.clock import ManualClock
 from batcher.testing.dead_letters import MemoryDeadLetterQueue
 from batcher.testing.fibers import Fiber, Killed
-from batcher.testing.formats import NUMBERS, NumberFormat
+from batcher.testing.formats import NUMBERS, SMALL_NUMBERS, NumberFormat
 from batcher.testing.sinks import FileSink, ScriptedSink, TableSink
 from batcher.testing.sources import MemoryLog, MemorySource
 
 LONG = bool(os.environ.get("BATCHER_TEST_LONG"))
 SHRINKS = not os.environ.get("BATCHER_TEST_NO_SHRINK")
 PARTITIONS = [Partition("events", number) for number in range(2)]
-GOOD, UNDECODABLE, REFUSED, TOMBSTONE = "1", "x", "-7", None
+GOOD, LARGE, UNDECODABLE, REFUSED, TOMBSTONE = "1", "1000", "x", "-7", None
 MEMORY = 3000
 FETCH_BYTES = 40 * 80
 
@@ -63,7 +64,7 @@ Kind = Literal["tokens", "table", "merged", "files"]
 Row = tuple[Partition, int]
 
 partitions = st.lists(st.sampled_from(PARTITIONS), min_size=1, unique=True)
-values = st.lists(st.sampled_from([GOOD] * 5 + [UNDECODABLE, REFUSED, TOMBSTONE]), min_size=1, max_size=25)
+values = st.lists(st.sampled_from([GOOD] * 5 + [LARGE, UNDECODABLE, REFUSED, TOMBSTONE]), min_size=1, max_size=25)
 workers = st.integers(0, 1)
 steps = st.integers(1, 6)
 points = st.sampled_from(
@@ -77,6 +78,7 @@ class Target:
 
     def __init__(self, kind: Kind, *, names_culprits: bool) -> None:
         self.kind = kind
+        self.columns = NUMBERS
         self.names_culprits = names_culprits or kind == "files"
         self.blocks: dict[str, Block] = {}
         self.server: dict[int, Block] = {}
@@ -105,6 +107,8 @@ class Target:
         self.blocks[f"{block.token}#{request}"] = block
 
     def refuse(self, block: Block) -> None:
+        if block.table.schema.field("n").type != self.columns.field("n").type:
+            raise SchemaChanged("n has another type", self.columns)
         bad = [row for row, number in enumerate(block.table["n"].to_pylist()) if number == int(REFUSED)]
         if bad and self.names_culprits:
             raise RowsRejected([Rejection(row, "range", "n: out of range") for row in bad])
@@ -116,7 +120,7 @@ class Table(TableSink):
     """A table behind a server: a write goes on there though whoever sent it died, or gave up waiting."""
 
     def __init__(self, target: Target, pause: Callable[[str], None]) -> None:
-        super().__init__(NUMBERS, mixes_partitions=target.kind == "merged")
+        super().__init__(target.columns, mixes_partitions=target.kind == "merged")
         self.blocks = target.blocks
         self._target = target
         self._pause = pause
@@ -279,7 +283,7 @@ class Worker:
             sink = Table(target, self.fiber.pause)
             sink.before = target.refuse
         else:
-            sink = FileSink(NUMBERS) if target.kind == "files" else ScriptedSink(NUMBERS, mixes_partitions=False)
+            sink = FileSink(target.columns) if target.kind == "files" else ScriptedSink(NUMBERS, mixes_partitions=False)
             sink.blocks = target.blocks
 
             def send(block: Block) -> None:
@@ -496,6 +500,11 @@ class ExactlyOnceMachine(RuleBasedStateMachine):
                 event(f"outcome unknown: {worker.fiber.point}")
                 self.flush(number, pauses, SinkUnavailable("reset"))
 
+    @precondition(lambda self: self.target.kind != "tokens")
+    @rule()
+    def the_table_changes(self) -> None:
+        self.target.columns = NUMBERS if self.target.columns is SMALL_NUMBERS else SMALL_NUMBERS
+
     @rule(worker=workers)
     def crash(self, worker: int) -> None:
         event(f"crashed: {self.workers[worker].fiber.point}")
@@ -649,8 +658,10 @@ class ExactlyOnceMachine(RuleBasedStateMachine):
                     if offset >= position.next_offset:
                         break
                     if value is not None:
-                        place = stored if value == GOOD.encode() else letters
-                        assert (partition, offset) in place, f"{partition} {offset} is committed and nowhere"
+                        large = value == LARGE.encode()
+                        place = stored if value == GOOD.encode() or large else letters
+                        found = (partition, offset) in place or (large and (partition, offset) in letters)
+                        assert found, f"{partition} {offset} is committed and nowhere"
 
     @invariant()
     def nothing_is_stored_twice(self) -> None:

@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from batcher.buffer import BoundedBuffer, FlushPolicy
 from batcher.consumer import Consumer
 from batcher.delivery import Delivery
-from batcher.errors import BlockRejected, RowsRejected, SinkUnavailable
+from batcher.errors import BlockRejected, RowsRejected, SchemaChanged, SinkUnavailable
 from batcher.exchange import Exchange
 from batcher.flusher import Flusher
 from batcher.ledger import Ledger
@@ -25,19 +25,19 @@ from batcher.records import Block, Partition, Rejection
 from batcher.retry import RetryPolicy
 from batcher.testing.clock import ManualClock
 from batcher.testing.dead_letters import MemoryDeadLetterQueue
-from batcher.testing.formats import NUMBERS, NumberFormat
+from batcher.testing.formats import NUMBERS, SMALL_NUMBERS, NumberFormat
 from batcher.testing.sinks import ScriptedSink
 from batcher.testing.sources import MemoryLog, MemorySource
 
 LONG = bool(os.environ.get("BATCHER_TEST_LONG"))
 SHRINKS = not os.environ.get("BATCHER_TEST_NO_SHRINK")
 PARTITIONS = [Partition("events", number) for number in range(3)]
-GOOD, UNDECODABLE, REFUSED, TOMBSTONE = "1", "x", "-7", None
+GOOD, LARGE, UNDECODABLE, REFUSED, TOMBSTONE = "1", "1000", "x", "-7", None
 MEMORY = 3000
 FETCH_BYTES = 40 * 80
 
 partitions = st.lists(st.sampled_from(PARTITIONS), min_size=1, unique=True)
-values = st.lists(st.sampled_from([GOOD, GOOD, GOOD, UNDECODABLE, REFUSED, TOMBSTONE]), min_size=1, max_size=25)
+values = st.lists(st.sampled_from([GOOD, GOOD, GOOD, LARGE, UNDECODABLE, REFUSED, TOMBSTONE]), min_size=1, max_size=25)
 
 
 class Crash(BaseException):
@@ -53,6 +53,7 @@ class PipelineMachine(RuleBasedStateMachine):
         self.stored: set[tuple[Partition, int]] = set()
         self.copies: dict[tuple[Partition, int], int] = {}
         self.disturbed = False
+        self.columns = NUMBERS
         self.read: dict[Partition, int] = {}
 
     @initialize(mixes=st.booleans(), names_culprits=st.booleans())
@@ -62,7 +63,7 @@ class PipelineMachine(RuleBasedStateMachine):
         self.boot()
 
     def boot(self) -> None:
-        self.sink = ScriptedSink(NUMBERS, mixes_partitions=self.mixes)
+        self.sink = ScriptedSink(self.columns, mixes_partitions=self.mixes)
         self.sink.before = self.refuse
         self.sink.after = self.store
         self.source = MemorySource(self.log, waits=False)
@@ -84,6 +85,9 @@ class PipelineMachine(RuleBasedStateMachine):
         self.consumer.open()
 
     def refuse(self, block: Block) -> None:
+        if block.table.schema.field("n").type != self.columns.field("n").type:
+            event("columns changed before a write")
+            raise SchemaChanged("n has another type", self.columns)
         bad = [row for row, number in enumerate(block.table["n"].to_pylist()) if number == int(REFUSED)]
         if bad and self.names_culprits:
             raise RowsRejected([Rejection(row, "range", "n: out of range") for row in bad])
@@ -185,6 +189,15 @@ class PipelineMachine(RuleBasedStateMachine):
     def crash_between_steps(self) -> None:
         self.restart()
 
+    @rule()
+    def the_table_changes(self) -> None:
+        self.columns = NUMBERS if self.columns is SMALL_NUMBERS else SMALL_NUMBERS
+
+    @rule(stored=st.booleans(), values=values)
+    def the_table_changes_during_a_write(self, stored: bool, values: list[str | None]) -> None:
+        self.during_write(self.the_table_changes, stored=stored)
+        self.produce_and_flush(values)
+
     @rule(failures=st.integers(1, 3))
     def queue_breaks(self, failures: int) -> None:
         self.queue.failures = failures
@@ -278,6 +291,8 @@ class PipelineMachine(RuleBasedStateMachine):
                     if value is None:
                         continue
                     place = self.stored if value == GOOD.encode() else letters
+                    if value == LARGE.encode():
+                        place = self.stored | letters
                     assert at in place, f"{at} is committed and nowhere"
 
     @invariant()

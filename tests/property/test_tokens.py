@@ -37,7 +37,7 @@ WRITES: st.SearchStrategy[Write] = st.tuples(
 
 def token_of(write: Write, *, replayed: bool = False, number: int = 0) -> str:
     name, found = write
-    return token(name, Batch((), "replay" if replayed else "rows", number, found))
+    return token(name, Batch((), "range" if replayed else "rows", number, found, replayed))
 
 
 @given(WRITES, WRITES)

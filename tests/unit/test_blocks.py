@@ -72,7 +72,7 @@ def test_a_tombstone_that_a_format_keeps_as_a_row_has_a_null_for_its_message() -
 
 
 def test_parts_halves_and_replays_of_a_block_keep_message_and_row_together() -> None:
-    batch = make_batch(chunked(ODD, 3), trigger="replay")
+    batch = make_batch(chunked(ODD, 3), replayed=True)
     block = block_of("p", ["_value"], batch, decode(batch))
     part = part_of(batch, block, [0, 2, 4])
     assert part is not None

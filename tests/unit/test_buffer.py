@@ -162,7 +162,7 @@ def test_an_announced_range_is_cut_at_its_end_whatever_the_policy_says(policy: d
     b.extend([run(20, first=20)], 100.0)
 
     assert b.due_in_s(100.0) == 0.0
-    assert spans(b.take(100.0)) == [("replay", 0, 29)]
+    assert spans(b.take(100.0)) == [("range", 0, 29)]
     assert b.rows == 10
 
 
@@ -173,7 +173,7 @@ def test_each_announced_range_is_a_batch_of_its_own_and_what_is_beyond_goes_on_a
 
     cut = [spans(b.take(0.0)) for _ in range(4)]
 
-    assert cut == [[("replay", 0, 4)], [("replay", 5, 5)], [("replay", 6, 11)], [("rows", 12, 21)]]
+    assert cut == [[("range", 0, 4)], [("range", 5, 5)], [("range", 6, 11)], [("rows", 12, 21)]]
     assert spans([rest_of(b)]) == [("stop", 22, 24)]
 
 
@@ -182,7 +182,7 @@ def test_what_is_beyond_an_announced_range_keeps_its_age() -> None:
     b.expect(A, [4])
     b.extend([run(3)], 0.0)
     b.extend([run(4, first=3)], 5.0)
-    assert spans(b.take(5.0)) == [("replay", 0, 4)]
+    assert spans(b.take(5.0)) == [("range", 0, 4)]
 
     assert b.due_in_s(5.5) == pytest.approx(0.5)
     assert spans(b.take(6.0)) == [("age", 5, 6)]
@@ -221,7 +221,7 @@ def test_an_announced_range_that_is_complete_is_written_at_a_drain_and_the_rest_
     b.expect(A, [4, 20])
     b.extend([run(9), run(3, partition=B)], 0.0)
 
-    assert spans(b.take_rest("stop", 0.0)) == [("replay", 0, 4)]
+    assert spans(b.take_rest("stop", 0.0)) == [("range", 0, 4)]
     assert [list(batch.next_offsets) for batch in b.take_rest("stop", 0.0)] == [[B]]
 
 
@@ -234,7 +234,7 @@ def test_a_range_whose_last_record_is_gone_is_complete_when_the_log_was_read_bey
     b.reached({A: 10, B: 99})
 
     assert b.replaying == frozenset()
-    assert spans(b.take(0.0)) == [("replay", 0, 7)]
+    assert spans(b.take(0.0)) == [("range", 0, 7)]
 
 
 def test_a_record_beyond_the_end_completes_a_range_too() -> None:
@@ -242,7 +242,7 @@ def test_a_record_beyond_the_end_completes_a_range_too() -> None:
     b.expect(A, [9])
     b.extend([run(8), run(1, first=50)], 0.0)
 
-    assert spans(b.take(0.0)) == [("replay", 0, 7)]
+    assert spans(b.take(0.0)) == [("range", 0, 7)]
 
 
 def test_how_far_the_log_was_read_never_goes_back() -> None:
@@ -261,7 +261,7 @@ def test_a_range_without_any_record_is_named_and_dropped_and_the_next_one_is_cut
     b.extend([run(2, first=8), run(1, first=20)], 0.0)
 
     assert b.skip_vanished(0.0) == [(A, 4)]
-    assert spans(b.take(0.0)) == [("replay", 8, 9)]
+    assert spans(b.take(0.0)) == [("range", 8, 9)]
     assert b.skip_vanished(0.0) == [(A, 12)]
     assert b.skip_vanished(0.0) == []
     assert spans([rest_of(b)]) == [("stop", 20, 20)]
@@ -286,7 +286,7 @@ def test_a_full_buffer_does_not_cut_an_announced_range_short_and_says_that_readi
     assert [list(batch.next_offsets) for batch in b.take(0.0)] == [[B]]
     assert b.take(0.0) == []
     b.extend([run(50, first=50, size=100)], 0.0)
-    assert spans(b.take(0.0)) == [("replay", 0, 99)]
+    assert spans(b.take(0.0)) == [("range", 0, 99)]
 
 
 def test_memory_counts_announced_ranges_while_they_are_read_and_while_they_are_delivered() -> None:

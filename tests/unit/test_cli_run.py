@@ -81,6 +81,10 @@ def test_a_clean_end_is_0_and_its_summary_has_the_promised_fields(ending: Ending
         "seconds": 2.0,
         "rows_per_second": 4,
         "delivery": "at-least-once",
+        "dead_letter_reasons": {},
+        "unknown_fields": {},
+        "unknown_fields_estimated": False,
+        "columns_without_value": [],
         "exit": 0,
     }
 
@@ -173,3 +177,32 @@ def test_quiet_and_verbose_move_the_level(argv: list[str], level: str) -> None:
     loaded = load(command.parser(), argv, {})
 
     assert command.log_level(loaded.settings, loaded.arguments) == level
+
+
+def refused(**more: object) -> Callable[[ScriptedPipeline], None]:
+    def script(pipeline: ScriptedPipeline) -> None:
+        facts = {"consumed": 5, "written": 0, "dead_lettered": 5, "skipped": 0, "duplicates_suppressed": 0}
+        summary = Summary(
+            **{**facts, **more},  # type: ignore[arg-type]
+            batches=1,
+            bytes=1,
+            seconds=1.0,
+            delivery="exactly-once",
+            dead_letter_reasons={"overflow": 4, "syntax": 1},
+        )
+        pipeline.summary = lambda: summary  # type: ignore[method-assign]
+
+    return script
+
+
+def test_a_run_in_which_every_record_was_refused_never_ends_with_0_and_says_why(ending: Ending) -> None:
+    code, summary, err = ending(ScriptedPipeline(refused()))
+
+    assert (code, summary["exit"]) == (78, 78)
+    assert "not one record was loaded: 5 of 5 were refused, most of them for overflow (4)" in err
+    assert summary["dead_letter_reasons"] == {"overflow": 4, "syntax": 1}
+
+
+@pytest.mark.parametrize("good", [{"written": 1}, {"duplicates_suppressed": 1}, {"dead_lettered": 0}])
+def test_a_run_that_loaded_something_or_refused_nothing_ends_with_0(ending: Ending, good: dict[str, int]) -> None:
+    assert ending(ScriptedPipeline(refused(**good)))[0] == 0

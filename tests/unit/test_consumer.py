@@ -302,7 +302,7 @@ def test_a_full_buffer_does_not_stop_the_reading_of_an_announced_range(monkeypat
     bench.step_until_paused()
     receipt = bench.begin()
 
-    assert (receipt.batch.trigger, receipt.batch.ranges[0][1:]) == ("replay", (0, 79))
+    assert (receipt.batch.replayed, receipt.batch.ranges[0][1:]) == (True, (0, 79))
     assert bench.source.paused == {A, B}
 
 

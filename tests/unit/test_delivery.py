@@ -84,7 +84,7 @@ def numbers(*values: str | None, partition: Partition = A, first: int = 0) -> Ba
 
 
 def replay(batch: Batch) -> Batch:
-    return replace(batch, trigger="replay")
+    return replace(batch, trigger="range", replayed=True)
 
 
 def holding(sink: S, *there: Batch) -> S:

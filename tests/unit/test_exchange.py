@@ -285,7 +285,7 @@ def test_what_is_left_of_a_batch_that_was_given_up_comes_again_as_a_replay_under
 
     [again] = hall.decode()
 
-    assert (again.batch.trigger, again.batch.claims) == ("replay", (claims[B],))
+    assert (again.batch.replayed, again.batch.claims) == (True, (claims[B],))
     assert [run.partition for run in again.batch.runs] == [B]
     assert hall.buffer.nbytes == again.batch.nbytes > 0
     assert hall.head() is again
@@ -383,7 +383,7 @@ def test_announced_ranges_are_cut_announced_again_and_replayed_before_anything_e
     assert hall.exchange.replays([A, B]) == ["events[0] 0-6", "events[0] 7-7"]
     hall.put(20)
     receipts = hall.decode()
-    assert [receipt.batch.trigger for receipt in receipts] == ["replay", "replay"]
+    assert [(receipt.batch.trigger, receipt.batch.replayed) for receipt in receipts] == [("range", True)] * 2
     assert [receipt.batch.ranges[0][1:] for receipt in receipts] == [(0, 6), (7, 7)]
     assert hall.exchange.head() is None
     assert spans(hall.commit()[A]) == [(0, 6), (7, 7)]
@@ -583,3 +583,17 @@ def test_after_a_halt_only_what_is_being_written_may_still_be_committed(writing_
         assert (stored[A].next_offset, spans(stored[A])[0]) == (0, (0, 4))
     else:
         assert stored[A] == Position(5)
+
+
+def test_a_query_of_the_status_renews_no_lease_and_wants_no_commit() -> None:
+    hall = Hall()
+    hall.put(5)
+    hall.decode()
+    hall.commit()
+    hall.clock.advance(LEASE_S + 1)
+
+    assert hall.exchange.snapshot().awaits_commit
+    assert hall.commit() == {}
+
+    assert hall.exchange.head() is None
+    assert hall.commit() != {}

@@ -5,7 +5,7 @@ import pytest
 from batcher.errors import DataGap
 from batcher.intents import MAX_CLAIMS, parse, render
 from batcher.ledger import LawBroken, Ledger, Receipt, token
-from batcher.records import Batch, Claim, Partition, Position, Range, Trigger
+from batcher.records import Batch, Claim, Partition, Position, Range
 from batcher.testing.values import make_batch, make_records
 
 A, B = Partition("events", 0), Partition("events", 1)
@@ -29,10 +29,10 @@ def announcing(position: Position = START, *, writer: str = "ours", ignores_inte
     return found
 
 
-def sealed(found: Ledger, offsets: Sequence[int], *, trigger: Trigger = "rows", timestamp_ms: int = MS) -> Receipt:
+def sealed(found: Ledger, offsets: Sequence[int], *, replayed: bool = False, timestamp_ms: int = MS) -> Receipt:
     run = make_records([b"{}"] * len(offsets), offsets=offsets, timestamp_ms=timestamp_ms)
     found.admit(run)
-    return found.begin(make_batch(run, trigger=trigger))
+    return found.begin(make_batch(run, replayed=replayed))
 
 
 def note(*ends: int, first: int = 0, writer: str = "theirs", first_ms: int | None = MS) -> str:
@@ -143,8 +143,8 @@ def test_claims_touch_each_other_whatever_offsets_the_log_has() -> None:
 def test_the_first_claim_begins_at_the_committed_offset_or_where_the_announced_ranges_end() -> None:
     assert sealed(announcing(Position(4)), [9]).batch.ranges == (Range(A, 4, 9),)
     found = announcing(Position(4, note(5, 7, first=4)))
-    sealed(found, [4, 5], trigger="replay")
-    sealed(found, [6, 7], trigger="replay")
+    sealed(found, [4, 5], replayed=True)
+    sealed(found, [6, 7], replayed=True)
 
     assert sealed(found, [9]).batch.ranges == (Range(A, 8, 9),)
 
@@ -204,9 +204,9 @@ def test_claims_that_become_durable_out_of_order_are_committed_in_order() -> Non
 
 def test_a_range_keeps_its_name_though_one_before_it_vanished() -> None:
     found = announcing(Position(0, note(4, 9, 14)))
-    sealed(found, range(5), trigger="replay")
+    sealed(found, range(5), replayed=True)
     found.skip(A, 9)
-    last = sealed(found, range(10, 15), trigger="replay")
+    last = sealed(found, range(10, 15), replayed=True)
 
     successor = announcing(found.wanted()[A])
     assert [claim.range[1:] for claim in successor.replays(A)] == [(0, 4), (5, 9), (10, 14)]
@@ -228,7 +228,7 @@ def test_exactly_the_announced_ranges_are_replayed_in_their_order() -> None:
     assert [claim.range[1:] for claim in found.replays(A)] == [(0, 4), (5, 5), (6, 9)]
 
     for offsets, span in (([0, 1, 2, 3, 4], (0, 4)), ([5], (5, 5)), ([6, 9], (6, 9))):
-        assert sealed(found, offsets, trigger="replay").batch.ranges[0][1:] == span
+        assert sealed(found, offsets, replayed=True).batch.ranges[0][1:] == span
     assert found.replays(A) == ()
 
 
@@ -237,7 +237,7 @@ def test_a_replay_keeps_its_range_and_its_token_though_compaction_took_records_f
     before = sealed(announcing(), [0, 1, 2, 3, 4])
 
     found = announcing(Position(0, note(4)))
-    after = sealed(found, left, trigger="replay", timestamp_ms=MS + left[0])
+    after = sealed(found, left, replayed=True, timestamp_ms=MS + left[0])
 
     assert after.batch.claims == before.batch.claims
     assert token("group", after.batch) == token("group", before.batch)
@@ -247,7 +247,7 @@ def test_a_replay_keeps_its_range_and_its_token_though_compaction_took_records_f
 
 def test_a_replay_of_which_the_beginning_expired_keeps_its_range() -> None:
     found = announcing(Position(3, note(4, 9)))
-    receipt = sealed(found, [3, 4], trigger="replay", timestamp_ms=MS + 3)
+    receipt = sealed(found, [3, 4], replayed=True, timestamp_ms=MS + 3)
 
     assert receipt.batch.ranges == (Range(A, 0, 4),)
     assert found.wanted()[A].next_offset == 3
@@ -279,7 +279,7 @@ def test_an_announced_range_without_any_record_is_skipped_and_the_position_moves
 
 def test_what_somebody_else_announced_is_announced_again_in_our_own_words_before_it_is_written() -> None:
     found = announcing(Position(0, note(4)))
-    receipt = sealed(found, range(5), trigger="replay")
+    receipt = sealed(found, range(5), replayed=True)
     assert not found.announced(receipt)
 
     wanted = found.wanted()
@@ -322,7 +322,7 @@ def test_a_partition_that_comes_back_with_our_own_note_is_announced_again() -> N
     found.commit(stored, 10.0)
     found.forget([A])
     found.assign(stored)
-    receipt = sealed(found, range(5), trigger="replay")
+    receipt = sealed(found, range(5), replayed=True)
 
     again = found.wanted()
     assert spans(again[A]) == [(0, 4)]
@@ -337,7 +337,7 @@ def test_a_new_ownership_is_not_vouched_for_by_a_commit_of_the_one_before() -> N
     found.commit(stored, 10.0)
     found.forget([A])
     found.assign(stored)
-    receipt = sealed(found, [0], trigger="replay")
+    receipt = sealed(found, [0], replayed=True)
 
     assert not found.vouched([A], 0.0)
     assert not found.announced(receipt)
@@ -357,7 +357,7 @@ def test_claims_that_were_never_offered_to_the_target_are_taken_back_with_all_be
 
 def test_an_announced_range_of_a_predecessor_is_never_taken_back() -> None:
     found = announcing(Position(0, note(4)))
-    receipt = sealed(found, range(5), trigger="replay")
+    receipt = sealed(found, range(5), replayed=True)
     found.cancel(receipt, [A])
 
     assert spans(found.wanted()[A]) == [(0, 4)]
@@ -388,13 +388,13 @@ def test_a_batch_of_several_partitions_is_announced_in_each_with_the_name_of_its
 def test_without_intents_one_that_was_found_is_kept_until_it_is_done() -> None:
     found = Ledger("group", writer="ours")
     found.assign({A: Position(0, note(4, 9))})
-    first = sealed(found, range(5), trigger="replay")
+    first = sealed(found, range(5), replayed=True)
     found.finish(first)
     assert found.wanted()[A].next_offset == 5
     assert spans(found.wanted()[A]) == [(5, 9)]
     found.commit(found.wanted())
 
-    second, third = sealed(found, range(5, 10), trigger="replay"), sealed(found, range(10, 12))
+    second, third = sealed(found, range(5, 10), replayed=True), sealed(found, range(10, 12))
     assert found.wanted() == {}
     found.finish(second)
     assert found.wanted() == {A: Position(10)}
@@ -434,13 +434,13 @@ def test_a_topic_made_anew_under_a_pending_intent_is_a_gap_and_not_a_repeat() ->
     found = announcing(Position(0, note(4)))
 
     with pytest.raises(DataGap, match=r"events\[0\] 0-4 .*made anew.*--ignore-intents"):
-        sealed(found, range(5), trigger="replay", timestamp_ms=MS + 1)
+        sealed(found, range(5), replayed=True, timestamp_ms=MS + 1)
 
 
 def test_an_intent_without_a_timestamp_is_replayed_all_the_same() -> None:
     found = announcing(Position(0, note(4, first_ms=None)))
 
-    assert sealed(found, range(5), trigger="replay").batch.ranges == (Range(A, 0, 4),)
+    assert sealed(found, range(5), replayed=True).batch.ranges == (Range(A, 0, 4),)
 
 
 def test_no_ordinary_batch_comes_before_the_announced_ones_and_no_replay_without_one() -> None:
@@ -448,13 +448,13 @@ def test_no_ordinary_batch_comes_before_the_announced_ones_and_no_replay_without
     with pytest.raises(LawBroken, match="begins below"):
         sealed(found, [0, 1])
     with pytest.raises(LawBroken, match="none is due"):
-        sealed(announcing(), [0, 1], trigger="replay")
+        sealed(announcing(), [0, 1], replayed=True)
 
 
 @pytest.mark.parametrize("offsets", [[3, 4, 5], [5, 6], [0, 1, 2, 3, 4, 5]])
 def test_a_replay_cut_elsewhere_is_a_broken_law(offsets: list[int]) -> None:
     with pytest.raises(LawBroken, match="as a replay of"):
-        sealed(announcing(Position(0, note(4))), offsets, trigger="replay")
+        sealed(announcing(Position(0, note(4))), offsets, replayed=True)
 
 
 def test_a_batch_that_is_finished_twice_is_a_broken_law() -> None:

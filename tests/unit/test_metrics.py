@@ -101,7 +101,7 @@ def test_events_are_counted_by_what_they_were(metrics: Metrics) -> None:
 def test_the_build_says_what_is_running(metrics: Metrics) -> None:
     (labels,) = [dict(labels) for name, labels in samples(metrics) if name == "batcher_build_info"]
     assert labels["version"] == __version__
-    assert re.fullmatch(r"\d+\.\d+\.\d+.*", labels["librdkafka"])
+    assert re.fullmatch(r"\d+\.\d+\.\d+.*", labels["confluent_kafka"])
     assert labels["pyarrow"]
 
 

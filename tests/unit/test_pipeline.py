@@ -2,8 +2,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from batcher.buffer import FlushPolicy
 from batcher.delivery import OnExisting
@@ -49,6 +51,7 @@ class Plant:
         on_existing: OnExisting = "halt",
         ignore_intents: bool = False,
         merge_partitions: bool = False,
+        start_timeout_s: float = 30.0,
     ) -> None:
         self.log = log or MemoryLog([A, B])
         self.source = MemorySource(self.log, until_eof=until_eof)
@@ -68,6 +71,7 @@ class Plant:
             on_existing=on_existing,
             ignore_intents=ignore_intents,
             merge_partitions=merge_partitions,
+            start_timeout_s=start_timeout_s,
         )
 
     def run(self) -> Summary:
@@ -287,7 +291,7 @@ def test_a_sink_that_fails_to_open_stops_before_anything_is_read() -> None:
         (SinkMisconfigured("no table"), SinkMisconfigured),
         (SinkUnavailable("away"), Unreachable),
     ):
-        plant = Plant()
+        plant = Plant(start_timeout_s=0)
 
         def failing(error: Exception = raised) -> SinkInfo:
             raise error
@@ -444,3 +448,66 @@ def test_offsets_that_were_set_back_stop_the_process_unless_it_is_told_what_to_d
         assert len(sink.rows()) == 20
         Plant(until_eof=True, log=log, sink=sink, on_existing=on_existing).run()
         assert len(sink.rows()) == expected
+
+
+def test_a_broker_and_a_target_that_come_up_late_are_waited_for() -> None:
+    plant = Plant(until_eof=True)
+    plant.log.produce(A, ["1"])
+    failures = {"sink": 2, "source": 2}
+    ready: list[tuple[bool, str]] = []
+
+    def late(name: str, open_: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            if failures[name]:
+                ready.append(plant.pipeline.ready)
+                failures[name] -= 1
+                raise Unreachable("connection refused")
+            return open_(*arguments)
+
+        return call
+
+    plant.sink.open = late("sink", plant.sink.open)  # type: ignore[method-assign]
+    plant.source.open = late("source", plant.source.open)  # type: ignore[method-assign]
+    with capture_logs() as lines:
+        plant.run()
+
+    assert plant.offsets(A) == [0]
+    waited = [line["waiting_for"] for line in lines if line["event"] == "waiting_at_start"]
+    assert waited == ["the target", "the brokers"]
+    assert ready[1::2] == [
+        (False, "waiting for the target: connection refused"),
+        (False, "waiting for the brokers: connection refused"),
+    ]
+
+
+def test_a_broker_that_does_not_come_up_is_unreachable_and_nothing_was_read() -> None:
+    plant = Plant(start_timeout_s=0)
+
+    def refuse(_: object) -> None:
+        raise Unreachable("no broker answers")
+
+    plant.source.open = refuse  # type: ignore[assignment, method-assign]
+    with pytest.raises(Unreachable, match=r"^no broker answers$"):
+        plant.run()
+
+
+@pytest.mark.parametrize("part", ["sink", "source"])
+def test_a_stop_is_heard_while_a_target_or_a_client_hangs_at_the_start(part: str) -> None:
+    plant = Plant()
+    hanging, release = threading.Event(), threading.Event()
+
+    def hang(*_: object) -> Any:
+        hanging.set()
+        release.wait(60)
+        raise Unreachable("at last")
+
+    getattr(plant, part).open = hang
+    try:
+        with plant.running() as outcome:
+            eventually(hanging.is_set)
+            plant.pipeline.stop()
+        assert isinstance(outcome.error, DrainTimeout)
+        assert "stopped before it had begun" in str(outcome.error)
+        assert outcome.error.exit_code == 75
+    finally:
+        release.set()

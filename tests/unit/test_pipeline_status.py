@@ -1,13 +1,17 @@
 import threading
+from dataclasses import replace
 
+import pyarrow as pa
 import pytest
 from structlog.testing import capture_logs
 
+from batcher.buffer import FlushPolicy
 from batcher.errors import SinkUnavailable
 from batcher.metrics import Metrics
 from batcher.pipeline import STUCK_S, DeliveryMode, Pipeline
-from batcher.records import Block, Partition
+from batcher.records import Batch, Block, Decoded, Partition, UnknownField
 from batcher.retry import RetryPolicy
+from batcher.testing.dead_letters import MemoryDeadLetterQueue
 from batcher.testing.formats import NUMBERS, NumberFormat
 from batcher.testing.sinks import ScriptedSink
 from batcher.testing.sources import MemoryLog, MemorySource
@@ -128,3 +132,78 @@ def test_as_a_library_the_log_stays_out_of_the_programs_output(capsys: pytest.Ca
     Pipeline(MemorySource(MemoryLog([A]), until_eof=True), ScriptedSink(NUMBERS), NumberFormat(), name="group").run()
 
     assert capsys.readouterr().out == ""
+
+
+def test_readiness_says_why_when_the_target_has_refused_for_long_and_comes_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log = MemoryLog([A])
+    log.produce(A, ["1", "2"])
+    sink = ScriptedSink(NUMBERS)
+    pipeline = Pipeline(
+        MemorySource(log),
+        sink,
+        NumberFormat(),
+        name="group",
+        retry=RetryPolicy("linear", 0.001, 0.001),
+        flush=FlushPolicy(max_rows=2),
+    )
+    seen: list[tuple[bool, str]] = []
+
+    def refuse_for_long(_: Block) -> None:
+        monkeypatch.setattr("batcher.pipeline.READY_PATIENCE_S", 1000.0 if len(seen) < 1 else -1.0)
+        seen.append(pipeline.ready)
+        if len(seen) < 4:
+            raise SinkUnavailable("memory: wrong password (code 516)")
+
+    sink.before = refuse_for_long
+    sink.after = lambda _: pipeline.stop()
+    pipeline.run()
+
+    assert seen[0] == (True, "")
+    assert seen[2] == (
+        False,
+        "the target has refused for 0 s: SinkUnavailable: memory: wrong password (code 516)",
+    )
+    error = pipeline.status().last_error
+    assert error is not None
+    assert error.recovered
+
+
+def test_what_is_not_stored_is_in_the_summary_the_status_and_the_metrics() -> None:
+    class Known(NumberFormat):
+        def decoder(self, schema: pa.Schema) -> "Known":
+            return Known(schema)
+
+        def decode(self, batch: Batch) -> Decoded:
+            decoded = super().decode(batch)
+            return replace(decoded, unknown=(UnknownField("city", len(decoded.positions), 0),), estimated=True)
+
+    log = MemoryLog([A])
+    log.produce(A, ["1", "2", "x"])
+    metrics = Metrics("memory")
+    schema = pa.schema([*NUMBERS, pa.field("City", pa.string())])
+    pipeline = Pipeline(
+        MemorySource(log, until_eof=True),
+        ScriptedSink(schema),
+        Known(),
+        name="group",
+        dead_letters=MemoryDeadLetterQueue(),
+        metrics=metrics,
+    )
+    with capture_logs() as lines:
+        summary = pipeline.run()
+
+    status = pipeline.status()
+    for one in (summary, status):
+        assert one.unknown_fields == {"city": 2}
+        assert one.unknown_fields_estimated
+        assert one.dead_letter_reasons == {"syntax": 1}
+        assert one.columns_without_value == ("City",)
+    assert status.to_dict()["unknown_fields"] == {"city": 2}
+    page = metrics.render()
+    assert 'batcher_unknown_fields_total{field="city"} 2.0' in page
+    assert 'batcher_dead_letter_reasons_total{reason="syntax"} 1.0' in page
+    named = {line["event"]: line for line in lines}
+    assert named["unknown_field"]["field"] == "city"
+    assert named["column_without_value"]["hint"] == "no record has it; did you mean `city`?"

@@ -111,3 +111,39 @@ def test_records_the_sink_refused_count_too() -> None:
 def test_impossible_limits_are_refused(policy: dict[str, float]) -> None:
     with pytest.raises(ConfigurationError, match=r"--dlq\.max"):
         PoisonPolicy(**policy)  # type: ignore[arg-type]
+
+
+def test_a_run_that_could_load_nothing_stops_after_ten_records() -> None:
+    limit = PoisonLimit(PoisonPolicy())
+    limit.observe(9, [letter(i) for i in range(9)])
+
+    with pytest.raises(PoisonLimitExceeded, match="every record so far, 10, was refused, most of them for syntax"):
+        limit.observe(1, [letter(0)])
+
+
+def test_ten_of_thirty_at_the_start_are_let_through_when_one_record_was_good() -> None:
+    limit = PoisonLimit(PoisonPolicy())
+    limit.observe(31, [letter(i) for i in range(30)])
+    limit.observe(30, [letter(i) for i in range(30)])
+
+
+def test_what_the_sink_refuses_counts_at_the_start_as_well_and_what_is_skipped_does_not() -> None:
+    limit = PoisonLimit(PoisonPolicy())
+    limit.observe(13, [letter(i) for i in range(4)], skipped=3)
+
+    with pytest.raises(PoisonLimitExceeded, match="every record so far, 10"):
+        limit.refuse([one for _, one in (letter(i) for i in range(6))])
+
+
+def test_a_ratio_of_one_lets_everything_through_at_the_start_too() -> None:
+    PoisonLimit(PoisonPolicy(max_ratio=1.0)).observe(100, [letter(i) for i in range(100)])
+
+
+def test_a_batch_that_is_decoded_again_counts_once() -> None:
+    limit = PoisonLimit(PoisonPolicy(max_ratio=1.0, max_consecutive=10))
+    limit.observe(1, [])
+    for _ in range(5):
+        limit.observe(8, [letter(i) for i in range(8)])
+        limit.take_back()
+    limit.observe(8, [letter(i) for i in range(8)])
+    limit.refuse([])

@@ -1,9 +1,11 @@
+import socket
+import ssl
 import threading
 
 import pytest
 
 from batcher.errors import BlockRejected, ConfigurationError, SinkMisconfigured, SinkUnavailable
-from batcher.retry import RetryPolicy
+from batcher.retry import RetryPolicy, in_words
 from batcher.testing.clock import ManualClock
 
 
@@ -96,3 +98,24 @@ def test_an_abort_during_a_long_wait_ends_it_at_once() -> None:
 def test_impossible_waits_are_refused_with_their_flag(policy: dict[str, float], flag: str) -> None:
     with pytest.raises(ConfigurationError, match=flag):
         RetryPolicy(**policy)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("cause", "words"),
+    [
+        (socket.gaierror(-2, "Name or service not known"), "the name of the host is not known"),
+        (ConnectionRefusedError(111, "refused"), "the connection is refused"),
+        (ConnectionResetError(104, "reset"), "the connection was closed by the other side"),
+        (ssl.SSLError("wrong version"), "no TLS connection comes about"),
+        (TimeoutError(), "no answer in time"),
+        (ValueError("x"), "value"),
+    ],
+)
+def test_a_cause_is_said_in_words(cause: Exception, words: str) -> None:
+    assert in_words(cause) == words
+
+
+def test_the_words_come_from_the_first_cause_that_has_some() -> None:
+    outer = RuntimeError("a driver's own error")
+    outer.__cause__ = ConnectionRefusedError(111, "refused")
+    assert in_words(outer) == "the connection is refused"

@@ -116,7 +116,7 @@ def test_a_run_that_finds_nobody_at_the_target_shows_no_secret(
 ) -> None:
     argv = ["run", *KAFKA, "--sink", "clickhouse", "--clickhouse.table", "t", "--log.format", shown, "-v", "--json"]
     dsn = f"http://loader:{quote(AWKWARD, safe='')}@127.0.0.1:{dead_port}/db"
-    done = batcher(*argv, "--clickhouse.dsn", dsn, environ=secrets)
+    done = batcher(*argv, "--clickhouse.dsn", dsn, "--start-timeout", "0s", environ=secrets)
     assert done.returncode == 69, done.stderr
     assert f"127.0.0.1:{dead_port}" in unsaid(done)
 

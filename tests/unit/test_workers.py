@@ -32,6 +32,10 @@ REPORT = {
     "seconds": 2.0,
     "rows_per_second": 4,
     "delivery": "exactly-once",
+    "dead_letter_reasons": {"syntax": 2},
+    "unknown_fields": {"city": 3},
+    "unknown_fields_estimated": False,
+    "columns_without_value": ["town", "country"],
     "exit": 0,
 }
 
@@ -128,7 +132,16 @@ def test_the_worst_exit_code_stands_for_all(codes: list[int], code: int) -> None
 
 
 def test_the_summary_has_the_sums_the_time_of_all_and_the_weakest_guarantee() -> None:
-    weaker = {**REPORT, "delivery": "at-least-once", "seconds": 1.0, "exit": 75}
+    weaker = {
+        **REPORT,
+        "delivery": "at-least-once",
+        "seconds": 1.0,
+        "dead_letter_reasons": {"overflow": 3, "syntax": 2},
+        "unknown_fields": {"street": 9, "city": 1},
+        "unknown_fields_estimated": True,
+        "columns_without_value": ["country"],
+        "exit": 75,
+    }
 
     assert total([REPORT, weaker, {"exit": 78}], 3.0, 75) == {
         "consumed": 20,
@@ -141,8 +154,18 @@ def test_the_summary_has_the_sums_the_time_of_all_and_the_weakest_guarantee() ->
         "seconds": 3.0,
         "rows_per_second": 6,
         "delivery": "at-least-once",
+        "dead_letter_reasons": {"syntax": 4, "overflow": 3},
+        "unknown_fields": {"street": 9, "city": 4},
+        "unknown_fields_estimated": True,
+        "columns_without_value": ["country"],
         "exit": 75,
     }
+
+
+def test_a_column_without_value_in_one_worker_has_one_where_another_found_it() -> None:
+    idle = {**REPORT, "batches": 0, "columns_without_value": []}
+    other = {**REPORT, "columns_without_value": ["town"]}
+    assert total([REPORT, idle, other], 1.0, 0)["columns_without_value"] == ["town"]
 
 
 def test_without_any_report_only_the_exit_code_is_known() -> None:
@@ -368,3 +391,16 @@ def test_every_line_of_a_worker_has_its_number(format_: logs.Format, capsys: pyt
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
     assert all('"worker": 3' in line or "worker=3" in line for line in lines)
+
+
+@pytest.mark.parametrize(("written", "code"), [(0, 78), (7, 0)])
+def test_the_sum_of_all_workers_decides_whether_anything_was_loaded(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], written: int, code: int
+) -> None:
+    def run(team: Team) -> int:
+        team.reports = [{**REPORT, "written": 0}, {**REPORT, "written": written}]
+        return 0
+
+    monkeypatch.setattr(Team, "run", run)
+    assert workers.supervise(Settings(workers=2), [], as_json=True) == code
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["exit"] == code
