@@ -21,6 +21,9 @@ from batcher.records import RAW_JSON
 Numeric = frozenset[str]
 """The paths of the timestamps and texts that are read as numbers; the others are read as text."""
 
+UNTYPED: Final = pa.bool_()
+"""How places without a type are read. Arrow 26 loses count of the nulls in a list of nulls."""
+
 _INTEGERS: Final = {
     pa.int8(): (-(2**7), 2**7 - 1),
     pa.int16(): (-(2**15), 2**15 - 1),
@@ -142,7 +145,11 @@ def _reading_fields(
     ]
 
 
-def _reading_type(kind: pa.DataType, path: str, numeric: Numeric, names: Mapping[str, str]) -> pa.DataType:
+def _reading_type(  # noqa: PLR0911 - one for each kind of type
+    kind: pa.DataType, path: str, numeric: Numeric, names: Mapping[str, str]
+) -> pa.DataType:
+    if pa.types.is_null(kind):
+        return UNTYPED
     if pa.types.is_timestamp(kind):
         return timestamps.NUMBER if path in numeric else pa.string()
     if pa.types.is_date32(kind):
@@ -161,7 +168,9 @@ def rewritten_schema(schema: pa.Schema) -> pa.Schema:
     return pa.schema([_plain(field.name, _rewritten_type(field.type)) for field in schema])
 
 
-def _rewritten_type(kind: pa.DataType) -> pa.DataType:
+def _rewritten_type(kind: pa.DataType) -> pa.DataType:  # noqa: PLR0911 - one for each kind of type
+    if pa.types.is_null(kind):
+        return UNTYPED
     if pa.types.is_timestamp(kind):
         return pa.int64()
     if pa.types.is_date32(kind):
