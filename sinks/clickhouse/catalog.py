@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import Error
@@ -26,6 +26,15 @@ _COLUMNS: Final = """
 SELECT name, type, default_kind, default_expression
 FROM system.columns WHERE database = {database:String} AND table = {table:String} ORDER BY position
 """
+_VERSION: Final = """
+SELECT toString(cityHash64(engine_full, toString(dependencies_table), (
+        SELECT toString(groupArray((position, name, type, default_kind, default_expression))) FROM system.columns
+        WHERE database = {database:String} AND table = {table:String}
+    ))) AS hash,
+    toUnixTimestamp(metadata_modification_time) AS changed_s,
+    toUnixTimestamp(now()) AS now_s
+FROM system.tables WHERE database = {database:String} AND name = {table:String}
+"""
 _SETTINGS: Final = (
     "SELECT name, value FROM system.{kind}merge_tree_settings "
     "WHERE name IN ('async_insert', 'replicated_deduplication_window', 'non_replicated_deduplication_window', "
@@ -35,6 +44,17 @@ _NAME: Final = r"(`(?:[^`\\]|\\.|``)+`|\w+)"
 _WRITES_TO: Final = re.compile(rf"^CREATE MATERIALIZED VIEW {_NAME}\.{_NAME} TO {_NAME}\.{_NAME}")
 
 Row = Mapping[str, Any]
+
+
+class Version(NamedTuple):
+    """Name what a table is like at a moment: another `hash` means other columns, settings or views.
+
+    `changed_s` is when somebody last altered it and `now_s` the moment, in seconds of the server's clock.
+    """
+
+    hash: str
+    changed_s: int
+    now_s: int
 
 
 class Catalog:
@@ -49,6 +69,12 @@ class Catalog:
         """Return a table; None where there is none, or the user may not see it."""
         row = self._row(database, name)
         return None if row is None else self._storage(row)
+
+    def version(self, database: str, name: str) -> Version | None:
+        """Return the version of a table: one small question; None where there is no such table."""
+        names = {"database": database, "table": name}
+        rows = self._client.query(_VERSION, parameters=names).result_rows
+        return Version(str(rows[0][0]), int(rows[0][1]), int(rows[0][2])) if rows else None
 
     def columns(self, table: Storage) -> list[Described]:
         """Return the columns of a table, in order."""

@@ -16,10 +16,11 @@ from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import structlog
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import Error
 
-from batcher.errors import BatcherError, SinkMisconfigured, SinkUnavailable
+from batcher.errors import BatcherError, SchemaChanged, SinkMisconfigured, SinkUnavailable
 from batcher.protocols import Sink, SinkInfo
 from batcher.records import Block, Partition, write_id
 from sinks.clickhouse.catalog import Catalog, single
@@ -31,6 +32,9 @@ from sinks.clickhouse.pressure import pressure
 from sinks.clickhouse.questions import Questions, rights
 from sinks.clickhouse.rehearsal import dropped, made_like
 from sinks.clickhouse.schema import IDENTITY, TableShape
+from sinks.clickhouse.watch import TableWatch
+
+log = structlog.get_logger(__name__)
 
 _MEMORY_ENGINES: Final = frozenset({"Buffer"})
 """Engines that acknowledge rows which are nowhere but in memory."""
@@ -54,6 +58,7 @@ class _Found:
     kept: Promise
     questions: Questions
     settings: Mapping[str, str]
+    watch: TableWatch
 
 
 class ClickHouseSink:
@@ -105,12 +110,14 @@ class ClickHouseSink:
         if len(batches) != 1:
             # Each would be a block of its own to the server, and a repeat cut otherwise would be stored twice.
             raise BatcherError(f"a block of {len(batches)} record batches for {block.ranges[0]}; please report this")
+        found = self._looked_at_again(found)
         rows = found.shape.fit(batches[0])
         if found.kept.asks:
             rows = self._missing(block, rows)
             if rows.num_rows == 0:
                 return
         named = {"insert_deduplication_token": block.token, "query_id": _query_id(write_id(block.token))}
+        found.watch.began(block.ranges)
         try:
             found.client.insert_arrow(
                 found.table.quoted, pa.Table.from_batches([rows]), settings={**found.settings, **named}
@@ -119,6 +126,8 @@ class ClickHouseSink:
             ours = translated(error, self._target, has_views=_poisoned(error) and self._has_views(found.client))
             if ours is not None:
                 raise ours from error
+        finally:
+            found.watch.ended()
 
     def present(self, partition: Partition, first: int, last: int) -> pa.Int64Array:
         """Return the offsets from `first` to `last` that the table holds, ascending, each once.
@@ -212,6 +221,43 @@ class ClickHouseSink:
             finally:
                 self.close()
 
+    def _looked_at_again(self, found: _Found) -> _Found:
+        """Return what is known of the table, read anew where it was altered meanwhile.
+
+        Raise SchemaChanged where blocks have to have other columns now, SinkMisconfigured where the table can no longer
+        keep what was promised when it was opened.
+        """
+        try:
+            version = found.watch.changed()
+            if version is None:
+                return found
+            latest = self._described(found.client)
+        except (Error, OSError) as error:
+            ours = translated(error, self._target)
+            raise ours or SinkMisconfigured(f"{self._target}: cannot be looked at") from error
+        before, after = found.kept, latest.kept
+        if (before.guarantee, before.verifies, before.asks) != (after.guarantee, after.verifies, after.asks) or (
+            found.shape.coordinates != latest.shape.coordinates
+        ):
+            raise SinkMisconfigured(
+                f"{self._target}: was altered and cannot keep any more what this run began with "
+                f"({before.guarantee}: {before.reason}); now {after.guarantee}: {after.reason}; undo that, or restart"
+            )
+        if overtaken := found.watch.overtaken(version):
+            log.warning(
+                "table_altered_during_insert",
+                target=self._target,
+                ranges=[str(span) for span in overtaken],
+                hint="the server may have converted values of these rows; compare them with the topic",
+            )
+        self._found = latest
+        if not latest.shape.decoded.equals(found.shape.decoded, check_metadata=True):
+            raise SchemaChanged(
+                f"{self._target}: its columns were altered: {_difference(found.shape, latest.shape)}",
+                latest.shape.decoded,
+            )
+        return latest
+
     def _missing(self, block: Block, rows: pa.RecordBatch) -> pa.RecordBatch:
         """Return the rows of a block that the table lacks: all of them unless the token was tried before.
 
@@ -247,6 +293,7 @@ class ClickHouseSink:
         if not self._database:
             self._database = str(single(client, "SELECT currentDatabase()"))
         catalog = Catalog(client)
+        watch = TableWatch(catalog, self._database, self._options.table)
         table = catalog.table(self._database, self._options.table)
         if table is None:
             raise SinkMisconfigured(
@@ -267,6 +314,7 @@ class ClickHouseSink:
             ),
             questions=Questions(client, table, self._target),
             settings=self._insert_settings(client, shape),
+            watch=watch,
         )
 
     def _check(self, table: Storage) -> None:
@@ -310,6 +358,19 @@ class ClickHouseSink:
         except (Error, OSError):
             return True
         return not rows or bool(rows[0][0])
+
+
+def _difference(before: TableShape, after: TableShape) -> str:
+    """Return the columns that came, went or have another type."""
+    old, new = before.decoded, after.decoded
+    parts = [f"{name} is gone" for name in old.names if name not in new.names]
+    parts += [f"{name} is new" for name in new.names if name not in old.names]
+    parts += [
+        f"{field.name} is another type"
+        for field in new
+        if field.name in old.names and not field.equals(old.field(field.name), check_metadata=True)
+    ]
+    return ", ".join(parts[:10]) or "their order"
 
 
 def _poisoned(error: Error | OSError) -> bool:
