@@ -193,8 +193,20 @@ def test_what_was_decoded_before_a_schema_grew_is_not_current_and_can_be_decoded
     assert again.decoded.table.schema.field("before").type == pa.string()
 
 
-def test_a_column_without_a_type_that_the_user_gave_is_refused_once_it_has_a_value() -> None:
-    desk = decoding(MemorySink(pa.schema([("id", pa.string()), ("before", pa.null())])))
+def test_a_column_without_a_type_of_an_earlier_run_gets_one_with_its_first_value() -> None:
+    sink = MemorySink(pa.schema([("id", pa.string()), ("before", pa.null())]))
+    desk = decoding(sink)
+    desk.prepare(batch({"id": "1"}))
+    grown = desk.prepare(batch({"id": "2", "before": "b"}, first=1))
+    assert grown.decoded.table.to_pylist() == [{"id": "2", "before": "b"}]
+
+
+def test_a_column_without_a_type_is_refused_once_it_has_a_value_where_the_target_takes_no_schema() -> None:
+    class Fixed:
+        def __init__(self, sink: MemorySink) -> None:
+            self.open, self.write, self.close = sink.open, sink.write, sink.close
+
+    desk = decoding(Fixed(MemorySink(pa.schema([("id", pa.string()), ("before", pa.null())]))))  # type: ignore[arg-type]
     desk.prepare(batch({"id": "1"}))
     with pytest.raises(ConfigurationError, match=r"events\[0\] 1-1: .*before.*--decode.schema"):
         desk.prepare(batch({"id": "2", "before": "b"}, first=1))
