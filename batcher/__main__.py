@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 import threading
 
+from batcher import early, streams
+
 
 def main() -> None:
     """Run the command line and end the process with its exit code, also when a thread hangs."""
-    from batcher.cli import main as run_command_line  # noqa: PLC0415  # only now, so that an interrupt is caught below
+    early.listen(sys.argv[1:])
+    streams.open_all()
+    from batcher.cli import main as run_command_line  # noqa: PLC0415  # only now, so that a signal is heard meanwhile
 
     code = run_command_line()
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):  # the reader has gone
-            stream.flush()
+    streams.let_go()
     if threading.active_count() > 1:
         # A daemon thread inside a C call (a write that does not return) can block the interpreter's own end.
         os._exit(code)

@@ -170,7 +170,8 @@ class Decoding:
             latest = self._lanes[key]
             if latest.schema is not lane.schema:
                 return latest
-            if not isinstance(self._sink, TopicPinning if self._info.by_topic else SchemaPinning):
+            pins = isinstance(self._sink, TopicPinning if self._info.by_topic else SchemaPinning)
+            if not pins:
                 untyped = ", ".join(field.name for field in lane.schema if _has_null(field.type))
                 raise ConfigurationError(
                     f"{batch.ranges[0]}: a column without a type has its first value: {untyped}; give it one in the "

@@ -122,6 +122,8 @@ def setup(format_: Format = "auto", level: str = "info", worker: int | None = No
             ],
         )
     )
+    # A line that cannot be written (stderr is full, or its reader has gone) is no reason for a traceback, there, too.
+    logging.raiseExceptions = False
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())

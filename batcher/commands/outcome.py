@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import sys
+from typing import TypeGuard
 
 INTERRUPTED = 130
 
@@ -33,12 +36,24 @@ def explained(error: BaseException) -> int:
 
     if isinstance(error, BrokenPipeError):
         return _reader_gone()
-    if is_bug(error):
-        print(f"batcher: a bug, please report it:\n{scrubbed_traceback(error)}", file=sys.stderr)
+    if _is_full(error):
+        _say(f"batcher: the output cannot be written: {error.strerror}")
+    elif is_bug(error):
+        _say(f"batcher: a bug, please report it:\n{scrubbed_traceback(error)}")
     elif not isinstance(error, KeyboardInterrupt):
         for line in getattr(error, "lines", (str(error),)):
-            print(f"batcher: {one_line(line)}", file=sys.stderr)
+            _say(f"batcher: {one_line(line)}")
     return exit_code(error)
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(OSError, ValueError):  # full, or the reader has gone: the exit code says it still
+        print(text, file=sys.stderr, flush=True)
+
+
+def _is_full(error: BaseException) -> TypeGuard[OSError]:
+    """Tell whether the standard output takes nothing more; files of ours have a name in their errors."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EIO) and error.filename is None
 
 
 def _reader_gone() -> int:

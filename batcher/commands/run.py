@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -17,11 +18,21 @@ from batcher.commands.outcome import INTERRUPTED, exit_code, explained, is_bug
 from batcher.commands.refused import all_refused
 from batcher.commands.signals import heard_by
 from batcher.commands.tuning import tune_collector, tune_memory
-from batcher.settings import Parser, Settings, add_config_flag, load, secrets
+from batcher.settings import ENV_PREFIX, Parser, Settings, add_config_flag, load, secrets
 
 if TYPE_CHECKING:
     from batcher.commands.worker import Tether
     from batcher.pipeline import Pipeline, Summary
+
+BEGIN: Final = """\
+batcher loads Kafka topics into ClickHouse tables and Parquet files. To begin:
+
+  batcher demo                                            see it work, with nothing else running
+  batcher --sink parquet --parquet.path data/events \\
+    -b localhost:9092 -t events -g events-to-parquet      load a topic into files
+  batcher --help                                          all verbs and flags\
+"""
+"""What a command line with nothing in it gets."""
 
 USAGE: Final = """\
 batcher [run] --sink clickhouse|parquet|NAME -b BROKERS -t TOPIC[,TOPIC…] -g GROUP [flags]
@@ -41,6 +52,9 @@ start me again · 78 configuration or poison limit · 130 second Ctrl-C.\
 def main(argv: Sequence[str]) -> int:
     """Load topics into a target until stopped; return the exit code."""
     words, question = without_property_question(argv)
+    if not argv and not any(name.startswith(ENV_PREFIX) for name in os.environ):
+        print(BEGIN, file=sys.stderr)
+        return 2
     loaded = load(parser(), words, runnable=question is None)
     from batcher import logs
 
@@ -100,7 +114,7 @@ def log_level(settings: Settings, arguments: argparse.Namespace) -> str:
 def without_property_question(argv: Sequence[str]) -> tuple[list[str], str | None]:
     """Take `-X list` or `-X dump` out of a command line and return which of them was there."""
     words = list(argv)
-    for index, (flag, word) in enumerate(zip(words, [*words[1:], ""], strict=True)):
+    for index, (flag, word) in enumerate(zip(words, [*words[1:], ""], strict=False)):
         if flag in ("-X", "--kafka.options") and word in ("list", "dump"):
             return words[:index] + words[index + 2 :], word
         if flag in ("-Xlist", "-Xdump"):
@@ -152,8 +166,18 @@ def run(
     if tether is not None:
         tether.report(facts)
     if as_json:
-        print(json.dumps(facts), flush=True)
+        _print_summary(facts)
     return code
+
+
+def _print_summary(facts: dict[str, Any]) -> None:
+    try:
+        print(json.dumps(facts), flush=True)
+    except OSError as error:
+        # What was loaded is loaded, whoever reads about it.
+        from batcher import logs
+
+        logs.get(__name__).warning("summary_not_printed", reason=error.strerror)
 
 
 def _require_something_loaded(summary: Summary) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from batcher import early
+
 
 @contextmanager
 def heard_by(listen: Callable[[int, FrameType | None], None]) -> Iterator[None]:
@@ -16,6 +18,7 @@ def heard_by(listen: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     try:
         yield
     finally:
+        early.over()
         for number, handler in old.items():
             signal.signal(number, handler)
 

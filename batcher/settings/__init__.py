@@ -5,7 +5,7 @@ from batcher.settings.flags import Parser, suggestion
 from batcher.settings.load import Loaded, add_config_flag, load
 from batcher.settings.masking import HIDDEN, masked_url, masked_value, secrets
 from batcher.settings.model import Settings
-from batcher.settings.reference import Row, reference
+from batcher.settings.reference import ENV_PREFIX, Row, reference
 from batcher.settings.units import show_duration, show_size
 
 
@@ -17,6 +17,7 @@ def masked(settings: Settings) -> dict[str, object]:
 
 
 __all__ = [
+    "ENV_PREFIX",
     "HIDDEN",
     "Loaded",
     "Parser",

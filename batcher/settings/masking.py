@@ -16,7 +16,11 @@ HIDDEN: Final = "***"
 _SECRET_NAME: Final = re.compile(
     r"pass|secret|token|key|pem|sasl\.username|sasl\.jaas|sasl\.oauthbearer\.config|credential", re.IGNORECASE
 )
-_USERINFO: Final = re.compile(r"(?<=://)(?P<user>[^/?#@:]*):(?P<secret>[^/?#]*)@")
+# From the first colon to the last @: a password may hold what ends the host of a URL (@ / # ?), and then no parser
+# takes all of it for the password.
+_USERINFO: Final = re.compile(r"(?<=://)(?P<user>[^:\s]*):(?P<secret>.*)@", re.DOTALL)
+_PARTS: Final = re.compile(r"[@/#?:]+")
+"""What a parser may take a password apart at that was not percent-encoded: the parts are as secret as the whole."""
 _PARAMETER: Final = re.compile(r"(?P<name>[^?&=\s]+)=(?P<secret>[^&\s]*)")
 
 
@@ -34,6 +38,15 @@ def masked_value(name: str, value: object) -> object:
     if isinstance(text, str) and "://" in text:
         return masked_url(text)
     return HIDDEN if isinstance(value, SecretStr) else value
+
+
+def unencoded_password(url: str) -> bool:
+    """Tell whether what may be the password of a URL holds a character that has to be percent-encoded there.
+
+    Also true of an `@` in the path behind a port, which cannot be told apart.
+    """
+    found = _USERINFO.search(url)
+    return found is not None and "/" not in found["user"] and re.search(r"[@/#?]", found["secret"]) is not None
 
 
 def masked_url(url: str) -> str:
@@ -66,6 +79,7 @@ def _secrets(name: str, value: object) -> Iterator[str]:
             found += [match["secret"] for match in parameters if _SECRET_NAME.search(match["name"])]
             yield from found
             yield from map(unquote, found)  # a driver's message may have it either way
+            yield from (part for one in found for part in _PARTS.split(one))
         elif isinstance(value, SecretStr) or _SECRET_NAME.search(name):
             yield text
 

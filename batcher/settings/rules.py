@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
+from batcher.settings.masking import unencoded_password
 from batcher.settings.model import Settings
 from batcher.settings.units import show_size
 
@@ -26,8 +27,18 @@ class Problem(NamedTuple):
     message: str
 
 
+_ENCODE: Final = "holds @, /, # or ? in the password or an @ behind the host: write %40, %2F, %23 or %3F for it"
+
+
 def conflicts(settings: Settings) -> Iterator[Problem]:
     """Yield what is impossible whatever the verb."""
+    if unencoded_password(settings.clickhouse.dsn.get_secret_value()):
+        yield Problem(
+            (("clickhouse", "dsn"),),
+            f"{_ENCODE}, or give the password with BATCHER_CLICKHOUSE_PASSWORD or BATCHER_CLICKHOUSE_PASSWORD_FILE",
+        )
+    if settings.parquet.path and unencoded_password(settings.parquet.path):
+        yield Problem((("parquet", "path"),), f"{_ENCODE}, or leave the keys to the environment (AWS_ACCESS_KEY_ID …)")
     batch, dlq, retry = settings.batch, settings.dlq, settings.retry
     if batch.max_bytes > MAX_BATCH_BYTES:
         yield Problem((("batch", "max_bytes"),), f"at most {show_size(MAX_BATCH_BYTES)}: a batch is one Arrow array")

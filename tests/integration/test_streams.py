@@ -1,0 +1,91 @@
+"""Streams that are closed or full, signals before anything has begun, and command lines with nothing in them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from batcher.commands import VERBS
+from batcher.testing.kafka import Broker
+from batcher.testing.processes import PATIENCE_S
+
+BATCHER = f"{sys.executable} -m batcher"
+
+
+def shell(command: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("BATCHER_")}
+    return subprocess.run(
+        ["bash", "-c", command],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+        env=clean | variables,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+@pytest.mark.parametrize("words", ["", "run"])
+def test_a_command_line_with_nothing_in_it_says_how_to_begin(words: str) -> None:
+    done = shell(f"{BATCHER} {words}")
+    assert done.returncode == 2
+    assert "batcher demo" in done.stderr
+    assert "--help" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("verb", sorted(set(VERBS) - {"bench", "demo", "run", "plugins"}))
+def test_a_verb_without_anything_says_what_it_lacks_in_words(verb: str) -> None:
+    done = shell(f"{BATCHER} {verb}")
+    assert done.returncode == 2
+    assert done.stderr.startswith("batcher: ")
+    assert "Traceback" not in done.stderr
+
+
+CLOSED = ["2>&-", ">&-", "<&-", ">&- 2>&-", ">/dev/full", "2>/dev/full", ">/dev/full 2>/dev/full", "2> >(exit 0)"]
+
+
+@pytest.mark.broker
+@pytest.mark.parametrize("streams", CLOSED)
+@pytest.mark.parametrize("output", ["--json", "-v --log.format console"])
+def test_streams_that_are_closed_or_full_change_nothing_about_a_good_run(
+    broker: Broker, new_topic: Callable[..., str], tmp_path: Path, streams: str, output: str
+) -> None:
+    topic = new_topic()
+    broker.produce(topic, ['{"id":1}', '{"id":2}'])
+    done = shell(
+        f"{BATCHER} --sink parquet --parquet.path {tmp_path}/out -b {broker.bootstrap} -t {topic} -g {topic} "
+        f"--until-eof {output} {streams}"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+    assert len(list((tmp_path / "out").glob("*.parquet"))) == 1
+
+
+@pytest.mark.parametrize("streams", CLOSED)
+@pytest.mark.parametrize("verb", ["config show", "plugins", "--version", "--help", "nonsense", "config"])
+def test_no_verb_ends_in_a_traceback_over_its_streams(verb: str, streams: str) -> None:
+    done = shell(f"{BATCHER} {verb} {streams}")
+    assert done.returncode in {0, 1, 2}
+    assert "Traceback" not in done.stderr + done.stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("after_s", [0.15, 0.4, 0.8])
+def test_a_signal_is_heard_before_a_loader_has_begun(number: int, after_s: float, tmp_path: Path) -> None:
+    argv = ["--sink", "parquet", "--parquet.path", str(tmp_path), "-b", "127.0.0.1:1", "-t", "t", "-g", "g"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "batcher", *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        time.sleep(after_s)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode in {75, -number}
+    assert "Traceback" not in errors
