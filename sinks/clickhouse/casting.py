@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
-from sinks.clickhouse.columns import Faults
+from sinks.clickhouse.faults import Faults
 
 _Tests = tuple[Callable[[pa.DataType], bool], ...]
 _TEXT: Final[_Tests] = (pt.is_string, pt.is_large_string, pt.is_binary, pt.is_large_binary, pt.is_fixed_size_binary)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any, Final, NamedTuple
 
 from clickhouse_connect.driver.client import Client
@@ -85,6 +86,14 @@ class Catalog:
             empty = kind == "DEFAULT" and _is_empty(self._client, str(row["default_expression"]), type_name)
             described.append(Described(str(row["name"]), type_name, kind, empty))
         return described
+
+    def near(self, database: str, name: str) -> Sequence[str]:
+        """Return tables whose names are like one that is not there, of this database and, by the same name, others."""
+        query = "SELECT database, name FROM system.tables WHERE database = {database:String} OR name = {table:String}"
+        rows = self._client.query(query, parameters={"database": database, "table": name}).result_rows
+        here = [str(table) for where, table in rows if where == database]
+        elsewhere = [f"{where}.{table}" for where, table in rows if where != database]
+        return [*get_close_matches(name, here, n=3), *elsewhere[:3]]
 
     def views(self, table: Storage) -> Sequence[View]:
         """Return the views that an insert into the table feeds, those behind other views too, in order of name.

@@ -13,8 +13,7 @@ value could not become the column's DEFAULT, and no parsing is left to the serve
 from __future__ import annotations
 
 import socket
-from bisect import bisect_right
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -23,12 +22,10 @@ import pyarrow.compute as pc
 from clickhouse_connect.datatypes.base import TypeDef
 from clickhouse_connect.datatypes.registry import parse_name
 
-from batcher.records import RAW_JSON, Rejection
+from batcher.records import COLUMN_TYPE, RAW_JSON
+from sinks.clickhouse.faults import Faults
+from sinks.clickhouse.json_text import DAY_S, FIRST_DAY, LAST_DAY, json_text
 
-_DAY_S: Final = 86_400
-# 1900-01-01 and 2299-12-31: what ClickHouse documents for Date32 and DateTime64. It stores more and computes wrongly.
-_FIRST_DAY: Final = -25_567
-_LAST_DAY: Final = 120_529
 _INT64_MAX: Final = 2**63 - 1
 
 _PLAIN: Final[dict[str, pa.DataType]] = {
@@ -55,45 +52,6 @@ class UnsupportedType(ValueError):
     """Refuse a column's type; the message names the part that cannot be filled."""
 
 
-class Faults:
-    """Collect the rows of one column, or of one part of it, that cannot be written."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.found: list[tuple[int, str, str, str]] = []
-
-    def add(self, bad: pa.BooleanArray, reason: str, message: str) -> bool:
-        """Note the rows where `bad` is true, and tell whether there are any."""
-        if not pc.any(bad).as_py():
-            return False
-        self.extend(pc.indices_nonzero(bad).to_pylist(), reason, message)
-        return True
-
-    def extend(self, rows: Iterable[int], reason: str, message: str) -> None:
-        """Note rows by number."""
-        self.found += [(row, reason, f"{self.path}: {message}", self.path) for row in rows]
-
-    def part(self, name: str) -> Faults:
-        """Return an empty collection for a part of this column."""
-        return Faults(f"{self.path}.{name}")
-
-    def take(self, part: Faults, offsets: pa.Array | None = None) -> None:
-        """Adopt a part's rows; with `offsets`, of a list, its elements' numbers become those of their lists."""
-        if not part.found:
-            return
-        starts = None if offsets is None else offsets.to_pylist()
-        for row, reason, message, path in part.found:
-            owner = row if starts is None else bisect_right(starts, row) - 1
-            self.found.append((owner, reason, message, path))
-
-    def rejections(self) -> list[Rejection]:
-        """Return one rejection for each row, the first that was found."""
-        first: dict[int, Rejection] = {}
-        for row, reason, message, path in self.found:
-            first.setdefault(row, Rejection(row, reason, message, path))
-        return [first[row] for row in sorted(first)]
-
-
 class Codec(Protocol):
     """Know one ClickHouse type: `decoded` is what comes from the decoder, `encode` makes what is sent."""
 
@@ -116,11 +74,14 @@ class Slot:
     codec: Codec
     nullable: bool
     raw_json: bool = False
+    type_name: str = ""
 
     @property
     def field(self) -> pa.Field:
-        """Return the field that the decoder has to fill."""
-        metadata = {RAW_JSON: b"1"} if self.raw_json else None
+        """Return the field that the decoder has to fill; it says what ClickHouse calls its type."""
+        metadata = {RAW_JSON: b"1"} if self.raw_json else {}
+        if self.type_name:
+            metadata[COLUMN_TYPE] = self.type_name.encode()
         return pa.field(self.name, self.codec.decoded, nullable=self.nullable, metadata=metadata)
 
     def encode(self, values: pa.Array, faults: Faults, owners: pa.Array | None = None) -> pa.Array:
@@ -155,6 +116,13 @@ class Ranged:
     high: int
     step: int = 1
 
+    @property
+    def milliseconds(self) -> tuple[int, int]:
+        """Return the first and the last whole millisecond that a time of this type can be."""
+        per_second = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[self.decoded.unit]
+        high = self.high * 1000 // per_second
+        return -(-self.low * 1000 // per_second), high - high % 1000 if per_second == 1 else high
+
     def encode(self, values: pa.Array, faults: Faults) -> pa.Array:
         numbers = values.cast(pa.int32() if pa.types.is_date32(self.decoded) else pa.int64())
         outside = pc.or_(pc.less(numbers, self.low), pc.greater(numbers, self.high))
@@ -187,18 +155,6 @@ class FixedText:
 
     def encode(self, values: pa.Array, faults: Faults) -> pa.Array:
         faults.add(pc.greater(pc.binary_length(values), self.size), "length", f"is longer than {self.size} bytes")
-        return values
-
-
-@dataclass(frozen=True, slots=True)
-class JsonText:
-    """Send JSON objects as text. Anything else than an object the column would refuse."""
-
-    decoded: pa.DataType = field(default_factory=pa.string)
-
-    def encode(self, values: pa.Array, faults: Faults) -> pa.Array:
-        objects = pc.match_substring_regex(values, r"^\s*\{")
-        faults.add(pc.invert(objects), "type", "is not a JSON object")
         return values
 
 
@@ -336,7 +292,7 @@ def slot_for(name: str, type_name: str) -> Slot:
         codec = _MADE[base](definition)
     else:
         raise UnsupportedType(f"values of type {type_name} cannot be made")
-    return Slot(name, codec, "Nullable" in definition.wrappers, raw_json=base == "JSON")
+    return Slot(name, codec, "Nullable" in definition.wrappers, raw_json=base == "JSON", type_name=type_name)
 
 
 def _decimal(digits: int, scale: int) -> pa.DataType:
@@ -348,8 +304,8 @@ def _instant(scale: int) -> Ranged:
     per_second = 10**digits
     return Ranged(
         pa.timestamp(_UNITS[digits], "UTC"),
-        _FIRST_DAY * _DAY_S * per_second,
-        min((_LAST_DAY + 1) * _DAY_S * per_second - 1, _INT64_MAX),
+        FIRST_DAY * DAY_S * per_second,
+        min((LAST_DAY + 1) * DAY_S * per_second - 1, _INT64_MAX),
         10 ** (digits - scale),
     )
 
@@ -398,7 +354,7 @@ _MADE: Final[dict[str, Callable[[TypeDef], Codec]]] = {
     "Decimal128": _fixed_digits(38),
     "Decimal256": _fixed_digits(76),
     "Date": lambda _: Ranged(pa.date32(), 0, 2**16 - 1),
-    "Date32": lambda _: Ranged(pa.date32(), _FIRST_DAY, _LAST_DAY),
+    "Date32": lambda _: Ranged(pa.date32(), FIRST_DAY, LAST_DAY),
     "DateTime": lambda _: Ranged(pa.timestamp("s", "UTC"), 0, 2**32 - 1),
     "DateTime64": lambda definition: _instant(definition.values[0]),
     "FixedString": lambda definition: FixedText(definition.values[0]),
@@ -407,6 +363,6 @@ _MADE: Final[dict[str, Callable[[TypeDef], Codec]]] = {
     "IPv6": lambda _: Ipv6Text(),
     "Enum8": _enum(pa.int8()),
     "Enum16": _enum(pa.int16()),
-    "JSON": lambda _: JsonText(),
+    "JSON": json_text,
 }
 """How the types with a rule of their own are made from the arguments of their name."""

@@ -34,12 +34,13 @@ def connected(options: ClickHouseOptions) -> Client:
         port=options.port,
         interface=options.scheme,
         username=options.user,
-        password=options.password,
+        password=options.secret,
         database=options.database,
         compress=False if options.compression == "none" else options.compression,
-        # Whole seconds are all the driver takes here; exact values are set below.
+        # Whole seconds are all the driver takes here; exact values are set below. It asks the server at once, and one
+        # that accepts connections and answers nothing is not waited for as long as for an insert.
         connect_timeout=math.ceil(options.connect_timeout_s),
-        send_receive_timeout=math.ceil(options.insert_timeout_s),
+        send_receive_timeout=math.ceil(options.connect_timeout_s),
         query_retries=0,
         autogenerate_session_id=False,
         dedicated_pool=True,
@@ -47,9 +48,15 @@ def connected(options: ClickHouseOptions) -> Client:
         **extra,
     )
     if isinstance(client, HttpClient):
-        client.timeout = urllib3.Timeout(connect=options.connect_timeout_s, read=options.insert_timeout_s)
         client.http_retries = 0
+    patient(client, options, options.connect_timeout_s)
     return client
+
+
+def patient(client: Client, options: ClickHouseOptions, read_s: float) -> None:
+    """Have a client wait for answers that long: a moment for questions at the start, longer for inserts."""
+    if isinstance(client, HttpClient):
+        client.timeout = urllib3.Timeout(connect=options.connect_timeout_s, read=read_s)
 
 
 def open_failure(options: ClickHouseOptions, error: Error | OSError) -> SinkMisconfigured | None:

@@ -3,13 +3,15 @@
     reaction   raised                at start-up          codes
     done       nothing               -                    the block is already there
     retry      SinkUnavailable       Unreachable          the server, not the data; 252 raises SinkOverwhelmed
-    halt       SinkMisconfigured     SinkMisconfigured    table, rights, settings; every code not listed
+    halt       SinkMisconfigured     SinkMisconfigured    table, rights, settings
     poison     BlockRejected         SinkMisconfigured    some row of the block
+    suspect    BlockRejected         SinkMisconfigured    a row, or the table: every code not listed
 
-The function is total: a code nobody listed halts, because retrying it forever and dead-lettering innocent
-rows are both worse. `poison` becomes `halt` where the table has materialized views: a view that throws does so
-after the rows were stored, so the error does not prove that nothing was written, and halves under
-new tokens would double what was.
+The function is total. A code that nobody listed may come from one row, for which an expression of a DEFAULT, a
+MATERIALIZED column or a CONSTRAINT fails; so the row is searched for, and only if each fails alone it is the table.
+`poison` and `suspect` become `halt` where the table has materialized views: a view that throws does so after the rows
+were stored, so the error does not prove that nothing was written, and halves under new tokens would store twice what
+was.
 
 The server's text quotes values of rows. It is read here, to tell two meanings of one code apart, and goes no
 further: neither into a message nor along the chain of causes.
@@ -25,7 +27,7 @@ from clickhouse_connect.driver.exceptions import Error, ProgrammingError
 
 from batcher.errors import BatcherError, BlockRejected, SinkMisconfigured, SinkOverwhelmed, SinkUnavailable, Unreachable
 
-Reaction = Literal["done", "retry", "halt", "poison"]
+Reaction = Literal["done", "retry", "halt", "poison", "suspect"]
 
 
 class Rule(NamedTuple):
@@ -83,8 +85,7 @@ RULES: Final[dict[int, Rule]] = {
     745: Rule("retry", "SERVER_OVERLOADED", "the server is overloaded"),
     999: Rule("retry", "KEEPER_EXCEPTION", "Keeper failed"),
     1000: Rule("retry", "POCO_EXCEPTION", "the server failed on the network"),
-    # Nobody's rows are to blame. 32 and 395 are ambiguous: a body that does not parse as what it says it
-    # is, and a throwIf, which mostly sits in a view.
+    # Nobody's rows are to blame. 32 is ambiguous: a body that does not parse as what it says it is.
     16: Rule("halt", "NO_SUCH_COLUMN_IN_TABLE", "the table changed; restart to read its columns again"),
     20: Rule("halt", "NUMBER_OF_COLUMNS_DOESNT_MATCH", "the table changed; restart to read its columns again"),
     32: Rule("halt", "ATTEMPT_TO_READ_AFTER_EOF", "the server cannot read the block's format"),
@@ -99,10 +100,13 @@ RULES: Final[dict[int, Rule]] = {
     193: Rule("halt", "WRONG_PASSWORD", "correct --clickhouse.password"),
     194: Rule("halt", "REQUIRED_PASSWORD", "set --clickhouse.password"),
     218: Rule("halt", "TABLE_IS_DROPPED", "the table was dropped"),
-    395: Rule("halt", "FUNCTION_THROW_IF_VALUE_IS_NON_ZERO", "a throwIf of the table or of a view refused the block"),
     452: Rule("halt", "SETTING_CONSTRAINT_VIOLATION", "the user's profile forbids a setting of the insert"),
     497: Rule("halt", "ACCESS_DENIED", "GRANT INSERT and SELECT on the table to the user"),
     516: Rule("halt", "AUTHENTICATION_FAILED", "correct --clickhouse.user and --clickhouse.password"),
+    # A row for which an expression of the table fails, or an expression that fails for every row.
+    153: Rule("suspect", "ILLEGAL_DIVISION", "an expression of the table divides by zero"),
+    190: Rule("suspect", "SIZES_OF_ARRAYS_DONT_MATCH", "lists that belong together have different lengths"),
+    395: Rule("suspect", "FUNCTION_THROW_IF_VALUE_IS_NON_ZERO", "a throwIf of the table refused a row"),
     # Some row. With every value cast and checked before it is sent, these are rare.
     6: Rule("poison", "CANNOT_PARSE_TEXT", "a value does not parse"),
     26: Rule("poison", "CANNOT_PARSE_QUOTED_STRING", "a value does not parse"),
@@ -127,7 +131,7 @@ RULES: Final[dict[int, Rule]] = {
 }
 """Names as the engine's `errorCodeToName` gives them; classes from experiments and the two public connectors."""
 
-UNKNOWN: Final = Rule("halt", "not listed", "an error nobody classified; see the server's log")
+UNKNOWN: Final = Rule("suspect", "not listed", "an error that batcher does not know; see the server's log")
 TOO_MANY_PARTITIONS: Final = Rule(
     "halt",
     "TOO_MANY_PARTS",
@@ -147,6 +151,16 @@ def rule_for(code: int, text: str = "") -> Rule:
     if code == 252 and "too many partitions" in text.lower():
         return TOO_MANY_PARTITIONS
     return RULES.get(code, UNKNOWN)
+
+
+def locked_out(error: Error | OSError) -> bool:
+    """Tell whether the server refused who we say we are: another password may help."""
+    if not isinstance(error, Error):
+        return False
+    if error.code is not None:
+        return error.code in {192, 193, 194, 516}
+    status = _STATUS.search(str(error))
+    return status is not None and status[1] in {"401", "403"}
 
 
 def translated(
@@ -170,10 +184,11 @@ def translated(
     if isinstance(error, ProgrammingError):
         return SinkMisconfigured(f"{target}: the driver refuses: {text}")
     cause = error.__cause__ or error.__context__
-    reason = "the connection failed" if cause is None else f"the connection failed ({_innermost(cause)})"
+    reason, sent = ("the connection failed", True) if cause is None else _transport(_innermost(cause))
     if opening:
         return Unreachable(f"{target} does not answer: {reason}")
-    return SinkUnavailable(f"{target}: {reason}; the outcome of the insert is unknown")
+    outcome = "the outcome of the insert is unknown, and the same block comes again" if sent else "nothing was sent"
+    return SinkUnavailable(f"{target}: {reason}; {outcome}")
 
 
 def _from_code(rule: Rule, code: int, target: str, *, opening: bool, has_views: bool) -> BatcherError | None:
@@ -190,7 +205,7 @@ def _from_code(rule: Rule, code: int, target: str, *, opening: bool, has_views: 
             f"{message}; the table has materialized views, so the rows may be stored already: "
             "mend the view or detach it, nothing is dead-lettered"
         )
-    return BlockRejected(message, rule.name.lower())
+    return BlockRejected(message, rule.name.lower().replace(" ", "_"), suspect=rule.reaction == "suspect")
 
 
 def _from_system(error: OSError, target: str, *, opening: bool) -> BatcherError:
@@ -213,6 +228,35 @@ def _strip(error: Error, text: str) -> None:
     error.args = (text,)
     error.__cause__ = None
     error.__context__ = None
+
+
+_BEFORE_SENDING: Final = {
+    "gaierror": "the name of the host is not known; correct --clickhouse.dsn",
+    "NameResolutionError": "the name of the host is not known; correct --clickhouse.dsn",
+    "ConnectionRefusedError": "nothing listens at the port (connection refused)",
+    "NewConnectionError": "no connection can be made",
+    "ConnectTimeoutError": "no connection within the time for it",
+    "SSLCertVerificationError": "the certificate of the server is not trusted; see ca_cert in --clickhouse.dsn",
+    "SSLError": "TLS cannot be agreed on; is it the port for https?",
+    "SSLZeroReturnError": "the server closed the connection while TLS was agreed on",
+}
+_WHILE_SENDING: Final = {
+    "ConnectionResetError": "the connection was reset",
+    "BrokenPipeError": "the server closed the connection",
+    "RemoteDisconnected": "the server closed the connection without an answer",
+    "ReadTimeoutError": "no answer within --clickhouse.insert-timeout",
+    "TimeoutError": "no answer within the time for it",
+    "timeout": "no answer within the time for it",
+    "IncompleteRead": "the answer was cut short",
+    "ProtocolError": "the connection broke",
+}
+
+
+def _transport(kind: str) -> tuple[str, bool]:
+    """Return in words what ended a connection, and whether something of the insert may have been sent by then."""
+    if kind in _BEFORE_SENDING:
+        return _BEFORE_SENDING[kind], False
+    return _WHILE_SENDING.get(kind, f"the connection failed ({kind})"), True
 
 
 def _innermost(cause: BaseException) -> str:

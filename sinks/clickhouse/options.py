@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, cast
@@ -70,13 +71,19 @@ class ClickHouseOptions:
     database: str | None
     table: str
     user: str
-    password: str = field(repr=False)
+    password: str | Callable[[], str] = field(repr=False)
+    """The password, or what reads it anew: it may change while batcher runs."""
     settings: Mapping[str, str] = field(default_factory=dict)
     compression: str = "lz4"
     tls: Mapping[str, str] = field(default_factory=dict)
     connect_timeout_s: float = _CONNECT_TIMEOUT_S
     insert_timeout_s: float = _INSERT_TIMEOUT_S
     allow_memory: bool = False
+
+    @property
+    def secret(self) -> str:
+        """Return the password as it is now."""
+        return self.password if isinstance(self.password, str) else self.password()
 
     @property
     def address(self) -> str:
@@ -88,7 +95,8 @@ class ClickHouseOptions:
         """Return the settings; raise ConfigurationError naming the flag that is wrong.
 
         Keys: `dsn`, `table`, `user`, `password`, `settings` (name to value), `connect_timeout_s`,
-        `insert_timeout_s`, `allow_memory`. The DSN is `http://user:password@host:8123/database`, `https://…` or
+        `insert_timeout_s`, `allow_memory`. `password` may be a function that returns it.
+        The DSN is `http://user:password@host:8123/database`, `https://…` or
         `chdb:///absolute/path[?database=d]`; its query may hold `database`, `compression` (lz4, zstd, none) and
         for TLS `verify`, `ca_cert`, `client_cert`, `client_cert_key`. `user` and `password` win over the DSN's.
         """
@@ -107,7 +115,7 @@ class ClickHouseOptions:
             database=database,
             table=table,
             user=_text(options, "user") or unquote(url.username or "") or "default",
-            password=_text(options, "password") or unquote(url.password or ""),
+            password=_password(options.get("password")) or unquote(url.password or ""),
             settings=_settings(options.get("settings")),
             compression=query.get("compression", _COMPRESSIONS[0]),
             tls={key: value for key, value in query.items() if key in _TLS_KEYS},
@@ -146,10 +154,23 @@ def _url(dsn: str | None) -> tuple[SplitResult, dict[str, str]]:
     return url, query
 
 
+# Names may stand in backquotes, and have to where they hold a dot: `ev.v1`.`new-t`.
+_NAME: Final = r"`(?:[^`]|``)+`|[^`.]+"
+_QUOTED_TABLE: Final = re.compile(rf"(?:(?P<database>{_NAME})\.)?(?P<table>{_NAME})")
+
+
+def _unquoted(name: str) -> str:
+    return name[1:-1].replace("``", "`") if name.startswith("`") else name
+
+
 def _table(name: str | None, database: str | None) -> tuple[str | None, str]:
     if not name:
         raise ConfigurationError("--clickhouse.table: is missing; give TABLE or DATABASE.TABLE")
-    if "." in name:
+    quoted = _QUOTED_TABLE.fullmatch(name) if "`" in name else None
+    if quoted is not None:
+        given = quoted["database"]
+        database, name = (_unquoted(given) if given else database), _unquoted(quoted["table"])
+    elif "." in name:
         database, name = name.split(".", 1)
     if not name or database == "" or not f"{database}{name}".isprintable():
         raise ConfigurationError("--clickhouse.table: give TABLE or DATABASE.TABLE, printable characters only")
@@ -161,6 +182,14 @@ def _text(options: Mapping[str, object], key: str) -> str | None:
     if value is not None and not isinstance(value, str):
         raise ConfigurationError(f"--clickhouse.{key}: is not a text")
     return value
+
+
+def _password(value: object) -> str | Callable[[], str] | None:
+    if value is None or isinstance(value, str):
+        return value
+    if callable(value):
+        return cast("Callable[[], str]", value)
+    raise ConfigurationError("--clickhouse.password: is not a text")
 
 
 def _seconds(options: Mapping[str, object], key: str, default: float) -> float:

@@ -1,18 +1,19 @@
 """What a ClickHouse table looks like to the sink: its columns, and how a block is fitted to them.
 
-Columns that cannot be written (MATERIALIZED, ALIAS, EPHEMERAL) are left out. A record that lacks a field gets the
-column's DEFAULT; where the column is Nullable and has a DEFAULT it gets NULL, because over Arrow the two cannot be told
-apart and NULL is what the record says. An Array or Map whose DEFAULT is not empty must be in every record: the
-engine would store an empty one.
+Columns that cannot be written (MATERIALIZED, ALIAS) are no part of it. An EPHEMERAL column is: it is not stored, but
+the DEFAULT of others is made of it. A record that lacks a field gets the column's DEFAULT; where the column is Nullable
+and has a DEFAULT it gets NULL, because over Arrow the two cannot be told apart and NULL is what the record says. An
+Array or Map whose DEFAULT is not empty must be in every record: the engine would store an empty one.
 
-Coordinate columns are recognised by name. `_timestamp` is cut to the column's precision; a missing
-timestamp or key is 1970-01-01 or an empty text where the column is not Nullable.
+Coordinate columns are recognised by name. `_timestamp` is cut to the column's precision; where the column cannot hold
+it, it is null, or the column's first or last moment if the column is not Nullable: a record is not lost for the time
+its producer gave it. A missing timestamp or key is 1970-01-01 or an empty text where the column is not Nullable.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 import pyarrow as pa
@@ -23,9 +24,7 @@ from batcher.records import COORDINATES
 from sinks.clickhouse.casting import cast_safely, same_kind
 from sinks.clickhouse.columns import (
     EnumText,
-    Faults,
     FixedText,
-    JsonText,
     Listed,
     Mapped,
     Plain,
@@ -35,11 +34,16 @@ from sinks.clickhouse.columns import (
     WideInt,
     slot_for,
 )
+from sinks.clickhouse.faults import Faults
+from sinks.clickhouse.json_text import JsonText
+
+_INT64_MAX: Final = 2**63 - 1
 
 IDENTITY: Final = ("_topic", "_partition", "_offset")
 """The coordinate columns that name a record."""
 
-_NOT_INSERTABLE: Final = frozenset({"MATERIALIZED", "ALIAS", "EPHEMERAL"})
+_NOT_INSERTABLE: Final = frozenset({"MATERIALIZED", "ALIAS"})
+_FILLED_BY_THE_TABLE: Final = frozenset({"DEFAULT", "EPHEMERAL"})
 
 
 def quoted(name: str) -> str:
@@ -106,12 +110,24 @@ class Column:
                     numbers = values.cast(pa.int64())
                     numbers = pc.multiply(pc.divide(numbers, codec.step), codec.step)
                     values = numbers.cast(values.type)
+                values = self._within(values, *codec.milliseconds)
             elif pa.types.is_integer(codec.decoded):
                 values = values.cast(pa.int64())
-        if values.null_count and not self.slot.nullable and self.name in {"_timestamp", "_key"}:
+                values = self._within(values, 0, _INT64_MAX) if codec.decoded == pa.uint64() else values
+        if values.null_count and not self.slot.nullable and self.name in {"_timestamp", "_key", "_value"}:
             empty = b"" if pa.types.is_binary(values.type) else 0
             values = pc.fill_null(values, pa.scalar(empty, values.type))
         return values
+
+    def _within(self, values: pa.Array, low: int, high: int) -> pa.Array:
+        """Return times, in their own unit, that the column can hold in the place of those that it cannot."""
+        numbers = values.cast(pa.int64())
+        if self.slot.nullable:
+            inside = pc.and_(pc.greater_equal(numbers, low), pc.less_equal(numbers, high))
+            return pc.if_else(inside, values, pa.scalar(None, values.type))
+        return pc.max_element_wise(pc.min_element_wise(numbers, high, skip_nulls=False), low, skip_nulls=False).cast(
+            values.type
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +153,7 @@ class TableShape:
             _check_name(row.name, table)
             if row.name in COORDINATES.names:
                 _check_coordinate(slot, row.type_name, table)
-            has_default = row.default_kind == "DEFAULT"
+            has_default = row.default_kind in _FILLED_BY_THE_TABLE
             columns[row.name] = Column(
                 _with_default(slot, row) if has_default else slot, has_default, has_default and not slot.nullable
             )
@@ -160,6 +176,20 @@ class TableShape:
         """Tell whether a null of a block may stand for a column's DEFAULT."""
         return any(column.has_default for column in self.columns.values())
 
+    def _uneven(self, arrays: Mapping[str, pa.Array]) -> Iterator[Faults]:
+        """Yield the rows where columns of a Nested have lists of different lengths: the server refuses the block."""
+        first: dict[str, str] = {}
+        for name, array in arrays.items():
+            nested, dot, _ = name.partition(".")
+            if not dot or not isinstance(self.columns[name].slot.codec, Listed) or not pa.types.is_list(array.type):
+                continue
+            other = first.setdefault(nested, name)
+            if other != name:
+                found = Faults(name)
+                uneven = pc.not_equal(_lengths(array), _lengths(arrays[other]))
+                found.add(uneven, "length", f"has another number of items than {other}")
+                yield found
+
     def fit(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Return the rows as they are sent. Raise RowsRejected, or SinkMisconfigured where no row is to blame."""
         faults: list[Faults] = []
@@ -177,6 +207,8 @@ class TableShape:
         everything = Faults("")
         for found in faults:
             everything.take(found)
+        for found in self._uneven(dict(zip(batch.schema.names, arrays, strict=True))):
+            everything.take(found)
         rejections = everything.rejections()
         if rejections:
             raise RowsRejected(rejections)
@@ -190,11 +222,15 @@ class TableShape:
         return pa.RecordBatch.from_arrays([array for _, array in sent], schema=pa.schema(fields))
 
 
+def _lengths(array: pa.Array) -> pa.Array:
+    return pc.fill_null(pc.list_value_length(array), 0)
+
+
 def _with_default(slot: Slot, row: Described) -> Slot:
     """Let a column with a DEFAULT be absent, unless the engine would put something else in its place."""
     if isinstance(slot.codec, (Listed, Mapped, JsonText)) and not row.empty_default:
         return slot
-    return Slot(slot.name, slot.codec, nullable=True, raw_json=slot.raw_json)
+    return replace(slot, nullable=True)
 
 
 def _takes_bytes(slot: Slot) -> bool:
@@ -221,6 +257,7 @@ def _check_coordinate(slot: Slot, type_name: str, table: str) -> None:
             "DateTime64(3)",
         ),
         "_key": (text, "String"),
+        "_value": (text or isinstance(codec, JsonText), "String"),
     }
     good, advice = fits[slot.name]
     if not good:

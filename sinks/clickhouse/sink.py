@@ -24,8 +24,8 @@ from batcher.errors import BatcherError, SchemaChanged, SinkMisconfigured, SinkU
 from batcher.protocols import Sink, SinkInfo
 from batcher.records import Block, Partition, write_id
 from sinks.clickhouse.catalog import Catalog, single
-from sinks.clickhouse.connection import connected, open_failure
-from sinks.clickhouse.errors import rule_for, translated
+from sinks.clickhouse.connection import connected, open_failure, patient
+from sinks.clickhouse.errors import locked_out, rule_for, translated
 from sinks.clickhouse.guarantee import Promise, Storage, promise
 from sinks.clickhouse.options import ALWAYS_SENT, PINNED_SETTINGS, ClickHouseOptions
 from sinks.clickhouse.pressure import pressure
@@ -36,8 +36,17 @@ from sinks.clickhouse.watch import TableWatch
 
 log = structlog.get_logger(__name__)
 
-_MEMORY_ENGINES: Final = frozenset({"Buffer"})
-"""Engines that acknowledge rows which are nowhere but in memory."""
+_FORGETFUL: Final = frozenset({"Buffer"})
+"""Engines that acknowledge rows which are nowhere but in memory, on their way to another table."""
+
+_NO_TABLES: Final = frozenset(
+    {
+        *("View", "LiveView", "WindowView", "MaterializedView", "Merge", "Dictionary", "Loop"),
+        *("Kafka", "RabbitMQ", "NATS", "S3Queue", "AzureQueue", "FileLog"),
+        *("GenerateRandom", "FuzzJSON", "FuzzQuery", "Executable", "ExecutablePool"),
+    }
+)
+"""Engines of what looks like a table and keeps no rows of its own: an insert fails, or goes elsewhere."""
 
 _TOKENS_KEPT: Final = 1024
 """How many tokens are remembered where the server does not: a repeat follows its failure at once."""
@@ -74,6 +83,8 @@ class ClickHouseSink:
         self._found: _Found | None = None
         self._database = options.database or ""
         self._tried: deque[str] = deque(maxlen=_TOKENS_KEPT)
+        self._locked_out = False
+        """The server did not take our name or password: the password is read again before the next try."""
 
     @property
     def _target(self) -> str:
@@ -84,6 +95,7 @@ class ClickHouseSink:
         try:
             self._client = connected(self._options)
             self._found = self._described(self._client)
+            patient(self._client, self._options, self._options.insert_timeout_s)
         except (Error, OSError) as error:
             self.close()
             ours = open_failure(self._options, error) or translated(error, self._target, opening=True)
@@ -103,7 +115,7 @@ class ClickHouseSink:
 
     def write(self, block: Block) -> None:
         """Insert the block. See `Sink.write` for the promise and the exceptions."""
-        found = self._opened()
+        found = self._let_in_again()
         batches = block.table.to_batches()
         if not block.rows:
             return
@@ -123,6 +135,7 @@ class ClickHouseSink:
                 found.table.quoted, pa.Table.from_batches([rows]), settings={**found.settings, **named}
             )
         except (Error, OSError) as error:
+            self._locked_out = locked_out(error)
             ours = translated(error, self._target, has_views=_poisoned(error) and self._has_views(found.client))
             if ours is not None:
                 raise ours from error
@@ -221,6 +234,26 @@ class ClickHouseSink:
             finally:
                 self.close()
 
+    def _let_in_again(self) -> _Found:
+        """Return what is known of the table; where the server did not let us in, connect with the password of now."""
+        found = self._opened()
+        if not self._locked_out or isinstance(self._options.password, str):
+            return found
+        try:
+            client = connected(self._options)
+            latest = self._described(client)
+        except (Error, OSError) as error:
+            ours = translated(error, self._target)
+            raise ours or SinkMisconfigured(f"{self._target}: cannot be looked at") from error
+        patient(client, self._options, self._options.insert_timeout_s)
+        self._locked_out = False
+        found.client.close()
+        # The columns are compared with those that were known: the version of the old watch stays.
+        self._client = client
+        self._found = replace(latest, shape=found.shape, kept=found.kept, watch=found.watch.asking(Catalog(client)))
+        log.info("password_read_again", target=self._target)
+        return self._found
+
     def _looked_at_again(self, found: _Found) -> _Found:
         """Return what is known of the table, read anew where it was altered meanwhile.
 
@@ -233,6 +266,7 @@ class ClickHouseSink:
                 return found
             latest = self._described(found.client)
         except (Error, OSError) as error:
+            self._locked_out = locked_out(error)
             ours = translated(error, self._target)
             raise ours or SinkMisconfigured(f"{self._target}: cannot be looked at") from error
         before, after = found.kept, latest.kept
@@ -296,11 +330,13 @@ class ClickHouseSink:
         watch = TableWatch(catalog, self._database, self._options.table)
         table = catalog.table(self._database, self._options.table)
         if table is None:
-            raise SinkMisconfigured(
-                f"{self._target}: the table does not exist, or the user may not see it; "
-                "create it or correct --clickhouse.table"
-            )
+            raise SinkMisconfigured(self._no_table(catalog))
         self._check(table)
+        views = catalog.views(table)
+        if table.engine == "Null" and not views:
+            raise SinkMisconfigured(
+                f"{self._target}: engine Null keeps no rows, and no materialized view makes anything of them"
+            )
         if not catalog.granted(f"INSERT ON {table.quoted}"):
             raise SinkMisconfigured(f"{self._target}: the user may not insert; GRANT INSERT ON {table.quoted} to it")
         shape = TableShape.read(catalog.columns(table), self._target)
@@ -309,16 +345,32 @@ class ClickHouseSink:
             client=client,
             shape=shape,
             table=table,
-            kept=promise(
-                table, shape.coordinates, catalog.views(table), lacking, embedded=self._options.path is not None
-            ),
+            kept=promise(table, shape.coordinates, views, lacking, embedded=self._options.path is not None),
             questions=Questions(client, table, self._target),
             settings=self._insert_settings(client, shape),
             watch=watch,
         )
 
+    def _no_table(self, catalog: Catalog) -> str:
+        near = catalog.near(self._database, self._options.table)
+        meant = f"; there is {', '.join(near)}" if near else ""
+        return (
+            f"{self._target}: database {self._database} has no table {self._options.table}, or the user may not see it"
+            f"{meant}; create it, or correct --clickhouse.table (a dot separates database and table; a name with a dot "
+            "of its own stands in backquotes)"
+        )
+
     def _check(self, table: Storage) -> None:
-        if table.engine in _MEMORY_ENGINES:
+        if table.engine in _NO_TABLES or table.engine.startswith("System"):
+            raise SinkMisconfigured(
+                f"{self._target}: engine {table.engine} keeps no rows of its own; name the table behind it"
+            )
+        if table.engine == "Memory" and not self._options.allow_memory:
+            raise SinkMisconfigured(
+                f"{self._target}: engine Memory loses all rows when the server ends; use a MergeTree, or give "
+                "--clickhouse.allow-memory"
+            )
+        if table.engine in _FORGETFUL:
             raise SinkMisconfigured(
                 f"{self._target}: engine {table.engine} loses rows it has acknowledged; use its target"
             )
@@ -373,8 +425,11 @@ def _difference(before: TableShape, after: TableShape) -> str:
     return ", ".join(parts[:10]) or "their order"
 
 
+_BY_A_ROW: Final = frozenset({"poison", "suspect"})
+
+
 def _poisoned(error: Error | OSError) -> bool:
-    return isinstance(error, Error) and error.code is not None and rule_for(error.code).reaction == "poison"
+    return isinstance(error, Error) and error.code is not None and rule_for(error.code).reaction in _BY_A_ROW
 
 
 def _query_id(name: str) -> str:

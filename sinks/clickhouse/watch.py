@@ -1,7 +1,8 @@
 """Notice that a table was altered while blocks are written to it.
 
 A block that was made for a `UInt16` would be stored in what is a `UInt8` by now, 300 as 44, without an error. So the
-table's version is asked for before each insert: some milliseconds beside the hundreds that an insert of a full batch takes.
+table's version is asked for before each insert: some milliseconds beside the hundreds that an insert of a full batch
+takes.
 
 An `ALTER` between the question and the insert, some milliseconds, is not noticed before the next one. Whether that may
 have happened is told by the time of the change, in whole seconds of the server.
@@ -28,6 +29,11 @@ class TableWatch:
         self._known = self._asked()
         self._began_s = self._ended_s = 0.0
         self._ranges: Sequence[Range] = ()
+
+    def asking(self, catalog: Catalog) -> TableWatch:
+        """Return the same watch over another connection."""
+        self._catalog = catalog
+        return self
 
     def changed(self) -> Version | None:
         """Return the table's version if it is another one than that known; None also where the table is gone.

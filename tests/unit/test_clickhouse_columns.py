@@ -133,10 +133,10 @@ def test_a_type_that_cannot_be_filled_is_refused_by_column_and_type(type_name: s
     assert type_name in str(caught.value)
 
 
-def test_columns_that_cannot_be_written_are_left_out() -> None:
+def test_columns_that_the_table_computes_are_no_part_of_a_block() -> None:
     kinds = ["", "DEFAULT", "MATERIALIZED", "ALIAS", "EPHEMERAL"]
     described = [Described(kind.lower() or "plain", "UInt8", kind) for kind in kinds]
-    assert TableShape.read(described, "t").decoded.names == ["plain", "default"]
+    assert TableShape.read(described, "t").decoded.names == ["plain", "default", "ephemeral"]
 
 
 def test_a_field_is_required_unless_nullable_or_with_a_default_the_engine_honours() -> None:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
+import ssl
 
 import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError, ProgrammingError
@@ -35,6 +37,7 @@ def test_every_code_has_one_reaction_and_shows_nothing_of_the_servers_text(
         "retry": (Unreachable,) if opening else (SinkUnavailable,),
         "halt": (SinkMisconfigured,),
         "poison": (SinkMisconfigured,) if opening or has_views else (BlockRejected,),
+        "suspect": (SinkMisconfigured,) if opening or has_views else (BlockRejected,),
     }
     for code in range(2001):
         error = server_error(code, text)
@@ -67,9 +70,13 @@ def test_every_number_of_the_system_has_one_reaction(opening: bool) -> None:
 
 
 @given(st.integers().filter(lambda code: code not in RULES))
-def test_a_code_nobody_listed_halts(code: int) -> None:
+def test_of_a_code_nobody_listed_a_row_is_suspected_and_nothing_where_views_may_have_stored_it(code: int) -> None:
     assert rule_for(code) is UNKNOWN
-    assert isinstance(translated(server_error(code), TARGET), SinkMisconfigured)
+    ours = translated(server_error(code), TARGET)
+    assert isinstance(ours, BlockRejected)
+    assert ours.suspect
+    assert isinstance(translated(server_error(code), TARGET, has_views=True), SinkMisconfigured)
+    assert isinstance(translated(server_error(code), TARGET, opening=True), SinkMisconfigured)
 
 
 @pytest.mark.parametrize(
@@ -77,8 +84,8 @@ def test_a_code_nobody_listed_halts(code: int) -> None:
     [
         ((159, 202, 209, 210, 225, 241, 242, 243, 319, 373, 425, 499, 745, 999, 3, 107, 201), SinkUnavailable),
         ((252,), SinkOverwhelmed),
-        ((16, 20, 47, 60, 81, 115, 164, 497, 516, 32, 395), SinkMisconfigured),
-        ((6, 53, 117, 131, 321, 349, 376, 407, 469, 675, 676, 691), BlockRejected),
+        ((16, 20, 47, 60, 81, 115, 164, 497, 516, 32), SinkMisconfigured),
+        ((6, 53, 117, 131, 321, 349, 376, 407, 469, 675, 676, 691, 153, 190, 395), BlockRejected),
     ],
 )
 def test_codes_are_in_the_class_that_experiments_gave(codes: tuple[int, ...], expected: type[BatcherError]) -> None:
@@ -130,12 +137,24 @@ def test_a_status_that_stays_halts(status: int) -> None:
     )
 
 
-def test_a_lost_connection_is_an_unknown_outcome() -> None:
+@pytest.mark.parametrize(
+    ("cause", "words"),
+    [
+        (ConnectionResetError(104, "Connection reset by peer"), "was reset; the outcome of the insert is unknown"),
+        (ConnectionRefusedError(111, "refused"), "connection refused); nothing was sent"),
+        (socket.gaierror(-2, "Name or service not known"), "name of the host is not known; correct --clickhouse.dsn"),
+        (ssl.SSLCertVerificationError("bad"), "the certificate of the server is not trusted"),
+        (ssl.SSLError("wrong version"), "is it the port for https"),
+        (TimeoutError("timed out"), "no answer within"),
+    ],
+)
+def test_a_failed_connection_says_in_words_why_and_whether_anything_was_sent(cause: OSError, words: str) -> None:
     error = OperationalError("Error executing HTTP request")
-    error.__cause__ = ConnectionResetError(104, "Connection reset by peer")
+    error.__cause__ = cause
     ours = translated(error, TARGET)
     assert isinstance(ours, SinkUnavailable)
-    assert "ConnectionResetError" in str(ours)
+    assert words in str(ours)
+    assert type(cause).__name__ not in str(ours)
     assert isinstance(translated(error, TARGET, opening=True), Unreachable)
 
 
