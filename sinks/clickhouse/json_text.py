@@ -263,7 +263,7 @@ def _ticks(value: Any, scale: int) -> int | None:
     if type(value) is _Number:
         number = _exact(value)
         digits = next((digits for limit, digits in _MAGNITUDES if number is not None and abs(number) < limit), None)
-        return None if number is None or digits is None else int(floor(number.scaleb(scale - digits, _WIDE)))
+        return None if number is None or digits is None else floor(number.scaleb(scale - digits, _WIDE))
     found = _TIME.fullmatch(value) if type(value) is str else None
     if found is None:
         return None
@@ -273,7 +273,7 @@ def _ticks(value: Any, scale: int) -> int | None:
         return None
     east = 60 * (60 * int(found["hours"]) + int(found["minutes"])) if found["sign"] else 0
     seconds = int(moment.timestamp()) - (-east if found["sign"] == "-" else east)
-    return seconds * 10**scale + int(((found["fraction"] or "") + "0" * scale)[:scale] or 0)
+    return seconds * int(10**scale) + int(((found["fraction"] or "") + "0" * scale)[:scale] or 0)
 
 
 def _date(low: int, high: int, type_name: str) -> Check:

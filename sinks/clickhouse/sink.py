@@ -27,6 +27,7 @@ from sinks.clickhouse.catalog import Catalog, single
 from sinks.clickhouse.connection import connected, open_failure, patient
 from sinks.clickhouse.errors import locked_out, rule_for, translated
 from sinks.clickhouse.guarantee import Promise, Storage, promise
+from sinks.clickhouse.json_text import JsonText, skipped
 from sinks.clickhouse.options import ALWAYS_SENT, PINNED_SETTINGS, ClickHouseOptions
 from sinks.clickhouse.pressure import pressure
 from sinks.clickhouse.questions import Questions, rights
@@ -96,6 +97,7 @@ class ClickHouseSink:
             self._client = connected(self._options)
             self._found = self._described(self._client)
             patient(self._client, self._options, self._options.insert_timeout_s)
+            self._name_dropped_paths(self._found.shape)
         except (Error, OSError) as error:
             self.close()
             ours = open_failure(self._options, error) or translated(error, self._target, opening=True)
@@ -233,6 +235,17 @@ class ClickHouseSink:
                 raise SinkMisconfigured(f"{self._target}: table {copy} could not be dropped; drop it") from error
             finally:
                 self.close()
+
+    def _name_dropped_paths(self, shape: TableShape) -> None:
+        for column in shape.columns.values():
+            if isinstance(column.slot.codec, JsonText) and (paths := skipped(column.slot.type_name)):
+                log.warning(
+                    "json_paths_dropped",
+                    target=self._target,
+                    column=column.name,
+                    paths=list(paths),
+                    hint="the table's definition says SKIP, so what a record has there is not stored",
+                )
 
     def _let_in_again(self) -> _Found:
         """Return what is known of the table; where the server did not let us in, connect with the password of now."""

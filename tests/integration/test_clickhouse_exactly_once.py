@@ -389,7 +389,7 @@ def test_an_insert_that_outlives_its_client_is_waited_for_and_leaves_one_copy(
     target = table(columns, window)
     hasty, _ = target.sink(insert_timeout_s=0.5)
     target.server.inject("delay", delay_s=2)
-    refused(hasty, target.block(), match="Timeout")
+    refused(hasty, target.block(), match="no answer")
     assert again(lambda: hasty.write(target.block())) > 1
     assert target.counts == (100, 100)
 
@@ -400,7 +400,7 @@ def test_an_insert_that_ends_while_the_table_is_asked_leaves_one_copy(
     target = table(window=0)
     hasty, _ = target.sink(insert_timeout_s=0.5)
     target.server.inject("delay", delay_s=1.5)
-    refused(hasty, target.block(), match="Timeout")
+    refused(hasty, target.block(), match="no answer")
     original = ClickHouseSink.present
 
     def slowly(self: ClickHouseSink, partition: Partition, first: int, last: int) -> pa.Int64Array:
@@ -549,7 +549,7 @@ def test_a_busy_proxy_is_waited_for_and_then_has_it_once(table: Callable[..., Ta
     assert target.counts == (100, 100)
 
 
-@pytest.mark.parametrize("code", [60, 16, 516, 497, 164, 4242])
+@pytest.mark.parametrize("code", [60, 16, 516, 497, 164])
 def test_what_no_record_is_to_blame_for_halts_and_stores_nothing(table: Callable[..., Table], code: int) -> None:
     target = table()
     sink, _ = target.sink()

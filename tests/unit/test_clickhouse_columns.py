@@ -7,7 +7,8 @@ import pytest
 
 from batcher.errors import RowsRejected, SinkMisconfigured
 from batcher.records import RAW_JSON
-from sinks.clickhouse.columns import Faults, slot_for
+from sinks.clickhouse.columns import slot_for
+from sinks.clickhouse.faults import Faults
 from sinks.clickhouse.schema import Described, TableShape, quoted
 
 UUID = "5e89f531-6f55-471d-8c8e-8e4449a3ab51"

@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from structlog.testing import capture_logs
 
 from batcher.errors import RowsRejected
 from batcher.testing.clickhouse import EmbeddedEngine
@@ -130,6 +131,19 @@ def test_a_key_with_dots_is_the_path_of_that_name(stored: Stored) -> None:
     with pytest.raises(RowsRejected):
         stored("JSON(`a.b` Int16)", '{"a.b":"x"}')
     assert stored("JSON(`a.b` Int16)", '{"a.b":5}') == {"a": {"b": 5}}
+
+
+def test_paths_that_a_column_drops_are_named_at_the_start(
+    chdb_engine: EmbeddedEngine, new_table: Callable[[], str]
+) -> None:
+    table = new_table()
+    chdb_engine.execute(f"CREATE TABLE {table} (i UInt32, j JSON(SKIP secret)) ENGINE = MergeTree ORDER BY i")
+    sink = plugin({"dsn": chdb_engine.dsn, "table": table})
+    with capture_logs() as logs:
+        sink.open()
+    sink.close()
+    (said,) = [line for line in logs if line["event"] == "json_paths_dropped"]
+    assert (said["column"], said["paths"]) == ("j", ["secret"])
 
 
 def test_paths_that_a_column_drops_are_known() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from batcher.errors import RowsRejected, SinkMisconfigured
+from batcher.errors import BlockRejected, RowsRejected, SinkMisconfigured
 from batcher.records import COLUMN_TYPE
 from batcher.testing.clickhouse import EmbeddedEngine
 from batcher.testing.values import make_block
@@ -157,6 +157,19 @@ def test_lists_of_a_nested_that_differ_in_length_are_one_record_s_fault(
     (rejection,) = raised.value.rejections
     assert (rejection.position, rejection.reason) == (1, "length")
     assert rejection.message == "n.b: has another number of items than n.a"
+
+
+def test_a_row_for_which_a_default_fails_is_suspected_alone(
+    chdb_engine: EmbeddedEngine, new_table: Callable[[], str]
+) -> None:
+    table = new_table()
+    chdb_engine.execute(
+        f"CREATE TABLE {table} (i UInt32, n UInt32, d UInt32 DEFAULT intDiv(100, n)) ENGINE = MergeTree ORDER BY i"
+    )
+    with pytest.raises(BlockRejected, match="153") as raised:
+        written(chdb_engine, table, [{"i": 1, "n": 5}, {"i": 2, "n": 0}])
+    assert raised.value.suspect
+    assert chdb_engine.rows(f"SELECT count() FROM {table}") == [(0,)]
 
 
 def test_columns_say_what_clickhouse_calls_their_types(
