@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, get_args
 
 from batcher.decode.limits import Epoch
 from batcher.errors import ConfigurationError
-from batcher.settings import Settings
+from batcher.settings import Settings, UsageError, secrets
 
 if TYPE_CHECKING:
     from batcher.metrics import Metrics
@@ -170,11 +170,38 @@ def kafka_options_of(settings: Settings) -> KafkaOptions:
         allow_insecure=kafka.allow_insecure,
         instance=kafka.instance,
         excluded_topics=frozenset([settings.dlq.topic] if settings.dlq.topic else []),
+        reload=_properties_again(settings),
     )
     if settings.workers == 1:
         return options
     # As long as a rebalance may take: a dead member is missed, and a living one writes its last batch.
     return replace(options, patience_s=options.session_timeout_s + DRAIN_TIMEOUT_S)
+
+
+def _properties_again(settings: Settings) -> Callable[[], Mapping[str, str]] | None:
+    read_again = _secrets_again(settings, "kafka.options")
+    return None if read_again is None else lambda: read_again().kafka.options
+
+
+def _secrets_again(settings: Settings, key: str) -> Callable[[], Settings] | None:
+    """Return what reads the secret files of a key anew and hides what they hold; None where it has no file.
+
+    What is returned raises ConfigurationError where a file cannot be read.
+    """
+    read_again = settings.read_again(key)
+    if read_again is None:
+        return None
+    from batcher import logs
+
+    def fresh() -> Settings:
+        try:
+            found = read_again()
+        except UsageError as error:
+            raise ConfigurationError(str(error)) from error
+        logs.hide(tuple(secrets(found)))
+        return found
+
+    return fresh
 
 
 def start_of(text: str) -> Start:

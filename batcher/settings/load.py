@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,6 +31,10 @@ CONFIG_ENV: Final = "BATCHER_CONFIG"
 _FOREIGN: Final = re.compile(
     r"BATCHER_(?:TEST_.*|CONFIG|(?:\w+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT(?:_\d+_(?:TCP|UDP)(?:_\w+)?)?))"
 )
+
+
+# What each layer gives, from the weakest to the strongest.
+_Layers = dict[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,21 +86,21 @@ def load(parser: Parser, argv: list[str], environ: Mapping[str, str] = os.enviro
     config = getattr(arguments, "config", None) or environ.get(CONFIG_ENV)
     ours = {name: value for name, value in environ.items() if name.startswith(ENV_PREFIX)}
     ours = {name: value for name, value in ours.items() if not _FOREIGN.fullmatch(name)}
-    layers: list[tuple[str, Mapping[str, Any]]] = [
-        ("file", _file(config) if config else {}),
-        ("secret file", _environment(_secret_files(ours))),
-        ("variable", _environment(ours)),
-        ("flag", given(arguments)),
-    ]
-    values: dict[str, Any] = {}
-    origins: dict[tuple[str, ...], str] = {}
-    for layer, found in layers:
-        _merge(values, found)
-        origins |= {path: _origin(layer, path, config) for path in _paths(found)}
-    try:
-        settings = Settings(**_with_clickhouse_fallback(values, environ, origins))
-    except ValidationError as error:
-        raise _refused([_problem(one) for one in error.errors(include_url=False)], origins) from None
+    layers: _Layers = {
+        "file": _file(config) if config else {},
+        "secret file": _environment(_secret_files(ours)),
+        "variable": _environment(ours),
+        "flag": given(arguments),
+    }
+    origins = {path: _origin(name, path, config) for name, found in layers.items() for path in _paths(found)}
+    settings = _made(layers, environ, origins)
+    from_files = {
+        row.key
+        for path in _paths(layers["secret file"])
+        if origins[path].endswith("_FILE") and (row := _row(path)) is not None
+    }
+    if from_files:
+        settings.keep_secret_files(frozenset(from_files), partial(_made_again, layers, environ, origins, ours))
     problems = [*(missing(settings) if runnable else ()), *conflicts(settings)]
     problems += unshared(settings) if runnable else ()
     if problems:
@@ -103,11 +108,29 @@ def load(parser: Parser, argv: list[str], environ: Mapping[str, str] = os.enviro
     return Loaded(settings, arguments, origins, tuple(_unknown(ours)))
 
 
+def _made(layers: _Layers, environ: Mapping[str, str], origins: dict[tuple[str, ...], str]) -> Settings:
+    values: dict[str, Any] = {}
+    for found in layers.values():
+        _merge(values, found)
+    try:
+        return Settings(**_with_clickhouse_fallback(values, environ, origins))
+    except ValidationError as error:
+        raise _refused([_problem(one) for one in error.errors(include_url=False)], origins) from None
+
+
+def _made_again(
+    layers: _Layers, environ: Mapping[str, str], origins: Mapping[tuple[str, ...], str], ours: Mapping[str, str]
+) -> Settings:
+    """Return the settings with what the secret files hold now; everything else is as it was."""
+    return _made(layers | {"secret file": _environment(_secret_files(ours))}, environ, dict(origins))
+
+
 def _file(name: str) -> Mapping[str, Any]:
     path = Path(name)
     try:
         if not path.is_file():  # the library passes over a file that is not there
-            raise UsageError([f"--config: {name}: no such file"], 2)
+            reason = "is a directory; name the file in it" if path.is_dir() else "no such file"
+            raise UsageError([f"--config: {name}: {reason}"], 2)
         return TomlConfigSettingsSource(Settings, path)()
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError([f"{name}: is not TOML: {error}"], 78) from None
