@@ -125,6 +125,12 @@ def test_the_clickhouse_clients_variables_count_where_nothing_else_names_a_user(
         (["-X", "hunter22"], "-X: needs the form name=value"),
         (["--max-records", "0"], "--max-records: "),
         (["--stop-timeout", "0s"], "--stop-timeout: "),
+        (["--stop-timeout", "10001d"], "--stop-timeout: is at most 10000d"),
+        (["--batch.max-wait", f"{'9' * 400}d"], "--batch.max-wait: is at most 10000d"),
+        (["--workers", "99999999"], "--workers: "),
+        (["--kafka.start", "0001-01-01T00:00:00+14:00"], "--kafka.start: is "),
+        (["--kafka.start", "1969-12-31T23:59:59Z"], "--kafka.start: is a time before 1970"),
+        (["--kafka.start", "9" * 20], "--kafka.start: is earliest, latest, a time"),
     ],
 )
 def test_an_impossible_flag_is_refused_in_one_line_that_names_it(argv: list[str], line: str) -> None:
@@ -186,6 +192,10 @@ def test_a_file_with_what_is_not_known_is_refused(tmp_path: Path, text: str, lin
 def test_a_file_that_is_not_there_is_refused() -> None:
     assert "no such file" in refused(["-c", "/nowhere/batcher.toml"]).lines[0]
     assert "no such file" in refused([], {"BATCHER_CONFIG": "/nowhere/batcher.toml"}).lines[0]
+
+
+def test_a_directory_in_the_place_of_the_file_is_called_one(tmp_path: Path) -> None:
+    assert "is a directory; name the file in it" in refused(["-c", str(tmp_path)]).lines[0]
 
 
 def test_an_unknown_variable_of_a_section_is_refused() -> None:
