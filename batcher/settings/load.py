@@ -79,8 +79,7 @@ def add_config_flag(parser: Parser) -> None:
 def load(parser: Parser, argv: list[str], environ: Mapping[str, str] = os.environ, *, runnable: bool = False) -> Loaded:
     """Parse a command line and gather the settings; raise UsageError with every fault.
 
-    With `runnable`, what `run` cannot do without has to be there. The exit code is 78 where all the blame
-    is on variables or the file, otherwise 2.
+    With `runnable`, what `run` cannot do without has to be there.
     """
     arguments = parser.parse(argv)
     config = getattr(arguments, "config", None) or environ.get(CONFIG_ENV)
@@ -130,12 +129,12 @@ def _file(name: str) -> Mapping[str, Any]:
     try:
         if not path.is_file():  # the library passes over a file that is not there
             reason = "is a directory; name the file in it" if path.is_dir() else "no such file"
-            raise UsageError([f"--config: {name}: {reason}"], 2)
+            raise UsageError([f"--config: {name}: {reason}"])
         return TomlConfigSettingsSource(Settings, path)()
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError([f"{name}: is not TOML: {error}"], 78) from None
+        raise UsageError([f"{name}: is not TOML: {error}"]) from None
     except OSError as error:
-        raise UsageError([f"{name}: {error.strerror}"], 78) from None
+        raise UsageError([f"{name}: {error.strerror}"]) from None
 
 
 def _environment(variables: Mapping[str, str]) -> Mapping[str, Any]:
@@ -154,12 +153,12 @@ def _secret_files(variables: Mapping[str, str]) -> Mapping[str, str]:
         if not (row.secret or row.kind == "pairs") or name not in variables:
             continue
         if row.env in variables:
-            raise UsageError([f"{name}: {row.env} is given too; which one?"], 78)
+            raise UsageError([f"{name}: {row.env} is given too; which one?"])
         try:
             found[row.env] = Path(variables[name]).read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
-            raise UsageError([f"{name}: {variables[name]}: {reason}"], 78) from None
+            raise UsageError([f"{name}: {variables[name]}: {reason}"]) from None
     return found
 
 
@@ -227,15 +226,12 @@ def _problem(error: Any) -> Problem:
 
 def _refused(problems: list[Problem], origins: Mapping[tuple[str, ...], str]) -> UsageError:
     lines = []
-    to_blame = set()
     for problem in problems:
-        sources = [origins.get(path, "") for path in problem.paths]
         row = _row(problem.paths[0])
-        origin = sources[0] or (row.flag if row else ".".join(problem.paths[0]))
+        origin = origins.get(problem.paths[0]) or (row.flag if row else ".".join(problem.paths[0]))
         place = origin if origin.startswith(("-", ENV_PREFIX)) else f"{origin}: {'.'.join(problem.paths[0])}"
         lines.append(f"{place}: {problem.message}")
-        to_blame |= {source.startswith("--") for source in sources if source} or {True}
-    return UsageError(lines, 2 if True in to_blame else 78)
+    return UsageError(lines)
 
 
 def _unknown(variables: Mapping[str, str]) -> Iterator[str]:

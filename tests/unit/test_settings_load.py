@@ -161,7 +161,7 @@ def test_a_run_without_one_necessary_flag_is_refused(missing: str) -> None:
     assert refused(ENOUGH[:where] + ENOUGH[where + 2 :], runnable=True).exit_code == 2
 
 
-def test_a_bad_value_names_the_variable_or_file_it_came_from(tmp_path: Path) -> None:
+def test_a_bad_value_names_the_variable_or_file_it_came_from_and_has_the_code_of_a_bad_flag(tmp_path: Path) -> None:
     file = config(tmp_path, "[batch]\nmax_rows = -1\n")
 
     from_file = refused(file)
@@ -169,7 +169,7 @@ def test_a_bad_value_names_the_variable_or_file_it_came_from(tmp_path: Path) -> 
 
     assert from_file.lines[0].startswith(f"{file[1]}: batch.max_rows: ")
     assert from_variable.lines[0].startswith("BATCHER_BATCH_MAX_ROWS: ")
-    assert from_file.exit_code == from_variable.exit_code == 78
+    assert from_file.exit_code == from_variable.exit_code == 2
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_a_file_with_what_is_not_known_is_refused(tmp_path: Path, text: str, lin
     error = refused(config(tmp_path, text))
 
     assert line in error.lines[0]
-    assert error.exit_code == 78
+    assert error.exit_code == 2
 
 
 def test_a_file_that_is_not_there_is_refused() -> None:
@@ -202,7 +202,7 @@ def test_an_unknown_variable_of_a_section_is_refused() -> None:
     error = refused([], {"BATCHER_CLICKHOUSE_TABEL": "x"})
 
     assert error.lines == ("BATCHER_CLICKHOUSE_TABEL: no such setting, did you mean table?",)
-    assert error.exit_code == 78
+    assert error.exit_code == 2
 
 
 def test_an_unknown_variable_without_a_section_is_a_warning() -> None:
