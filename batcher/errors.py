@@ -45,6 +45,12 @@ class ConfigurationError(BatcherError):
     exit_code = 78
 
 
+class SettingRefused(ConfigurationError):
+    """Refuse a setting that can be told to be wrong without looking at a broker or a target."""
+
+    exit_code = 2
+
+
 class Unreachable(BatcherError):
     """Give up at start-up because a server does not answer."""
 

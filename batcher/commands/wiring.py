@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, get_args
 
 from batcher.decode.limits import Epoch
-from batcher.errors import ConfigurationError
-from batcher.settings import Settings
+from batcher.errors import ConfigurationError, SettingRefused
+from batcher.settings import Settings, UsageError, secrets
 
 if TYPE_CHECKING:
     from batcher.metrics import Metrics
@@ -27,6 +27,17 @@ DEAD_LETTER_TIMEOUT_S: Final = 30.0
 
 DRAIN_TIMEOUT_S: Final = 20.0
 """How long a partition that is taken away is held for its batch in flight; half the session timeout if that is less."""
+
+
+@contextmanager
+def before_opening() -> Iterator[None]:
+    """Make every refusal of a part that is only made, not opened, a SettingRefused: the world was not looked at."""
+    try:
+        yield
+    except SettingRefused:
+        raise
+    except ConfigurationError as error:
+        raise SettingRefused(str(error)) from error
 
 
 def metrics_of(settings: Settings) -> Metrics | None:
@@ -62,8 +73,9 @@ def answering(settings: Settings, metrics: Metrics | None, pipeline: Pipeline) -
         server.stop()
 
 
+@before_opening()
 def pipeline_of(settings: Settings, metrics: Metrics | None = None) -> Pipeline:
-    """Return the pipeline that the settings describe; nothing is opened yet. Raise ConfigurationError."""
+    """Return the pipeline that the settings describe; nothing is opened yet. Raise SettingRefused."""
     from batcher.buffer import FlushPolicy
     from batcher.pipeline import Pipeline
 
@@ -108,6 +120,7 @@ def poison_of(settings: Settings) -> PoisonPolicy:
     return PoisonPolicy(settings.dlq.max_ratio, settings.dlq.max_consecutive, settings.dlq.max_bisect)
 
 
+@before_opening()
 def sink_options(settings: Settings) -> dict[str, object]:
     """Return what a sink's plugin is given: its own section with secrets revealed, without what is not set.
 
@@ -140,8 +153,9 @@ def sink_options(settings: Settings) -> dict[str, object]:
     return {name: value for name, value in given.items() if value is not None}
 
 
+@before_opening()
 def sink_of(settings: Settings) -> Sink:
-    """Return the sink, not open yet. Raise ConfigurationError for an unknown name and for options it refuses."""
+    """Return the sink, not open yet. Raise SettingRefused for an unknown name and for options it refuses."""
     import sinks
 
     return sinks.load(settings.sink or "")(sink_options(settings))
@@ -154,8 +168,9 @@ def source_of(options: KafkaOptions) -> Source:
     return KafkaSource(options)
 
 
+@before_opening()
 def kafka_options_of(settings: Settings) -> KafkaOptions:
-    """Return what the source is told. Raise ConfigurationError for what it refuses."""
+    """Return what the source is told. Raise SettingRefused for what it refuses."""
     from batcher.sources.kafka_options import KafkaOptions
 
     kafka = settings.kafka
@@ -170,11 +185,38 @@ def kafka_options_of(settings: Settings) -> KafkaOptions:
         allow_insecure=kafka.allow_insecure,
         instance=kafka.instance,
         excluded_topics=frozenset([settings.dlq.topic] if settings.dlq.topic else []),
+        reload=_properties_again(settings),
     )
     if settings.workers == 1:
         return options
     # As long as a rebalance may take: a dead member is missed, and a living one writes its last batch.
     return replace(options, patience_s=options.session_timeout_s + DRAIN_TIMEOUT_S)
+
+
+def _properties_again(settings: Settings) -> Callable[[], Mapping[str, str]] | None:
+    read_again = _secrets_again(settings, "kafka.options")
+    return None if read_again is None else lambda: read_again().kafka.options
+
+
+def _secrets_again(settings: Settings, key: str) -> Callable[[], Settings] | None:
+    """Return what reads the secret files of a key anew and hides what they hold; None where it has no file.
+
+    What is returned raises ConfigurationError where a file cannot be read.
+    """
+    read_again = settings.read_again(key)
+    if read_again is None:
+        return None
+    from batcher import logs
+
+    def fresh() -> Settings:
+        try:
+            found = read_again()
+        except UsageError as error:
+            raise ConfigurationError(str(error)) from error
+        logs.hide(tuple(secrets(found)))
+        return found
+
+    return fresh
 
 
 def start_of(text: str) -> Start:
@@ -188,6 +230,7 @@ def start_of(text: str) -> Start:
             return int(datetime.fromisoformat(text).timestamp() * 1000)
 
 
+@before_opening()
 def format_of(settings: Settings) -> Format:
     """Return the encoding of the records."""
     from batcher import decode
@@ -226,6 +269,7 @@ def epoch_units(given: Sequence[str]) -> dict[str, Epoch]:
     return units
 
 
+@before_opening()
 def dead_letters_of(settings: Settings) -> DeadLetterQueue | None:
     """Return the place for refused records, or None: then the first one stops the pipeline."""
     group = settings.kafka.group or ""

@@ -6,12 +6,17 @@ Not part of `batcher.errors`, which loads the columnar library: a mistyped flag 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 
 class UsageError(Exception):
-    """Refuse a command line or settings: one line for each fault. Exit code 2, or 78 where no flag is to blame."""
+    """Refuse a command line or settings, wherever they came from: one line for each fault.
 
-    def __init__(self, lines: Sequence[str], exit_code: int = 2) -> None:
+    It is the error for what can be told without looking at a broker or a target. Exit code 2.
+    """
+
+    exit_code: Final = 2
+
+    def __init__(self, lines: Sequence[str]) -> None:
         super().__init__("; ".join(lines))
         self.lines = tuple(lines)
-        self.exit_code = exit_code

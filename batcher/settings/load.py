@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,6 +31,10 @@ CONFIG_ENV: Final = "BATCHER_CONFIG"
 _FOREIGN: Final = re.compile(
     r"BATCHER_(?:TEST_.*|CONFIG|(?:\w+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT(?:_\d+_(?:TCP|UDP)(?:_\w+)?)?))"
 )
+
+
+# What each layer gives, from the weakest to the strongest.
+_Layers = dict[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,28 +79,27 @@ def add_config_flag(parser: Parser) -> None:
 def load(parser: Parser, argv: list[str], environ: Mapping[str, str] = os.environ, *, runnable: bool = False) -> Loaded:
     """Parse a command line and gather the settings; raise UsageError with every fault.
 
-    With `runnable`, what `run` cannot do without has to be there. The exit code is 78 where all the blame
-    is on variables or the file, otherwise 2.
+    With `runnable`, what `run` cannot do without has to be there.
     """
     arguments = parser.parse(argv)
     config = getattr(arguments, "config", None) or environ.get(CONFIG_ENV)
     ours = {name: value for name, value in environ.items() if name.startswith(ENV_PREFIX)}
     ours = {name: value for name, value in ours.items() if not _FOREIGN.fullmatch(name)}
-    layers: list[tuple[str, Mapping[str, Any]]] = [
-        ("file", _file(config) if config else {}),
-        ("secret file", _environment(_secret_files(ours))),
-        ("variable", _environment(ours)),
-        ("flag", given(arguments)),
-    ]
-    values: dict[str, Any] = {}
-    origins: dict[tuple[str, ...], str] = {}
-    for layer, found in layers:
-        _merge(values, found)
-        origins |= {path: _origin(layer, path, config) for path in _paths(found)}
-    try:
-        settings = Settings(**_with_clickhouse_fallback(values, environ, origins))
-    except ValidationError as error:
-        raise _refused([_problem(one) for one in error.errors(include_url=False)], origins) from None
+    layers: _Layers = {
+        "file": _file(config) if config else {},
+        "secret file": _environment(_secret_files(ours)),
+        "variable": _environment(ours),
+        "flag": given(arguments),
+    }
+    origins = {path: _origin(name, path, config) for name, found in layers.items() for path in _paths(found)}
+    settings = _made(layers, environ, origins)
+    from_files = {
+        row.key
+        for path in _paths(layers["secret file"])
+        if origins[path].endswith("_FILE") and (row := _row(path)) is not None
+    }
+    if from_files:
+        settings.keep_secret_files(frozenset(from_files), partial(_made_again, layers, environ, origins, ours))
     problems = [*(missing(settings) if runnable else ()), *conflicts(settings)]
     problems += unshared(settings) if runnable else ()
     if problems:
@@ -103,16 +107,34 @@ def load(parser: Parser, argv: list[str], environ: Mapping[str, str] = os.enviro
     return Loaded(settings, arguments, origins, tuple(_unknown(ours)))
 
 
+def _made(layers: _Layers, environ: Mapping[str, str], origins: dict[tuple[str, ...], str]) -> Settings:
+    values: dict[str, Any] = {}
+    for found in layers.values():
+        _merge(values, found)
+    try:
+        return Settings(**_with_clickhouse_fallback(values, environ, origins))
+    except ValidationError as error:
+        raise _refused([_problem(one) for one in error.errors(include_url=False)], origins) from None
+
+
+def _made_again(
+    layers: _Layers, environ: Mapping[str, str], origins: Mapping[tuple[str, ...], str], ours: Mapping[str, str]
+) -> Settings:
+    """Return the settings with what the secret files hold now; everything else is as it was."""
+    return _made(layers | {"secret file": _environment(_secret_files(ours))}, environ, dict(origins))
+
+
 def _file(name: str) -> Mapping[str, Any]:
     path = Path(name)
     try:
         if not path.is_file():  # the library passes over a file that is not there
-            raise UsageError([f"--config: {name}: no such file"], 2)
+            reason = "is a directory; name the file in it" if path.is_dir() else "no such file"
+            raise UsageError([f"--config: {name}: {reason}"])
         return TomlConfigSettingsSource(Settings, path)()
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError([f"{name}: is not TOML: {error}"], 78) from None
+        raise UsageError([f"{name}: is not TOML: {error}"]) from None
     except OSError as error:
-        raise UsageError([f"{name}: {error.strerror}"], 78) from None
+        raise UsageError([f"{name}: {error.strerror}"]) from None
 
 
 def _environment(variables: Mapping[str, str]) -> Mapping[str, Any]:
@@ -131,12 +153,12 @@ def _secret_files(variables: Mapping[str, str]) -> Mapping[str, str]:
         if not (row.secret or row.kind == "pairs") or name not in variables:
             continue
         if row.env in variables:
-            raise UsageError([f"{name}: {row.env} is given too; which one?"], 78)
+            raise UsageError([f"{name}: {row.env} is given too; which one?"])
         try:
             found[row.env] = Path(variables[name]).read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
-            raise UsageError([f"{name}: {variables[name]}: {reason}"], 78) from None
+            raise UsageError([f"{name}: {variables[name]}: {reason}"]) from None
     return found
 
 
@@ -204,15 +226,12 @@ def _problem(error: Any) -> Problem:
 
 def _refused(problems: list[Problem], origins: Mapping[tuple[str, ...], str]) -> UsageError:
     lines = []
-    to_blame = set()
     for problem in problems:
-        sources = [origins.get(path, "") for path in problem.paths]
         row = _row(problem.paths[0])
-        origin = sources[0] or (row.flag if row else ".".join(problem.paths[0]))
+        origin = origins.get(problem.paths[0]) or (row.flag if row else ".".join(problem.paths[0]))
         place = origin if origin.startswith(("-", ENV_PREFIX)) else f"{origin}: {'.'.join(problem.paths[0])}"
         lines.append(f"{place}: {problem.message}")
-        to_blame |= {source.startswith("--") for source in sources if source} or {True}
-    return UsageError(lines, 2 if True in to_blame else 78)
+    return UsageError(lines)
 
 
 def _unknown(variables: Mapping[str, str]) -> Iterator[str]:

@@ -6,12 +6,12 @@ from these classes (`reference.py`). A section is one word, so that `BATCHER_SEC
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ByteSize, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, ByteSize, ConfigDict, Field, PrivateAttr, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from batcher.settings.masking import masked_value
@@ -29,13 +29,20 @@ class Flag:
 
 
 def _start(value: str) -> str:
-    if value in ("earliest", "latest") or value.isdecimal():
+    if value in ("earliest", "latest"):
         return value
     try:
-        moment = datetime.fromisoformat(value)
-    except ValueError:
+        if value.isdecimal():
+            moment = datetime.fromtimestamp(int(value) / 1000, UTC)
+        else:
+            moment = datetime.fromisoformat(value)
+            moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        before_the_epoch = moment.timestamp() < 0
+    except (ValueError, OverflowError, OSError):
         raise ValueError("is earliest, latest, a time such as 2026-01-31T12:00:00Z, or epoch milliseconds") from None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).isoformat()
+    if before_the_epoch:
+        raise ValueError("is a time before 1970; write earliest")
+    return value if value.isdecimal() else moment.isoformat()
 
 
 def _address(value: str) -> str:
@@ -49,6 +56,23 @@ class Section(BaseModel):
     """Refuse what is not known, and never show an input in an error: it may be a secret."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True)
+
+    _from_files: frozenset[str] = PrivateAttr(default=frozenset())
+    _read_again: Callable[[], Settings] | None = PrivateAttr(default=None)
+
+    def keep_secret_files(self, keys: frozenset[str], read_again: Callable[[], Settings]) -> None:
+        """Remember which keys came from `*_FILE` variables, and how to make these settings with the files as they are.
+
+        A key is that of the whole setting, such as `clickhouse.password` or `kafka.options`.
+        """
+        self._from_files, self._read_again = keys, read_again
+
+    def read_again(self, key: str) -> Callable[[], Settings] | None:
+        """Return what reads the files with secrets anew, or None where nothing of the key came from a file.
+
+        What is returned raises UsageError where a file is gone or no longer holds what it did.
+        """
+        return self._read_again if key in self._from_files else None
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         for name, value in super().__repr_args__():
@@ -223,7 +247,7 @@ class Settings(BaseSettings):
     """At the start: how long to wait for a broker or target that does not answer."""
     stop_timeout: Annotated[Duration, Field(gt=timedelta(0)), Flag(metavar="TIME")] = timedelta(seconds=25)
     """After a signal: time to write and commit what was read."""
-    workers: Annotated[int, Field(gt=0), Flag(metavar="N")] = 1
+    workers: Annotated[int, Field(gt=0, le=1024), Flag(metavar="N")] = 1
     """Processes that share the partitions, on this machine; sizes and limits hold for each."""
     options: Annotated[Pairs, Flag(metavar="NAME=VALUE")] = Field(default_factory=dict)
     """Options of a sink that is neither clickhouse nor parquet; may be repeated."""
@@ -258,6 +282,23 @@ class Settings(BaseSettings):
         """Take values from the caller only, so that an environment never reaches a test or a program unasked."""
         del settings_cls, env_settings, dotenv_settings, file_secret_settings
         return (init_settings,)
+
+    _from_files: frozenset[str] = PrivateAttr(default=frozenset())
+    _read_again: Callable[[], Settings] | None = PrivateAttr(default=None)
+
+    def keep_secret_files(self, keys: frozenset[str], read_again: Callable[[], Settings]) -> None:
+        """Remember which keys came from `*_FILE` variables, and how to make these settings with the files as they are.
+
+        A key is that of the whole setting, such as `clickhouse.password` or `kafka.options`.
+        """
+        self._from_files, self._read_again = keys, read_again
+
+    def read_again(self, key: str) -> Callable[[], Settings] | None:
+        """Return what reads the files with secrets anew, or None where nothing of the key came from a file.
+
+        What is returned raises UsageError where a file is gone or no longer holds what it did.
+        """
+        return self._read_again if key in self._from_files else None
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         for name, value in super().__repr_args__():

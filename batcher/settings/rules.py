@@ -39,6 +39,12 @@ def conflicts(settings: Settings) -> Iterator[Problem]:
         )
     if settings.parquet.path and unencoded_password(settings.parquet.path):
         yield Problem((("parquet", "path"),), f"{_ENCODE}, or leave the keys to the environment (AWS_ACCESS_KEY_ID …)")
+    if "@" in (settings.kafka.brokers or ""):
+        yield Problem(
+            (("kafka", "brokers"),),
+            "holds an @: brokers are HOST:PORT; name and password go to BATCHER_KAFKA_OPTIONS_FILE, as sasl.username=… "
+            "and sasl.password=…",
+        )
     batch, dlq, retry = settings.batch, settings.dlq, settings.retry
     if batch.max_bytes > MAX_BATCH_BYTES:
         yield Problem((("batch", "max_bytes"),), f"at most {show_size(MAX_BATCH_BYTES)}: a batch is one Arrow array")

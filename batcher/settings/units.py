@@ -12,6 +12,8 @@ from pydantic import BeforeValidator, ByteSize
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION: Final = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
 _DURATION_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+# What waits in the operating system overflows at some centuries; nobody means more than years.
+_LONGEST: Final = timedelta(days=10_000)
 # A comma parts two pairs only where a name and "=" follow: passwords may have commas.
 _PAIR_SEPARATOR: Final = re.compile(r"\s*,(?=\s*[A-Za-z][\w.\-]*=)")
 
@@ -26,7 +28,10 @@ def parse_duration(value: object) -> timedelta:
     text = "".join(str(value).split())
     if _DURATION.fullmatch(text) is None:
         raise ValueError("needs a number and a unit, such as 500ms, 1s, 2m or 1h30m")
-    return timedelta(seconds=sum(float(number) * _UNITS[unit] for number, unit in _DURATION_PART.findall(text)))
+    seconds = sum(float(number) * _UNITS[unit] for number, unit in _DURATION_PART.findall(text))
+    if seconds > _LONGEST.total_seconds():
+        raise ValueError(f"is at most {_LONGEST.days}d")
+    return timedelta(seconds=seconds)
 
 
 def parse_optional_duration(value: object) -> timedelta | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
-from batcher.errors import ConfigurationError
+from batcher.errors import ConfigurationError, SettingRefused
 from batcher.records import Partition, Position
 
 Bound = int | datetime
@@ -49,13 +49,13 @@ class Scope:
 
 
 def bound_of(flag: str, text: str) -> Bound:
-    """Return what `--from` or `--to` says; raise ConfigurationError."""
+    """Return what `--from` or `--to` says; raise SettingRefused."""
     if text.isascii() and text.isdecimal():
         return int(text)
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise ConfigurationError(f"{flag}: is an offset, or a time such as 2026-01-31T12:00:00Z") from None
+        raise SettingRefused(f"{flag}: is an offset, or a time such as 2026-01-31T12:00:00Z") from None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 

@@ -95,7 +95,6 @@ def test_run_is_the_default_verb(capsys: pytest.CaptureFixture[str]) -> None:
     ("error", "code", "text"),
     [
         (UsageError(["--a: x", "--b: y"]), 2, "batcher: --a: x\nbatcher: --b: y\n"),
-        (UsageError(["BATCHER_A: x"], 78), 78, "batcher: BATCHER_A: x\n"),
         (ConfigurationError("table t is missing"), 78, "batcher: table t is missing\n"),
         (SinkUnavailable("reset\nbatcher: forged"), 75, "batcher: reset\\nbatcher: forged\n"),
         (KeyboardInterrupt(), 130, ""),

@@ -77,10 +77,12 @@ def test_a_start_time_becomes_epoch_milliseconds(text: str, start: object) -> No
 
 
 def test_the_dead_letter_topic_is_kept_out_of_the_subscription() -> None:
-    settings = Settings(kafka=Kafka(brokers="k:1", topics=("^t.*",), group="g"), dlq=Dlq(topic="t.dlq"))
+    by_expression = Settings(kafka=Kafka(brokers="k:1", topics=("^t.*",), group="g"), dlq=Dlq(topic="t.dlq"))
+    by_name = Settings(kafka=Kafka(brokers="k:1", topics=("t", "t.dlq"), group="g"), dlq=Dlq(topic="t.dlq"))
 
+    assert wiring.kafka_options_of(by_expression).excluded_topics == {"t.dlq"}
     with pytest.raises(ConfigurationError, match=r"--dlq\.topic"):
-        wiring.kafka_options_of(settings)
+        wiring.kafka_options_of(by_name)
 
 
 def test_dead_letters_go_where_the_settings_say() -> None:

@@ -125,6 +125,12 @@ def test_the_clickhouse_clients_variables_count_where_nothing_else_names_a_user(
         (["-X", "hunter22"], "-X: needs the form name=value"),
         (["--max-records", "0"], "--max-records: "),
         (["--stop-timeout", "0s"], "--stop-timeout: "),
+        (["--stop-timeout", "10001d"], "--stop-timeout: is at most 10000d"),
+        (["--batch.max-wait", f"{'9' * 400}d"], "--batch.max-wait: is at most 10000d"),
+        (["--workers", "99999999"], "--workers: "),
+        (["--kafka.start", "0001-01-01T00:00:00+14:00"], "--kafka.start: is "),
+        (["--kafka.start", "1969-12-31T23:59:59Z"], "--kafka.start: is a time before 1970"),
+        (["--kafka.start", "9" * 20], "--kafka.start: is earliest, latest, a time"),
     ],
 )
 def test_an_impossible_flag_is_refused_in_one_line_that_names_it(argv: list[str], line: str) -> None:
@@ -155,7 +161,7 @@ def test_a_run_without_one_necessary_flag_is_refused(missing: str) -> None:
     assert refused(ENOUGH[:where] + ENOUGH[where + 2 :], runnable=True).exit_code == 2
 
 
-def test_a_bad_value_names_the_variable_or_file_it_came_from(tmp_path: Path) -> None:
+def test_a_bad_value_names_the_variable_or_file_it_came_from_and_has_the_code_of_a_bad_flag(tmp_path: Path) -> None:
     file = config(tmp_path, "[batch]\nmax_rows = -1\n")
 
     from_file = refused(file)
@@ -163,7 +169,7 @@ def test_a_bad_value_names_the_variable_or_file_it_came_from(tmp_path: Path) -> 
 
     assert from_file.lines[0].startswith(f"{file[1]}: batch.max_rows: ")
     assert from_variable.lines[0].startswith("BATCHER_BATCH_MAX_ROWS: ")
-    assert from_file.exit_code == from_variable.exit_code == 78
+    assert from_file.exit_code == from_variable.exit_code == 2
 
 
 @pytest.mark.parametrize(
@@ -180,7 +186,7 @@ def test_a_file_with_what_is_not_known_is_refused(tmp_path: Path, text: str, lin
     error = refused(config(tmp_path, text))
 
     assert line in error.lines[0]
-    assert error.exit_code == 78
+    assert error.exit_code == 2
 
 
 def test_a_file_that_is_not_there_is_refused() -> None:
@@ -188,11 +194,15 @@ def test_a_file_that_is_not_there_is_refused() -> None:
     assert "no such file" in refused([], {"BATCHER_CONFIG": "/nowhere/batcher.toml"}).lines[0]
 
 
+def test_a_directory_in_the_place_of_the_file_is_called_one(tmp_path: Path) -> None:
+    assert "is a directory; name the file in it" in refused(["-c", str(tmp_path)]).lines[0]
+
+
 def test_an_unknown_variable_of_a_section_is_refused() -> None:
     error = refused([], {"BATCHER_CLICKHOUSE_TABEL": "x"})
 
     assert error.lines == ("BATCHER_CLICKHOUSE_TABEL: no such setting, did you mean table?",)
-    assert error.exit_code == 78
+    assert error.exit_code == 2
 
 
 def test_an_unknown_variable_without_a_section_is_a_warning() -> None:

@@ -40,8 +40,8 @@ def test_the_verbs_have_help_with_the_flags_of_run(verb: str, capsys: pytest.Cap
     ("argv", "code", "text"),
     [
         (("verify", "--partition", "one"), 2, "--partition: needs numbers, such as 0 or 0,3"),
-        (("verify", "--from", "yesterday"), 78, "--from: is an offset, or a time"),
-        (("repair", "--to=-1"), 78, "--to: is an offset, or a time"),
+        (("verify", "--from", "yesterday"), 2, "--from: is an offset, or a time"),
+        (("repair", "--to=-1"), 2, "--to: is an offset, or a time"),
         (("repair", "--form", "1"), 2, "--form: no such flag, did you mean --from?"),
     ],
 )

@@ -219,11 +219,11 @@ def test_what_several_workers_cannot_have_is_refused(argv: tuple[str, ...], mess
     assert refused.value.exit_code == 2
 
 
-def test_where_only_variables_are_to_blame_it_is_a_configuration_error() -> None:
+def test_where_only_variables_are_to_blame_the_code_is_that_of_a_bad_flag() -> None:
     with pytest.raises(UsageError) as refused:
         load(parser(), list(RUNNABLE), {"BATCHER_WORKERS": "2", "BATCHER_MAX_RECORDS": "5"}, runnable=True)
 
-    assert refused.value.exit_code == 78
+    assert refused.value.exit_code == 2
 
 
 def test_workers_wait_for_each_other_at_the_end_and_a_process_alone_does_not() -> None:
