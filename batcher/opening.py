@@ -89,7 +89,7 @@ class Patience:
         self._pause_s = min(self._pause_s * 2, MAX_PAUSE_S)
 
     def _say(self, reason: str) -> None:
-        if not self._said:
+        if not self._said and self.timeout_s:
             self._said = True
             log.warning(
                 "waiting_at_start",

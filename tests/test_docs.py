@@ -217,7 +217,8 @@ def test_a_default_in_parentheses_behind_its_flag_is_the_default(page: Path) -> 
 def test_settings_and_error_codes_of_clickhouse_are_those_of_the_sink() -> None:
     page = ROOT / "docs" / "clickhouse.md"
     assert [name for name in PINNED_SETTINGS if f"`{name}" not in page.read_text()] == []
-    for cells, reaction in zip(table_rows(page, "## Errors"), ("retry", "halt", "poison", "suspect", "done"), strict=True):
+    reactions = ("retry", "halt", "poison", "suspect", "done")
+    for cells, reaction in zip(table_rows(page, "## Errors"), reactions, strict=True):
         text = cells[1].replace("HTTP 429 and 5xx", "").replace("252 too many *partitions*", "")
         codes = [int(code) for code in re.findall(r"\d+", text)]
         assert codes

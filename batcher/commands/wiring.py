@@ -120,6 +120,22 @@ def poison_of(settings: Settings) -> PoisonPolicy:
     return PoisonPolicy(settings.dlq.max_ratio, settings.dlq.max_consecutive, settings.dlq.max_bisect)
 
 
+def _clickhouse_password(settings: Settings) -> str | Callable[[], str] | None:
+    """Return the password, or what reads it anew where it came from a file."""
+    password = settings.clickhouse.password
+    if password is None:
+        return None
+    read_again = _secrets_again(settings, "clickhouse.password")
+    if read_again is None:
+        return password.get_secret_value()
+
+    def fresh() -> str:
+        found = read_again().clickhouse.password
+        return found.get_secret_value() if found else ""
+
+    return fresh
+
+
 @before_opening()
 def sink_options(settings: Settings) -> dict[str, object]:
     """Return what a sink's plugin is given: its own section with secrets revealed, without what is not set.
@@ -130,12 +146,11 @@ def sink_options(settings: Settings) -> dict[str, object]:
     match settings.sink:
         case "clickhouse":
             section = settings.clickhouse
-            password = section.password.get_secret_value() if section.password else None
             given = {
                 "dsn": section.dsn.get_secret_value(),
                 "table": section.table,
                 "user": section.user,
-                "password": password,
+                "password": _clickhouse_password(settings),
                 "settings": dict(section.settings),
                 "insert_timeout_s": section.insert_timeout.total_seconds(),
                 "allow_memory": section.allow_memory,

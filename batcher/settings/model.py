@@ -57,23 +57,6 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True)
 
-    _from_files: frozenset[str] = PrivateAttr(default=frozenset())
-    _read_again: Callable[[], Settings] | None = PrivateAttr(default=None)
-
-    def keep_secret_files(self, keys: frozenset[str], read_again: Callable[[], Settings]) -> None:
-        """Remember which keys came from `*_FILE` variables, and how to make these settings with the files as they are.
-
-        A key is that of the whole setting, such as `clickhouse.password` or `kafka.options`.
-        """
-        self._from_files, self._read_again = keys, read_again
-
-    def read_again(self, key: str) -> Callable[[], Settings] | None:
-        """Return what reads the files with secrets anew, or None where nothing of the key came from a file.
-
-        What is returned raises UsageError where a file is gone or no longer holds what it did.
-        """
-        return self._read_again if key in self._from_files else None
-
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         for name, value in super().__repr_args__():
             yield name, masked_value(name or "", value)

@@ -20,7 +20,7 @@ import structlog
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import Error
 
-from batcher.errors import BatcherError, SchemaChanged, SinkMisconfigured, SinkUnavailable
+from batcher.errors import BatcherError, ConfigurationError, SchemaChanged, SinkMisconfigured, SinkUnavailable
 from batcher.protocols import Sink, SinkInfo
 from batcher.records import Block, Partition, write_id
 from sinks.clickhouse.catalog import Catalog, single
@@ -255,6 +255,9 @@ class ClickHouseSink:
         try:
             client = connected(self._options)
             latest = self._described(client)
+        except ConfigurationError as error:
+            # The file may be away for a moment while it is written anew.
+            raise SinkMisconfigured(f"{self._target}: the password cannot be read again: {error}") from error
         except (Error, OSError) as error:
             ours = translated(error, self._target)
             raise ours or SinkMisconfigured(f"{self._target}: cannot be looked at") from error

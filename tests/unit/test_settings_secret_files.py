@@ -88,3 +88,18 @@ def test_the_password_of_a_file_is_read_again_only_where_it_counts(tmp_path: Pat
     assert password.get_secret_value() == "after-22"
     assert of_flag.read_again("clickhouse.password") is None
     assert of_file.read_again("kafka.options") is None
+
+
+def test_the_sink_is_given_what_reads_the_password_of_a_file_anew(tmp_path: Path) -> None:
+    path = tmp_path / "password"
+    path.write_text("before-1\n")
+    settings = settings_of(["--sink", "clickhouse"], BATCHER_CLICKHOUSE_PASSWORD_FILE=path)
+    password = wiring.sink_options(settings)["password"]
+    path.write_text("after-22\n")
+
+    assert callable(password)
+    assert password() == "after-22"
+    assert logs.scrub("after-22") == "***"
+    path.unlink()
+    with pytest.raises(ConfigurationError, match="BATCHER_CLICKHOUSE_PASSWORD_FILE"):
+        password()
