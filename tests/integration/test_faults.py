@@ -273,12 +273,6 @@ def test_a_dead_letter_topic_inside_the_subscription_is_2(job: Job) -> None:
     assert "--dlq.topic" in line
 
 
-def test_a_dead_letter_topic_inside_a_subscription_by_expression_is_78(job: Job) -> None:
-    code, line = refused(*NULL, *job.elsewhere, "-t", "^orders", "--dlq.topic", "orders-dead")
-    assert code == 78
-    assert "orders-dead" in line
-
-
 def test_a_dead_letter_topic_that_is_not_there_is_78(job: Job) -> None:
     code, line = refused(*NULL, *job.flags, "--dlq.topic", "nowhere")
     assert code == 78
