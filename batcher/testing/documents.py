@@ -187,7 +187,7 @@ def _telemetry(chance: random.Random, number: int) -> dict[str, Any]:
 
 
 def _product(chance: random.Random, number: int) -> dict[str, Any]:
-    """Return an entry of a catalogue: variants, names by language, values of several types, lists that fill up later."""
+    """Return an entry of a catalogue: variants, names by language, values of several types, lists that fill up."""
     made: dict[str, Any] = {
         "sku": f"SKU-{number:06}",
         "name": {"en": _word(chance), "de": _word(chance), **({"ja": "東京"} if number % 7 == 0 else {})},

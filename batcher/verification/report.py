@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from batcher.verification.audit import Account, Kept
+from batcher.verification.fields import Fields
 
 LINES: Final = 20
 """Runs of one kind that people are shown of a partition; programs get all that are kept."""
+
+NAMED: Final = 5
+"""Fields that the verdict names."""
 
 COLUMNS: Final = (
     "partition",
@@ -33,6 +37,7 @@ class Report:
     target: str
     group: str
     accounts: tuple[Account, ...]
+    fields: Fields = field(default_factory=Fields)
 
     @property
     def adds_up(self) -> bool:
@@ -54,6 +59,10 @@ def facts(report: Report) -> dict[str, Any]:
         "records": sum(one.records for one in report.accounts),
         "missing": sum(one.missing.offsets for one in report.accounts),
         "doubled": sum(one.doubled.offsets for one in report.accounts),
+        "unknown_fields": dict(report.fields.unknown),
+        "unknown_fields_estimated": report.fields.estimated,
+        "columns_without_value": list(report.fields.empty_columns),
+        "records_looked_into": report.fields.looked_at,
         "partitions": [_facts(one) for one in report.accounts],
         "exit": report.exit_code,
     }
@@ -96,6 +105,7 @@ def lines(report: Report) -> Iterator[str]:
     yield from _table([_cells(one) for one in report.accounts])
     for one in report.accounts:
         yield from _findings(one)
+    yield from _unstored(report.fields)
     yield _verdict(report)
 
 
@@ -142,6 +152,19 @@ def _findings(account: Account) -> Iterator[str]:
         yield f"not looked at: {scope.partition}, what the target holds from {scope.next_offset} to {account.beyond}"
 
 
+def _unstored(fields: Fields) -> Iterator[str]:
+    about = "about " if fields.estimated else ""
+    for path, records in list(fields.unknown.items())[:LINES]:
+        yield f"not stored: field {path} of {about}{records:,} records: no column takes it"
+    if len(fields.unknown) > LINES:
+        yield f"not stored: {len(fields.unknown) - LINES:,} more fields"
+    among = f"of {fields.looked_at:,} records looked into none" if fields.estimated else "no record"
+    for column in fields.empty_columns[:LINES]:
+        yield f"without a value: column {column}: {among} has one"
+    if len(fields.empty_columns) > LINES:
+        yield f"without a value: {len(fields.empty_columns) - LINES:,} more columns"
+
+
 def _runs(kind: str, account: Account, kept: Kept) -> Iterator[str]:
     for span in kept.spans[:LINES]:
         yield f"{kind}: {account.scope.partition} {span.first}-{span.last} ({span.offsets:,})"
@@ -151,6 +174,14 @@ def _runs(kind: str, account: Account, kept: Kept) -> Iterator[str]:
 
 def _verdict(report: Report) -> str:
     records = sum(one.records for one in report.accounts)
+    unknown = report.fields.unknown
+    if report.adds_up and unknown:
+        more = f" and {len(unknown) - NAMED:,} more" if len(unknown) > NAMED else ""
+        named = ", ".join(list(unknown)[:NAMED]) + more
+        return (
+            f"complete, but fields of the records are not stored: {named}: {records:,} records read, every one in "
+            f"{report.target}, a dead letter or left out by policy"
+        )
     if report.adds_up:
         return f"complete: {records:,} records read, every one in {report.target}, a dead letter or left out by policy"
     missing = sum(one.missing.offsets for one in report.accounts)
