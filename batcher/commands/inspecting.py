@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from batcher.records import Partition
     from batcher.retry import RetryPolicy
     from batcher.sources.kafka_window import LogReader
-    from batcher.verification.audit import Auditor, Letters
+    from batcher.verification.audit import Account, Auditor, Letters
     from batcher.verification.fields import Survey
     from batcher.verification.report import Report
     from batcher.verification.scope import Scope
@@ -97,9 +97,19 @@ class Inspection:
         return Report(
             self.info.target,
             self.settings.kafka.group or "",
-            tuple(replace(one, beyond=beyond.get(one.scope.partition)) for one in accounts),
+            tuple(self._compared(auditor, one, beyond.get(one.scope.partition)) for one in accounts),
             survey.fields(),
         )
+
+    def _compared(self, auditor: Auditor, account: Account, beyond: int | None) -> Account:
+        """Return an account with what target and dead letters have that lies behind the log's end."""
+        scope = account.scope
+        letters = auditor.letters_from(scope.partition, scope.log_next)
+        if letters is not None or (beyond is not None and beyond >= scope.log_next):
+            # A pipeline that is running goes on meanwhile, and so does the log.
+            scope = replace(scope, log_next=self.reader.watermarks(scope.partition)[1])
+            letters = auditor.letters_from(scope.partition, scope.log_next)
+        return replace(account, scope=scope, beyond=beyond, letters_beyond=letters)
 
     def _survey(self) -> Survey:
         """Return what looks into records. With `--decode.on-unknown ignore` it is not asked for, and looks at none."""

@@ -376,3 +376,22 @@ def test_topics_of_one_root_keep_their_fields_and_verify_names_those_that_are_no
     repaired = job.ask("repair", "--yes")
     assert (repaired["repaired"]["loaded"], repaired["missing"]) == (1000, 0)
     assert rows_with("op", target.path / topics["changes"]) == 2000
+
+
+@jobs(("table", "path"))
+def test_rows_and_dead_letters_that_the_log_never_had_are_named(job: Job, tmp_path: Path) -> None:
+    (file,) = (tmp_path / "letters").glob("*.ndjson")
+    letter = json.loads(file.read_text().splitlines()[0])
+    assert "complete" in job.said("verify")
+
+    with file.open("a") as letters:
+        letters.write(json.dumps({**letter, "offset": RECORDS + 7}) + "\n")
+    assert job.ask("verify", code=1)["partitions"][0]["dead_letters_beyond"] == [RECORDS + 7, RECORDS + 7, 1]
+    assert "a fault of batcher and not of the topic" in job.said("verify", code=1)
+
+    assert isinstance(job.target, ClickHouseTable)
+    server, name = job.target.server, job.target.arguments[-1]
+    server.query(
+        f"INSERT INTO {name} SELECT * REPLACE (_offset + 10000 AS _offset) FROM (SELECT * FROM {name} WHERE _offset < 20)"
+    )
+    assert "but the target holds rows up to offset 10019: the topic was cut or made anew" in job.said("verify", code=1)

@@ -9,6 +9,7 @@ import pyarrow as pa
 from batcher.decode.json import JsonFormat
 from batcher.records import Partition, Range, Records
 from batcher.testing.values import make_records
+from batcher.verification.audit import Account, Kept
 from batcher.verification.fields import EACH, WHOLE, Fields, Survey, chosen
 from batcher.verification.report import Report, facts, lines
 from batcher.verification.scope import Scope
@@ -31,7 +32,9 @@ def scope(partition: Partition, end: int) -> Scope:
 
 
 def report(fields: Fields) -> Report:
-    return Report("out", "loaders", (), fields)
+    nothing = Kept(0, 0, ())
+    account = Account(scope(A, 2500), 2500, 0, 2500, 0, 0, 0, 0, 0, nothing, nothing, nothing)
+    return Report("out", "loaders", (account,), fields)
 
 
 def test_a_field_that_no_column_takes_is_named_with_its_records_and_a_column_that_no_record_fills() -> None:
