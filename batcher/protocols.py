@@ -216,6 +216,14 @@ class TopicPinning(Protocol):
 
 
 @runtime_checkable
+class TopicSchemas(Protocol):
+    """Know the schema of each topic without making one: what `verify` asks of a `TopicPinning`. Main thread."""
+
+    def schema_of(self, topic: str) -> pa.Schema | None:
+        """Return the schema that holds for a topic; None where nothing of it was loaded. Raise as `write` does."""
+
+
+@runtime_checkable
 class Reconcilable(Protocol):
     """Answer which records a target already has: what exactly-once replay and `verify` need. Flusher thread.
 

@@ -123,13 +123,24 @@ def tell_passed_over(letters: Directory | Topic) -> None:
         print(f"batcher: {letters.passed_over} records that are no dead letters were passed over", file=sys.stderr)
 
 
+def tell_nothing(settings: Settings, letters: Directory | Topic) -> None:
+    """Say on stderr that there was no letter to work on: a mistyped place looks the same as a good day."""
+    place = f"--dlq.path {settings.dlq.path}" if settings.dlq.path else f"--dlq.topic {settings.dlq.topic}"
+    also = "; what is there is none" if letters.passed_over else ""
+    print(f"batcher: no dead letter was found in {place}, or none that was asked for{also}", file=sys.stderr)
+
+
 def _ls(argv: list[str]) -> int:
     found = loaded(parser_of("ls", "Show a line for each dead letter."), argv)
     from batcher.commands.letters import facts, line
 
     letters = letters_of(found.settings)
+    count = 0
     for stored in islice(filter(filter_of(found.arguments), letters), found.arguments.max):
+        count += 1
         print(json.dumps(facts(stored)) if found.arguments.json else line(stored))
+    if not count:
+        tell_nothing(found.settings, letters)
     tell_passed_over(letters)
     return 0
 
@@ -158,6 +169,7 @@ def _stats(argv: list[str]) -> int:
     found = loaded(parser_of("stats", "Count dead letters by topic, stage and reason."), argv)
     from batcher.commands.letters import shown_time
     from batcher.dead_letters.selecting import counted
+    from batcher.logs import one_line
 
     letters = letters_of(found.settings)
     chosen = islice(filter(filter_of(found.arguments), letters), found.arguments.max)
@@ -169,6 +181,9 @@ def _stats(argv: list[str]) -> int:
         first, last = shown_time(row.first), shown_time(row.last)
         print(f"{row.letters:>10} letters of {row.records:>10} records  {row.stage:<6}  {row.reason:<14}  {row.topic}")
         print(f"{'':>10} from {first} to {last}")
+        print(f"{'':>10} such as {row.example}: {one_line(row.message)}")
+    if not rows:
+        tell_nothing(found.settings, letters)
     if not found.arguments.json:
         print(f"{sum(row.letters for row in rows):>10} letters in all")
     tell_passed_over(letters)
@@ -189,12 +204,15 @@ def _export(argv: list[str]) -> int:
     letters = letters_of(found.settings)
     chosen = islice(filter(filter_of(found.arguments), letters), found.arguments.max)
     lines = (json.dumps(stored.fields()) for stored in chosen)
+    count = 0
     if name == "-":
         for line in lines:
             print(line)
+            count += 1
+        if not count:
+            tell_nothing(found.settings, letters)
         tell_passed_over(letters)
         return 0
-    count = 0
     try:
         # Dead letters are other people's data: only their owner may look.
         descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -206,6 +224,8 @@ def _export(argv: list[str]) -> int:
             count += 1
         file.flush()
         os.fsync(file.fileno())
+    if not count:
+        tell_nothing(found.settings, letters)
     tell_passed_over(letters)
     print(json.dumps({"exported": count}) if found.arguments.json else f"{count} letters in {name}")
     return 0

@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager, suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
-from batcher.commands.dlq import PLACES, filter_of, letters_of, loaded, parser_of, tell_passed_over
+from batcher.commands.dlq import PLACES, filter_of, letters_of, loaded, parser_of, tell_nothing, tell_passed_over
 from batcher.commands.outcome import explained
 from batcher.commands.signals import setting
 from batcher.settings import Settings, UsageError
@@ -40,6 +40,9 @@ GIVE_UP_S: Final = 60.0
 """How long a target may refuse to answer where --retry.max-elapsed does not say: somebody is waiting for the end."""
 
 NOT_ALL: Final = 1
+
+NAMED: Final = 10
+"""Unknown fields that people are told of; programs get all."""
 
 STOPPED: Final = 75
 
@@ -74,6 +77,8 @@ def main(argv: Sequence[str]) -> int:
         code = explained(error)
     else:
         code = (0 if report.all_there else NOT_ALL) if whole else STOPPED
+    if not code and report.empty:
+        tell_nothing(settings, letters)
     _tell(report, code, as_json=arguments.json, dry=arguments.dry_run)
     tell_passed_over(letters)
     return code
@@ -140,6 +145,10 @@ def _tell(report: Report, code: int, *, as_json: bool, dry: bool) -> None:
     parts += [f"{count} failed again ({reason})" for reason, count in facts["failed_again"].items()]
     parts += [f"{count} left out ({why})" for why, count in facts["left_out"].items()]
     print(", ".join(parts), flush=True)
+    if report.unknown:
+        fields = ", ".join(f"{path} ({records})" for path, records in report.unknown.most_common(NAMED))
+        more = len(report.unknown) - NAMED
+        print(f"not stored, no column takes them: {fields}{f' and {more} more' if more > 0 else ''}", flush=True)
     if code == STOPPED:
         print("batcher: stopped before the end; start it again for the rest", file=sys.stderr)
 

@@ -13,11 +13,14 @@ from batcher.commands.tuning import tune_collector, tune_memory
 from batcher.settings import Loaded, Parser, Settings, UsageError, add_config_flag, load, secrets
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from batcher.protocols import Auditable, Sink, SinkInfo
     from batcher.records import Partition
     from batcher.retry import RetryPolicy
     from batcher.sources.kafka_window import LogReader
-    from batcher.verification.audit import Auditor, Letters
+    from batcher.verification.audit import Account, Auditor, Letters
+    from batcher.verification.fields import Survey
     from batcher.verification.report import Report
     from batcher.verification.scope import Scope
 
@@ -85,14 +88,48 @@ class Inspection:
 
         auditor = self.auditor()
         accounts = [auditor.account(scope) for scope in self.scopes]
+        survey = self._survey()
+        for account in accounts:
+            survey.look(account.scope, account.records)
         beyond: dict[Partition, int] = {}
         if isinstance(self.sink, Reconcilable):
             beyond = self.attempt(self.sink.beyond, {one.partition: one.next_offset for one in self.scopes})
         return Report(
             self.info.target,
             self.settings.kafka.group or "",
-            tuple(replace(one, beyond=beyond.get(one.scope.partition)) for one in accounts),
+            tuple(self._compared(auditor, one, beyond.get(one.scope.partition)) for one in accounts),
+            survey.fields(),
         )
+
+    def _compared(self, auditor: Auditor, account: Account, beyond: int | None) -> Account:
+        """Return an account with what target and dead letters have that lies behind the log's end."""
+        scope = account.scope
+        letters = auditor.letters_from(scope.partition, scope.log_next)
+        if letters is not None or (beyond is not None and beyond >= scope.log_next):
+            # A pipeline that is running goes on meanwhile, and so does the log.
+            scope = replace(scope, log_next=self.reader.watermarks(scope.partition)[1])
+            letters = auditor.letters_from(scope.partition, scope.log_next)
+        return replace(account, scope=scope, beyond=beyond, letters_beyond=letters)
+
+    def _survey(self) -> Survey:
+        """Return what looks into records. With `--decode.on-unknown ignore` it is not asked for, and looks at none."""
+        from batcher.commands import wiring
+        from batcher.verification.fields import PLACES, Survey
+
+        asked = self.settings.decode.on_unknown != "ignore"
+        # Whoever has many partitions has many places even so.
+        places = max(4, PLACES // len(self.scopes))
+        schema_of = self._schema_of if asked else lambda _: None
+        format_ = wiring.format_of(self.settings)
+        return Survey(self.reader, format_, schema_of, by_topic=self.info.by_topic, places=places)
+
+    def _schema_of(self, topic: str) -> pa.Schema | None:
+        from batcher.protocols import TopicSchemas
+
+        if self.info.by_topic and isinstance(self.sink, TopicSchemas):
+            found: pa.Schema | None = self.attempt(self.sink.schema_of, topic)
+            return found
+        return self.info.schema
 
 
 @contextmanager

@@ -26,14 +26,17 @@ USAGE: Final = "batcher produce -b BROKERS -t TOPIC [--count N] [--rate N] [--fr
 NOTES: Final = """\
 A template is text with fields in double braces: {{seq}} {{int 1 100}} {{float 0 1 2}} {{choice a b c}} {{bool 0.9}}
 {{now}} {{now ms}} {{uuid}} {{hex 8}}. Without one, events are orders of about 180 bytes. Without --count they go on
-until Ctrl-C. Exit code 0 means that the brokers confirmed every single one.\
+until Ctrl-C. Exit code 0 means that the brokers confirmed every single one, 2 that there was nothing to send.\
 """
 
 TIMEOUT_S: Final = 30.0
 """How long a broker may take to answer at the start, and a record to be delivered."""
 
 UNDELIVERED: Final = 75
-"""The exit code when a record was not confirmed."""
+"""The exit code when a record was not confirmed, or not sent because of a signal."""
+
+NOTHING: Final = 2
+"""The exit code when there was nothing to send: a mistyped file, or a command before the pipe that failed."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -56,6 +59,7 @@ def main(argv: Sequence[str]) -> int:
         unknown = sending.send(chunks, TIMEOUT_S)
     seconds = time.monotonic() - started
     undelivered = sending.failed + unknown
+    code = _code(sending.delivered, undelivered, arguments.count, stopped=stop.is_set())
     facts = {
         "topic": topic,
         "delivered": sending.delivered,
@@ -64,13 +68,22 @@ def main(argv: Sequence[str]) -> int:
         "bytes": sending.nbytes,
         "seconds": round(seconds, 3),
         "rows_per_second": round(sending.delivered / seconds) if seconds else 0,
-        "exit": UNDELIVERED if undelivered else 0,
+        "exit": code,
     }
     if arguments.json:
         print(json.dumps(facts))
     else:
         _tell(facts, sending.first_error)
-    return UNDELIVERED if undelivered else 0
+    if not undelivered:
+        _tell_fewer(sending.delivered, arguments, stopped=stop.is_set())
+    return code
+
+
+def _code(delivered: int, undelivered: int, wanted: int | None, *, stopped: bool) -> int:
+    """Return the exit code: a stop before the end of a count is no success, one of an endless run is."""
+    if undelivered or (stopped and wanted is not None and delivered < wanted):
+        return UNDELIVERED
+    return 0 if delivered or stopped else NOTHING
 
 
 def _parser() -> Parser:
@@ -249,6 +262,20 @@ def _progress(load: Load, count: int | None, *, shown: bool) -> AbstractContextM
     return Live(
         get_renderable=render, console=progress.console, refresh_per_second=8, transient=True, redirect_stdout=False
     )
+
+
+def _tell_fewer(delivered: int, arguments: argparse.Namespace, *, stopped: bool) -> None:
+    """Say on stderr why there were fewer events than asked for."""
+    wanted: int | None = arguments.count
+    if stopped and wanted is not None and delivered < wanted:
+        print(f"batcher: stopped after {delivered:,} of {wanted:,} events", file=sys.stderr)
+    elif not stopped and not delivered:
+        print(f"batcher: --from {arguments.source}: there is no line in it, so nothing was sent", file=sys.stderr)
+    elif not stopped and wanted is not None and delivered < wanted:
+        print(
+            f"batcher: --from {arguments.source} ended after {delivered:,} lines, --count asks for {wanted:,}",
+            file=sys.stderr,
+        )
 
 
 def _tell(facts: dict[str, Any], first_error: str) -> None:

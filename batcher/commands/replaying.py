@@ -24,7 +24,7 @@ from batcher.dead_letters.selecting import Stored
 from batcher.delivery import Delivery
 from batcher.errors import ConfigurationError
 from batcher.poison import PoisonLimit, PoisonPolicy
-from batcher.protocols import Decoder, Format, Reconcilable, Sink, SinkInfo
+from batcher.protocols import Format, Reconcilable, Sink, SinkInfo, TopicSchemas
 from batcher.records import HEADERS_TYPE, PLACEHOLDER, Batch, DeadLetter, Partition, Records
 from batcher.retry import RetryPolicy
 
@@ -57,6 +57,7 @@ class Loading:
         dry_run: bool = False,
     ) -> None:
         self._asked = _that_answers(sink, info)
+        self._sink = sink
         self._info = info
         self._format = format_
         self._report = report
@@ -64,7 +65,6 @@ class Loading:
         self._refused: list[DeadLetter] = []
         self._known: set[Partition] = set()
         self._retrying = retry.retrying(abort, _waiting)
-        self._decoder: Decoder | None = None if info.schema is None else format_.decoder(info.schema)
         self._delivery = Delivery(
             sink,
             info,
@@ -136,6 +136,7 @@ class Loading:
         done = self._delivery.write(self._delivery.prepare(batch))
         self._report.replayed += done.written
         self._report.already_there += done.suppressed
+        self._report.unknown.update(done.unknown_fields)
         self._report.left_out["skipped"] += done.skipped
         self._blame([stored for run in runs for stored in run])
 
@@ -157,16 +158,24 @@ class Loading:
         if not letters:
             return
         batch = batch_of([letters])
-        decoder = self._decoder
-        if decoder is None:
-            # The target takes its schema from the first batch: here it must not be given one.
-            proposed = self._format.infer(batch)
-            decoder = self._format.decoder(PLACEHOLDER if proposed is None else proposed)
-        decoded = decoder.decode(batch)
+        schema = self._schema_of(batch)
+        decoded = self._format.decoder(schema).decode(batch)
+        while decoded.outgrown:
+            schema = self._format.grow(schema, batch)
+            decoded = self._format.decoder(schema).decode(batch)
+        self._report.unknown.update({one.path: one.records for one in decoded.unknown})
         self._report.replayed += len(decoded.positions)
         self._report.left_out["skipped"] += len(decoded.skipped)
         for rejection in decoded.rejections:
             self._report.fail(letters[rejection.position], rejection.reason, rejection.message)
+
+    def _schema_of(self, batch: Batch) -> pa.Schema:
+        """Return the columns that a batch would be decoded for; the target is given none."""
+        held = self._info.schema
+        if self._info.by_topic and isinstance(self._sink, TopicSchemas):
+            held = self._retrying(self._sink.schema_of, batch.runs[0].partition.topic)
+        proposed = self._format.infer(batch) if held is None else held
+        return PLACEHOLDER if proposed is None else proposed
 
 
 def _that_answers(sink: Sink, info: SinkInfo) -> Reconcilable:

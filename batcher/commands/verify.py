@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from batcher.commands.inspecting import inspecting, loaded, parser
+from batcher.settings import Settings
 
 if TYPE_CHECKING:
     from batcher.verification.report import Report
@@ -29,10 +31,17 @@ def main(argv: Sequence[str]) -> int:
     with inspecting(found.settings, found.arguments) as inspection:
         report = inspection.report()
     missing = any(one.missing.offsets for one in report.accounts)
-    hint = "no --dlq.topic or --dlq.path was given: records put aside count as missing"
-    unknown = missing and not (found.settings.dlq.topic or found.settings.dlq.path)
-    show(report, as_json=found.arguments.json, text=[hint] if unknown else [])
+    show(report, as_json=found.arguments.json, text=_hints(found.settings) if missing else [])
     return report.exit_code
+
+
+def _hints(settings: Settings) -> list[str]:
+    """Return why dead letters may be among what is missing."""
+    if not (settings.dlq.topic or settings.dlq.path):
+        return ["no --dlq.topic or --dlq.path was given: dead letters count as missing"]
+    if settings.dlq.path and not Path(settings.dlq.path).exists():
+        return [f"--dlq.path {settings.dlq.path}: there is no such directory: dead letters count as missing"]
+    return []
 
 
 def show(report: Report, *, as_json: bool, more: Mapping[str, Any] | None = None, text: Sequence[str] = ()) -> None:

@@ -29,11 +29,18 @@ class Report:
     already_there: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
     failures: list[Failure] = field(default_factory=list)
+    unknown: Counter[str] = field(default_factory=Counter)
+    """Records that have a value in a field that no column takes, by field."""
 
     @property
     def failed_again(self) -> Counter[str]:
         """Return how many failed again for each reason."""
         return Counter(failure.reason for failure in self.failures)
+
+    @property
+    def empty(self) -> bool:
+        """Tell whether there was no letter at all."""
+        return not (self.replayed or self.already_there or self.failures or self.left_out.total())
 
     @property
     def all_there(self) -> bool:
@@ -51,6 +58,7 @@ class Report:
             "already_there": self.already_there,
             "failed_again": dict(sorted(self.failed_again.items())),
             "left_out": {why: count for why, count in sorted(self.left_out.items()) if count},
+            "unknown_fields": dict(self.unknown.most_common()),
             "failed": [failure._asdict() for failure in self.failures],
         }
 

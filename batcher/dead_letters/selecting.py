@@ -155,7 +155,7 @@ def each_once(letters: Iterable[Stored]) -> Iterator[Stored]:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """Say how many letters of one topic failed in one way, of how many records, first and last when."""
+    """Say how many letters of one topic failed in one way, of how many records, first and last when, and name one."""
 
     topic: str
     stage: str
@@ -164,6 +164,10 @@ class Count:
     records: int
     first: datetime | None
     last: datetime | None
+    example: str
+    """The coordinates of the first such letter, as `Stored.id`."""
+    message: str
+    """What is said about it."""
 
     def facts(self) -> dict[str, Any]:
         """Return the counts as JSON has them."""
@@ -171,7 +175,14 @@ class Count:
             name: None if at is None else at.isoformat() for name, at in (("first", self.first), ("last", self.last))
         }
         made = {"topic": self.topic, "stage": self.stage, "reason": self.reason}
-        return {**made, "letters": self.letters, "records": self.records, **shown}
+        return {
+            **made,
+            "letters": self.letters,
+            "records": self.records,
+            **shown,
+            "example": self.example,
+            "message": self.message,
+        }
 
 
 def counted(letters: Iterable[Stored]) -> list[Count]:
@@ -179,12 +190,20 @@ def counted(letters: Iterable[Stored]) -> list[Count]:
     numbers: Counter[tuple[str, str, str]] = Counter()
     records: dict[tuple[str, str, str], set[tuple[int, int]]] = {}
     times: dict[tuple[str, str, str], tuple[datetime, datetime]] = {}
+    examples: dict[tuple[str, str, str], Stored] = {}
     for stored in letters:
         letter, record = stored.letter, stored.letter.record
         kind = (record.partition.topic, letter.stage, letter.reason)
         numbers[kind] += 1
+        examples.setdefault(kind, stored)
         records.setdefault(kind, set()).add((record.partition.number, record.offset))
         if stored.failed_at is not None:
             first, last = times.get(kind, (stored.failed_at, stored.failed_at))
             times[kind] = (min(first, stored.failed_at), max(last, stored.failed_at))
-    return [Count(*kind, numbers[kind], len(records[kind]), *times.get(kind, (None, None))) for kind in sorted(numbers)]
+    made = []
+    for (topic, stage, reason), count in sorted(numbers.items()):
+        key = (topic, stage, reason)
+        span: tuple[datetime | None, datetime | None] = times.get(key, (None, None))
+        example = examples[key]
+        made.append(Count(topic, stage, reason, count, len(records[key]), *span, example.id, example.letter.message))
+    return made

@@ -19,7 +19,8 @@ import pyarrow.compute as pc
 
 from batcher.decode import columns, reading, shape
 from batcher.decode.census import Census
-from batcher.decode.growth import grown
+from batcher.decode.emptiness import empty_lists
+from batcher.decode.growth import grown, has_untyped
 from batcher.decode.guard import guard
 from batcher.decode.inference import infer_schema
 from batcher.decode.limits import JsonOptions, Refused
@@ -100,6 +101,7 @@ class JsonDecoder:
         self._names: Names = {}
         """How the fields of the block at hand are written."""
         self._times = Times(chosen.epochs)
+        self._untyped = has_untyped(schema)
         self._strict = StrictReader(schema, options, chosen.texts, self._times)
         self._census = Census(schema, insensitive=insensitive) if options.on_unknown == "warn" else None
         self._rewriting = shape.needs_rewriting(schema)
@@ -147,7 +149,7 @@ class JsonDecoder:
             unknown,
             estimated,
             outgrown=self._strict.met.untyped,
-            notes=self._times.notes(),
+            notes=(*self._times.notes(), *(empty_lists(table) if self._untyped else ())),
         )
 
     def _unknown(

@@ -17,7 +17,7 @@ import structlog
 
 from batcher.protocols import Auditable
 from batcher.records import Partition, Range
-from batcher.verification.ranges import NONE, WINDOW, Runs, Span, common, inside, less, union, windows
+from batcher.verification.ranges import NONE, WINDOW, Runs, Span, common, inside, less, place, union, windows
 from batcher.verification.scope import Scope
 
 log = structlog.get_logger(__name__)
@@ -50,6 +50,8 @@ class Finding:
     """Records of the log that are a dead letter and not in the target."""
     tombstones: int
     """Records without a value, left out by policy: in neither place."""
+    only_dead_letters: int
+    """Offsets of dead letters that neither the log nor the target has. Not known where the log was not read."""
     missing: pa.Int64Array
     doubled: pa.Int64Array
     copies_too_many: int
@@ -93,13 +95,27 @@ class Account:
     missing: Kept
     doubled: Kept
     both: Kept
+    only_dead_letters: int = 0
+    """Offsets that are a dead letter and that the log does not have, or no longer."""
     beyond: int | None = None
     """The highest offset that the target holds at or above the end of what was looked at."""
+    letters_beyond: Span | None = None
+    """The dead letters at or above the log's end."""
+
+    @property
+    def rows_beyond(self) -> bool:
+        """Tell whether the target holds an offset that the log never had."""
+        return self.beyond is not None and self.beyond >= self.scope.log_next
 
     @property
     def adds_up(self) -> bool:
-        """Tell whether every record is accounted for, once, and the log is the one that was committed for."""
-        return not (self.missing.offsets or self.doubled.offsets or self.scope.expired or self.scope.cut)
+        """Tell whether every record is accounted for, once, and the log is the one that was loaded from."""
+        return not (self.missing.offsets or self.doubled.offsets or self.scope.expired or self.of_another_log)
+
+    @property
+    def of_another_log(self) -> bool:
+        """Tell whether something is committed, stored or refused that lies behind the log's end."""
+        return bool(self.scope.cut or self.rows_beyond or self.letters_beyond)
 
 
 def examine(
@@ -137,6 +153,7 @@ def examine(
         only_written=len(held) - written,
         dead_lettered=len(refused),
         tombstones=len(unrefused) - len(missing),
+        only_dead_letters=len(less(less(letters, offsets), held)),
         missing=missing,
         doubled=held.filter(several),
         copies_too_many=(pc.sum(times).as_py() or 0) - len(held),
@@ -192,7 +209,7 @@ class Auditor:
     def account(self, scope: Scope) -> Account:
         """Return what became of a scope, and say so in the log."""
         missing, doubled, both = Runs(self._kept), Runs(self._kept), Runs(self._kept)
-        records = inferred = written = only_written = dead_lettered = tombstones = too_many = 0
+        records = inferred = written = only_written = dead_lettered = tombstones = only_letters = too_many = 0
         for one in self.findings(scope):
             records += one.records
             inferred += one.records if one.inferred else 0
@@ -200,6 +217,7 @@ class Auditor:
             only_written += one.only_written
             dead_lettered += one.dead_lettered
             tombstones += one.tombstones
+            only_letters += one.only_dead_letters
             too_many += one.copies_too_many
             for runs, offsets in ((missing, one.missing), (doubled, one.doubled), (both, one.both)):
                 runs.add(offsets, one.among)
@@ -217,4 +235,11 @@ class Auditor:
             missing=Kept.of(missing),
             doubled=Kept.of(doubled),
             both=Kept.of(both),
+            only_dead_letters=only_letters,
         )
+
+    def letters_from(self, partition: Partition, offset: int) -> Span | None:
+        """Return the dead letters of a partition at an offset and above it; None where there are none."""
+        found = self._letters.get(partition, NONE)
+        found = found.slice(place(found, offset))
+        return Span(found[0].as_py(), found[-1].as_py(), len(found)) if len(found) else None

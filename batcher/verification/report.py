@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from batcher.verification.audit import Account, Kept
+from batcher.verification.fields import Fields
+from batcher.verification.ranges import Span
 
 LINES: Final = 20
 """Runs of one kind that people are shown of a partition; programs get all that are kept."""
+
+NAMED: Final = 5
+"""Fields that the verdict names."""
 
 COLUMNS: Final = (
     "partition",
@@ -33,6 +38,7 @@ class Report:
     target: str
     group: str
     accounts: tuple[Account, ...]
+    fields: Fields = field(default_factory=Fields)
 
     @property
     def adds_up(self) -> bool:
@@ -54,6 +60,10 @@ def facts(report: Report) -> dict[str, Any]:
         "records": sum(one.records for one in report.accounts),
         "missing": sum(one.missing.offsets for one in report.accounts),
         "doubled": sum(one.doubled.offsets for one in report.accounts),
+        "unknown_fields": dict(report.fields.unknown),
+        "unknown_fields_estimated": report.fields.estimated,
+        "columns_without_value": list(report.fields.empty_columns),
+        "records_looked_into": report.fields.looked_at,
         "partitions": [_facts(one) for one in report.accounts],
         "exit": report.exit_code,
     }
@@ -80,6 +90,8 @@ def _facts(account: Account) -> dict[str, Any]:
         "doubled": {**_kept(account.doubled), "copies_too_many": account.copies_too_many},
         "both": _kept(account.both),
         "only_in_target": account.only_written,
+        "only_dead_letters": account.only_dead_letters,
+        "dead_letters_beyond": account.letters_beyond and list(account.letters_beyond),
         "target_beyond": account.beyond,
         "expired_unread": scope.expired,
         "cut": scope.cut,
@@ -96,6 +108,7 @@ def lines(report: Report) -> Iterator[str]:
     yield from _table([_cells(one) for one in report.accounts])
     for one in report.accounts:
         yield from _findings(one)
+    yield from _unstored(report.fields)
     yield _verdict(report)
 
 
@@ -138,8 +151,47 @@ def _findings(account: Account) -> Iterator[str]:
         )
     if account.only_written:
         yield f"only in the target: {scope.partition}, {account.only_written:,} offsets that the log has no more"
-    if account.beyond is not None:
+    if account.only_dead_letters:
+        yield (
+            f"only a dead letter: {scope.partition}, {account.only_dead_letters:,} offsets at which the log has no "
+            "record, or none any more"
+        )
+    if account.letters_beyond is not None:
+        yield _letters_beyond(account, account.letters_beyond)
+    if account.rows_beyond:
+        cause = "" if scope.cut else " and loaded from its beginning, or another log is loaded into this target"
+        yield (
+            f"beyond the log: {scope.partition} ends at {scope.log_next}, but the target holds rows up to offset "
+            f"{account.beyond}: the topic was cut or made anew{cause}"
+        )
+    elif account.beyond is not None:
         yield f"not looked at: {scope.partition}, what the target holds from {scope.next_offset} to {account.beyond}"
+
+
+def _letters_beyond(account: Account, letters: Span) -> str:
+    scope = account.scope
+    cause = (
+        "the topic was cut or made anew"
+        if scope.cut or account.rows_beyond
+        else "no record was ever there, which is a fault of batcher and not of the topic: please report it"
+    )
+    return (
+        f"beyond the log: {scope.partition} ends at {scope.log_next}, but {letters.offsets:,} dead letters are of "
+        f"offsets {letters.first}-{letters.last}: {cause}"
+    )
+
+
+def _unstored(fields: Fields) -> Iterator[str]:
+    about = "about " if fields.estimated else ""
+    for path, records in list(fields.unknown.items())[:LINES]:
+        yield f"not stored: field {path} of {about}{records:,} records: no column takes it"
+    if len(fields.unknown) > LINES:
+        yield f"not stored: {len(fields.unknown) - LINES:,} more fields"
+    among = f"of {fields.looked_at:,} records looked into none" if fields.estimated else "no record"
+    for column in fields.empty_columns[:LINES]:
+        yield f"without a value: column {column}: {among} has one"
+    if len(fields.empty_columns) > LINES:
+        yield f"without a value: {len(fields.empty_columns) - LINES:,} more columns"
 
 
 def _runs(kind: str, account: Account, kept: Kept) -> Iterator[str]:
@@ -151,12 +203,25 @@ def _runs(kind: str, account: Account, kept: Kept) -> Iterator[str]:
 
 def _verdict(report: Report) -> str:
     records = sum(one.records for one in report.accounts)
+    unknown = report.fields.unknown
+    if report.adds_up and not records:
+        return (
+            f"nothing to compare with {report.target}: the log has no record in what group {report.group} has "
+            "committed, within --from and --to"
+        )
+    if report.adds_up and unknown:
+        more = f" and {len(unknown) - NAMED:,} more" if len(unknown) > NAMED else ""
+        named = ", ".join(list(unknown)[:NAMED]) + more
+        return (
+            f"complete, but fields of the records are not stored: {named}: {records:,} records read, every one in "
+            f"{report.target}, a dead letter or left out by policy"
+        )
     if report.adds_up:
         return f"complete: {records:,} records read, every one in {report.target}, a dead letter or left out by policy"
     missing = sum(one.missing.offsets for one in report.accounts)
     doubled = sum(one.doubled.offsets for one in report.accounts)
-    others = sum(1 for one in report.accounts if one.scope.expired or one.scope.cut)
+    others = sum(1 for one in report.accounts if one.scope.expired or one.of_another_log)
     said = [f"{missing:,} missing", f"{doubled:,} doubled"]
     if others:
-        said.append(f"{others:,} partitions whose log does not have what was committed")
+        said.append(f"{others:,} partitions whose log does not have what was committed, stored or refused")
     return f"not complete: of {records:,} records {', '.join(said)}"

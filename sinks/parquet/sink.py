@@ -60,6 +60,11 @@ class ParquetSink:
             self._pinned = found is not None and found.schema.equals(schema)
         return self._info(schema)
 
+    @property
+    def schema(self) -> pa.Schema | None:
+        """Return the schema of the open root; None before it has one."""
+        return self._schemas[0] if self._schemas else None
+
     def pin(self, proposed: pa.Schema) -> pa.Schema:
         """Pin a schema, without its columns that are named like coordinates, unless the root has one already.
 

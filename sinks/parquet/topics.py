@@ -51,6 +51,12 @@ class TopicRootsSink:
         """Pin the schema of a topic, or give the one it has the types it lacks. Raise as `ParquetSink.pin`."""
         return self._sink(topic).pin(proposed)
 
+    def schema_of(self, topic: str) -> pa.Schema | None:
+        """Return the schema of the topic's root; None where there is none."""
+        if self._options.schema is not None:
+            return self._options.schema
+        return self._sink(topic).schema if self._directory(topic) in self._directories() else None
+
     def write(self, block: Block) -> None:
         """Put the files of a block in place; see `ParquetSink.write`."""
         self._sink(block.ranges[0].partition.topic).write(block)

@@ -66,6 +66,40 @@ def test_lines_of_a_file_and_of_stdin_arrive(mock_cluster: MockCluster, tmp_path
     assert [value for _, value in read(mock_cluster.bootstrap, "lines", 1)] == [b'{"a":1}', b'{"a":2}', b'{"a":3}']
 
 
+def test_nothing_to_send_is_no_success_and_fewer_lines_than_asked_for_are_said(
+    mock_cluster: MockCluster, tmp_path: Path
+) -> None:
+    mock_cluster.create_topic("fewer")
+    argv = ("-b", mock_cluster.bootstrap, "-t", "fewer")
+    (tmp_path / "empty").touch()
+
+    for source, stdin in (("-", b""), (str(tmp_path / "empty"), b"")):
+        done = produce(*argv, "--from", source, "--json", stdin=stdin)
+        assert (done.returncode, json.loads(done.stdout)["exit"]) == (2, 2)
+        assert f"--from {source}: there is no line in it, so nothing was sent" in done.stderr.decode()
+    done = produce(*argv, "--from", "-", "--count", "5", stdin=b'{"a":3}\n{"a":4}\n')
+    assert done.returncode == 0
+    assert "--from - ended after 2 lines, --count asks for 5" in done.stderr.decode()
+
+
+def test_a_signal_before_the_end_of_a_count_is_75(mock_cluster: MockCluster) -> None:
+    mock_cluster.create_topic("stopped")
+    argv = ("-b", mock_cluster.bootstrap, "-t", "stopped", "--rate", "50", "--count", "100000", "--json")
+    with subprocess.Popen(
+        [sys.executable, "-m", "batcher", "produce", *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as running:
+        consumer = Consumer({"bootstrap.servers": mock_cluster.bootstrap, "group.id": "first"})
+        try:
+            consumer.assign([TopicPartition("stopped", 0, 0)])
+            assert consumer.poll(60.0) is not None
+        finally:
+            consumer.close()
+        running.send_signal(signal.SIGINT)
+        out, errors = running.communicate(timeout=60)
+    assert (running.returncode, json.loads(out)["exit"]) == (75, 75)
+    assert "of 100,000 events" in errors.decode()
+
+
 def test_an_endless_run_ends_on_a_signal_with_everything_delivered(mock_cluster: MockCluster) -> None:
     mock_cluster.create_topic("endless")
     argv = ["-b", mock_cluster.bootstrap, "-t", "endless", "--rate", "500", "--json", "--template", "{{seq}}"]

@@ -17,6 +17,7 @@ from batcher.commands import inspecting
 from batcher.records import Partition, Position
 from batcher.testing.census import Census
 from batcher.testing.clickhouse import ClickHouseServer
+from batcher.testing.documents import SHAPES, documents
 from batcher.testing.events import EventGenerator
 from batcher.testing.kafka import CLEANED_WITHIN_S, COMPACTED, Broker
 from batcher.testing.processes import BatcherProcess
@@ -340,3 +341,56 @@ def test_a_log_that_was_compacted_since_adds_up_and_is_mended_as_far_as_it_goes(
     assert mended == {"loaded": 6, "dead_lettered": 0, "removed": 1, "refused": 2}
     census = job.census({*range(1, 25), *range(30, 40)})
     assert (census.lost, census.foreign, [offset for _, offset in census.doubled]) == ([], [], [10, 11])
+
+
+def rows_with(column: str, root: Path) -> int:
+    """Return how many rows of the files below a root have a value in a column."""
+    files = [pq.read_table(file) for file in root.glob("**/*.parquet")]
+    return sum(len(file) - file[column].null_count for file in files if column in file.column_names)
+
+
+def test_topics_of_one_root_keep_their_fields_and_verify_names_those_that_are_not_stored(
+    request: pytest.FixtureRequest, broker: Broker, new_topic: NewTopic, tmp_path: Path
+) -> None:
+    topics = {shape: new_topic() for shape in SHAPES}
+    for shape, topic in topics.items():
+        broker.produce(topic, list(documents(shape, 2000)), partition=0)
+    chosen = "^(" + "|".join(topics.values()) + ")$"
+    target = ParquetDirectory(tmp_path / "out")
+    job = Job(request, chosen, target, ("--dlq.path", str(tmp_path / "dead")))
+    summary = job.run()
+
+    assert {path.name for path in target.path.iterdir() if path.is_dir()} >= set(topics.values())
+    assert rows_with("installation", target.path) == rows_with("ts_ns", target.path) == 0
+    assert rows_with("repository", target.path / topics["webhooks"]) == 2000
+    found = job.ask("verify")
+    assert (found["missing"], found["doubled"], found["records"]) == (0, 0, 14_000)
+    named = {name.split(": ")[1] for name in found["unknown_fields"]}
+    assert named == set(summary["unknown_fields"])
+    assert found["unknown_fields"][f"{topics['webhooks']}: installation"] == summary["unknown_fields"]["installation"]
+    assert not found["unknown_fields_estimated"]
+    assert "complete, but fields of the records are not stored: " in job.said("verify")
+
+    next((target.path / topics["changes"]).glob("*.parquet")).unlink()
+    assert job.ask("verify", code=1)["missing"] == 1000
+    repaired = job.ask("repair", "--yes")
+    assert (repaired["repaired"]["loaded"], repaired["missing"]) == (1000, 0)
+    assert rows_with("op", target.path / topics["changes"]) == 2000
+
+
+@jobs(("table", "path"))
+def test_rows_and_dead_letters_that_the_log_never_had_are_named(job: Job, tmp_path: Path) -> None:
+    (file,) = (tmp_path / "letters").glob("*.ndjson")
+    letter = json.loads(file.read_text().splitlines()[0])
+    assert "complete" in job.said("verify")
+
+    with file.open("a") as letters:
+        letters.write(json.dumps({**letter, "offset": RECORDS + 7}) + "\n")
+    assert job.ask("verify", code=1)["partitions"][0]["dead_letters_beyond"] == [RECORDS + 7, RECORDS + 7, 1]
+    assert "a fault of batcher and not of the topic" in job.said("verify", code=1)
+
+    assert isinstance(job.target, ClickHouseTable)
+    server, name = job.target.server, job.target.arguments[-1]
+    copied = f"SELECT * REPLACE (_offset + 10000 AS _offset) FROM (SELECT * FROM {name} WHERE _offset < 20)"
+    server.query(f"INSERT INTO {name} {copied}")
+    assert "but the target holds rows up to offset 10019: the topic was cut or made anew" in job.said("verify", code=1)

@@ -261,3 +261,63 @@ def test_of_a_large_payload_the_part_around_the_place_is_shown() -> None:
     assert lines[0].endswith("characters before)")
     assert lines[-1].endswith("characters more)")
     assert sum(map(len, lines)) < 10_000
+
+
+@pytest.mark.parametrize("command", [("ls",), ("stats",), ("export", "-"), ("replay", "--sink", "parquet")])
+def test_a_place_without_dead_letters_is_said_because_a_mistyped_one_looks_the_same(
+    command: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    sink = ("--parquet.path", str(tmp_path / "out")) if "--sink" in command else ()
+    assert cli.main(["dlq", *command, "--dlq.path", str(tmp_path / "empty"), *sink]) == 0
+    assert f"no dead letter was found in --dlq.path {tmp_path / 'empty'}" in capsys.readouterr().err
+    assert cli.main(["dlq", *command, "--dlq.path", str(tmp_path / "absent"), *sink]) == 78
+
+
+def test_counts_name_the_first_letter_of_each_kind_and_what_is_said_about_it(run: Callable[..., Ran]) -> None:
+    rows = [json.loads(line) for line in run("stats", "--json")[1]]
+    assert [(row["reason"], row["example"], row["message"]) for row in rows] == [
+        ("syntax", "events:0:3", NOT_JSON.message),
+        ("overflow", "orders:2:7", "does not fit"),
+    ]
+    assert f"such as events:0:3: {NOT_JSON.message}" in "\n".join(run("stats")[1])
+
+
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)])
+def test_a_replay_names_the_fields_that_the_target_does_not_take(
+    dry: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    queue = DirectoryDeadLetterQueue(str(tmp_path / "dead"), "loaders")
+    queue.open()
+    queue.send([letter(7, b'{"n": 7, "late": {"x": 1}}'), letter(8, b'{"n": 8}')])
+    queue.close()
+    with pa.ipc.new_file(str(tmp_path / "n.arrow"), pa.schema([pa.field("n", pa.int64())])):
+        pass
+    target = (
+        "--sink",
+        "parquet",
+        "--parquet.path",
+        str(tmp_path / "out"),
+        "--decode.schema",
+        str(tmp_path / "n.arrow"),
+    )
+    assert cli.main(["dlq", "replay", "--dlq.path", str(tmp_path / "dead"), *target, *dry]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "not stored, no column takes them: late (1)"
+
+
+def test_a_dry_run_compares_letters_with_the_columns_of_their_topic(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    queue = DirectoryDeadLetterQueue(str(tmp_path / "dead"), "loaders")
+    queue.open()
+    queue.send([letter(7, b'{"n": 7}')])
+    target = ("--sink", "parquet", "--parquet.path", str(tmp_path / "out"), "--parquet.layout", "topic", "--json")
+    replay = ("dlq", "replay", "--dlq.path", str(tmp_path / "dead"), *target)
+    assert cli.main(list(replay)) == 0
+    queue.send([letter(9, b'{"n": "seven"}')])
+    queue.close()
+    capsys.readouterr()
+
+    assert cli.main([*replay, "--dry-run"]) == 1
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["already_there"], facts["failed_again"]) == (1, {"type": 1})

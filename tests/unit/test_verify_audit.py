@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from batcher.protocols import COPIES
 from batcher.records import Partition, Range
 from batcher.verification.audit import Account, Auditor, examine
-from batcher.verification.ranges import NONE
+from batcher.verification.ranges import NONE, Span
 from batcher.verification.report import LINES, Report, facts, lines
 from batcher.verification.scope import Scope
 
@@ -81,6 +82,10 @@ def test_the_account_is_what_sets_of_numbers_say_whatever_the_windows(
     assert found.records == found.written + found.dead_lettered + found.tombstones + found.missing.offsets
     assert found.copies_too_many == len(rows) - len(held)
     assert found.gaps == END - len(log)
+    read = [one for one in range(0, END, window) if not held.issuperset(range(one, min(one + window, END)))]
+    assert found.only_dead_letters == len(
+        {offset for one in read for offset in range(one, min(one + window, END))} & refused - log.keys() - held
+    )
     for kept, expected in ((found.missing, missing), (found.doubled, doubled), (found.both, held & refused)):
         named = [o for span in kept.spans for o in range(span.first, span.last + 1) if o in log.keys() | held]
         assert named == sorted(expected)
@@ -150,3 +155,55 @@ def test_the_target_is_asked_through_what_may_ask_again() -> None:
 
     Auditor(memory, memory, {}, window=20, attempt=attempt).account(scope())
     assert asked == [(EVENTS_0, 0, 19), (EVENTS_0, 20, 29)]
+
+
+def beyond(**changes: Any) -> tuple[Report, str]:
+    """Return the report of a partition that adds up but for some changes, and its lines."""
+    found = dataclasses.replace(account(dict.fromkeys(range(END), False), list(range(END)), []), **changes)
+    report = Report("target", "group", (found,))
+    return report, "\n".join(lines(report))
+
+
+def test_a_dead_letter_above_the_logs_end_is_a_fault_of_ours_and_says_so() -> None:
+    report, text = beyond(letters_beyond=Span(31, 60, 30))
+    assert report.exit_code == 1
+    assert "beyond the log: events[0] ends at 30, but 30 dead letters are of offsets 31-60" in text
+    assert "a fault of batcher and not of the topic" in text
+    assert facts(report)["partitions"][0]["dead_letters_beyond"] == [31, 60, 30]
+
+
+def test_rows_above_the_logs_end_are_of_another_log() -> None:
+    report, text = beyond(beyond=99)
+    assert report.exit_code == 1
+    assert "events[0] ends at 30, but the target holds rows up to offset 99: the topic was cut or made anew" in text
+    assert "1 partitions whose log does not have what was committed, stored or refused" in text
+
+
+def test_dead_letters_above_the_logs_end_beside_such_rows_are_of_another_log_too() -> None:
+    _, text = beyond(beyond=99, letters_beyond=Span(31, 60, 30))
+    assert "30 dead letters are of offsets 31-60: the topic was cut or made anew" in text
+    assert "fault of batcher" not in text
+
+
+def test_rows_behind_what_was_looked_at_but_within_the_log_are_no_fault() -> None:
+    report, text = beyond(scope=scope(log_next=200), beyond=99)
+    assert report.exit_code == 0
+    assert "not looked at: events[0], what the target holds from 30 to 99" in text
+
+
+def test_dead_letters_of_offsets_that_the_log_does_not_have_are_counted() -> None:
+    found = account({1: False, 5: False}, [1], [3, 5])
+    assert (found.only_dead_letters, found.dead_lettered, found.adds_up) == (1, 1, True)
+    assert "only a dead letter: events[0], 1 offsets" in "\n".join(lines(Report("target", "group", (found,))))
+
+
+def test_the_dead_letters_from_an_offset_on_are_found() -> None:
+    auditor = Auditor(Memory({}, []), Memory({}, []), {EVENTS_0: pa.array([3, 30, 35], pa.int64())})
+    assert auditor.letters_from(EVENTS_0, 30) == Span(30, 35, 2)
+    assert auditor.letters_from(EVENTS_0, 36) is None
+    assert auditor.letters_from(Partition("events", 1), 0) is None
+
+
+def test_nothing_to_compare_is_not_called_complete() -> None:
+    found = account({}, [], [])
+    assert list(lines(Report("target", "group", (found,))))[-1].startswith("nothing to compare with target: ")

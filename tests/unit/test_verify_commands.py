@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from batcher import cli
-from batcher.commands import inspecting
+from batcher.commands import inspecting, verify
 from batcher.records import Partition
+from batcher.settings import Settings
 from batcher.sources.kafka_window import LogReader
 
 FLAGS = ("-b", "127.0.0.1:1", "-t", "events", "-g", "loaders")
@@ -88,3 +89,10 @@ def test_doubles_cannot_be_taken_out_of_files(
     monkeypatch.setattr("batcher.verification.scope._scope", lambda *_: None)
     assert cli.main(["repair", *parquet, "--remove-doubles"]) == 78
     assert "--remove-doubles: rows cannot be taken out of" in capsys.readouterr().err
+
+
+def test_dead_letters_in_a_directory_that_is_not_there_are_not_taken_for_none(tmp_path: Path) -> None:
+    settings = Settings.model_validate({"dlq": {"path": str(tmp_path / "absent")}})
+    assert "there is no such directory: dead letters count as missing" in verify._hints(settings)[0]
+    assert "no --dlq.topic or --dlq.path was given" in verify._hints(Settings())[0]
+    assert verify._hints(Settings.model_validate({"dlq": {"path": str(tmp_path)}})) == []
