@@ -60,7 +60,6 @@ class UnknownFields:
                 return
             self._named[field.path] = None
             record = batch.record(field.position)
-            reserved = field.path in self._coordinates
             log.warning(
                 "unknown_field",
                 field=field.path,
@@ -70,10 +69,15 @@ class UnknownFields:
                 offset=record.offset,
                 records=field.records,
                 **({"estimated": True} if estimated else {}),
-                hint="the column of this name holds where the record stood; the field is not stored"
-                if reserved
-                else "no column takes it, so it is not stored; see --decode.on-unknown",
+                hint=self._hint(field.path),
             )
+
+    def _hint(self, path: str) -> str:
+        if path in self._coordinates:
+            return "the column of this name holds where the record stood; the field is not stored"
+        if "_value" in self._coordinates:
+            return "no column takes it; it is in the whole message in _value, and nowhere else"
+        return "no column takes it, so it is not stored; see --decode.on-unknown"
 
     def counted(self, found: Iterable[UnknownField]) -> Mapping[str, int]:
         """Return rows by field, those beyond the bound together under `MORE`."""
