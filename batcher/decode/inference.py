@@ -13,14 +13,16 @@ such records are dead letters and do not shape the schema.
 
 Columns stand in the order in which the batch first shows them.
 
-All records are looked at, unless that takes longer than a bound of time: then the first ones, and others from all over
-the batch.
+All records count. The first ones are looked at in Python, at some 25 us each; of the others only those that a decoder
+for the schema so far refuses, because the rest would change nothing. The first stand for those, so that shares are
+right. Within a bound of time: beyond it others from all over the batch stand for those not looked at.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any, Final
 
 import pyarrow as pa
@@ -40,7 +42,7 @@ _MISTAKES: Final = 0.05
 
 
 BUDGET_S: Final = 2.0
-"""How long the records of a batch are looked at: about 50,000 of ten fields."""
+"""How long records are looked at beyond the first: about 50,000 of ten fields."""
 
 _FIRST: Final = 2000
 """Records at the beginning that are looked at in any case, in their order."""
@@ -69,14 +71,14 @@ class Seen:
 
     def __init__(self, *, insensitive: bool = False) -> None:
         self.insensitive = insensitive
-        self.kinds: dict[type, int] = {}
+        self.kinds: dict[type, float] = {}
         self.fields: dict[str, Seen] = {}
         self.names: dict[str, str] = {}
         self.item: Seen | None = None
         self.least = self.most = 0
         self.fractions = False
         self.exact_as_double = True
-        self.words = 0
+        self.words = 0.0
         """Strings that are no dates."""
         self.fine = False
         """A date has digits below the microsecond."""
@@ -101,6 +103,13 @@ class Seen:
                 if name not in self.fields:
                     self.fields[name] = Seen(insensitive=self.insensitive)
                 self.fields[name].add(one)
+
+    def stand_for(self, factor: float) -> None:
+        """Have what was seen so far count for so many times as many records."""
+        self.words *= factor
+        self.kinds = {kind: count * factor for kind, count in self.kinds.items()}
+        for inner in (*self.fields.values(), *((self.item,) if self.item is not None else ())):
+            inner.stand_for(factor)
 
     def _add_text(self, value: str) -> None:
         if not is_datetime(value):
@@ -156,33 +165,54 @@ class Seen:
         return pa.uint64() if self.least >= 0 and self.most < 2**64 else None
 
 
-def infer_schema(
-    texts: pa.Array, options: JsonOptions, *, budget_s: float = BUDGET_S, clock: Callable[[], float] = time.monotonic
-) -> pa.Schema | None:
-    """Return a schema that fits the messages that are JSON objects without repeated keys; None if none has a field.
+Misfits = Callable[[pa.Schema, pa.Array], Sequence[int] | None]
+"""Return the rows of messages that a schema does not fit, or may not; None where that cannot be told quickly."""
 
-    Of more than 2,000 those are looked at for which `budget_s` seconds are enough.
-    """
+
+def infer_schema(
+    texts: pa.Array,
+    options: JsonOptions,
+    misfits: Misfits = lambda _schema, _texts: None,
+    *,
+    budget_s: float = BUDGET_S,
+    clock: Callable[[], float] = time.monotonic,
+) -> pa.Schema | None:
+    """Return a schema that fits the messages that are JSON objects without repeated keys; None if none has a field."""
     root = Seen(insensitive=options.match == "insensitive")
     deadline = clock() + budget_s
-    for number, row in enumerate(_order(len(texts))):
-        if number >= _FIRST and number % _SAMPLED == 0 and root.fields and clock() > deadline:
-            break
-        try:
-            record = parse_object(texts[row].as_py(), options.max_depth)
-            compact(record)
-        except Refused:
-            continue
-        root.add(record)
-    return pa.schema([seen.field(name) for name, seen in root.fields.items()]) if root.fields else None
+    _look(root, texts, range(min(len(texts), _FIRST)), options)
+    rest = texts.slice(_FIRST)
+    if len(rest):
+        found = misfits(_schema_of(root), rest) if root.fields else None
+        if found is not None:
+            root.stand_for(1 + (len(rest) - len(found)) / _FIRST)
+        rows = iter(found) if found is not None else _passes(len(rest))
+        while some := list(islice(rows, _SAMPLED)):
+            _look(root, rest, some, options)
+            if root.fields and clock() > deadline:
+                break
+    return _schema_of(root) if root.fields else None
 
 
 _SAMPLED: Final = 100
 """Records between two looks at the clock."""
 
 
-def _order(rows: int) -> Iterator[int]:
-    """Return the first rows in their order, then the others in passes over all of them."""
-    yield from range(min(rows, _FIRST))
+def _look(root: Seen, texts: pa.Array, rows: Iterable[int], options: JsonOptions) -> None:
+    for row in rows:
+        try:
+            record = parse_object(texts[row].as_py(), options.max_depth)
+            compact(record)
+        except Refused:
+            continue
+        root.add(record)
+
+
+def _schema_of(root: Seen) -> pa.Schema:
+    return pa.schema([seen.field(name) for name, seen in root.fields.items()])
+
+
+def _passes(rows: int) -> Iterator[int]:
+    """Return rows in passes over all of them."""
     for start in range(_PASSES):
-        yield from range(_FIRST + start, rows, _PASSES)
+        yield from range(start, rows, _PASSES)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -49,6 +50,12 @@ _SIEVED: Final = 32
 
 _SIEVE_ERRORS: Final = (msgspec.MsgspecError, ValueError, RecursionError)
 
+_CHECKED: Final = 16_384
+"""Messages of a first batch that are held against a schema at once."""
+
+_MISFITS: Final = 2_000
+"""Messages that do not fit a schema: where there are more, telling them one by one takes as long as looking at all."""
+
 _COMPILED: Final = 64
 """Reading schemas that are kept: as many as there are ways to write a record, which may be countless."""
 
@@ -63,7 +70,7 @@ class JsonFormat:
         self._options = options
 
     def infer(self, batch: Batch) -> pa.Schema | None:
-        proposed = infer_schema(self._texts(batch), self._options)
+        proposed = infer_schema(self._texts(batch), self._options, self._misfits)
         return None if proposed is None else with_texts(proposed, self._options)
 
     def grow(self, schema: pa.Schema, batch: Batch) -> pa.Schema:
@@ -71,6 +78,20 @@ class JsonFormat:
 
     def decoder(self, schema: pa.Schema) -> JsonDecoder:
         return JsonDecoder(schema, self._options)
+
+    def _misfits(self, schema: pa.Schema, texts: pa.Array) -> Sequence[int] | None:
+        """Return the messages that a schema refuses, unknown fields included (see `inference.Misfits`)."""
+        if shape.needs_rewriting(schema):
+            return None
+        strict = JsonOptions("reject", self._options.match, max_message_bytes=self._options.max_message_bytes)
+        decoder = JsonDecoder(schema, replace(strict, max_depth=self._options.max_depth))
+        found: list[int] = []
+        for start in range(0, len(texts), _CHECKED):
+            decoded = decoder.decode_texts(texts.slice(start, _CHECKED))
+            if decoded.outgrown or len(found) > _MISFITS:
+                return None
+            found += [start + rejection.position for rejection in decoded.rejections]
+        return found
 
     def _texts(self, batch: Batch) -> pa.Array:
         return guard(as_one(batch.values()), self._options).texts
@@ -119,10 +140,10 @@ class JsonDecoder:
     def decode(self, batch: Batch) -> Decoded:
         values = batch.values()
         step = max(1, math.ceil(len(values) / max(1, math.ceil(values.nbytes / PIECE_BYTES))))
-        pieces = [self._decoded(as_one(values.slice(start, step))) for start in range(0, len(values), step)]
+        pieces = [self.decode_texts(as_one(values.slice(start, step))) for start in range(0, len(values), step)]
         return pieces[0] if len(pieces) == 1 else _in_a_row(pieces, step)
 
-    def _decoded(self, values: pa.Array) -> Decoded:
+    def decode_texts(self, values: pa.Array) -> Decoded:
         """Decode one piece; positions are rows of the piece."""
         guarded = guard(values, self._options)
         self._strict.met.unknown = self._strict.met.untyped = False
