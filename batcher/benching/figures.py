@@ -6,9 +6,12 @@ import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 from batcher.records import Trigger
+
+NO_RECORD: Final = 78
+"""The exit code where there is no record that could be loaded."""
 
 StageName = Literal["consume", "fetch", "decode", "write"]
 
@@ -150,6 +153,11 @@ class Figures:
     def typical(self) -> Run:
         """Return the run with the median rate."""
         return sorted(self.runs, key=lambda run: run.rows_per_second)[(len(self.runs) - 1) // 2]
+
+    @property
+    def exit_code(self) -> int:
+        """Return 78 where not one record fitted the target: how fast they are refused is no measure; else 0."""
+        return NO_RECORD if all(sum(run.refused.values()) == run.rows for run in self.runs) else 0
 
     @property
     def of_consume(self) -> float | None:

@@ -135,7 +135,7 @@ def facts(figures: Figures, verdict: Verdict, tried: Tried | None, more: Mapping
             "ratio": round(tried.ratio, 3),
             "outcome": tried.outcome,
         },
-        "exit": 0,
+        "exit": figures.exit_code,
     }
 
 

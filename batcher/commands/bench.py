@@ -36,14 +36,14 @@ scratch rows go into a table or directory made like the real one beside it, whic
 records are made up, and fetching is not measured.
 
 Exit codes: 0 measured · 2 bad command line · 69 unreachable at start · 75 the target stopped answering · 78 a setting
-or a right is wrong, or there is no record · 130 Ctrl-C.\
+or a right is wrong, there is no record, or not one fits the target · 130 Ctrl-C.\
 """
 
 PASS_S: Final = 10.0
 
 
 def main(argv: Sequence[str]) -> int:
-    """Measure, print figures and a verdict, and return 0."""
+    """Measure, print figures and a verdict, and return 0; 78 where not one record fitted the target."""
     made = _parser()
     loaded = load(made, list(argv))
     arguments, settings = loaded.arguments, _checked(loaded.settings, loaded.arguments)
@@ -71,10 +71,10 @@ def main(argv: Sequence[str]) -> int:
 
     if arguments.json:
         print(json.dumps(facts(figures, verdict, tried, _surroundings(arguments))), flush=True)
-        return 0
-    for line in lines(figures, verdict, tried):
-        print(line, flush=True)
-    return 0
+    else:
+        for line in lines(figures, verdict, tried):
+            print(line, flush=True)
+    return figures.exit_code
 
 
 def _parser() -> Parser:

@@ -6,11 +6,12 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from batcher.settings import Loaded, Parser, Settings, UsageError, add_config_flag, load, secrets, suggestion
 from batcher.settings.units import parse_duration
@@ -123,11 +124,22 @@ def tell_passed_over(letters: Directory | Topic) -> None:
         print(f"batcher: {letters.passed_over} records that are no dead letters were passed over", file=sys.stderr)
 
 
-def tell_nothing(settings: Settings, letters: Directory | Topic) -> None:
-    """Say on stderr that there was no letter to work on: a mistyped place looks the same as a good day."""
-    place = f"--dlq.path {settings.dlq.path}" if settings.dlq.path else f"--dlq.topic {settings.dlq.topic}"
-    also = "; what is there is none" if letters.passed_over else ""
-    print(f"batcher: no dead letter was found in {place}, or none that was asked for{also}", file=sys.stderr)
+def tell_nothing(letters: Directory | Topic) -> None:
+    """Say on stderr why there was no letter to work on: an empty place looks the same as a filter with a typo."""
+    if letters.found:
+        print(f"batcher: none of the {letters.found} dead letters was asked for", file=sys.stderr)
+    else:
+        print(f"batcher: no dead letter was found in {letters.label}", file=sys.stderr)
+
+
+def require_letters(letters: Directory | Topic) -> None:
+    """Raise ConfigurationError where everything was read and none of it is a letter: that is another place."""
+    from batcher.errors import ConfigurationError
+
+    if letters.foreign:
+        raise ConfigurationError(
+            f"{letters.label}: {letters.foreign}, and not one dead letter; name the place that the pipeline names"
+        )
 
 
 def _ls(argv: list[str]) -> int:
@@ -139,8 +151,9 @@ def _ls(argv: list[str]) -> int:
     for stored in islice(filter(filter_of(found.arguments), letters), found.arguments.max):
         count += 1
         print(json.dumps(facts(stored)) if found.arguments.json else line(stored))
+    require_letters(letters)
     if not count:
-        tell_nothing(found.settings, letters)
+        tell_nothing(letters)
     tell_passed_over(letters)
     return 0
 
@@ -152,13 +165,14 @@ def _show(argv: list[str]) -> int:
     from batcher.commands.letters import facts, whole
     from batcher.dead_letters.selecting import Where
 
-    count = 0
-    for stored in filter(Where(coordinate=found.arguments.id), letters_of(found.settings)):
+    letters, count = letters_of(found.settings), 0
+    for stored in filter(Where(coordinate=found.arguments.id), letters):
         count += 1
         if found.arguments.json:
             print(json.dumps({**stored.fields(), **facts(stored)}))
         else:
             print("\n".join(whole(stored)))
+    require_letters(letters)
     if not count:
         partition, offset = found.arguments.id
         raise UsageError([f"{partition} offset {offset}: there is no letter of it; `batcher dlq ls` shows which are"])
@@ -174,6 +188,7 @@ def _stats(argv: list[str]) -> int:
     letters = letters_of(found.settings)
     chosen = islice(filter(filter_of(found.arguments), letters), found.arguments.max)
     rows = counted(chosen)
+    require_letters(letters)
     for row in rows:
         if found.arguments.json:
             print(json.dumps(row.facts()))
@@ -183,7 +198,7 @@ def _stats(argv: list[str]) -> int:
         print(f"{'':>10} from {first} to {last}")
         print(f"{'':>10} such as {row.example}: {one_line(row.message)}")
     if not rows:
-        tell_nothing(found.settings, letters)
+        tell_nothing(letters)
     if not found.arguments.json:
         print(f"{sum(row.letters for row in rows):>10} letters in all")
     tell_passed_over(letters)
@@ -205,30 +220,39 @@ def _export(argv: list[str]) -> int:
     chosen = islice(filter(filter_of(found.arguments), letters), found.arguments.max)
     lines = (json.dumps(stored.fields()) for stored in chosen)
     count = 0
-    if name == "-":
+    with nullcontext(sys.stdout) if name == "-" else _new_file(name) as file:
         for line in lines:
-            print(line)
+            file.write(f"{line}\n")
             count += 1
-        if not count:
-            tell_nothing(found.settings, letters)
-        tell_passed_over(letters)
-        return 0
+        require_letters(letters)
+    if not count:
+        tell_nothing(letters)
+    tell_passed_over(letters)
+    if name != "-":
+        print(json.dumps({"exported": count}) if found.arguments.json else f"{count} letters in {name}")
+    return 0
+
+
+@contextmanager
+def _new_file(name: str) -> Iterator[TextIO]:
+    """Yield a file that is there when everything was written to it, and not at all otherwise."""
+    from batcher.errors import ConfigurationError
+
     try:
         # Dead letters are other people's data: only their owner may look.
         descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise UsageError([f"{name}: {error.strerror}"]) from None
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        for line in lines:
-            file.write(f"{line}\n")
-            count += 1
-        file.flush()
-        os.fsync(file.fileno())
-    if not count:
-        tell_nothing(found.settings, letters)
-    tell_passed_over(letters)
-    print(json.dumps({"exported": count}) if found.arguments.json else f"{count} letters in {name}")
-    return 0
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException as error:
+        Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            raise ConfigurationError(f"{name}: {error.strerror}; nothing was exported") from error
+        raise
 
 
 def _purge(argv: list[str]) -> int:
@@ -244,6 +268,7 @@ def _purge(argv: list[str]) -> int:
         plan = purging.old_files(letters, arguments.before, datetime.now(UTC))
     else:
         plan = purging.old_records(letters, arguments.before)
+    require_letters(letters)
     if arguments.yes and plan:
         if isinstance(letters, Directory):
             purging.remove(plan)

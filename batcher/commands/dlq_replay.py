@@ -12,7 +12,16 @@ from contextlib import closing, contextmanager, suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
-from batcher.commands.dlq import PLACES, filter_of, letters_of, loaded, parser_of, tell_nothing, tell_passed_over
+from batcher.commands.dlq import (
+    PLACES,
+    filter_of,
+    letters_of,
+    loaded,
+    parser_of,
+    require_letters,
+    tell_nothing,
+    tell_passed_over,
+)
 from batcher.commands.outcome import explained
 from batcher.commands.signals import setting
 from batcher.settings import Settings, UsageError
@@ -26,6 +35,7 @@ SETTINGS: Final = (
     "sink",
     "options",
     "kafka.group",
+    "kafka.topics",
     "batch.max_rows",
     "batch.max_bytes",
     "clickhouse",
@@ -71,6 +81,8 @@ def main(argv: Sequence[str]) -> int:
         with setting(stop), _taker(settings, arguments, report, stop) as take:
             in_steps = steps(chosen, pace.step(settings.batch.max_rows), int(settings.batch.max_bytes))
             whole = replay(in_steps, take, pace.passed, stop)
+        if whole:
+            require_letters(letters)
     except UsageError:
         raise
     except (KeyboardInterrupt, Exception) as error:  # whatever it is, what was done so far is said
@@ -78,7 +90,7 @@ def main(argv: Sequence[str]) -> int:
     else:
         code = (0 if report.all_there else NOT_ALL) if whole else STOPPED
     if not code and report.empty:
-        tell_nothing(settings, letters)
+        tell_nothing(letters)
     _tell(report, code, as_json=arguments.json, dry=arguments.dry_run)
     tell_passed_over(letters)
     return code

@@ -64,6 +64,7 @@ class Loading:
         self._dry_run = dry_run
         self._refused: list[DeadLetter] = []
         self._known: set[Partition] = set()
+        self._topics: set[str] = set()
         self._retrying = retry.retrying(abort, _waiting)
         self._delivery = Delivery(
             sink,
@@ -98,6 +99,8 @@ class Loading:
                 self._report.left_out["no_value"] += 1
             else:
                 runs.setdefault(stored.letter.record.partition, [[]])[0].append(stored)
+        self._topics |= {partition.topic for partition in runs}
+        self._refuse_one_schema_for_all()
         for partition, (letters,) in sorted(runs.items()):
             runs[partition] = list(spans(sorted(letters, key=_offset)))
         if self._info.verifies_replays and not self._dry_run:
@@ -107,6 +110,15 @@ class Loading:
         for of_partition in runs.values():
             for run in of_partition:
                 self._load_missing(run)
+
+    def _refuse_one_schema_for_all(self) -> None:
+        """Raise ConfigurationError where letters of one topic would give a new target the schema for all topics."""
+        if len(self._topics) > 1 and self._info.schema is None and not self._info.by_topic:
+            topics = sorted(self._topics)
+            raise ConfigurationError(
+                f"{self._info.target} has no schema yet, and there are letters of {len(topics)} topics "
+                f"({', '.join(topics[:3])}): give -t as for run, or one topic at a time with --where topic={topics[0]}"
+            )
 
     def _load_missing(self, run: Run) -> None:
         there = self._there(run)

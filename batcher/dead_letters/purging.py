@@ -17,7 +17,7 @@ from confluent_kafka.admin import AdminClient
 
 from batcher.dead_letters.kafka import CONSUMER_ONLY, NOT_OURS
 from batcher.dead_letters.letters import one_line
-from batcher.dead_letters.reading import Directory, Topic, of_message
+from batcher.dead_letters.reading import Directory, Topic
 from batcher.errors import ConfigurationError, Unreachable
 
 QUIET: Final = timedelta(hours=1)
@@ -50,9 +50,9 @@ def old_files(directory: Directory, before: datetime, now: datetime) -> list[Par
         today = begun is not None and begun[1] >= f"{now:%Y%m%d}"
         if today or datetime.fromtimestamp(file.stat().st_mtime, UTC) > now - QUIET:
             continue
-        directory.passed_over = 0
+        before_it = directory.passed_over
         times = [stored.failed_at for stored in directory.letters(file)]
-        if directory.passed_over == 0 and all(time is not None and time < before for time in times):
+        if directory.passed_over == before_it and all(time is not None and time < before for time in times):
             found.append(Part(str(file), len(times)))
     return found
 
@@ -67,27 +67,29 @@ def remove(files: list[Part]) -> None:
 
 
 def old_records(topic: Topic, before: datetime) -> list[Part]:
-    """Return for each partition how far it holds nothing that failed at or after a moment.
+    """Return for each partition with letters how far it holds nothing that failed at or after a moment.
 
-    What is no letter counts by the time of its record. A letter whose moment cannot be read counts as new.
+    What is no letter counts by the time of its record; where there is nothing else, as in a topic that was named by
+    mistake, everything stays. A letter whose moment cannot be read counts as new.
     """
     found: dict[int, Part] = {}
     ended: set[int] = set()
     for message in topic.messages():
         number, offset = cast("int", message.partition()), cast("int", message.offset())
+        stored = topic.letter(message)
         if number in ended:
             continue
         letters = found[number].letters if number in found else 0
-        try:
-            failed_at = of_message(message).failed_at
+        if stored is not None:
+            failed_at = stored.failed_at
             letters += 1
-        except ValueError:
+        else:
             failed_at = datetime.fromtimestamp(max(message.timestamp()[1], 0) / 1000, UTC)
         if failed_at is None or failed_at >= before:
             ended.add(number)
         else:
             found[number] = Part(f"{message.topic()}[{number}]", letters, offset + 1, number)
-    return [found[number] for number in sorted(found)]
+    return [found[number] for number in sorted(found) if found[number].letters]
 
 
 def delete_records(brokers: str, properties: Mapping[str, Any], topic: str, parts: list[Part]) -> None:

@@ -36,13 +36,23 @@ log = logging.getLogger(__name__)
 class Directory:
     """Read the letters of a directory, or of one file; the names of the files give the order.
 
-    `passed_over` counts the lines that are no letter. A last line that is not whole is none yet: it is being written,
-    or was by a process that is dead.
+    `found` counts the letters that were read, `passed_over` the lines that are no letter, and `others` files of other
+    names. A last line that is not whole is none yet: it is being written, or was by a process that is dead.
     """
 
     def __init__(self, path: str) -> None:
         self._path = Path(path)
-        self.passed_over = 0
+        self.label = f"--dlq.path {path}"
+        self.found = self.passed_over = self.others = 0
+
+    @property
+    def foreign(self) -> str:
+        """Say what else was read where not one letter was found; empty where a letter or nothing at all was."""
+        if self.found:
+            return ""
+        if self.passed_over:
+            return f"{self.passed_over} lines"
+        return f"{self.others} files of other names than *{SUFFIX}" if self.others else ""
 
     def __iter__(self) -> Iterator[Stored]:
         for file in self.files():
@@ -54,9 +64,12 @@ class Directory:
         try:
             if self._path.is_file():
                 return [self._path]
-            return sorted(file for file in self._path.iterdir() if file.name.endswith(SUFFIX))
+            entries = list(self._path.iterdir())
         except OSError as error:
-            raise ConfigurationError(f"--dlq.path {self._path}: {error.strerror}") from error
+            raise ConfigurationError(f"{self.label}: {error.strerror}") from error
+        ours = sorted(file for file in entries if file.name.endswith(SUFFIX))
+        self.others = len(entries) - len(ours)
+        return ours
 
     def letters(self, file: Path) -> Iterator[Stored]:
         """Yield the letters of one file; raise ConfigurationError when it may not be read."""
@@ -69,15 +82,19 @@ class Directory:
                 if not line.endswith(b"\n"):
                     break
                 try:
-                    yield _of_line(line, f"{file.name}:{number}")
+                    stored = _of_line(line, f"{file.name}:{number}")
                 except (ValueError, TypeError, AttributeError):
                     self.passed_over += 1
+                else:
+                    self.found += 1
+                    yield stored
 
 
 class Topic:
     """Read the letters of a topic, partition after partition, up to where each ended when its turn came.
 
-    `properties` are librdkafka's for a consumer. `passed_over` counts the records that are no letter.
+    `properties` are librdkafka's for a consumer. `found` counts the letters that were read, `passed_over` the records
+    that are no letter.
     """
 
     def __init__(self, topic: str, properties: Mapping[str, Any], timeout_s: float = TIMEOUT_S) -> None:
@@ -85,14 +102,29 @@ class Topic:
         self._properties = {**properties, "error_cb": self._note}
         self._timeout_s = timeout_s
         self._last_error: KafkaError | None = None
-        self.passed_over = 0
+        self.label = f"--dlq.topic {topic}"
+        self.found = self.passed_over = 0
+
+    @property
+    def foreign(self) -> str:
+        """Say what else was read where not one letter was found; empty where a letter or nothing at all was."""
+        return f"{self.passed_over} records" if self.passed_over and not self.found else ""
 
     def __iter__(self) -> Iterator[Stored]:
         for message in self.messages():
-            try:
-                yield of_message(message)
-            except (ValueError, TypeError):
-                self.passed_over += 1
+            stored = self.letter(message)
+            if stored is not None:
+                yield stored
+
+    def letter(self, message: Message) -> Stored | None:
+        """Return the letter in a record and count it; None where it is no letter."""
+        try:
+            stored = of_message(message)
+        except (ValueError, TypeError):
+            self.passed_over += 1
+            return None
+        self.found += 1
+        return stored
 
     def messages(self) -> Iterator[Message]:
         """Yield every record of the topic, letter or not.

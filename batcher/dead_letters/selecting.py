@@ -165,7 +165,7 @@ class Count:
     first: datetime | None
     last: datetime | None
     example: str
-    """The coordinates of the first such letter, as `Stored.id`."""
+    """The coordinates of the first that failed, as `Stored.id`; without any moment, of the first that was read."""
     message: str
     """What is said about it."""
 
@@ -199,6 +199,8 @@ def counted(letters: Iterable[Stored]) -> list[Count]:
         records.setdefault(kind, set()).add((record.partition.number, record.offset))
         if stored.failed_at is not None:
             first, last = times.get(kind, (stored.failed_at, stored.failed_at))
+            if kind not in times or stored.failed_at < first:
+                examples[kind] = stored
             times[kind] = (min(first, stored.failed_at), max(last, stored.failed_at))
     made = []
     for (topic, stage, reason), count in sorted(numbers.items()):

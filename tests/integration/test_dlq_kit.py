@@ -174,6 +174,19 @@ def test_old_letters_are_purged_up_to_the_first_newer_one(broker: Broker, new_to
     assert [row["offset"] for row in batcher(*listed).lines] == [5, 6, 7]
 
 
+def test_a_topic_that_was_named_by_mistake_is_neither_listed_nor_purged(
+    broker: Broker, new_topic: Callable[..., str]
+) -> None:
+    events = new_topic(retention_ms="-1")
+    broker.produce(events, ['{"id": 1}', '{"id": 2}'], partition=0)
+    place = ("-b", broker.bootstrap, "--dlq.topic", events)
+    for command in (("ls",), ("stats",), ("purge", "--before", "2100-01-01", "--yes")):
+        done = batcher("dlq", *command, *place)
+        assert (done.code, done.lines) == (78, [])
+        assert f"--dlq.topic {events}: 2 records, and not one dead letter" in done.errors
+    assert len(list(broker.records(events))) == 2
+
+
 def letter_time(broker: Broker, topic: str) -> datetime:
     last = max(broker.records(topic), key=lambda message: message.offset() or 0)
     failed_at = dict(last.headers() or [])["batcher.failed_at"]

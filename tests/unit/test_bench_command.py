@@ -49,9 +49,10 @@ def _process_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def measured(capsys: pytest.CaptureFixture[str]) -> Callable[..., Mapping[str, Any]]:
-    def measure(*flags: str) -> Mapping[str, Any]:
-        assert cli.main(["bench", *TINY, *flags, "--json"]) == 0
+    def measure(*flags: str, code: int = 0) -> Mapping[str, Any]:
+        assert cli.main(["bench", *TINY, *flags, "--json"]) == code
         found: Mapping[str, Any] = json.loads(capsys.readouterr().out)
+        assert found["exit"] == code
         return found
 
     return measure
@@ -91,13 +92,14 @@ def test_a_template_makes_the_records_and_the_bad_ones_are_counted(
         assert 500 < sum(run["refused"].values()) < 1000
 
 
-def test_a_topic_of_nothing_but_bad_records_is_measured_and_said(
+def test_a_topic_of_nothing_but_bad_records_is_said_and_no_success(
     measured: Callable[..., Mapping[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["bench", *TINY, "--template", "not json"]) == 78
     assert "null has no schema yet, and not one of the first 2,000 records can be read" in capsys.readouterr().err
     pa.ipc.new_file(str(tmp_path / "s.arrow"), pa.schema([("n", pa.int8())])).close()
-    found = measured("--template", "not json", "--sink", "null", "--decode.schema", str(tmp_path / "s.arrow"))
+    flags = ("--template", "not json", "--sink", "null", "--decode.schema", str(tmp_path / "s.arrow"))
+    found = measured(*flags, code=78)
     assert [run["refused"] for run in found["pipeline"]["runs"]] == [{"syntax": 3000}] * 3
     assert any(one["text"].startswith("most records do not fit the target") for one in found["advice"])
 
@@ -206,7 +208,9 @@ def test_a_table_is_measured_and_stays_as_it_was(
     new_table: Callable[[], str],
 ) -> None:
     name = new_table()
-    chdb_engine.execute(f"CREATE TABLE {name} ({ORDER_COLUMNS}, raw JSON) ENGINE = MergeTree ORDER BY id")
+    chdb_engine.execute(
+        f"CREATE TABLE {name} ({ORDER_COLUMNS}, raw JSON DEFAULT '{{}}') ENGINE = MergeTree ORDER BY id"
+    )
     flags = ("--sink", "clickhouse", "--clickhouse.dsn", chdb_engine.dsn, "--clickhouse.table", name)
     found = measured(*flags, "--target", target)
     assert [run["rows"] for run in found["pipeline"]["runs"]] == [3000] * 3

@@ -321,3 +321,48 @@ def test_a_dry_run_compares_letters_with_the_columns_of_their_topic(
     assert cli.main([*replay, "--dry-run"]) == 1
     facts = json.loads(capsys.readouterr().out)
     assert (facts["already_there"], facts["failed_again"]) == (1, {"type": 1})
+
+
+@pytest.mark.parametrize("command", [("ls",), ("stats",), ("export", "-"), ("show", "events:0:3")])
+def test_a_place_that_holds_other_things_and_no_letter_is_no_success(
+    command: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "part.parquet").write_bytes(b"PAR1")
+    (tmp_path / "events.ndjson").write_bytes(b'{"id": 1}\n{"id": 2}\n')
+    for wrong, what in ((root, "1 files of other names"), (tmp_path / "events.ndjson", "2 lines")):
+        assert cli.main(["dlq", *command, "--dlq.path", str(wrong)]) == 78
+        out, errors = capsys.readouterr()
+        assert out == ""
+        assert f"{wrong}: " in errors
+        assert what in errors
+
+
+@pytest.mark.parametrize("command", ["ls", "stats", "replay"])
+def test_a_filter_that_means_no_letter_is_said(command: str, run: Callable[..., Ran], tmp_path: Path) -> None:
+    target = ("--sink", "parquet", "--parquet.path", str(tmp_path / "out")) if command == "replay" else ()
+    code, _, errors = run(command, "--where", "reason=snytax", *target)
+    assert (code, errors) == (0, "batcher: none of the 5 dead letters was asked for\n")
+
+
+def test_an_export_that_does_not_get_to_its_end_leaves_no_file(tmp_path: Path) -> None:
+    (tmp_path / "events.ndjson").write_bytes(b'{"id": 1}\n')
+    out = tmp_path / "out.ndjson"
+    assert cli.main(["dlq", "export", str(out), "--dlq.path", str(tmp_path / "events.ndjson")]) == 78
+    assert not out.exists()
+
+
+def test_letters_of_several_topics_give_no_new_target_the_schema_of_one(
+    run: Callable[..., Ran], tmp_path: Path
+) -> None:
+    root = tmp_path / "out"
+    target = ("--sink", "parquet", "--parquet.path", str(root))
+    code, _, errors = run("replay", *target)
+    assert code == 78
+    assert "letters of 2 topics (events, orders): give -t as for run" in errors
+    assert not list(root.rglob("*.parquet"))
+    code, lines, _ = run("replay", *target, "-t", "events,orders")
+    assert (code, lines[-1]) == (1, "2 replayed, 0 already there, 1 failed again (syntax), 1 left out (no_value)")
+    (file,) = root.rglob("*.parquet")
+    assert file.parent == root / "orders"

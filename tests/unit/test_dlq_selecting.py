@@ -86,7 +86,8 @@ def test_a_record_that_is_kept_twice_comes_once() -> None:
 
 def test_counts_tell_letters_from_records_and_say_first_and_last() -> None:
     later = NOON + timedelta(minutes=1)
-    rows = counted([stored(1, failed_at=later), stored(1), stored(2, failed_at=None), stored(3, reason="null")])
+    rows = counted([stored(2, failed_at=later), stored(1), stored(2, failed_at=None), stored(3, reason="null")])
+    assert [row.example for row in rows] == ["events:0:3", "events:0:1"]
     assert [(row.reason, row.letters, row.records, row.first, row.last) for row in rows] == [
         ("null", 1, 1, NOON, NOON),
         ("syntax", 3, 2, NOON, later),
