@@ -172,8 +172,20 @@ def sink_options(settings: Settings) -> dict[str, object]:
 def sink_of(settings: Settings) -> Sink:
     """Return the sink, not open yet. Raise SettingRefused for an unknown name and for options it refuses."""
     import sinks
+    from batcher.errors import BatcherError
 
-    return sinks.load(settings.sink or "")(sink_options(settings))
+    name = settings.sink or ""
+    plugin, options = sinks.load(name), sink_options(settings)
+    try:
+        made = plugin(options)
+    except BatcherError:
+        raise
+    except Exception as error:  # somebody else's: whatever it raises while it is made is their bug
+        raise ConfigurationError(f"--sink {name}: cannot be made: {type(error).__name__}: {error}") from error
+    lacking = [method for method in ("open", "write", "close") if not callable(getattr(made, method, None))]
+    if lacking:
+        raise ConfigurationError(f"--sink {name}: what it makes has no {lacking[0]}(), so it is no sink")
+    return made
 
 
 def source_of(options: KafkaOptions) -> Source:

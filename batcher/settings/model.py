@@ -47,7 +47,7 @@ def _start(value: str) -> str:
 
 def _address(value: str) -> str:
     host, separator, port = value.rpartition(":")
-    if not separator or not host or not port.isdecimal() or int(port) > 65535:
+    if not separator or not host or "@" in host or not port.isdecimal() or int(port) > 65535:
         raise ValueError("needs the form HOST:PORT, such as 127.0.0.1:9100")
     return value
 

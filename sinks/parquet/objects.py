@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO, Final
 from urllib.parse import urlsplit
 
@@ -84,13 +84,25 @@ class ObjectStore:
         self._fs, base = self._connect()
         self._base = base.rstrip("/")
         # Rights to list a bucket are often missing where those to write below a prefix are there.
-        with suppress(PermissionError):
+        with suppress(PermissionError), self._understood():
             kind = self._info(self._base)
             if kind == fs.FileType.File:
                 raise SinkMisconfigured(f"--parquet.path {self._label} is an object, not a prefix: choose another")
             bucket = self._base.partition("/")[0]
             if kind == fs.FileType.NotFound and bucket != self._base and self._info(bucket) == fs.FileType.NotFound:
                 raise SinkMisconfigured(f"--parquet.path {self._label}: there is no such bucket")
+
+    @contextmanager
+    def _understood(self) -> Iterator[None]:
+        """Make a refusal of what Arrow takes for a fault of neither the network nor the URI: an account that is no name."""
+        try:
+            yield
+        except pa.ArrowException as error:
+            if isinstance(error, OSError):
+                raise
+            raise SinkMisconfigured(
+                f"--parquet.path {self._label} cannot be opened: the store refuses the account or the address in it"
+            ) from error
 
     def close(self) -> None:
         self._fs = None

@@ -145,3 +145,18 @@ def test_without_an_address_nothing_is_counted_or_served() -> None:
     assert wiring.metrics_of(settings) is None
     with wiring.answering(settings, None, wiring.pipeline_of(settings)):
         assert not any(thread.name == "http" for thread in threading.enumerate())
+
+
+def test_a_sink_that_cannot_be_made_is_named_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_options: object) -> object:
+        raise TypeError("takes no mapping")
+
+    monkeypatch.setattr("sinks.load", lambda _name: broken)
+    with pytest.raises(ConfigurationError, match="--sink mine:Broken: cannot be made: TypeError: takes no mapping"):
+        wiring.sink_of(Settings(sink="mine:Broken"))
+
+
+def test_what_is_made_for_a_sink_and_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sinks.load", lambda _name: lambda _options: object())
+    with pytest.raises(ConfigurationError, match=r"--sink mine:Nothing: what it makes has no open\(\)"):
+        wiring.sink_of(Settings(sink="mine:Nothing"))

@@ -254,3 +254,9 @@ def test_a_flag_is_never_guessed_from_its_beginning() -> None:
 
 def test_a_start_time_without_a_zone_is_utc() -> None:
     assert loaded(["--kafka.start", "2026-01-31T12:00:00"]).settings.kafka.start == "2026-01-31T12:00:00+00:00"
+
+
+def test_an_address_to_listen_at_has_no_user() -> None:
+    error = refused(["--http.addr", "u:hunter22@h:1"])
+    assert "HOST:PORT" in str(error)
+    assert "hunter22" not in str(error)
