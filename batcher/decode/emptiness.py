@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
-from batcher.decode.growth import has_untyped
+from batcher.decode.first_values import has_untyped
 from batcher.decode.shape import inner_path, item_path
 
 

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from batcher.decode import columns, reading, shape
 from batcher.decode.census import Census
 from batcher.decode.emptiness import empty_lists
-from batcher.decode.growth import grown, has_untyped
+from batcher.decode.first_values import given_types, has_untyped
 from batcher.decode.guard import guard
 from batcher.decode.inference import infer_schema
 from batcher.decode.limits import JsonOptions, Refused
@@ -74,7 +74,7 @@ class JsonFormat:
         return None if proposed is None else with_texts(proposed, self._options)
 
     def grow(self, schema: pa.Schema, batch: Batch) -> pa.Schema:
-        return grown(schema, self._texts(batch), self._options)
+        return given_types(schema, self._texts(batch), self._options)
 
     def decoder(self, schema: pa.Schema) -> JsonDecoder:
         return JsonDecoder(schema, self._options)

@@ -94,7 +94,7 @@ class ObjectStore:
 
     @contextmanager
     def _understood(self) -> Iterator[None]:
-        """Make a refusal of what Arrow takes for a fault of neither the network nor the URI: an account that is no name."""
+        """Make a refusal of what Arrow takes for no fault of network or URI: an account that is no name."""
         try:
             yield
         except pa.ArrowException as error:

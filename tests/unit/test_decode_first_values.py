@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from batcher.decode.growth import has_untyped
+from batcher.decode.first_values import has_untyped
 from batcher.decode.inference import infer_schema
 from batcher.decode.json import JsonFormat, JsonOptions
 from batcher.records import RAW_JSON, Batch

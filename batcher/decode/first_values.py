@@ -19,7 +19,7 @@ from batcher.decode.spelling import folded
 from batcher.decode.syntax import Pairs, compact, parse_object
 
 
-def grown(schema: pa.Schema, texts: pa.Array, options: JsonOptions) -> pa.Schema:
+def given_types(schema: pa.Schema, texts: pa.Array, options: JsonOptions) -> pa.Schema:
     """Return the schema with types for those of its untyped places that have a value in these messages."""
     places: dict[str, Seen] = {}
     insensitive = options.match == "insensitive"
