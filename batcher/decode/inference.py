@@ -4,9 +4,9 @@ Every field is nullable. Integers become int64, or uint64 where they need to be;
 Strings become timestamps in UTC when they are ISO 8601 dates with a time, in microseconds, or in nanoseconds where
 their digits ask for it and all of them fit; else string. Objects become structs, lists lists. What is only ever null
 has Arrow's null type, and so have the items of lists that are always empty: they get a type with their first value
-(`first_values.py`). Where records contradict each other (a number here, an object there), where a number has no type that
-holds it exactly, and for objects that are always empty or have more than 256 different keys, the column is JSON kept
-as text (`records.RAW_JSON`).
+(`first_values.py`). Where records contradict each other (a number here, an object there), where a number has no type
+that holds it exactly, and for objects that are always empty or have more than 256 different keys, the column is JSON
+kept as text (`records.RAW_JSON`).
 
 What fewer than one value in twenty of a field are (a text among numbers, a word among dates) is taken for a mistake:
 such records are dead letters and do not shape the schema.
