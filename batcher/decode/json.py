@@ -50,6 +50,9 @@ _SIEVED: Final = 32
 
 _SIEVE_ERRORS: Final = (msgspec.MsgspecError, ValueError, RecursionError)
 
+_FINER: Final = r"\d:\d\d\.\d{6}\d*[1-9]"
+"""What a time with digits below the microsecond looks like, wherever it stands."""
+
 _CHECKED: Final = 16_384
 """Messages of a first batch that are held against a schema at once."""
 
@@ -91,6 +94,10 @@ class JsonFormat:
             if decoded.outgrown or len(found) > _MISFITS:
                 return None
             found += [start + rejection.position for rejection in decoded.rejections]
+        if any(pa.types.is_timestamp(kind) and kind.unit == "us" for kind in shape.kinds(schema)):
+            # A time that is finer than its column is cut, and refused nowhere.
+            finer = pc.indices_nonzero(pc.match_substring_regex(texts, _FINER)).to_pylist()
+            found = sorted({*found, *finer[:_MISFITS]})
         return found
 
     def _texts(self, batch: Batch) -> pa.Array:

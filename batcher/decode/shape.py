@@ -128,6 +128,18 @@ def timestamp_paths(fields: Iterable[pa.Field], path: str = "") -> Iterator[str]
             yield from timestamp_paths(kind, inner)
 
 
+def kinds(fields: Iterable[pa.Field]) -> Iterator[pa.DataType]:
+    """Yield the type of each value, however deep, but of objects and lists themselves."""
+    for field in fields:
+        kind = field.type
+        while pa.types.is_list(kind):
+            kind = kind.value_type
+        if pa.types.is_struct(kind):
+            yield from kinds(kind)
+        else:
+            yield kind
+
+
 def reading_schema(schema: pa.Schema, numeric: Numeric, names: Mapping[str, str] = MappingProxyType({})) -> pa.Schema:
     """Return the schema with which Arrow reads records as they came.
 

@@ -129,6 +129,20 @@ def test_all_of_the_first_batch_shapes_the_schema() -> None:
     assert schema.names == ["a", "late"]
 
 
+def test_finer_times_far_into_the_first_batch_shape_the_schema() -> None:
+    coarse, fine = '{"at":"2026-01-31T12:00:00.123456Z"}', '{"at":"2026-01-31T12:00:00.1234567Z"}'
+    schema = JsonFormat().infer(make_batch(make_records([*[coarse] * 5_000, fine])))
+    assert schema == pa.schema([("at", pa.timestamp("ns", "UTC"))])
+
+
+@pytest.mark.parametrize(("odd", "kind"), [(50, "int64"), (900, "string")])
+def test_what_fits_counts_for_whether_the_rest_is_a_mistake(odd: int, kind: str) -> None:
+    texts = ['{"a":1,"b":"x"}'] * 9_000 + ['{"a":"one","b":"x"}'] * odd
+    schema = JsonFormat().infer(make_batch(make_records(texts)))
+    assert schema is not None
+    assert str(schema.field("a").type) == kind
+
+
 def test_where_time_is_short_records_from_all_over_the_batch_are_looked_at() -> None:
     moments = iter(range(10**9))
     texts = pa.array([b'{"a":1}'] * 50_000 + [b'{"a":1,"late":2}'] * 50_000)
