@@ -71,6 +71,12 @@ class Catalog:
         row = self._row(database, name)
         return None if row is None else self._storage(row)
 
+    def in_memory(self, database: str) -> bool:
+        """Tell whether a database forgets its tables when the server ends."""
+        query = "SELECT engine FROM system.databases WHERE name = {database:String}"
+        rows = self._client.query(query, parameters={"database": database}).result_rows
+        return bool(rows) and rows[0][0] == "Memory"
+
     def version(self, database: str, name: str) -> Version | None:
         """Return the version of a table: one small question; None where there is no such table."""
         names = {"database": database, "table": name}

@@ -348,6 +348,11 @@ class ClickHouseSink:
         if table is None:
             raise SinkMisconfigured(self._no_table(catalog))
         self._check(table)
+        if not self._options.allow_memory and catalog.in_memory(table.database):
+            raise SinkMisconfigured(
+                f"{self._target}: the database's engine Memory loses all its tables when the server ends; use another "
+                "database, or give --clickhouse.allow-memory"
+            )
         views = catalog.views(table)
         if table.engine == "Null" and not views:
             raise SinkMisconfigured(

@@ -87,6 +87,17 @@ def test_a_table_in_memory_is_taken_where_that_is_said(
     sink.close()
 
 
+def test_a_table_of_a_database_in_memory_is_refused_unless_that_is_said(chdb_engine: EmbeddedEngine) -> None:
+    chdb_engine.execute("CREATE DATABASE forgetful ENGINE = Memory")
+    chdb_engine.execute("CREATE TABLE forgetful.t (i UInt32) ENGINE = MergeTree ORDER BY i")
+    options = {"dsn": chdb_engine.dsn, "table": "forgetful.t"}
+    with pytest.raises(SinkMisconfigured, match="the database's engine Memory"):
+        plugin(options).open()
+    sink = plugin(options | {"allow_memory": True})
+    sink.open()
+    sink.close()
+
+
 def written(engine: EmbeddedEngine, table: str, rows: list[dict[str, Any]], **columns: Any) -> None:
     sink = plugin({"dsn": engine.dsn, "table": table})
     info = sink.open()
