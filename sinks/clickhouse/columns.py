@@ -23,8 +23,9 @@ from clickhouse_connect.datatypes.base import TypeDef
 from clickhouse_connect.datatypes.registry import parse_name
 
 from batcher.records import COLUMN_TYPE, RAW_JSON
-from sinks.clickhouse.faults import Faults
-from sinks.clickhouse.json_text import DAY_S, FIRST_DAY, LAST_DAY, json_text
+from sinks.clickhouse.faults import Faults, UnsupportedType
+from sinks.clickhouse.json_paths import DAY_S, FIRST_DAY, LAST_DAY
+from sinks.clickhouse.json_text import json_text
 
 _INT64_MAX: Final = 2**63 - 1
 
@@ -46,10 +47,6 @@ _UNITS: Final = {0: "s", 3: "ms", 6: "us", 9: "ns"}
 _UUID: Final = "^[0-9a-fA-F]{8}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{12}$"
 _OCTET: Final = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _IPV4: Final = rf"^{_OCTET}\.{_OCTET}\.{_OCTET}\.{_OCTET}$"
-
-
-class UnsupportedType(ValueError):
-    """Refuse a column's type; the message names the part that cannot be filled."""
 
 
 class Codec(Protocol):

@@ -11,6 +11,10 @@ import pyarrow.compute as pc
 from batcher.records import Rejection
 
 
+class UnsupportedType(ValueError):
+    """Refuse a column's type; the message names the part that cannot be filled."""
+
+
 class Faults:
     """Collect the rows of one column, or of one part of it, that cannot be written."""
 

@@ -30,11 +30,10 @@ from sinks.clickhouse.columns import (
     Plain,
     Ranged,
     Slot,
-    UnsupportedType,
     WideInt,
     slot_for,
 )
-from sinks.clickhouse.faults import Faults
+from sinks.clickhouse.faults import Faults, UnsupportedType
 from sinks.clickhouse.json_text import JsonText
 
 _INT64_MAX: Final = 2**63 - 1
