@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from batcher.errors import BatcherError, BlockRejected, SinkMisconfigured, SinkUnavailable, Unreachable
+from batcher.errors import BatcherError, BlockRejected, RowsRejected, SinkMisconfigured, SinkUnavailable, Unreachable
 from batcher.protocols import Reconcilable, Sink
 from batcher.records import Block
 from batcher.testing.clickhouse import ClickHouseServer, embedded_engine_missing
@@ -279,3 +279,26 @@ def test_a_rotated_password_is_read_again_before_the_next_try(tmp_path: Path) ->
         sink.write(block)
         sink.close()
         assert server.query("SELECT i FROM t") == [(1,)]
+
+
+def test_json_over_http_holds_what_it_was_given_or_refuses_it(
+    clickhouse_server: ClickHouseServer, new_table: Callable[[], str]
+) -> None:
+    table = new_table()
+    clickhouse_server.query(
+        f"CREATE TABLE {table} (_value JSON(d Decimal(38, 10), at Array(DateTime64(3))), id UInt64) "
+        "ENGINE = MergeTree ORDER BY id"
+    )
+    sink = plugin({"dsn": clickhouse_server.dsn, "table": table})
+    sink.open()
+    good = '{"d": 12345678901234567890.0123456789, "at": [1700000000000]}'
+    bent = '{"d": 1, "at": [], "x": [ true, 1 ]}'
+    try:
+        with pytest.raises(RowsRejected) as raised:
+            sink.write(make_block(pa.table({"_value": [good, bent], "id": pa.array([1, 2], pa.uint64())})))
+        sink.write(make_block(pa.table({"_value": [good], "id": pa.array([1], pa.uint64())})))
+    finally:
+        sink.close()
+    assert [(one.position, one.path, one.reason) for one in raised.value.rejections] == [(1, "_value.x", "mixed")]
+    held = clickhouse_server.query(f"SELECT toString(_value.d), toString(_value.at[1]) FROM {table}")
+    assert [list(row) for row in held] == [["12345678901234567890.0123456789", "2023-11-14 22:13:20.000"]]
