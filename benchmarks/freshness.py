@@ -111,6 +111,8 @@ class Bench:
             CommitWatch(self.broker, group, self.topic, self.partitions) as watch,
             BatcherProcess(*flags, environment=environment) as process,
         ):
+            # What is stopped before it has begun ends with another code.
+            process.wait_for("partitions_assigned")
             yield process, watch
             process.signal(signal.SIGTERM)
             if process.wait() != 0:

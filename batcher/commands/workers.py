@@ -22,6 +22,7 @@ from batcher import logs
 from batcher.commands.outcome import INTERRUPTED
 from batcher.commands.refused import ALL_REFUSED, all_refused
 from batcher.commands.signals import heard_by
+from batcher.early import STOPPED
 from batcher.settings import Settings
 
 Next = Literal["over", "again", "halt"]
@@ -178,6 +179,11 @@ class Team:
             for member in self._members:
                 member.tell(self._passed_on)
 
+    def _forgiven(self, code: int, report: Facts | None) -> int:
+        """Return the exit code of a worker; 0 where it was stopped before it had begun, with nothing in hand."""
+        idle = report is None or not report.get("consumed")
+        return 0 if self._signals and code == STOPPED and idle else code
+
     def _look_after(self, member: Member) -> None:
         if member.over:
             return
@@ -192,6 +198,7 @@ class Team:
             return
         if member.report is not None:
             self.reports.append(member.report)
+        code = self._forgiven(code, member.report)
         following = next_after(code, stopping=self._stopping, until_eof=self._until_eof, replaces=member.starts > 1)
         shown: dict[str, Any] = {"worker": member.number, **_ending(code)}
         if following == "again":

@@ -272,6 +272,21 @@ def test_the_first_signal_is_a_stop_that_all_hear_and_a_clean_end_is_0() -> None
         assert team.run() == 0
 
 
+def test_a_worker_that_was_stopped_before_it_had_begun_keeps_nobody_from_a_clean_end() -> None:
+    team, members = started(WAITS_FOR_A_WORD, "import os; os.read(0, 1); raise SystemExit(75)")
+
+    with signalling_once(lambda: all(member.starts for member in members)):
+        assert team.run() == 0
+
+
+def test_a_worker_that_was_stopped_with_something_in_hand_is_75() -> None:
+    report = json.dumps({**REPORT, "exit": 75}).encode()
+    team, members = started(f"import os; os.read(0, 1); os.write(0, {report!r}); raise SystemExit(75)")
+
+    with signalling_once(lambda: all(member.starts for member in members)):
+        assert team.run() == 75
+
+
 def test_the_second_signal_is_passed_on_as_well_and_is_130() -> None:
     team, members = started(WAITS_FOR_TWO, WAITS_FOR_A_WORD)
 
