@@ -117,32 +117,15 @@ class ClickHouseSink:
 
     def write(self, block: Block) -> None:
         """Insert the block. See `Sink.write` for the promise and the exceptions."""
-        found = self._let_in_again()
+        self._opened()
         batches = block.table.to_batches()
         if not block.rows:
             return
         if len(batches) != 1:
             # Each would be a block of its own to the server, and a repeat cut otherwise would be stored twice.
             raise BatcherError(f"a block of {len(batches)} record batches for {block.ranges[0]}; please report this")
-        found = self._looked_at_again(found)
-        rows = found.shape.fit(batches[0])
-        if found.kept.asks:
-            rows = self._missing(block, rows)
-            if rows.num_rows == 0:
-                return
-        named = {"insert_deduplication_token": block.token, "query_id": _query_id(write_id(block.token))}
-        found.watch.began(block.ranges)
-        try:
-            found.client.insert_arrow(
-                found.table.quoted, pa.Table.from_batches([rows]), settings={**found.settings, **named}
-            )
-        except (Error, OSError) as error:
-            self._locked_out = locked_out(error)
-            ours = translated(error, self._target, has_views=_poisoned(error) and self._has_views(found.client))
-            if ours is not None:
-                raise ours from error
-        finally:
-            found.watch.ended()
+        with self._let_in() as found:
+            self._insert(self._looked_at_again(found), block, batches[0])
 
     def present(self, partition: Partition, first: int, last: int) -> pa.Int64Array:
         """Return the offsets from `first` to `last` that the table holds, ascending, each once.
@@ -150,56 +133,64 @@ class ClickHouseSink:
         Raise SinkMisconfigured where the table lacks the columns or the user a right, SinkUnavailable where the server
         does not answer.
         """
-        return self._identified().questions.present(partition, first, last)
+        with self._let_in() as found:
+            return self._asked(found).present(partition, first, last)
 
     def copies(self, partition: Partition, first: int, last: int) -> pa.Table:
         """Return the offsets from `first` to `last` that the table holds, with the rows of each.
 
         Raise as `present` does, and SinkMisconfigured where merging may take the row of a record away.
         """
-        found = self._identified()
-        if not found.table.keeps_coordinates:
-            raise SinkMisconfigured(
-                f"{self._target}: engine {found.table.engine} merges rows by a key that has not all of "
-                f"{', '.join(IDENTITY)}: nobody can tell a lost record from a merged one"
-            )
-        return found.questions.copies(partition, first, last)
+        with self._let_in() as found:
+            questions = self._asked(found)
+            if not found.table.keeps_coordinates:
+                raise SinkMisconfigured(
+                    f"{self._target}: engine {found.table.engine} merges rows by a key that has not all of "
+                    f"{', '.join(IDENTITY)}: nobody can tell a lost record from a merged one"
+                )
+            return questions.copies(partition, first, last)
 
     def remove(self, partition: Partition, spans: Sequence[tuple[int, int]]) -> None:
         """Delete rows with a mutation. Raise as `copies` does.
 
         Raise SinkMisconfigured where views were fed as well, or rows of an offset are of different records.
         """
-        found = self._identified()
-        if self._has_views(found.client):
-            raise SinkMisconfigured(
-                f"{self._target}: feeds materialized views, which would keep the copies and be given another: "
-                "remove the rows by hand"
-            )
-        found.questions.remove(partition, spans, timed="_timestamp" in found.shape.coordinates)
+        with self._let_in() as found:
+            questions = self._asked(found)
+            try:
+                views = self._has_views(found.client)
+            except (Error, OSError) as error:
+                ours = translated(error, self._target)
+                raise ours or SinkMisconfigured(f"{self._target}: its views cannot be looked at") from error
+            if views:
+                raise SinkMisconfigured(
+                    f"{self._target}: feeds materialized views, which would keep the copies and be given another: "
+                    "remove the rows by hand"
+                )
+            questions.remove(partition, spans, timed="_timestamp" in found.shape.coordinates)
 
     def beyond(self, positions: Mapping[Partition, int]) -> Mapping[Partition, int]:
         """Return the highest offset held of each partition that has one at or above its position.
 
         A table that lacks the columns knows of none. Raise as `present` does.
         """
-        found = self._opened()
-        if not set(IDENTITY).issubset(found.shape.coordinates):
-            return {}
-        return found.questions.beyond(positions)
+        with self._let_in() as found:
+            if not set(IDENTITY).issubset(found.shape.coordinates):
+                return {}
+            return found.questions.beyond(positions)
 
     def running(self, write_id: str) -> bool:
         """Tell whether the server is still at an insert of this name; other replicas are not asked.
 
         An embedded engine ends with the process that wrote. Raise as `present` does.
         """
-        found = self._opened()
-        return self._options.path is None and found.questions.running(_query_id(write_id))
+        with self._let_in() as found:
+            return self._options.path is None and found.questions.running(_query_id(write_id))
 
     def pressure(self) -> float:
         """Return how far merges are behind: 1.0 is where the server begins to delay inserts."""
-        found = self._opened()
-        return pressure(found.client, found.table, self._target)
+        with self._let_in() as found:
+            return pressure(found.client, found.table, self._target)
 
     def close(self) -> None:
         client, self._client, self._found = self._client, None, None
@@ -247,6 +238,35 @@ class ClickHouseSink:
                     hint="the table's definition says SKIP, so what a record has there is not stored",
                 )
 
+    def _insert(self, found: _Found, block: Block, batch: pa.RecordBatch) -> None:
+        rows = found.shape.fit(batch)
+        if found.kept.asks:
+            rows = self._missing(block, rows)
+            if rows.num_rows == 0:
+                return
+        named = {"insert_deduplication_token": block.token, "query_id": _query_id(write_id(block.token))}
+        found.watch.began(block.ranges)
+        try:
+            found.client.insert_arrow(
+                found.table.quoted, pa.Table.from_batches([rows]), settings={**found.settings, **named}
+            )
+        except (Error, OSError) as error:
+            ours = translated(error, self._target, has_views=_poisoned(error) and self._may_have_views(found.client))
+            if ours is not None:
+                raise ours from error
+        finally:
+            found.watch.ended()
+
+    @contextmanager
+    def _let_in(self) -> Iterator[_Found]:
+        """Yield what is known of the table, to ask or to write; note where the server does not know us any more."""
+        try:
+            yield self._let_in_again()
+        except BatcherError as error:
+            cause = error.__cause__
+            self._locked_out |= isinstance(cause, (Error, OSError)) and locked_out(cause)
+            raise
+
     def _let_in_again(self) -> _Found:
         """Return what is known of the table; where the server did not let us in, connect with the password of now."""
         found = self._opened()
@@ -282,7 +302,6 @@ class ClickHouseSink:
                 return found
             latest = self._described(found.client)
         except (Error, OSError) as error:
-            self._locked_out = locked_out(error)
             ours = translated(error, self._target)
             raise ours or SinkMisconfigured(f"{self._target}: cannot be looked at") from error
         before, after = found.kept, latest.kept
@@ -332,12 +351,11 @@ class ClickHouseSink:
             raise RuntimeError("the sink is not open")
         return self._found
 
-    def _identified(self) -> _Found:
-        """Return what was found; raise SinkMisconfigured where rows do not say which record they are."""
-        found = self._opened()
+    def _asked(self, found: _Found) -> Questions:
+        """Return what asks the table; raise SinkMisconfigured where rows do not say which record they are."""
         if not set(IDENTITY).issubset(found.shape.coordinates):
             raise SinkMisconfigured(f"{self._target}: has not all of {', '.join(IDENTITY)}")
-        return found
+        return found.questions
 
     def _described(self, client: Client) -> _Found:
         if not self._database:
@@ -423,13 +441,17 @@ class ClickHouseSink:
             return {}
         return {"max_execution_time": str(seconds)}
 
+    def _may_have_views(self, client: Client) -> bool:
+        """Tell whether an insert may feed materialized views: yes where the server does not say."""
+        try:
+            return self._has_views(client)
+        except (Error, OSError):
+            return True
+
     def _has_views(self, client: Client) -> bool:
         """Tell whether an insert feeds materialized views; they may come and go, so this is asked when it matters."""
         names = {"database": self._database, "table": self._options.table}
-        try:
-            rows = client.query(_VIEWS, parameters=names).result_rows
-        except (Error, OSError):
-            return True
+        rows = client.query(_VIEWS, parameters=names).result_rows
         return not rows or bool(rows[0][0])
 
 

@@ -6,6 +6,7 @@ import logging
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -302,3 +303,36 @@ def test_json_over_http_holds_what_it_was_given_or_refuses_it(
     assert [(one.position, one.path, one.reason) for one in raised.value.rejections] == [(1, "_value.x", "mixed")]
     held = clickhouse_server.query(f"SELECT toString(_value.d), toString(_value.at[1]) FROM {table}")
     assert [list(row) for row in held] == [["12345678901234567890.0123456789", "2023-11-14 22:13:20.000"]]
+
+
+ASKED: list[Callable[[Any], object]] = [
+    lambda sink: sink.present(EVENTS_0, 0, 10).to_pylist(),
+    lambda sink: sink.copies(EVENTS_0, 0, 10).num_rows,
+    lambda sink: sink.beyond({EVENTS_0: 0}),
+    lambda sink: sink.running("x"),
+    lambda sink: sink.pressure(),
+    lambda sink: sink.remove(EVENTS_0, [(5, 6)]),
+]
+
+
+def test_a_rotated_password_is_read_again_whatever_is_asked_first(tmp_path: Path) -> None:
+    """After a crash or a rebalance the table is asked before anything is written: that, too, needs the new one."""
+    reason = embedded_engine_missing()
+    if reason:
+        pytest.skip(reason)
+    secret = ["old"]
+    with ClickHouseServer(tmp_path / "server", users={"etl": "old"}) as server:
+        server.query(f"CREATE TABLE t (i UInt32, {COORDINATES}) ENGINE = MergeTree ORDER BY i")
+        port = server.port
+        options = {"dsn": f"http://etl@127.0.0.1:{port}", "table": "t", "password": lambda: secret[0]}
+        sinks = [plugin(options) for _ in ASKED]
+        for sink in sinks:
+            sink.open()
+    with ClickHouseServer(tmp_path / "server", users={"etl": "new"}, port=port):
+        for sink, ask in zip(sinks, ASKED, strict=True):
+            secret[0] = "old"
+            with pytest.raises(SinkMisconfigured):
+                ask(sink)
+            secret[0] = "new"
+            ask(sink)
+            sink.close()
