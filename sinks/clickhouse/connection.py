@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
 
 import clickhouse_connect
 import urllib3
@@ -14,6 +16,9 @@ from clickhouse_connect.driver.httpclient import HttpClient
 
 from batcher.errors import ConfigurationError, SinkMisconfigured
 from sinks.clickhouse.options import ClickHouseOptions
+
+_BUNDLED: Final = "certifi"
+"""What the driver takes for `ca_cert` beside a file: the certificates that come with Python's package of that name."""
 
 
 def connected(options: ClickHouseOptions) -> Client:
@@ -28,6 +33,7 @@ def connected(options: ClickHouseOptions) -> Client:
             raise ConfigurationError(
                 "--clickhouse.dsn: chdb:// needs the extra: pip install 'kafka-batcher[embedded]'"
             ) from error
+    _require_files(options.tls)
     extra: dict[str, Any] = dict(options.tls)
     client = clickhouse_connect.get_client(
         host=options.host,
@@ -51,6 +57,18 @@ def connected(options: ClickHouseOptions) -> Client:
         client.http_retries = 0
     patient(client, options, options.connect_timeout_s)
     return client
+
+
+def _require_files(tls: Mapping[str, str]) -> None:
+    # The driver's own error says neither which file nor that it is one.
+    for key in ("ca_cert", "client_cert", "client_cert_key"):
+        name = tls.get(key)
+        if name is None or name == _BUNDLED:
+            continue
+        try:
+            Path(name).open("rb").close()
+        except OSError as error:
+            raise ConfigurationError(f"--clickhouse.dsn: {key} {name} cannot be read: {error.strerror}") from error
 
 
 def patient(client: Client, options: ClickHouseOptions, read_s: float) -> None:

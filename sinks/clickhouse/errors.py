@@ -40,11 +40,23 @@ class Rule(NamedTuple):
 
 RULES: Final[dict[int, Rule]] = {
     389: Rule("done", "INSERT_WAS_DEDUPLICATED", "the block is already in the table"),
-    # The server is busy, away, or unsure. 3 and 107 are ambiguous (a cut stream, a part file that went away
+    # The server is busy, away, or unsure, or its disk or network fails: no row can make it so, and a row that is looked
+    # for meanwhile would be an innocent one. 3 and 107 are ambiguous (a cut stream, a part file that went away
     # under the insert); both pass on a second try more often than not.
     3: Rule("retry", "UNEXPECTED_END_OF_FILE", "the stream was cut"),
+    74: Rule("retry", "CANNOT_READ_FROM_FILE_DESCRIPTOR", "the server's disk failed"),
+    75: Rule("retry", "CANNOT_WRITE_TO_FILE_DESCRIPTOR", "the server's disk failed"),
+    76: Rule("retry", "CANNOT_OPEN_FILE", "the server's disk failed"),
+    77: Rule("retry", "CANNOT_CLOSE_FILE", "the server's disk failed"),
+    86: Rule("retry", "RECEIVED_ERROR_FROM_REMOTE_IO_SERVER", "another server failed that this one needs"),
+    88: Rule("retry", "CANNOT_TRUNCATE_FILE", "the server's disk failed"),
+    95: Rule("retry", "CANNOT_READ_FROM_SOCKET", "the server lost a connection"),
+    96: Rule("retry", "CANNOT_WRITE_TO_SOCKET", "the server lost a connection"),
     107: Rule("retry", "FILE_DOESNT_EXIST", "a file went away under the insert"),
+    156: Rule("retry", "DICTIONARIES_WAS_NOT_LOADED", "a dictionary that the table needs cannot be loaded"),
     159: Rule("retry", "TIMEOUT_EXCEEDED", "the server gave up on time"),
+    160: Rule("retry", "TOO_SLOW", "the server gave up on time"),
+    172: Rule("retry", "CANNOT_CREATE_DIRECTORY", "the server's disk failed"),
     173: Rule("retry", "CANNOT_ALLOCATE_MEMORY", "the server is out of memory"),
     198: Rule("retry", "DNS_ERROR", "the server cannot resolve a name"),
     201: Rule("retry", "QUOTA_EXCEEDED", "the user's quota is used up until its interval ends"),
@@ -53,6 +65,7 @@ RULES: Final[dict[int, Rule]] = {
     204: Rule("retry", "CANNOT_FSYNC", "the server's disk failed to sync"),
     209: Rule("retry", "SOCKET_TIMEOUT", "the server timed out on the network"),
     210: Rule("retry", "NETWORK_ERROR", "the server lost a connection"),
+    214: Rule("retry", "CANNOT_STATVFS", "the server's disk failed"),
     216: Rule("retry", "QUERY_WITH_SAME_ID_IS_ALREADY_RUNNING", "an earlier attempt of this insert still runs"),
     225: Rule("retry", "NO_ZOOKEEPER", "the server has no Keeper"),
     236: Rule("retry", "ABORTED", "the server aborted the insert"),
@@ -67,28 +80,62 @@ RULES: Final[dict[int, Rule]] = {
     285: Rule("retry", "TOO_FEW_LIVE_REPLICAS", "too few replicas for the quorum"),
     286: Rule("retry", "UNSATISFIED_QUORUM_FOR_PREVIOUS_WRITE", "the quorum of an earlier insert is open"),
     289: Rule("retry", "REPLICA_IS_NOT_IN_QUORUM", "the replica is behind the quorum"),
+    297: Rule("retry", "SHARD_HAS_NO_CONNECTIONS", "the server cannot reach its shards"),
     319: Rule("retry", "UNKNOWN_STATUS_OF_INSERT", "the outcome is unknown; the token makes the repeat safe"),
     364: Rule("retry", "RECEIVED_ERROR_TOO_MANY_REQUESTS", "the server is told to slow down"),
     369: Rule("retry", "ALL_REPLICAS_ARE_STALE", "all replicas are stale"),
     373: Rule("retry", "SESSION_IS_LOCKED", "an earlier request still runs"),
+    384: Rule("retry", "PART_IS_TEMPORARILY_LOCKED", "a part of the table is locked"),
     394: Rule("retry", "QUERY_WAS_CANCELLED", "somebody cancelled the insert"),
+    400: Rule("retry", "CANNOT_STAT", "the server's disk failed"),
+    410: Rule("retry", "EXTERNAL_SERVER_IS_NOT_RESPONDING", "another server does not answer that this one needs"),
+    416: Rule("retry", "REPLICA_STATUS_CHANGED", "the replica changed its status"),
+    424: Rule("retry", "CANNOT_LINK", "the server's disk failed"),
     425: Rule("retry", "SYSTEM_ERROR", "the server's system call failed"),
     439: Rule("retry", "CANNOT_SCHEDULE_TASK", "the server has no free thread"),
+    458: Rule("retry", "CANNOT_UNLINK", "the server's disk failed"),
     473: Rule("retry", "DEADLOCK_AVOIDED", "the table is being altered"),
     499: Rule("retry", "S3_ERROR", "the server's object store failed"),
+    500: Rule("retry", "AZURE_BLOB_STORAGE_ERROR", "the server's object store failed"),
     519: Rule("retry", "NO_REMOTE_SHARD_AVAILABLE", "no shard is available"),
+    521: Rule("retry", "ATOMIC_RENAME_FAIL", "the server's disk failed"),
+    531: Rule("retry", "CANNOT_FSTAT", "the server's disk failed"),
     571: Rule("retry", "DATABASE_REPLICATION_FAILED", "the replicated database is behind"),
+    573: Rule("retry", "EPOLL_ERROR", "the server's system call failed"),
+    574: Rule("retry", "DISTRIBUTED_TOO_MANY_PENDING_BYTES", "a shard is behind"),
+    586: Rule("retry", "CANNOT_CREATE_FILE", "the server's disk failed"),
+    614: Rule("retry", "POSTGRESQL_CONNECTION_FAILURE", "another server does not answer that this one needs"),
+    641: Rule("retry", "CANNOT_APPEND_TO_FILE", "the server's disk failed"),
+    660: Rule("retry", "HDFS_ERROR", "the server's object store failed"),
+    677: Rule("retry", "THREAD_WAS_CANCELED", "the server cancelled the insert"),
+    693: Rule("retry", "AWS_ERROR", "the server's object store failed"),
+    696: Rule("retry", "ASYNC_LOAD_CANCELED", "the table is still loading"),
     700: Rule("retry", "USER_SESSION_LIMIT_EXCEEDED", "the user has too many sessions"),
+    707: Rule("retry", "GCP_ERROR", "the server's object store failed"),
     722: Rule("retry", "ASYNC_LOAD_WAIT_FAILED", "the table is still loading"),
     733: Rule("retry", "TABLE_IS_BEING_RESTARTED", "the table is being restarted"),
+    734: Rule("retry", "CANNOT_WRITE_AFTER_BUFFER_CANCELED", "the server broke off the insert"),
     735: Rule("retry", "QUERY_WAS_CANCELLED_BY_CLIENT", "the insert was cancelled"),
+    737: Rule("retry", "GOOGLE_CLOUD_ERROR", "the server's object store failed"),
+    738: Rule("retry", "PART_IS_LOCKED", "a part of the table is locked"),
+    741: Rule("retry", "TABLE_UUID_MISMATCH", "the table was exchanged under the insert"),
     745: Rule("retry", "SERVER_OVERLOADED", "the server is overloaded"),
+    749: Rule("retry", "TCP_CONNECTION_LIMIT_REACHED", "the server has too many connections"),
+    762: Rule("retry", "HTTP_CONNECTION_LIMIT_REACHED", "the server has too many connections"),
+    763: Rule("retry", "SESSION_REFUSED", "the server takes no sessions now"),
+    776: Rule("retry", "RESOURCE_LIMIT_EXCEEDED", "the server is short of something"),
+    777: Rule("retry", "MEMORY_RESERVATION_KILLED", "the server is short of memory"),
+    778: Rule("retry", "MEMORY_RESERVATION_FAILED", "the server is short of memory"),
+    904: Rule("retry", "TOO_MANY_UNAVAILABLE_SHARDS", "the server cannot reach its shards"),
     999: Rule("retry", "KEEPER_EXCEPTION", "Keeper failed"),
     1000: Rule("retry", "POCO_EXCEPTION", "the server failed on the network"),
+    1019: Rule("retry", "QUERY_SLOT_ACQUISITION_TIMEOUT", "the server has too many queries"),
+    1020: Rule("retry", "MEMORY_RESERVATION_ACQUISITION_TIMEOUT", "the server is short of memory"),
     # Nobody's rows are to blame. 32 is ambiguous: a body that does not parse as what it says it is.
-    16: Rule("halt", "NO_SUCH_COLUMN_IN_TABLE", "the table changed; restart to read its columns again"),
-    20: Rule("halt", "NUMBER_OF_COLUMNS_DOESNT_MATCH", "the table changed; restart to read its columns again"),
+    16: Rule("halt", "NO_SUCH_COLUMN_IN_TABLE", "the table changed; its columns are read again before the next try"),
+    20: Rule("halt", "NUMBER_OF_COLUMNS_DOESNT_MATCH", "the table changed; its columns are read again before the next try"),
     32: Rule("halt", "ATTEMPT_TO_READ_AFTER_EOF", "the server cannot read the block's format"),
+    46: Rule("halt", "UNKNOWN_FUNCTION", "an expression of the table needs a function that the server does not have"),
     47: Rule("halt", "UNKNOWN_IDENTIFIER", "the table or one of its views changed"),
     60: Rule("halt", "UNKNOWN_TABLE", "create the table, or correct --clickhouse.table"),
     62: Rule("halt", "SYNTAX_ERROR", "the server does not understand the statement; it may be too old"),
@@ -99,10 +146,26 @@ RULES: Final[dict[int, Rule]] = {
     192: Rule("halt", "UNKNOWN_USER", "correct the user in --clickhouse.dsn or --clickhouse.user"),
     193: Rule("halt", "WRONG_PASSWORD", "correct --clickhouse.password"),
     194: Rule("halt", "REQUIRED_PASSWORD", "set --clickhouse.password"),
+    195: Rule("halt", "IP_ADDRESS_NOT_ALLOWED", "the user may not connect from this address"),
     218: Rule("halt", "TABLE_IS_DROPPED", "the table was dropped"),
+    291: Rule("halt", "DATABASE_ACCESS_DENIED", "GRANT INSERT and SELECT on the table to the user"),
+    344: Rule("halt", "SUPPORT_IS_DISABLED", "the server has a feature turned off that the table needs"),
+    371: Rule("halt", "INCONSISTENT_CLUSTER_DEFINITION", "the server's cluster is not set up right"),
+    392: Rule("halt", "QUERY_IS_PROHIBITED", "the server takes no inserts into this table"),
+    446: Rule("halt", "FUNCTION_NOT_ALLOWED", "an expression of the table needs a function that the user may not call"),
     452: Rule("halt", "SETTING_CONSTRAINT_VIOLATION", "the user's profile forbids a setting of the insert"),
+    471: Rule("halt", "INVALID_SETTING_VALUE", "a setting has no such value; see --clickhouse.settings"),
+    472: Rule("halt", "READONLY_SETTING", "the user's profile forbids a setting of the insert"),
     497: Rule("halt", "ACCESS_DENIED", "GRANT INSERT and SELECT on the table to the user"),
+    511: Rule("halt", "UNKNOWN_ROLE", "a role of the user is gone"),
+    512: Rule("halt", "SET_NON_GRANTED_ROLE", "a role was taken from the user"),
     516: Rule("halt", "AUTHENTICATION_FAILED", "correct --clickhouse.user and --clickhouse.password"),
+    620: Rule("halt", "QUERY_NOT_ALLOWED", "the server takes no inserts into this table"),
+    701: Rule("halt", "CLUSTER_DOESNT_EXIST", "the server does not know the table's cluster"),
+    720: Rule("halt", "USER_EXPIRED", "the user's password or account has expired"),
+    767: Rule("halt", "REQUIRED_SECOND_FACTOR", "the user needs a second factor, which batcher does not have"),
+    774: Rule("halt", "TABLE_IS_PERMANENTLY_READ_ONLY", "the table takes no inserts any more"),
+    1016: Rule("halt", "TABLE_SIZE_LIMIT_EXCEEDED", "the table has all the rows it may have"),
     # A row for which an expression of the table fails, or an expression that fails for every row.
     153: Rule("suspect", "ILLEGAL_DIVISION", "an expression of the table divides by zero"),
     190: Rule("suspect", "SIZES_OF_ARRAYS_DONT_MATCH", "lists that belong together have different lengths"),
@@ -158,47 +221,58 @@ def locked_out(error: Error | OSError) -> bool:
     if not isinstance(error, Error):
         return False
     if error.code is not None:
-        return error.code in {192, 193, 194, 516}
+        return error.code in {192, 193, 194, 516, 720}
     status = _STATUS.search(str(error))
     return status is not None and status[1] in {"401", "403"}
 
 
 def translated(
-    error: Error | OSError, target: str, *, opening: bool = False, has_views: bool = False
+    error: Error | OSError, target: str, *, opening: bool = False, asking: bool = False, has_views: bool = False
 ) -> BatcherError | None:
     """Return our error for the driver's, or None where the block is durable already.
 
-    `target` opens the message and must hold no secret. `opening` is for start-up. The driver's error
-    is stripped of the server's text, so that it can be chained. The result is not raised here.
+    `target` opens the message and must hold no secret. `opening` is for start-up, `asking` for what writes no rows, so
+    that none can be to blame. The driver's error is stripped of the server's text, so that it can be chained. The
+    result is not raised here.
     """
     if isinstance(error, OSError):
         return _from_system(error, target, opening=opening)
     text = str(error)
     if error.code is not None:
         _strip(error, f"ClickHouse error {error.code}")
-        return _from_code(rule_for(error.code, text), error.code, target, opening=opening, has_views=has_views)
+        return _from_code(
+            rule_for(error.code, text), error.code, target, opening=opening, asking=asking, has_views=has_views
+        )
     status = _STATUS.search(text)
     if status is not None:
         _strip(error, f"HTTP status {status[1]}")
         return _from_status(int(status[1]), target, opening=opening)
     if isinstance(error, ProgrammingError):
         return SinkMisconfigured(f"{target}: the driver refuses: {text}")
+    return _from_transport(error, target, opening=opening, asking=asking)
+
+
+def _from_transport(error: Error, target: str, *, opening: bool, asking: bool) -> BatcherError:
     cause = error.__cause__ or error.__context__
     reason, sent = ("the connection failed", True) if cause is None else _transport(_innermost(cause))
     if opening:
         return Unreachable(f"{target} does not answer: {reason}")
+    if asking:
+        return SinkUnavailable(f"{target}: {reason}")
     outcome = "the outcome of the insert is unknown, and the same block comes again" if sent else "nothing was sent"
     return SinkUnavailable(f"{target}: {reason}; {outcome}")
 
 
-def _from_code(rule: Rule, code: int, target: str, *, opening: bool, has_views: bool) -> BatcherError | None:
+def _from_code(
+    rule: Rule, code: int, target: str, *, opening: bool, asking: bool, has_views: bool
+) -> BatcherError | None:
     message = f"{target}: ClickHouse error {code} ({rule.name}): {rule.why}"
     if rule.reaction == "done":
         return None
     if rule.reaction == "retry":
         later = SinkOverwhelmed if rule is RULES[252] else SinkUnavailable
         return Unreachable(message) if opening else later(message)
-    if rule.reaction == "halt" or opening:
+    if rule.reaction == "halt" or opening or asking:
         return SinkMisconfigured(message)
     if has_views:
         return SinkMisconfigured(
@@ -219,6 +293,11 @@ def _from_status(status: int, target: str, *, opening: bool) -> BatcherError:
     message = f"{target}: HTTP status {status} without a ClickHouse error"
     if status in {401, 403}:
         return SinkMisconfigured(f"{message}: correct --clickhouse.user and --clickhouse.password")
+    if status == 413:
+        return SinkMisconfigured(
+            f"{message}: what stands before the server takes no bodies of this size; raise its limit, or lower "
+            "--batch.max-bytes"
+        )
     if status in RETRIED_STATUSES:
         return Unreachable(message) if opening else SinkUnavailable(message)
     return SinkMisconfigured(f"{message}: is --clickhouse.dsn the HTTP port of a ClickHouse server?")

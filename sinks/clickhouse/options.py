@@ -136,6 +136,12 @@ def _url(dsn: str | None) -> tuple[SplitResult, dict[str, str]]:
         valid = url.port is None or url.port > 0
     except ValueError:
         valid = False
+    if not dsn.startswith("chdb:") and (not valid or "@" in f"{url.path}{url.query}{url.fragment}") and "@" in dsn:
+        # What urllib takes for host, port and database is then a part of the password.
+        raise ConfigurationError(
+            "--clickhouse.dsn: is not a URL with a valid host and port; in a user, password or database write %40, "
+            "%2F, %23, %3F for @, /, #, ?, or give the password by itself (--clickhouse.password)"
+        )
     if not valid:
         raise ConfigurationError("--clickhouse.dsn: is not a URL with a valid host and port")
     if url.scheme not in {"http", "https", "chdb"}:

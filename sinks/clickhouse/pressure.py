@@ -36,7 +36,7 @@ def pressure(client: Client, table: Storage, target: str) -> float:
         names = {"database": table.database, "table": table.name}
         most = client.query(_MOST_PARTS, parameters=names).result_rows[0][0]
     except (Error, OSError) as error:
-        ours = translated(error, target, has_views=True) or SinkUnavailable(f"{target}: its parts cannot be counted")
+        ours = translated(error, target, asking=True) or SinkUnavailable(f"{target}: its parts cannot be counted")
         raise ours from error
     limit = int(table.setting(DELAYS_AT, USUAL))
     return int(most or 0) / limit if limit else 0.0

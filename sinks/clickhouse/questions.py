@@ -157,5 +157,5 @@ class Questions:
         if isinstance(error, Error) and error.code == ACCESS_DENIED:
             translated(error, self._target)  # strips the server's text, which the chain would show
             return SinkMisconfigured(f"{self._target}: what it holds cannot be asked; GRANT {right} to the user")
-        ours = translated(error, self._target, has_views=True)
+        ours = translated(error, self._target, asking=True)
         return ours or SinkMisconfigured(f"{self._target}: what it holds cannot be asked")

@@ -160,7 +160,7 @@ class ClickHouseSink:
             try:
                 views = self._has_views(found.client)
             except (Error, OSError) as error:
-                ours = translated(error, self._target)
+                ours = translated(error, self._target, asking=True)
                 raise ours or SinkMisconfigured(f"{self._target}: its views cannot be looked at") from error
             if views:
                 raise SinkMisconfigured(
@@ -277,9 +277,9 @@ class ClickHouseSink:
             latest = self._described(client)
         except ConfigurationError as error:
             # The file may be away for a moment while it is written anew.
-            raise SinkMisconfigured(f"{self._target}: the password cannot be read again: {error}") from error
+            raise SinkMisconfigured(f"{self._target}: cannot be connected to again: {error}") from error
         except (Error, OSError) as error:
-            ours = translated(error, self._target)
+            ours = translated(error, self._target, asking=True)
             raise ours or SinkMisconfigured(f"{self._target}: cannot be looked at") from error
         patient(client, self._options, self._options.insert_timeout_s)
         self._locked_out = False
@@ -302,7 +302,7 @@ class ClickHouseSink:
                 return found
             latest = self._described(found.client)
         except (Error, OSError) as error:
-            ours = translated(error, self._target)
+            ours = translated(error, self._target, asking=True)
             raise ours or SinkMisconfigured(f"{self._target}: cannot be looked at") from error
         before, after = found.kept, latest.kept
         if (before.guarantee, before.verifies, before.asks) != (after.guarantee, after.verifies, after.asks) or (

@@ -112,6 +112,35 @@ def test_a_poisoned_block_is_not_halved_where_views_may_have_stored_it() -> None
     assert "views" in str(ours)
 
 
+@pytest.mark.parametrize("code", [74, 75, 76, 95, 156, 416, 424, 586, 614, 677, 749, 778])
+def test_a_server_whose_disk_or_network_fails_costs_no_record(code: int) -> None:
+    assert isinstance(translated(server_error(code), TARGET), SinkUnavailable)
+
+
+@pytest.mark.parametrize("code", [46, 195, 291, 344, 472, 512, 720, 774, 1016])
+def test_a_right_or_a_setting_that_is_gone_costs_no_record(code: int) -> None:
+    assert isinstance(translated(server_error(code), TARGET), SinkMisconfigured)
+
+
+@pytest.mark.parametrize("code", [6, 153, 4242])
+def test_no_row_is_to_blame_for_a_question(code: int) -> None:
+    ours = translated(server_error(code), TARGET, asking=True)
+    assert isinstance(ours, SinkMisconfigured)
+    assert "views" not in str(ours)
+
+
+def test_a_question_that_got_no_answer_is_not_called_an_insert() -> None:
+    error = OperationalError("Error executing HTTP request")
+    error.__cause__ = ConnectionResetError(104, "Connection reset by peer")
+    assert "insert" not in str(translated(error, TARGET, asking=True))
+
+
+def test_a_proxy_that_takes_no_bodies_of_that_size_is_told_apart() -> None:
+    ours = translated(DatabaseError("HTTP driver received HTTP status 413"), TARGET)
+    assert isinstance(ours, SinkMisconfigured)
+    assert "--batch.max-bytes" in str(ours)
+
+
 @pytest.mark.parametrize("code", [6, 60, 241, 4242, None])
 def test_the_servers_text_reaches_neither_the_message_nor_the_chain(code: int | None) -> None:
     text = f"HTTP driver received HTTP status 500, server response: {CANARY}" if code is None else CANARY

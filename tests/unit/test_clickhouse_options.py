@@ -102,6 +102,26 @@ def test_neither_repr_nor_address_shows_the_password() -> None:
     assert options.address == "http://host:1"
 
 
+@pytest.mark.parametrize(
+    "password", ["9/sec-ret", "9#sec-ret", "9?sec-ret", "9?database=sec-ret", "p/sec-ret", "[sec-ret"]
+)
+def test_a_password_that_breaks_the_dsn_is_said_and_not_shown(password: str) -> None:
+    with pytest.raises(ConfigurationError, match="%40, %2F, %23, %3F") as caught:
+        parse(dsn=f"http://etl:{password}@host:8123/db")
+    assert "sec-ret" not in f"{caught.value!r} {caught.value.__cause__!r} {caught.value.__context__!r}"
+
+
+def test_a_path_of_the_embedded_engine_may_hold_an_at_sign() -> None:
+    assert parse(dsn="chdb:///data/a@b").path == Path("/data/a@b")
+
+
+@pytest.mark.parametrize("key", ["ca_cert", "client_cert", "client_cert_key"])
+def test_a_certificate_that_is_not_there_is_named(tmp_path: Path, key: str) -> None:
+    sink = plugin({"dsn": f"https://host.invalid?{key}={tmp_path}/gone.pem", "table": "t"})
+    with pytest.raises(ConfigurationError, match=rf"{key} {tmp_path}/gone.pem cannot be read: No such file"):
+        sink.open()
+
+
 def test_the_plugin_connects_to_nothing() -> None:
     sink = plugin({"dsn": "http://host.invalid", "table": "t"})
     sink.close()
