@@ -133,7 +133,9 @@ RULES: Final[dict[int, Rule]] = {
     1020: Rule("retry", "MEMORY_RESERVATION_ACQUISITION_TIMEOUT", "the server is short of memory"),
     # Nobody's rows are to blame. 32 is ambiguous: a body that does not parse as what it says it is.
     16: Rule("halt", "NO_SUCH_COLUMN_IN_TABLE", "the table changed; its columns are read again before the next try"),
-    20: Rule("halt", "NUMBER_OF_COLUMNS_DOESNT_MATCH", "the table changed; its columns are read again before the next try"),
+    20: Rule(
+        "halt", "NUMBER_OF_COLUMNS_DOESNT_MATCH", "the table changed; its columns are read again before the next try"
+    ),
     32: Rule("halt", "ATTEMPT_TO_READ_AFTER_EOF", "the server cannot read the block's format"),
     46: Rule("halt", "UNKNOWN_FUNCTION", "an expression of the table needs a function that the server does not have"),
     47: Rule("halt", "UNKNOWN_IDENTIFIER", "the table or one of its views changed"),

@@ -154,6 +154,9 @@ SPY = """
             except ValueError as error:
                 raise KeyError({"password": secret}) from error
 
+        def write(self, block):
+            pass
+
         def close(self):
             pass
 """
