@@ -18,6 +18,7 @@ import structlog
 
 from batcher.errors import ConfigurationError, SinkMisconfigured
 from batcher.fields import MAX_NAMES, ColumnWatch, UnknownFields, case_twins, mismatch
+from batcher.growth import has_untyped
 from batcher.protocols import Decoder, Format, SchemaPinning, Sink, SinkInfo, TopicPinning
 from batcher.records import PLACEHOLDER, Batch, Decoded, Prepared, Rejection
 
@@ -172,7 +173,7 @@ class Decoding:
                 return latest
             pins = isinstance(self._sink, TopicPinning if self._info.by_topic else SchemaPinning)
             if not pins:
-                untyped = ", ".join(field.name for field in lane.schema if _has_null(field.type))
+                untyped = ", ".join(field.name for field in lane.schema if has_untyped(field.type))
                 raise ConfigurationError(
                     f"{batch.ranges[0]}: a column without a type has its first value: {untyped}; give it one in the "
                     "file of --decode.schema"
@@ -215,10 +216,6 @@ def _without_columns(decoded: Decoded) -> Decoded:
     refused = [*decoded.rejections, *(Rejection(row, "no_column", message) for row in rows)]
     refused.sort(key=lambda rejection: rejection.position)
     return Decoded(decoded.table.slice(0, 0), decoded.positions.slice(0, 0), tuple(refused), decoded.skipped)
-
-
-def _has_null(kind: pa.DataType) -> bool:
-    return pa.types.is_null(kind) or any(_has_null(kind.field(n).type) for n in range(kind.num_fields))
 
 
 def _described(schema: pa.Schema) -> list[str]:

@@ -23,6 +23,13 @@ def stored(schema: pa.Schema) -> pa.Schema:
     return pa.schema(fields, metadata=schema.metadata)
 
 
+def has_untyped(kind: pa.Schema | pa.DataType) -> bool:
+    """Tell whether a place without a type is in a schema or a type, however deep."""
+    if isinstance(kind, pa.Schema):
+        return any(has_untyped(field.type) for field in kind)
+    return bool(pa.types.is_null(kind)) or any(has_untyped(kind.field(n).type) for n in range(kind.num_fields))
+
+
 def _grown_field(field: pa.Field, proposed: pa.Schema | pa.StructType) -> pa.Field:
     position = proposed.get_field_index(field.name)
     if position < 0:

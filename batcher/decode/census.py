@@ -44,9 +44,6 @@ class Seen(NamedTuple):
     estimated: bool
 
 
-NOTHING: Final = Seen((), estimated=False)
-
-
 class Census:
     """Count the unknown fields of blocks of one schema. Not for several threads at once."""
 

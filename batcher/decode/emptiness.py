@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
-from batcher.decode.first_values import has_untyped
 from batcher.decode.shape import inner_path, item_path
+from batcher.growth import has_untyped
 
 
 def empty_lists(table: pa.Table) -> tuple[str, ...]:
@@ -15,7 +15,7 @@ def empty_lists(table: pa.Table) -> tuple[str, ...]:
     return tuple(
         f"column {path}: no list in it has had an item so far, and without a type an empty list is stored as null"
         for field, column in zip(table.schema, table.columns, strict=True)
-        if has_untyped([field])
+        if has_untyped(field.type)
         for path in dict.fromkeys(path for chunk in column.chunks for path in _paths(chunk, field.name))
     )
 

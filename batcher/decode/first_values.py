@@ -6,7 +6,7 @@ empty. Everything else of the schema stays as it is.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -31,19 +31,6 @@ def given_types(schema: pa.Schema, texts: pa.Array, options: JsonOptions) -> pa.
         for path, value in _values(record, list(schema), "", insensitive=insensitive):
             places.setdefault(path, Seen(insensitive=insensitive)).add(value)
     return pa.schema([_field(field, field.name, places, options) for field in schema], metadata=schema.metadata)
-
-
-def has_untyped(fields: Iterable[pa.Field]) -> bool:
-    """Tell whether a place without a type is among the fields, however deep."""
-    return any(_untyped(field.type) for field in fields)
-
-
-def _untyped(kind: pa.DataType) -> bool:
-    if pa.types.is_struct(kind):
-        return has_untyped(kind)
-    if pa.types.is_list(kind):
-        return _untyped(kind.value_type)
-    return bool(pa.types.is_null(kind))
 
 
 def _values(value: Any, fields: list[pa.Field], path: str, *, insensitive: bool) -> Iterator[tuple[str, Any]]:

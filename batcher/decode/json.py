@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from batcher.decode import columns, reading, shape
 from batcher.decode.census import Census
 from batcher.decode.emptiness import empty_lists
-from batcher.decode.first_values import given_types, has_untyped
+from batcher.decode.first_values import given_types
 from batcher.decode.guard import guard
 from batcher.decode.inference import infer_schema
 from batcher.decode.limits import JsonOptions, Refused
@@ -31,6 +31,7 @@ from batcher.decode.spelling import Names, Speller
 from batcher.decode.strict import StrictReader
 from batcher.decode.syntax import Number, Pairs, parse_object
 from batcher.decode.times import Times
+from batcher.growth import has_untyped
 from batcher.records import Batch, Decoded, Rejection, UnknownField, as_one
 
 __all__ = ["JsonDecoder", "JsonFormat", "JsonOptions"]

@@ -74,8 +74,8 @@ class _Found:
 class ClickHouseSink:
     """Write blocks to one table. Made by `sinks.clickhouse.plugin`.
 
-    One client serves `open` on the main thread and `write` on the flusher's, since only one of them runs at a time and
-    no session ties it to a thread. A `write` takes at most about `insert_timeout_s` seconds.
+    One client serves `open` on its thread and `write` on the flusher's, since only one of them runs at a time and no
+    session ties it to a thread. A `write` takes at most about `insert_timeout_s` seconds.
     """
 
     def __init__(self, options: ClickHouseOptions) -> None:

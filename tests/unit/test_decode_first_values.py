@@ -8,9 +8,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from batcher.decode.first_values import has_untyped
 from batcher.decode.inference import infer_schema
 from batcher.decode.json import JsonFormat, JsonOptions
+from batcher.growth import has_untyped
 from batcher.records import RAW_JSON, Batch
 from batcher.testing.values import make_batch, make_records
 

@@ -53,6 +53,14 @@ def run(kept: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
     return ran
 
 
+def files_of(directory: Path, column: pa.Field) -> tuple[str, ...]:
+    """Return the flags of a Parquet target whose schema is one column."""
+    schema = directory / "n.arrow"
+    with pa.ipc.new_file(str(schema), pa.schema([column])):
+        pass
+    return ("--sink", "parquet", "--parquet.path", str(directory / "out"), "--decode.schema", str(schema))
+
+
 def test_a_listing_has_a_line_for_each_letter_and_nothing_of_the_records(run: Callable[..., Ran]) -> None:
     code, lines, errors = run("ls")
     assert (code, errors, len(lines)) == (0, "", 5)
@@ -142,16 +150,7 @@ def test_an_export_can_be_read_as_a_directory_can_and_is_for_its_owner_only(
 
 
 def test_a_replay_loads_what_it_can_and_a_second_one_finds_it_there(run: Callable[..., Ran], tmp_path: Path) -> None:
-    with pa.ipc.new_file(str(tmp_path / "n.arrow"), pa.schema([pa.field("n", pa.int64(), nullable=False)])):
-        pass
-    target = (
-        "--sink",
-        "parquet",
-        "--parquet.path",
-        str(tmp_path / "out"),
-        "--decode.schema",
-        str(tmp_path / "n.arrow"),
-    )
+    target = files_of(tmp_path, pa.field("n", pa.int64(), nullable=False))
     code, lines, _ = run("replay", *target, "--dry-run", "--json")
     assert (code, json.loads(lines[0])["replayed"]) == (1, 2)
     assert list(tmp_path.rglob("*.parquet")) == []
@@ -291,16 +290,7 @@ def test_a_replay_names_the_fields_that_the_target_does_not_take(
     queue.open()
     queue.send([letter(7, b'{"n": 7, "late": {"x": 1}}'), letter(8, b'{"n": 8}')])
     queue.close()
-    with pa.ipc.new_file(str(tmp_path / "n.arrow"), pa.schema([pa.field("n", pa.int64())])):
-        pass
-    target = (
-        "--sink",
-        "parquet",
-        "--parquet.path",
-        str(tmp_path / "out"),
-        "--decode.schema",
-        str(tmp_path / "n.arrow"),
-    )
+    target = files_of(tmp_path, pa.field("n", pa.int64()))
     assert cli.main(["dlq", "replay", "--dlq.path", str(tmp_path / "dead"), *target, *dry]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "not stored, no column takes them: late (1)"
 
