@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -33,7 +34,7 @@ def connected(options: ClickHouseOptions) -> Client:
             raise ConfigurationError(
                 "--clickhouse.dsn: chdb:// needs the extra: pip install 'kafka-batcher[embedded]'"
             ) from error
-    _require_files(options.tls)
+    _require_certificates(options.tls)
     extra: dict[str, Any] = dict(options.tls)
     client = clickhouse_connect.get_client(
         host=options.host,
@@ -59,16 +60,28 @@ def connected(options: ClickHouseOptions) -> Client:
     return client
 
 
-def _require_files(tls: Mapping[str, str]) -> None:
-    # The driver's own error says neither which file nor that it is one.
-    for key in ("ca_cert", "client_cert", "client_cert_key"):
-        name = tls.get(key)
-        if name is None or name == _BUNDLED:
-            continue
+def _require_certificates(tls: Mapping[str, str]) -> None:
+    # The driver's own errors name no file, and do not say that it is one.
+    files = {option: tls[option] for option in ("ca_cert", "client_cert", "client_cert_key") if option in tls}
+    if files.get("ca_cert") == _BUNDLED:
+        del files["ca_cert"]
+    for option, file in files.items():
         try:
-            Path(name).open("rb").close()
+            Path(file).open("rb").close()
         except OSError as error:
-            raise ConfigurationError(f"--clickhouse.dsn: {key} {name} cannot be read: {error.strerror}") from error
+            raise ConfigurationError(f"--clickhouse.dsn: {option} {file} cannot be read: {error.strerror}") from error
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    option = "ca_cert"
+    try:
+        if option in files:
+            context.load_verify_locations(files[option])
+        option = "client_cert"
+        if option in files:
+            # Without a password here OpenSSL asks for one at the terminal.
+            context.load_cert_chain(files[option], files.get("client_cert_key"), password="")
+    except ssl.SSLError as error:
+        key = " with its key, not encrypted" if option == "client_cert" else ""
+        raise ConfigurationError(f"--clickhouse.dsn: {option} {files[option]} is no certificate{key}") from error
 
 
 def patient(client: Client, options: ClickHouseOptions, read_s: float) -> None:

@@ -52,6 +52,8 @@ RESERVED_SETTINGS: Final = frozenset(
 
 _KEYS: Final = ("dsn", "table", "user", "password", "settings", "connect_timeout_s", "insert_timeout_s", "allow_memory")
 _TLS_KEYS: Final = ("verify", "ca_cert", "client_cert", "client_cert_key")
+_VERIFY: Final = frozenset({"true", "1", "y", "yes", "false", "0", "n", "no", "proxy"})
+"""The driver takes everything else as no."""
 _COMPRESSIONS: Final = ("lz4", "zstd", "none")
 _CONNECT_TIMEOUT_S: Final = 10.0
 _INSERT_TIMEOUT_S: Final = 120.0
@@ -105,7 +107,7 @@ class ClickHouseOptions:
             raise ConfigurationError(f"--clickhouse.{unknown[0].replace('_', '-')}: there is no such option")
         url, query = _url(_text(options, "dsn"))
         path = _chdb_path(url.netloc, unquote(url.path)) if url.scheme == "chdb" else None
-        database = query.get("database") or (None if path else unquote(url.path).strip("/")) or None
+        database = query.get("database") or (None if path else _database(url.path)) or None
         database, table = _table(_text(options, "table"), database)
         return cls(
             scheme=url.scheme,
@@ -131,9 +133,28 @@ def _url(dsn: str | None) -> tuple[SplitResult, dict[str, str]]:
         raise ConfigurationError(
             "--clickhouse.dsn: is missing; give http://user@host:8123/database or chdb:///absolute/path"
         )
+    url = _split(dsn)
+    query = dict(parse_qsl(url.query, keep_blank_values=True))
+    for key in query:
+        if key not in {"database", "compression", *_TLS_KEYS}:
+            raise ConfigurationError(
+                f"--clickhouse.dsn: parameter {key!r} is not one of database, compression, {', '.join(_TLS_KEYS)}; "
+                "settings of the insert go to --clickhouse.settings"
+            )
+    if query.get("compression", _COMPRESSIONS[0]) not in _COMPRESSIONS:
+        raise ConfigurationError(f"--clickhouse.dsn: compression is one of {', '.join(_COMPRESSIONS)}")
+    if url.scheme != "https" and (for_tls := [key for key in _TLS_KEYS if key in query]):
+        raise ConfigurationError(f"--clickhouse.dsn: {for_tls[0]} is for https:// only")
+    if query.get("verify", "true").lower() not in _VERIFY:
+        raise ConfigurationError("--clickhouse.dsn: verify is true or false")
+    return url, query
+
+
+def _split(dsn: str) -> SplitResult:
     try:
         url = urlsplit(dsn)
         valid = url.port is None or url.port > 0
+        (url.hostname or "").encode("idna")
     except ValueError:
         valid = False
     if not dsn.startswith("chdb:") and (not valid or "@" in f"{url.path}{url.query}{url.fragment}") and "@" in dsn:
@@ -148,16 +169,20 @@ def _url(dsn: str | None) -> tuple[SplitResult, dict[str, str]]:
         raise ConfigurationError("--clickhouse.dsn: begins with none of http://, https://, chdb://")
     if url.scheme != "chdb" and not url.hostname:
         raise ConfigurationError("--clickhouse.dsn: has no host")
-    query = dict(parse_qsl(url.query, keep_blank_values=True))
-    for key in query:
-        if key not in {"database", "compression", *_TLS_KEYS}:
-            raise ConfigurationError(
-                f"--clickhouse.dsn: parameter {key!r} is not one of database, compression, {', '.join(_TLS_KEYS)}; "
-                "settings of the insert go to --clickhouse.settings"
-            )
-    if query.get("compression", _COMPRESSIONS[0]) not in _COMPRESSIONS:
-        raise ConfigurationError(f"--clickhouse.dsn: compression is one of {', '.join(_COMPRESSIONS)}")
-    return url, query
+    if "#" in dsn:
+        raise ConfigurationError("--clickhouse.dsn: holds a #, and what is behind it would not count: write %23 for it")
+    return url
+
+
+def _database(path: str) -> str:
+    try:
+        if "/" not in path.strip("/"):
+            return unquote(path.strip("/"), errors="strict")
+    except UnicodeDecodeError:
+        pass
+    raise ConfigurationError(
+        "--clickhouse.dsn: what is behind the host is no name of a database; write %2F for a / in it, and %C3%A4 for ä"
+    )
 
 
 # Names may stand in backquotes, and have to where they hold a dot: `ev.v1`.`new-t`.

@@ -65,6 +65,12 @@ def test_chdb_takes_a_directory() -> None:
         ({"dsn": "http://"}, "--clickhouse.dsn"),
         ({"dsn": f"http://u:{SECRET}@host:port/"}, "--clickhouse.dsn"),
         ({"dsn": f"http://u:{SECRET}@[host/"}, "--clickhouse.dsn"),
+        ({"dsn": "http://a..b"}, "--clickhouse.dsn"),
+        ({"dsn": "http://host/d#x"}, "%23"),
+        ({"dsn": "http://host/a/b"}, "%2F"),
+        ({"dsn": "http://host/%FF"}, "--clickhouse.dsn"),
+        ({"dsn": "http://host?verify=false"}, "verify is for https"),
+        ({"dsn": "https://host?verify=on"}, "verify is true or false"),
         ({"dsn": "http://host?max_threads=3"}, "--clickhouse.settings"),
         ({"dsn": "http://host?compression=snappy"}, "--clickhouse.dsn"),
         ({"dsn": "chdb://memory"}, "--clickhouse.dsn"),
@@ -120,6 +126,22 @@ def test_a_certificate_that_is_not_there_is_named(tmp_path: Path, key: str) -> N
     sink = plugin({"dsn": f"https://host.invalid?{key}={tmp_path}/gone.pem", "table": "t"})
     with pytest.raises(ConfigurationError, match=rf"{key} {tmp_path}/gone.pem cannot be read: No such file"):
         sink.open()
+
+
+@pytest.mark.parametrize("key", ["ca_cert", "client_cert"])
+def test_a_file_that_is_no_certificate_is_named(tmp_path: Path, key: str) -> None:
+    file = tmp_path / "a.pem"
+    file.write_text("no certificate")
+    sink = plugin({"dsn": f"https://127.0.0.1:1?{key}={file}", "table": "t"})
+    with pytest.raises(ConfigurationError, match=rf"{key} {file} is no certificate"):
+        sink.open()
+
+
+@pytest.mark.parametrize(
+    ("path", "database"), [("my-db", "my-db"), ("a%2Fb", "a/b"), ("ev.v1", "ev.v1"), ("%C3%A4", "ä")]
+)
+def test_the_path_of_a_dsn_is_the_name_of_a_database(path: str, database: str) -> None:
+    assert parse(dsn=f"http://host/{path}").database == database
 
 
 def test_the_plugin_connects_to_nothing() -> None:
