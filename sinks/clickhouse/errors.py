@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import errno
 import re
+from collections.abc import Mapping, Sequence
 from typing import Final, Literal, NamedTuple
 
 from clickhouse_connect.driver.exceptions import Error, ProgrammingError
@@ -131,12 +132,11 @@ RULES: Final[dict[int, Rule]] = {
     1000: Rule("retry", "POCO_EXCEPTION", "the server failed on the network"),
     1019: Rule("retry", "QUERY_SLOT_ACQUISITION_TIMEOUT", "the server has too many queries"),
     1020: Rule("retry", "MEMORY_RESERVATION_ACQUISITION_TIMEOUT", "the server is short of memory"),
-    # Nobody's rows are to blame. 32 is ambiguous: a body that does not parse as what it says it is.
+    # Nobody's rows are to blame.
     16: Rule("halt", "NO_SUCH_COLUMN_IN_TABLE", "the table changed; its columns are read again before the next try"),
     20: Rule(
         "halt", "NUMBER_OF_COLUMNS_DOESNT_MATCH", "the table changed; its columns are read again before the next try"
     ),
-    32: Rule("halt", "ATTEMPT_TO_READ_AFTER_EOF", "the server cannot read the block's format"),
     46: Rule("halt", "UNKNOWN_FUNCTION", "an expression of the table needs a function that the server does not have"),
     47: Rule("halt", "UNKNOWN_IDENTIFIER", "the table or one of its views changed"),
     60: Rule("halt", "UNKNOWN_TABLE", "create the table, or correct --clickhouse.table"),
@@ -168,7 +168,9 @@ RULES: Final[dict[int, Rule]] = {
     767: Rule("halt", "REQUIRED_SECOND_FACTOR", "the user needs a second factor, which batcher does not have"),
     774: Rule("halt", "TABLE_IS_PERMANENTLY_READ_ONLY", "the table takes no inserts any more"),
     1016: Rule("halt", "TABLE_SIZE_LIMIT_EXCEEDED", "the table has all the rows it may have"),
-    # A row for which an expression of the table fails, or an expression that fails for every row.
+    # A row for which an expression of the table fails, or an expression that fails for every row. 32 is ambiguous: an
+    # empty text that an expression takes for a number, or a block that the server cannot read to its end.
+    32: Rule("suspect", "ATTEMPT_TO_READ_AFTER_EOF", "an expression of the table reads a number from an empty text"),
     153: Rule("suspect", "ILLEGAL_DIVISION", "an expression of the table divides by zero"),
     190: Rule("suspect", "SIZES_OF_ARRAYS_DONT_MATCH", "lists that belong together have different lengths"),
     395: Rule("suspect", "FUNCTION_THROW_IF_VALUE_IS_NON_ZERO", "a throwIf of the table refused a row"),
@@ -255,8 +257,17 @@ def translated(
 
 
 def _from_transport(error: Error, target: str, *, opening: bool, asking: bool) -> BatcherError:
-    cause = error.__cause__ or error.__context__
-    reason, sent = ("the connection failed", True) if cause is None else _transport(_innermost(cause))
+    chain = _chain(error)
+    words = _listed(chain, _BEFORE_SENDING)
+    sent = words is None
+    if sent:
+        for link in chain:
+            if isinstance(link, OSError) and link.errno in WRONG_FILES:
+                return _from_system(link, target, opening=opening)
+        words = _listed(chain, _WHILE_SENDING)
+    if words is None and chain:
+        words = f"the connection failed ({type(chain[-1]).__name__})"
+    reason = words or "the answer is not one of a ClickHouse server"
     if opening:
         return Unreachable(f"{target} does not answer: {reason}")
     if asking:
@@ -318,34 +329,38 @@ _BEFORE_SENDING: Final = {
     "NewConnectionError": "no connection can be made",
     "ConnectTimeoutError": "no connection within the time for it",
     "SSLCertVerificationError": "the certificate of the server is not trusted; see ca_cert in --clickhouse.dsn",
-    "SSLError": "TLS cannot be agreed on; is it the port for https?",
-    "SSLZeroReturnError": "the server closed the connection while TLS was agreed on",
 }
 _WHILE_SENDING: Final = {
     "ConnectionResetError": "the connection was reset",
     "BrokenPipeError": "the server closed the connection",
     "RemoteDisconnected": "the server closed the connection without an answer",
+    "BadStatusLine": "the answer is no HTTP; is it the port for HTTP (8123, and not 9000)?",
     "ReadTimeoutError": "no answer within --clickhouse.insert-timeout",
     "TimeoutError": "no answer within the time for it",
     "timeout": "no answer within the time for it",
     "IncompleteRead": "the answer was cut short",
     "ProtocolError": "the connection broke",
+    # These come while TLS is agreed on, and may come later.
+    "SSLError": "TLS failed; is it the port for https?",
+    "SSLEOFError": "the server closed the connection in the middle of TLS; is it the port for https?",
+    "SSLZeroReturnError": "the server closed the connection in the middle of TLS; is it the port for https?",
 }
 
 
-def _transport(kind: str) -> tuple[str, bool]:
-    """Return in words what ended a connection, and whether something of the insert may have been sent by then."""
-    if kind in _BEFORE_SENDING:
-        return _BEFORE_SENDING[kind], False
-    return _WHILE_SENDING.get(kind, f"the connection failed ({kind})"), True
+def _listed(chain: Sequence[BaseException], table: Mapping[str, str]) -> str | None:
+    """Return the words for the innermost link of a chain that a table lists; its own text would repeat the address."""
+    names = (type(link).__name__ for link in reversed(chain))
+    return next((table[name] for name in names if name in table), None)
 
 
-def _innermost(cause: BaseException) -> str:
-    """Name the class at the root of a transport failure; its text would repeat the address and the statement."""
-    seen = cause
+def _chain(error: Error) -> list[BaseException]:
+    """Return what led to a driver's error, the innermost last."""
+    links: list[BaseException] = []
+    seen: BaseException = error
     while True:
         reason = getattr(seen, "reason", None)
         deeper = seen.__cause__ or seen.__context__ or (reason if isinstance(reason, BaseException) else None)
         if deeper is None:
-            return type(seen).__name__
+            return links
+        links.append(deeper)
         seen = deeper

@@ -282,6 +282,30 @@ def test_a_rotated_password_is_read_again_before_the_next_try(tmp_path: Path) ->
         assert server.query("SELECT i FROM t") == [(1,)]
 
 
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_proxy_that_does_not_let_in_has_the_password_read_again(
+    clickhouse_server: ClickHouseServer, new_table: Callable[[], str], status: int
+) -> None:
+    table = new_table()
+    clickhouse_server.query(f"CREATE TABLE {table} (i UInt32) ENGINE = MergeTree ORDER BY i")
+    reads: list[str] = []
+
+    def password() -> str:
+        reads.append("")
+        return ""
+
+    sink = plugin({"dsn": clickhouse_server.dsn, "table": table, "password": password})
+    sink.open()
+    known = len(reads)
+    clickhouse_server.inject("status", code=status)
+    block = make_block(pa.table({"i": pa.array([1], pa.uint32())}))
+    with pytest.raises(SinkMisconfigured, match=str(status)):
+        sink.write(block)
+    sink.write(block)
+    sink.close()
+    assert len(reads) == known + 1
+
+
 def test_json_over_http_holds_what_it_was_given_or_refuses_it(
     clickhouse_server: ClickHouseServer, new_table: Callable[[], str]
 ) -> None:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import errno
+import http.client
 import os
 import socket
 import ssl
 
 import pytest
+import urllib3
 from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError, ProgrammingError
 from hypothesis import given
 from hypothesis import strategies as st
@@ -84,8 +86,8 @@ def test_of_a_code_nobody_listed_a_row_is_suspected_and_nothing_where_views_may_
     [
         ((159, 202, 209, 210, 225, 241, 242, 243, 319, 373, 425, 499, 745, 999, 3, 107, 201), SinkUnavailable),
         ((252,), SinkOverwhelmed),
-        ((16, 20, 47, 60, 81, 115, 164, 497, 516, 32), SinkMisconfigured),
-        ((6, 53, 117, 131, 321, 349, 376, 407, 469, 675, 676, 691, 153, 190, 395), BlockRejected),
+        ((16, 20, 47, 60, 81, 115, 164, 497, 516), SinkMisconfigured),
+        ((6, 53, 117, 131, 321, 349, 376, 407, 469, 675, 676, 691, 153, 190, 395, 32), BlockRejected),
     ],
 )
 def test_codes_are_in_the_class_that_experiments_gave(codes: tuple[int, ...], expected: type[BatcherError]) -> None:
@@ -174,6 +176,7 @@ def test_a_status_that_stays_halts(status: int) -> None:
         (socket.gaierror(-2, "Name or service not known"), "name of the host is not known; correct --clickhouse.dsn"),
         (ssl.SSLCertVerificationError("bad"), "the certificate of the server is not trusted"),
         (ssl.SSLError("wrong version"), "is it the port for https"),
+        (ssl.SSLEOFError("eof"), "in the middle of TLS; is it the port for https?; the outcome"),
         (TimeoutError("timed out"), "no answer within"),
     ],
 )
@@ -185,6 +188,32 @@ def test_a_failed_connection_says_in_words_why_and_whether_anything_was_sent(cau
     assert words in str(ours)
     assert type(cause).__name__ not in str(ours)
     assert isinstance(translated(error, TARGET, opening=True), Unreachable)
+
+
+def test_a_server_that_takes_no_connection_was_sent_nothing() -> None:
+    error = OperationalError("Error executing HTTP request")
+    error.__cause__ = urllib3.exceptions.ConnectTimeoutError()
+    error.__cause__.__cause__ = TimeoutError("timed out")
+    assert str(translated(error, TARGET)).endswith("no connection within the time for it; nothing was sent")
+
+
+def test_what_speaks_no_http_is_taken_for_the_wrong_port() -> None:
+    error = OperationalError("Error executing HTTP request")
+    error.__cause__ = http.client.BadStatusLine(CANARY)
+    ours = str(translated(error, TARGET, opening=True))
+    assert "8123, and not 9000" in ours
+    assert CANARY not in ours
+
+
+def test_an_answer_that_is_not_clickhouses_is_called_so() -> None:
+    ours = translated(OperationalError(f"Unexpected response to server version query: {CANARY}"), TARGET, opening=True)
+    assert str(ours) == f"{TARGET} does not answer: the answer is not one of a ClickHouse server"
+
+
+def test_a_certificate_that_goes_away_while_running_is_no_bad_connection() -> None:
+    error = OperationalError("Error executing HTTP request")
+    error.__cause__ = FileNotFoundError(errno.ENOENT, "No such file or directory")
+    assert isinstance(translated(error, TARGET), SinkMisconfigured)
 
 
 def test_a_full_disk_under_the_temporary_file_is_retried() -> None:

@@ -183,6 +183,24 @@ def test_a_row_for_which_a_default_fails_is_suspected_alone(
     assert chdb_engine.rows(f"SELECT count() FROM {table}") == [(0,)]
 
 
+@pytest.mark.parametrize(
+    "expression",
+    ["toUInt8(s)", "toDecimal32(s, 2)", "intDiv(6, length(s))", "throwIf(s = '')", "CAST(s AS Enum8('42' = 1))"],
+)
+@pytest.mark.parametrize("kind", ["DEFAULT", "MATERIALIZED"])
+def test_a_row_for_which_an_expression_fails_is_looked_for(
+    chdb_engine: EmbeddedEngine, new_table: Callable[[], str], kind: str, expression: str
+) -> None:
+    table = new_table()
+    chdb_engine.execute(
+        f"CREATE TABLE {table} (i UInt32, s String, d String {kind} toString({expression})) "
+        "ENGINE = MergeTree ORDER BY i"
+    )
+    with pytest.raises(BlockRejected):
+        written(chdb_engine, table, [{"i": 1, "s": "42"}, {"i": 2, "s": ""}])
+    assert chdb_engine.rows(f"SELECT count() FROM {table}") == [(0,)]
+
+
 def test_columns_say_what_clickhouse_calls_their_types(
     chdb_engine: EmbeddedEngine, new_table: Callable[[], str]
 ) -> None:
