@@ -41,7 +41,7 @@ test-crash: $(READY) ## kill, freeze and rebalance it for an hour; keep the scor
 	@rows=$$(mktemp); \
 	BATCHER_TEST_LONG=1 BATCHER_TEST_SCORE=$$rows $(BIN)/python -m pytest tests/crash -p no:randomly $(ARGS); code=$$?; \
 	keep=$$([ $$code = 0 ] && [ -z "$(ARGS)" ] && echo "--write tests/crash/score.json README.md"); \
-	$(BIN)/python -m batcher.testing.crash_score $$rows $$keep; rm -f $$rows; exit $$code
+	$(BIN)/python -m tests.harness.crash_score $$rows $$keep; rm -f $$rows; exit $$code
 
 test-soak: $(READY) ## let everything fail at random for ten minutes (SECONDS=600), then for as long with Parquet
 	@BATCHER_TEST_SOAK_S=$(or $(SECONDS),600) $(BIN)/python -m pytest tests/crash/test_soak.py -s $(ARGS)

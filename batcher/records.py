@@ -66,7 +66,7 @@ class Partition(NamedTuple):
 class Position(NamedTuple):
     """Say where to read next, with the note that travels in the commit's metadata.
 
-    `next_offset` is the first offset not yet done. `note` is empty, or an intent written by `ledger.py`.
+    `next_offset` is the first offset not yet done. `note` is empty, or an intent written by `offsets.py`.
     """
 
     next_offset: int

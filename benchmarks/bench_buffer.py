@@ -20,10 +20,10 @@ from typing import Final
 
 import pyarrow as pa
 
-from batcher.buffer import BoundedBuffer, FlushPolicy
-from batcher.consumer import FETCH_RECORDS
-from batcher.exchange import Exchange
-from batcher.ledger import Ledger
+from batcher.core.buffer import BoundedBuffer, FlushPolicy
+from batcher.core.offsets import Ledger
+from batcher.engine.fetch_loop import FETCH_RECORDS
+from batcher.engine.shared import Exchange
 from batcher.records import Decoded, Partition, Position, Prepared, Records
 from benchmarks.harness import RESULTS
 from benchmarks.report import Panel, Spread, Table, numbers, publish

@@ -16,7 +16,7 @@ from math import floor
 from pathlib import Path
 from typing import Any, Final
 
-from batcher.testing.jars import Unavailable
+from batcher.embedded.jars import Unavailable
 from benchmarks import contenders
 from benchmarks.compare.environments import default_directory
 from benchmarks.compare.rivals import RIVALS, measure, ready, versions

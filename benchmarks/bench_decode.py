@@ -18,7 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from batcher.decode import load
+from batcher.formats import load
 from batcher.records import Batch
 from batcher.testing.values import make_batch, make_records
 from benchmarks.harness import RESULTS

@@ -19,7 +19,7 @@ from pathlib import Path
 from confluent_kafka import Consumer, TopicPartition
 
 from batcher.records import Partition, Position
-from batcher.sources.kafka import KafkaOptions, KafkaSource
+from batcher.sources.kafka.source import KafkaOptions, KafkaSource
 from batcher.testing.brokers import available_broker
 from batcher.testing.kafka import Broker
 from benchmarks.harness import RESULTS

@@ -20,8 +20,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Final
 
+from batcher.generate.events import EventGenerator
 from batcher.testing.brokers import available_broker
-from batcher.testing.events import EventGenerator
 from batcher.testing.kafka import Broker
 from benchmarks import contenders
 from benchmarks.freshness import Bench, Freshness, Idle, Lone, Start, alone, idle, imports, start, under_load

@@ -23,9 +23,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
+from batcher.generate.events import EventGenerator
 from batcher.records import Block
 from batcher.testing.brokers import available_broker
-from batcher.testing.events import EventGenerator
 from batcher.testing.kafka import Broker
 from benchmarks.freshness import Bench
 from benchmarks.harness import RESULTS
@@ -103,9 +103,9 @@ def stall(broker: Broker, topic: str, seconds: float) -> tuple[Taken, Samples]:
 
 def stalled_turn(bootstrap: str, topic: str, seconds: float) -> None:
     """Be the process whose target stands still."""
-    from batcher.commands.run import parser
-    from batcher.commands.tuning import tune_collector, tune_memory
-    from batcher.commands.wiring import pipeline_of
+    from batcher.cli.support.tuning import tune_collector, tune_memory
+    from batcher.cli.support.wiring import pipeline_of
+    from batcher.cli.verbs.run import parser
     from batcher.settings import load
     from sinks.null import NullSink
 

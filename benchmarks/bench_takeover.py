@@ -26,11 +26,11 @@ from typing import Final, Self
 from confluent_kafka import Consumer, TopicPartition, libversion
 
 from batcher.testing.kafka import Broker
-from batcher.testing.live_orders import LiveOrders
-from batcher.testing.processes import BatcherProcess
 from batcher.testing.real_broker import RealBroker
 from benchmarks.harness import machine
 from benchmarks.report import chosen
+from tests.harness.live_orders import LiveOrders
+from tests.harness.processes import BatcherProcess
 
 PARTITIONS: Final = 4
 RATE: Final = 200.0

@@ -82,7 +82,7 @@ def consume(contender: str, bootstrap: str, topic: str, records: int) -> Measure
     """Call `consume()` and drop the messages: the ceiling of everything built on it."""
     from confluent_kafka import Consumer, TopicPartition
 
-    from batcher.sources.kafka_options import KafkaOptions
+    from batcher.sources.kafka.options import KafkaOptions
 
     options = KafkaOptions(brokers=bootstrap, topics=(topic,), group=f"bench-{uuid.uuid4()}")
     consumer = Consumer({**options.librdkafka(), "enable.partition.eof": "false"})
@@ -99,11 +99,11 @@ def consume(contender: str, bootstrap: str, topic: str, records: int) -> Measure
 
 def pipeline(contender: str, bootstrap: str, topic: str, records: int, *flags: str) -> Measured:
     """Run batcher as the command line would, with a stopwatch around its source."""
-    from batcher import logs
-    from batcher.commands.run import parser
-    from batcher.commands.tuning import tune_collector, tune_memory
-    from batcher.commands.wiring import pipeline_of
+    from batcher.cli.support.tuning import tune_collector, tune_memory
+    from batcher.cli.support.wiring import pipeline_of
+    from batcher.cli.verbs.run import parser
     from batcher.settings import load
+    from batcher.telemetry import logs
 
     words = ["-b", bootstrap, "-t", topic, "-g", f"bench-{uuid.uuid4()}", "--until-eof", *flags]
     settings = load(parser(), words, {}, runnable=True).settings
@@ -212,7 +212,7 @@ def bare(bootstrap: str, topic: str, records: int, scratch: Path) -> Measured:
 
 def relaxed(bootstrap: str, topic: str, records: int, scratch: Path) -> Measured:
     """Run the bare loop with a garbage collector that looks less often: it spends half its time there otherwise."""
-    from batcher.commands.tuning import tune_collector
+    from batcher.cli.support.tuning import tune_collector
 
     del scratch
     tune_collector()
@@ -270,7 +270,7 @@ def turn(contender: str, bootstrap: str, topic: str, records: int) -> None:
 
 def load(broker: Any, topic: str, records: int) -> None:
     """Fill the topic with made-up orders, the same for the same number."""
-    from batcher.testing.events import EventGenerator
+    from batcher.generate.events import EventGenerator
 
     broker.create_topic(topic, PARTITIONS)
     events = EventGenerator(seed=1)

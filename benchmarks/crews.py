@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Final
 
 from batcher.testing.kafka import Broker
-from batcher.testing.processes import BatcherProcess
 from benchmarks.freshness import spent_by_thread
 from benchmarks.harness import Measured
 from benchmarks.steady import CommitWatch
+from tests.harness.processes import BatcherProcess
 
 PATIENCE_S: Final = 600.0
 

@@ -17,11 +17,11 @@ from typing import Final
 
 from confluent_kafka import Producer
 
-from batcher.testing.events import EventGenerator
+from batcher.generate.events import EventGenerator
 from batcher.testing.kafka import Broker
-from batcher.testing.processes import BatcherProcess, Event
 from benchmarks.contenders import COORDINATES, engine
 from benchmarks.steady import Ages, CommitWatch, Steady, ages, fill, percentile
+from tests.harness.processes import BatcherProcess, Event
 
 SETTLE_S: Final = 2.0
 """Left out at the start of a load: the first batch infers a schema and writes the first file."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from batcher.testing.events import ORDERS, EventGenerator
+from batcher.generate.events import ORDERS, EventGenerator
 from benchmarks.orders import COLUMNS
 
 DIFFERENT: Final = 20_000

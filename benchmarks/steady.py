@@ -10,7 +10,7 @@ from typing import Final, Self
 
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from batcher.testing.events import EventGenerator
+from batcher.generate.events import EventGenerator
 from batcher.testing.kafka import Broker
 
 TICK_S: Final = 0.02

@@ -58,8 +58,8 @@ class Turn:
         """Call `consume()` and drop the messages, with the garbage collector as the pipeline has it."""
         from confluent_kafka import Consumer, TopicPartition
 
-        from batcher.commands.tuning import tune_collector
-        from batcher.sources.kafka_options import KafkaOptions
+        from batcher.cli.support.tuning import tune_collector
+        from batcher.sources.kafka.options import KafkaOptions
 
         tune_collector()
         options = KafkaOptions(brokers=self.bootstrap, topics=(self.topic,), group="bench-consume")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from batcher import logs
+from batcher.telemetry import logs
 
 pytest_plugins = ["batcher.testing.pytest_plugin", "batcher.testing.clickhouse_plugin"]
 

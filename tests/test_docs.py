@@ -20,16 +20,16 @@ from urllib.parse import unquote
 import pytest
 
 from batcher import errors
-from batcher.cli import main as command_line
-from batcher.commands import VERBS
-from batcher.commands.outcome import INTERRUPTED
-from batcher.commands.run import parser, summary_facts
-from batcher.dead_letters.letters import added_headers, now, to_fields
-from batcher.metrics import Metrics
-from batcher.pipeline import Summary
+from batcher.cli.main import main as command_line
+from batcher.cli.support.outcome import INTERRUPTED
+from batcher.cli.verbs import VERBS
+from batcher.cli.verbs.run import parser, summary_facts
+from batcher.dead_letters.encoding import added_headers, now, to_fields
+from batcher.engine.pipeline import Summary
 from batcher.records import DeadLetter, Partition, Record
 from batcher.settings import UsageError, load, reference
-from batcher.status import PartitionStatus, Status
+from batcher.telemetry.metrics import Metrics
+from batcher.telemetry.status import PartitionStatus, Status
 from batcher.testing.clickhouse import ClickHouseServer, embedded_engine_missing
 from batcher.testing.kafka import Broker
 from benchmarks.readme import table

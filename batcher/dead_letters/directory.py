@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import msgspec
 
-from batcher.dead_letters.letters import coordinates, now, one_line, to_fields
+from batcher.dead_letters.encoding import coordinates, now, one_line, to_fields
 from batcher.disks import passes
 from batcher.errors import ConfigurationError, DeadLetterFailed, Unreachable
 from batcher.records import DeadLetter

@@ -17,11 +17,11 @@ from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from batcher.dead_letters.letters import added_headers, coordinates, from_headers, now, one_line
+from batcher.dead_letters.encoding import added_headers, coordinates, from_headers, now, one_line
 from batcher.errors import ConfigurationError, DeadLetterFailed, Unreachable
-from batcher.kafka_files import check_files
-from batcher.kafka_headers import headers_of
 from batcher.records import DeadLetter
+from batcher.sources.kafka.files import check_files
+from batcher.sources.kafka.headers import headers_of
 
 MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
 """What the producer lets through, so that the topic's own `max.message.bytes` decides. Brokers cut the

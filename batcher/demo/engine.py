@@ -16,8 +16,8 @@ from typing import Final
 
 import pyarrow as pa
 
+from batcher.embedded.clickhouse_http import EngineMissing, chdb_connection
 from batcher.errors import ConfigurationError
-from batcher.testing.clickhouse_http import EngineMissing, chdb_connection
 
 TIMEOUT_S: Final = 120.0
 

@@ -14,8 +14,8 @@ from typing import Final, Self
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from batcher.testing.events import EventGenerator
-from batcher.testing.mock_cluster import MockCluster
+from batcher.embedded.mock_cluster import MockCluster
+from batcher.generate.events import EventGenerator
 
 TOPIC: Final = "orders"
 PARTITIONS: Final = 4

@@ -16,8 +16,8 @@ from batcher.demo.kafka import GROUP, PARTITIONS, POISON, TOPIC, Orders, SmallKa
 from batcher.demo.targets import Answer, ClickHouse, Parquet, Target
 from batcher.demo.view import Progress, View
 from batcher.demo.worker import Event, Worker, typed
+from batcher.embedded.jars import Unavailable
 from batcher.errors import BatcherError, Unreachable
-from batcher.testing.jars import Unavailable
 
 PRODUCE_S: Final = 10.0
 """How long the orders come in, if the pipeline keeps up."""

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from batcher.testing.jars import Unavailable
+from batcher.embedded.jars import Unavailable
 from batcher.testing.kafka import Broker
 from batcher.testing.real_broker import RealBroker
 

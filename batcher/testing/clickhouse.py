@@ -33,7 +33,7 @@ from urllib.parse import quote, urlencode
 
 import pyarrow as pa
 
-from batcher.testing.clickhouse_http import CONTROL, EngineMissing, Fault, FaultKind, Insert, chdb_connection, main
+from batcher.embedded.clickhouse_http import CONTROL, EngineMissing, Fault, FaultKind, Insert, chdb_connection, main
 
 __all__ = ["ClickHouseServer", "EmbeddedEngine", "EngineMissing", "FaultKind", "Insert", "embedded_engine_missing"]
 

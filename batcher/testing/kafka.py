@@ -11,7 +11,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions, NewTopic
 
 from batcher.records import Headers, Partition, Position
-from batcher.sources.kafka_envelope import unpack
+from batcher.sources.kafka.envelope import unpack
 
 REQUEST_TIMEOUT_S: Final = 30.0
 """A broker that has just started, on a machine that is busy, needs some seconds for its first answers."""

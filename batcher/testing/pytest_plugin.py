@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from batcher.embedded.jars import Unavailable
+from batcher.embedded.mock_cluster import MockCluster
 from batcher.testing.brokers import available_broker
-from batcher.testing.jars import Unavailable
 from batcher.testing.kafka import Broker
-from batcher.testing.mock_cluster import MockCluster
 from batcher.testing.real_broker import RealBroker
 
 

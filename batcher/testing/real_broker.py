@@ -16,8 +16,8 @@ from typing import Final, Self
 
 from confluent_kafka import KafkaException
 
+from batcher.embedded.jars import Unavailable, kafka_jars
 from batcher.records import Partition
-from batcher.testing.jars import Unavailable, kafka_jars
 from batcher.testing.kafka import Broker
 
 START_TIMEOUT_S: Final = 120.0

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from batcher.testing.jars import Unavailable, cache_dir
+from batcher.embedded.jars import Unavailable, cache_dir
 
 REQUIREMENTS: Final = Path(__file__).parent / "requirements"
 ROOT: Final = Path(__file__).resolve().parents[2]

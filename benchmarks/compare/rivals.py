@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from batcher.testing.jars import Unavailable
+from batcher.embedded.jars import Unavailable
 from benchmarks.compare.environments import REQUIREMENTS, ROOT, python_of
 from benchmarks.harness import Measured
 

@@ -14,13 +14,13 @@ from confluent_kafka import Consumer, TopicPartition
 
 import batcher.dead_letters
 from batcher.dead_letters.directory import DirectoryDeadLetterQueue, read_letters
+from batcher.dead_letters.encoding import from_fields
 from batcher.dead_letters.kafka import KafkaDeadLetterQueue, letter_of
-from batcher.dead_letters.letters import from_fields
+from batcher.embedded.mock_cluster import ApiKey, MockCluster
 from batcher.errors import DeadLetterFailed
 from batcher.protocols import DeadLetterQueue
 from batcher.records import DeadLetter, Headers, Partition, Record
 from batcher.testing.dead_letters import MemoryDeadLetterQueue
-from batcher.testing.mock_cluster import ApiKey, MockCluster
 
 TOPIC = "events.dlq"
 TOPIC_AUTHORIZATION_FAILED = 29

@@ -1,4 +1,4 @@
-"""Laws for every format there is: found through `batcher.decode`, not listed here."""
+"""Laws for every format there is: found through `batcher.formats`, not listed here."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from batcher.decode import FORMATS, load
-from batcher.decode.json import JsonOptions
 from batcher.errors import ConfigurationError
+from batcher.formats import FORMATS, load
+from batcher.formats.json.format import JsonOptions
 from batcher.protocols import Decoder, Format
 from batcher.records import Batch, Decoded, Partition
 from batcher.testing.values import make_batch, make_records

@@ -37,12 +37,12 @@ from batcher.protocols import (
 )
 from batcher.records import Block, write_id
 from batcher.testing.clickhouse import EmbeddedEngine
-from batcher.testing.objects import Objects
 from batcher.testing.sinks import MemorySink, ScriptedSink
 from batcher.testing.values import EVENTS_0, make_block
 from sinks.parquet.objects import ObjectStore
 from sinks.parquet.options import ParquetOptions
 from sinks.parquet.sink import ParquetSink
+from tests.harness.objects import Objects
 
 pytest_plugins = ["batcher.testing.clickhouse_plugin"]
 

@@ -13,15 +13,15 @@ from typing import Final
 
 import pytest
 
+from batcher.core.intents import MAX_NOTE
+from batcher.embedded.mock_cluster import MockCluster
 from batcher.errors import CommitRefused
-from batcher.intents import MAX_NOTE
 from batcher.protocols import Source
 from batcher.records import Partition, Position
-from batcher.sources.kafka import KafkaOptions, KafkaSource
+from batcher.sources.kafka.source import KafkaOptions, KafkaSource
 from batcher.testing.kafka import Broker, produce
-from batcher.testing.listening import RecordingListener, numbered, offsets, read, read_for, read_until, values
-from batcher.testing.mock_cluster import MockCluster
 from batcher.testing.sources import MemoryLog, MemorySource
+from tests.harness.listening import RecordingListener, numbered, offsets, read, read_for, read_until, values
 
 A, B = Partition("topic", 0), Partition("topic", 1)
 

@@ -9,10 +9,10 @@ from uuid import uuid4
 
 import pytest
 
-from batcher.testing.disturbing import IMPATIENT, Disturbed, Membership
-from batcher.testing.jars import Unavailable
+from batcher.embedded.jars import Unavailable
 from batcher.testing.real_broker import RealBroker
-from batcher.testing.targets import ClickHouseTable, ParquetDirectory, TableKind, Target
+from tests.harness.disturbance import IMPATIENT, Disturbed, Membership
+from tests.harness.targets import ClickHouseTable, ParquetDirectory, TableKind, Target
 
 TABLE = TableKind(window=10_000)
 """It remembers tokens and has coordinates: what a worker writes that froze in the middle is caught by either."""

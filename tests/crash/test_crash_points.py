@@ -10,13 +10,13 @@ from typing import NamedTuple
 
 import pytest
 
-from batcher.intents import parse
+from batcher.core.intents import parse
 from batcher.records import Partition, Position
-from batcher.testing.census import Census, Filling, dead_letters_in, fill, letter_coordinates
-from batcher.testing.crash_points import Trap, traps_of
 from batcher.testing.kafka import Broker
-from batcher.testing.processes import BatcherProcess
-from batcher.testing.targets import ParquetDirectory
+from tests.harness.census import Census, Filling, dead_letters_in, fill, letter_coordinates
+from tests.harness.crash_points import Trap, traps_of
+from tests.harness.processes import BatcherProcess
+from tests.harness.targets import ParquetDirectory
 
 LONG = os.environ.get("BATCHER_TEST_LONG") == "1"
 EVERY = (
@@ -99,7 +99,7 @@ def job(
 
 
 def crash(job: Job, points: str) -> Found:
-    with BatcherProcess(*job.flags, environment={"CRASH_AT": points}, module="batcher.testing.crash_points") as process:
+    with BatcherProcess(*job.flags, environment={"CRASH_AT": points}, module="tests.harness.crash_points") as process:
         assert process.wait() == -signal.SIGKILL
         assert process.named("crash_point")[-1]["point"] in points
     return job.found()

@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 import pytest
 
-from batcher.testing import crash_score
 from batcher.testing.clickhouse import ClickHouseServer
-from batcher.testing.disturbing import Disturbed, unannounced, wait_for
-from batcher.testing.targets import TableKind
+from tests.harness import crash_score
+from tests.harness.disturbance import Disturbed, unannounced, wait_for
+from tests.harness.targets import TableKind
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
 

@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from batcher.testing import crash_score
 from batcher.testing.clickhouse import embedded_engine_missing
-from batcher.testing.crashing import Scene
 from batcher.testing.kafka import Broker
-from batcher.testing.kill_loop import WITH_INTENTS, WITH_INTENTS_OVER_HTTP, WITHOUT_INTENTS, kill_loop, named
-from batcher.testing.targets import ClickHouseTable, EmbeddedTable, ParquetDirectory, TableKind, Target
-from batcher.testing.verdict import Verdict
+from tests.harness import crash_score
+from tests.harness.attack import Scene
+from tests.harness.kill_loop import WITH_INTENTS, WITH_INTENTS_OVER_HTTP, WITHOUT_INTENTS, kill_loop, named
+from tests.harness.targets import ClickHouseTable, EmbeddedTable, ParquetDirectory, TableKind, Target
+from tests.harness.verdict import Verdict
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
 

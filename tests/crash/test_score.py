@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from batcher.testing import crash_score
-from batcher.testing.census import Census
-from batcher.testing.verdict import Verdict
+from tests.harness import crash_score
+from tests.harness.census import Census
+from tests.harness.verdict import Verdict
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"

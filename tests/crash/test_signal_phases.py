@@ -14,10 +14,10 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from batcher.testing import crash_score
 from batcher.testing.clickhouse import ClickHouseServer
-from batcher.testing.crashing import Worker
-from batcher.testing.disturbing import Disturbed, unannounced, wait_for
+from tests.harness import crash_score
+from tests.harness.attack import Worker
+from tests.harness.disturbance import Disturbed, unannounced, wait_for
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
 

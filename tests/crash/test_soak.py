@@ -12,9 +12,9 @@ from collections.abc import Callable
 
 import pytest
 
-from batcher.testing import crash_score
-from batcher.testing.disturbing import Disturbed, unannounced
-from batcher.testing.soaking import Soak
+from tests.harness import crash_score
+from tests.harness.disturbance import Disturbed, unannounced
+from tests.harness.soak import Soak
 
 SECONDS = float(os.environ.get("BATCHER_TEST_SOAK_S", "20"))
 SEED = int(os.environ.get("BATCHER_TEST_SEED", "1"))

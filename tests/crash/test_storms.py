@@ -11,8 +11,8 @@ from dataclasses import replace
 
 import pytest
 
-from batcher.testing import crash_score
-from batcher.testing.disturbing import Disturbed, Membership, Storm, unannounced
+from tests.harness import crash_score
+from tests.harness.disturbance import Disturbed, Membership, Storm, unannounced
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
 

@@ -11,11 +11,11 @@ from collections.abc import Callable
 
 import pytest
 
-from batcher.testing.census import Filling, fill
 from batcher.testing.clickhouse import ClickHouseServer
 from batcher.testing.kafka import Broker
-from batcher.testing.processes import BatcherProcess
-from batcher.testing.targets import ClickHouseTable, TableKind
+from tests.harness.census import Filling, fill
+from tests.harness.processes import BatcherProcess
+from tests.harness.targets import ClickHouseTable, TableKind
 
 pytestmark = [pytest.mark.broker]
 
@@ -43,7 +43,7 @@ def ids_after_a_replay(
         source = ("-b", broker.bootstrap, "-t", orders.topic, "-g", group, "--kafka.instance", group)
         flags = (*source, *table.arguments, "--batch.max-rows", str(BATCH), "--delivery", "exactly-once")
         crash = {"CRASH_AT": "after_write:2"}
-        with BatcherProcess(*flags, environment=crash, module="batcher.testing.crash_points") as dying:
+        with BatcherProcess(*flags, environment=crash, module="tests.harness.crash_points") as dying:
             assert dying.wait() == -signal.SIGKILL
         clickhouse_server.query(f"ALTER TABLE {name} DELETE WHERE id >= {BATCH} SETTINGS mutations_sync = 2")
         with BatcherProcess(*flags, "--until-eof") as successor:

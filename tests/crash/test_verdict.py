@@ -4,10 +4,10 @@ from typing import Any
 import pytest
 
 from batcher.records import Partition
-from batcher.testing.census import Coordinate
-from batcher.testing.processes import Event
-from batcher.testing.targets import Loaded
-from batcher.testing.verdict import Deeds, Verdict, judged
+from tests.harness.census import Coordinate
+from tests.harness.processes import Event
+from tests.harness.targets import Loaded
+from tests.harness.verdict import Deeds, Verdict, judged
 
 P = Partition("orders", 0)
 IDS = {(P, offset): 100 + offset for offset in range(5)}

@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from batcher.testing import crash_score
-from batcher.testing.crashing import Worker
-from batcher.testing.disturbing import Disturbed, Membership, owned_by, unannounced, wait_for
-from batcher.testing.targets import TableKind
+from tests.harness import crash_score
+from tests.harness.attack import Worker
+from tests.harness.disturbance import Disturbed, Membership, owned_by, unannounced, wait_for
+from tests.harness.targets import TableKind
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
 

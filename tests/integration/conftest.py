@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from batcher.testing.kafka import Broker
-from batcher.testing.readers import Readers
+from tests.harness.readers import Readers
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 
 from batcher.testing.clickhouse import ClickHouseServer
 from batcher.testing.kafka import Broker
-from batcher.testing.processes import BatcherProcess
+from tests.harness.processes import BatcherProcess
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(300)]
 

@@ -20,8 +20,8 @@ import pytest
 from batcher.records import Partition
 from batcher.testing.clickhouse import ClickHouseServer
 from batcher.testing.kafka import Broker
-from batcher.testing.processes import BatcherProcess
-from batcher.testing.targets import ParquetDirectory
+from tests.harness.processes import BatcherProcess
+from tests.harness.targets import ParquetDirectory
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(900)]
 

@@ -13,15 +13,15 @@ from typing import Any, NamedTuple
 import pytest
 from confluent_kafka.admin import AdminClient
 
-from batcher import cli
-from batcher.commands import bench
+from batcher.cli import main as cli
+from batcher.cli.verbs import bench
+from batcher.generate.events import POISON
 from batcher.records import Partition
-from batcher.testing.census import Filling, dead_letters_in, fill
 from batcher.testing.clickhouse import ClickHouseServer
-from batcher.testing.events import POISON
 from batcher.testing.kafka import Broker
-from batcher.testing.processes import BatcherProcess
-from batcher.testing.targets import ClickHouseTable, ParquetDirectory, TableKind, Target
+from tests.harness.census import Filling, dead_letters_in, fill
+from tests.harness.processes import BatcherProcess
+from tests.harness.targets import ClickHouseTable, ParquetDirectory, TableKind, Target
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(240)]
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from batcher.records import Partition, Position
-from batcher.testing.commit_log import Commit, CommitLog
 from batcher.testing.kafka import Broker
-from batcher.testing.processes import BatcherProcess
+from tests.harness.commit_log import Commit, CommitLog
+from tests.harness.processes import BatcherProcess
 
 pytestmark = [pytest.mark.broker]
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from batcher.generate.events import ORDERS, EventGenerator
 from batcher.settings import Settings, load
-from batcher.testing.events import ORDERS, EventGenerator
 from batcher.testing.kafka import produce
 
 ROOT = Path(__file__).parents[2]
@@ -45,7 +45,7 @@ def arguments_in(file: Path) -> list[str]:
 
 
 def settings_of(file: Path) -> Settings:
-    from batcher.commands.run import parser
+    from batcher.cli.verbs.run import parser
 
     variables = {"BATCHER_CLICKHOUSE_PASSWORD": "secret"}
     return load(parser(), arguments_in(file), variables, runnable=True).settings

@@ -19,9 +19,9 @@ from batcher.demo.kafka import BACKLOG, PARTITIONS, Orders
 from batcher.demo.show import PipelineFailed, Show
 from batcher.demo.targets import Answer, Parquet
 from batcher.demo.view import View
+from batcher.embedded.jars import Unavailable
+from batcher.embedded.mock_cluster import MockCluster
 from batcher.testing.clickhouse import embedded_engine_missing
-from batcher.testing.jars import Unavailable
-from batcher.testing.mock_cluster import MockCluster
 
 COMMAND = [sys.executable, "-m", "batcher", "demo", "--json", "--records", "10000"]
 

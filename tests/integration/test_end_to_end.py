@@ -16,13 +16,13 @@ from typing import NamedTuple, Self
 
 import pytest
 
+from batcher.generate.events import EventGenerator
 from batcher.records import Partition
-from batcher.testing.census import Census, Coordinate, Filling, dead_letters_in, fill, letter_coordinates
 from batcher.testing.clickhouse import ClickHouseServer
-from batcher.testing.events import EventGenerator
 from batcher.testing.kafka import Broker
-from batcher.testing.processes import BatcherProcess
-from batcher.testing.targets import ClickHouseTable, EmbeddedTable, ParquetDirectory, Target
+from tests.harness.census import Census, Coordinate, Filling, dead_letters_in, fill, letter_coordinates
+from tests.harness.processes import BatcherProcess
+from tests.harness.targets import ClickHouseTable, EmbeddedTable, ParquetDirectory, Target
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(900)]
 

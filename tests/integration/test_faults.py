@@ -17,11 +17,11 @@ import pyarrow as pa
 import pytest
 
 from batcher.records import Partition
-from batcher.testing.census import Census, Filling, dead_letters_in, fill
 from batcher.testing.clickhouse import ClickHouseServer
 from batcher.testing.kafka import Broker
-from batcher.testing.processes import PATIENCE_S, BatcherProcess
-from batcher.testing.targets import ClickHouseTable, EmbeddedTable, ParquetDirectory
+from tests.harness.census import Census, Filling, dead_letters_in, fill
+from tests.harness.processes import PATIENCE_S, BatcherProcess
+from tests.harness.targets import ClickHouseTable, EmbeddedTable, ParquetDirectory
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
 

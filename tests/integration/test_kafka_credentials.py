@@ -13,11 +13,11 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 )
 from structlog.testing import capture_logs
 
+from batcher.embedded.jars import Unavailable
 from batcher.records import Partition
-from batcher.sources.kafka import KafkaOptions, KafkaSource
-from batcher.testing.jars import Unavailable
-from batcher.testing.listening import RecordingListener, numbered, read, values
+from batcher.sources.kafka.source import KafkaOptions, KafkaSource
 from batcher.testing.real_broker import RealBroker
+from tests.harness.listening import RecordingListener, numbered, read, values
 
 pytestmark = pytest.mark.broker
 

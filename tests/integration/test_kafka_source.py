@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from batcher.embedded.jars import Unavailable
 from batcher.errors import ConfigurationError, SourceLost, Unreachable
 from batcher.records import Partition, Position
-from batcher.sources.kafka import KafkaOptions, KafkaSource
-from batcher.testing.jars import Unavailable
+from batcher.sources.kafka.source import KafkaOptions, KafkaSource
 from batcher.testing.kafka import Broker
-from batcher.testing.listening import RecordingListener, numbered, offsets, read, read_until, values
-from batcher.testing.processes import BatcherProcess
-from batcher.testing.readers import PROTOCOLS, Readers
 from batcher.testing.real_broker import RealBroker
+from tests.harness.listening import RecordingListener, numbered, offsets, read, read_until, values
+from tests.harness.processes import BatcherProcess
+from tests.harness.readers import PROTOCOLS, Readers
 
 pytestmark = pytest.mark.broker
 

@@ -11,11 +11,11 @@ from structlog.testing import capture_logs
 
 from batcher.errors import Unreachable
 from batcher.records import Partition, Position, Records
-from batcher.sources.kafka import KafkaOptions, KafkaSource
+from batcher.sources.kafka.source import KafkaOptions, KafkaSource
 from batcher.testing.kafka import Broker
-from batcher.testing.listening import RecordingListener, numbered, offsets, read, read_for, read_until, values
-from batcher.testing.processes import BatcherProcess
-from batcher.testing.readers import PROTOCOLS, Readers, open_transaction, until
+from tests.harness.listening import RecordingListener, numbered, offsets, read, read_for, read_until, values
+from tests.harness.processes import BatcherProcess
+from tests.harness.readers import PROTOCOLS, Readers, open_transaction, until
 
 pytestmark = pytest.mark.broker
 

@@ -17,7 +17,7 @@ import pytest
 from batcher.dead_letters.directory import read_letters
 from batcher.records import Partition, Position
 from batcher.testing.kafka import Broker
-from batcher.testing.processes import BatcherProcess
+from tests.harness.processes import BatcherProcess
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(240)]
 
@@ -58,7 +58,7 @@ class Job:
             *instance,
             *arguments,
             environment={"CRASH_AT": crash_at},
-            module="batcher.testing.crash_points",
+            module="tests.harness.crash_points",
         ) as process:
             code = process.wait()
             assert not crash_at or code == -signal.SIGKILL, process.stderr

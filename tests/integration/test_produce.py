@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
-from batcher.testing.events import EventGenerator
+from batcher.embedded.mock_cluster import MockCluster
+from batcher.generate.events import EventGenerator
 from batcher.testing.kafka import Broker
-from batcher.testing.mock_cluster import MockCluster
 
 
 def produce(*argv: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:

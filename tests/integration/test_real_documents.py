@@ -13,17 +13,17 @@ import pyarrow.parquet as pq
 import pytest
 from structlog.testing import capture_logs
 
-from batcher.buffer import FlushPolicy
-from batcher.decode.json import JsonFormat, JsonOptions
-from batcher.pipeline import Pipeline, Summary
+from batcher.core.buffer import FlushPolicy
+from batcher.engine.pipeline import Pipeline, Summary
+from batcher.formats.json.format import JsonFormat, JsonOptions
 from batcher.protocols import Sink
 from batcher.records import Partition
 from batcher.testing.clickhouse import EmbeddedEngine
 from batcher.testing.dead_letters import MemoryDeadLetterQueue
-from batcher.testing.documents import SHAPES, documents
-from batcher.testing.leaves import document_of, named, paths_lacking, rows_of
 from batcher.testing.sources import MemoryLog, MemorySource
 from sinks import load
+from tests.harness.documents import SHAPES, documents
+from tests.harness.leaves import document_of, named, paths_lacking, rows_of
 
 RECORDS = 3000
 BATCH = 1000

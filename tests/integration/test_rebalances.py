@@ -8,14 +8,14 @@ from collections.abc import Callable, Collection, Mapping
 
 import pytest
 
+from batcher.core.intents import MAX_NOTE
 from batcher.errors import CommitRefused, ConfigurationError, SourceLost
-from batcher.intents import MAX_NOTE
 from batcher.records import Partition, Position
-from batcher.sources.kafka import KafkaSource
-from batcher.sources.kafka_commit import store
+from batcher.sources.kafka.commit import store
+from batcher.sources.kafka.source import KafkaSource
 from batcher.testing.kafka import Broker
-from batcher.testing.listening import RecordingListener, numbered, offsets, read, read_until, values
-from batcher.testing.readers import PROTOCOLS, Opened, Readers, share, until
+from tests.harness.listening import RecordingListener, numbered, offsets, read, read_until, values
+from tests.harness.readers import PROTOCOLS, Opened, Readers, share, until
 
 pytestmark = pytest.mark.broker
 

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from batcher.embedded.jars import Unavailable
 from batcher.records import Partition
-from batcher.testing.census import Census, Filling, fill
 from batcher.testing.clickhouse import ClickHouseServer
-from batcher.testing.jars import Unavailable
 from batcher.testing.kafka import Broker
-from batcher.testing.processes import BatcherProcess
 from batcher.testing.real_broker import RealBroker
-from batcher.testing.targets import ClickHouseTable, ParquetDirectory
+from tests.harness.census import Census, Filling, fill
+from tests.harness.processes import BatcherProcess
+from tests.harness.targets import ClickHouseTable, ParquetDirectory
 
 pytestmark = [pytest.mark.broker]
 

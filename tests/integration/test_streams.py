@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from batcher.commands import VERBS
+from batcher.cli.verbs import VERBS
 from batcher.testing.kafka import Broker
-from batcher.testing.processes import PATIENCE_S
+from tests.harness.processes import PATIENCE_S
 
 BATCHER = f"{sys.executable} -m batcher"
 

@@ -12,11 +12,11 @@ from confluent_kafka import Consumer, TopicPartition
 
 from batcher.errors import DataGap
 from batcher.records import Partition, Position
-from batcher.sources.kafka_envelope import Stored, pack, unpack
+from batcher.sources.kafka.envelope import Stored, pack, unpack
 from batcher.testing.kafka import REQUEST_TIMEOUT_S, Broker
-from batcher.testing.listening import numbered, read, values
-from batcher.testing.processes import BatcherProcess
-from batcher.testing.readers import PROTOCOLS, Readers
+from tests.harness.listening import numbered, read, values
+from tests.harness.processes import BatcherProcess
+from tests.harness.readers import PROTOCOLS, Readers
 
 pytestmark = pytest.mark.broker
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from batcher.blocks import block_of
-from batcher.decode.json import JsonFormat, JsonOptions
+from batcher.engine.blocks import block_of
+from batcher.formats.json.format import JsonFormat, JsonOptions
 from batcher.testing.clickhouse import EmbeddedEngine
 from batcher.testing.values import make_batch, make_records
 from sinks.clickhouse import plugin

@@ -12,17 +12,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from batcher import cli
-from batcher.commands import inspecting
+from batcher.cli import main as cli
+from batcher.cli.support import inspection
+from batcher.generate.events import EventGenerator
 from batcher.records import Partition, Position
-from batcher.testing.census import Census
 from batcher.testing.clickhouse import ClickHouseServer
-from batcher.testing.documents import SHAPES, documents
-from batcher.testing.events import EventGenerator
 from batcher.testing.kafka import CLEANED_WITHIN_S, COMPACTED, Broker
-from batcher.testing.processes import BatcherProcess
-from batcher.testing.readers import transaction
-from batcher.testing.targets import ClickHouseTable, ParquetDirectory, TableKind, Target
+from tests.harness.census import Census
+from tests.harness.documents import SHAPES, documents
+from tests.harness.processes import BatcherProcess
+from tests.harness.readers import transaction
+from tests.harness.targets import ClickHouseTable, ParquetDirectory, TableKind, Target
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(240)]
 
@@ -35,8 +35,8 @@ POISON = (7, 2500)
 @pytest.fixture(autouse=True)
 def _process_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave alone what the verbs tune for a whole process: they run in this one."""
-    monkeypatch.setattr(inspecting, "tune_collector", lambda: None)
-    monkeypatch.setattr(inspecting, "tune_memory", lambda: None)
+    monkeypatch.setattr(inspection, "tune_collector", lambda: None)
+    monkeypatch.setattr(inspection, "tune_memory", lambda: None)
 
 
 class Job:

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from batcher.records import Partition
-from batcher.testing.census import Census, Filling, fill
 from batcher.testing.kafka import Broker
-from batcher.testing.processes import BatcherProcess
-from batcher.testing.targets import ParquetDirectory
+from tests.harness.census import Census, Filling, fill
+from tests.harness.processes import BatcherProcess
+from tests.harness.targets import ParquetDirectory
 
 pytestmark = [pytest.mark.broker]
 

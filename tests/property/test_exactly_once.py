@@ -20,9 +20,15 @@ import pyarrow as pa
 from hypothesis import HealthCheck, Phase, event, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from batcher.buffer import BoundedBuffer, FlushPolicy
-from batcher.consumer import Consumer
-from batcher.delivery import Delivery, OnExisting
+from batcher.core.buffer import BoundedBuffer, FlushPolicy
+from batcher.core.intents import MAX_NOTE, parse
+from batcher.core.limits import PoisonLimit, PoisonPolicy
+from batcher.core.offsets import Ledger, Receipt
+from batcher.engine.fetch_loop import Consumer
+from batcher.engine.retry import RetryPolicy
+from batcher.engine.shared import Exchange
+from batcher.engine.write_loop import Flusher
+from batcher.engine.writer import Delivery, OnExisting
 from batcher.errors import (
     BatcherError,
     BlockRejected,
@@ -32,20 +38,14 @@ from batcher.errors import (
     SchemaChanged,
     SinkUnavailable,
 )
-from batcher.exchange import Exchange
-from batcher.flusher import Flusher
-from batcher.intents import MAX_NOTE, parse
-from batcher.ledger import Ledger, Receipt
-from batcher.observer import Observer
-from batcher.poison import PoisonLimit, PoisonPolicy
 from batcher.records import Block, DeadLetter, Partition, Position, Rejection, write_id
-from batcher.retry import RetryPolicy
+from batcher.telemetry.observer import Observer
 from batcher.testing.clock import ManualClock
 from batcher.testing.dead_letters import MemoryDeadLetterQueue
-from batcher.testing.fibers import Fiber, Killed
 from batcher.testing.formats import NUMBERS, SMALL_NUMBERS, NumberFormat
 from batcher.testing.sinks import FileSink, ScriptedSink, TableSink
 from batcher.testing.sources import MemoryLog, MemorySource
+from tests.harness.fibers import Fiber, Killed
 
 LONG = bool(os.environ.get("BATCHER_TEST_LONG"))
 SHRINKS = not os.environ.get("BATCHER_TEST_NO_SHRINK")

@@ -12,17 +12,17 @@ import hypothesis.strategies as st
 from hypothesis import HealthCheck, Phase, event, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from batcher.buffer import BoundedBuffer, FlushPolicy
-from batcher.consumer import Consumer
-from batcher.delivery import Delivery
+from batcher.core.buffer import BoundedBuffer, FlushPolicy
+from batcher.core.limits import PoisonLimit, PoisonPolicy
+from batcher.core.offsets import Ledger
+from batcher.engine.fetch_loop import Consumer
+from batcher.engine.retry import RetryPolicy
+from batcher.engine.shared import Exchange
+from batcher.engine.write_loop import Flusher
+from batcher.engine.writer import Delivery
 from batcher.errors import BlockRejected, RowsRejected, SchemaChanged, SinkUnavailable
-from batcher.exchange import Exchange
-from batcher.flusher import Flusher
-from batcher.ledger import Ledger
-from batcher.observer import Observer
-from batcher.poison import PoisonLimit, PoisonPolicy
 from batcher.records import Block, Partition, Rejection
-from batcher.retry import RetryPolicy
+from batcher.telemetry.observer import Observer
 from batcher.testing.clock import ManualClock
 from batcher.testing.dead_letters import MemoryDeadLetterQueue
 from batcher.testing.formats import NUMBERS, SMALL_NUMBERS, NumberFormat

@@ -14,8 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from batcher import cli, logs
+from batcher.cli import main as cli
 from batcher.settings import masked_url
+from batcher.telemetry import logs
 
 # Letters that no message of ours has in a row, with everything that ends a part of a URL.
 PASSWORDS = st.builds(

@@ -7,7 +7,7 @@ import string
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batcher.ledger import token
+from batcher.core.offsets import token
 from batcher.records import Batch, Claim, Partition, Range, write_id
 
 TOPICS = st.text(st.sampled_from(string.ascii_letters + string.digits + "._-"), min_size=1, max_size=6)

@@ -21,26 +21,26 @@ import pyarrow as pa
 import pytest
 
 import sinks
-from batcher import logs
-from batcher.buffer import FlushPolicy
-from batcher.commands import run as command
-from batcher.commands import wiring
+from batcher.cli.support import wiring
+from batcher.cli.verbs import run as command
+from batcher.core.buffer import FlushPolicy
 from batcher.dead_letters.directory import DirectoryDeadLetterQueue, read_letters
-from batcher.dead_letters.letters import from_fields
-from batcher.decode.json import JsonFormat, JsonOptions
+from batcher.dead_letters.encoding import from_fields
+from batcher.engine.pipeline import Pipeline
+from batcher.engine.retry import RetryPolicy
 from batcher.errors import BatcherError, BlockRejected, RowsRejected, SinkMisconfigured, SinkUnavailable
-from batcher.metrics import Metrics
-from batcher.pipeline import Pipeline
+from batcher.formats.json.format import JsonFormat, JsonOptions
 from batcher.protocols import DeadLetterQueue, Sink
 from batcher.records import Block, Headers, Partition, Rejection
-from batcher.retry import RetryPolicy
 from batcher.settings import Settings
+from batcher.telemetry import logs
+from batcher.telemetry.http import WebServer
+from batcher.telemetry.metrics import Metrics
 from batcher.testing.clickhouse import ClickHouseServer, EmbeddedEngine, embedded_engine_missing
 from batcher.testing.dead_letters import MemoryDeadLetterQueue
 from batcher.testing.sinks import ScriptedSink
 from batcher.testing.sources import MemoryLog, MemorySource
 from batcher.testing.values import make_block, make_records
-from batcher.web import WebServer
 
 CANARY = "canary-9f3a"
 """Part of every secret here."""
@@ -205,7 +205,7 @@ def test_a_crash_shows_its_traceback_and_no_secret_and_no_process_has_one_among_
     ids=lambda argv: " ".join(argv[:2]).replace(CANARY, "…")[:50],
 )
 def test_a_command_line_that_is_refused_is_not_repeated(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    from batcher import cli
+    from batcher.cli import main as cli
 
     code = cli.main(argv)
     captured = capsys.readouterr()
@@ -226,7 +226,7 @@ def test_a_command_line_that_is_refused_is_not_repeated(argv: list[str], capsys:
     ],
 )
 def test_a_file_that_is_refused_is_not_repeated(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from batcher import cli
+    from batcher.cli import main as cli
 
     (tmp_path / "c.toml").write_text(text)
     assert cli.main(["-c", str(tmp_path / "c.toml")]) in {2, 78}
@@ -473,7 +473,7 @@ def test_the_password_of_a_running_pipeline_is_nowhere_to_be_seen(
     assert not any(CANARY in secret for secret in logs._secrets)
     thread = threading.Thread(target=lambda: codes.append(command.run(Settings(), for_people=False)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("batcher.commands.run.heard_by", lambda _listen: _nothing())
+        patch.setattr("batcher.cli.verbs.run.heard_by", lambda _listen: _nothing())
         thread.start()
         while plant.pipeline.summary().written < 20 and thread.is_alive():
             threading.Event().wait(0.01)

@@ -1,0 +1,49 @@
+"""SIGTERM and SIGINT while something is measured."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from batcher.engine.pipeline import Pipeline
+
+
+class Interrupts:
+    """Turn the first SIGTERM or SIGINT into an early end of the pass under way, after which nothing more is measured.
+
+    The second one breaks the pass off. What was made for measuring is removed in both cases; the third one kills.
+    """
+
+    def __init__(self) -> None:
+        self.seen = 0
+        self._pipeline: Pipeline | None = None
+
+    def listen(self, number: int, _frame: FrameType | None) -> None:
+        """Handle a signal; only flags are set."""
+        self.seen += 1
+        if self.seen > 1:
+            signal.signal(number, signal.SIG_DFL)
+        if self._pipeline is not None:
+            (self._pipeline.stop if self.seen == 1 else self._pipeline.abort)()
+
+    def wanted(self) -> bool:
+        """Tell whether there was a signal."""
+        return self.seen > 0
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt if there was a signal."""
+        if self.seen:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def running(self, pipeline: Pipeline) -> Iterator[None]:
+        """Have signals stop a pipeline as long as the context is open."""
+        self._pipeline = pipeline
+        if self.seen:
+            pipeline.stop()
+        try:
+            yield
+        finally:
+            self._pipeline = None

@@ -1,0 +1,246 @@
+"""Passes through decoder, sink and pipeline, and the parts that see to it that nothing comes of them."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+import pyarrow as pa
+
+from batcher.bench.figures import Cut, Run, Stage
+from batcher.bench.readers import Stop, Watched, moment
+from batcher.core.buffer import BoundedBuffer, FlushPolicy
+from batcher.core.limits import PoisonLimit, PoisonPolicy
+from batcher.engine.pipeline import DeliveryMode, Pipeline
+from batcher.engine.retry import RetryPolicy
+from batcher.engine.writer import Delivery
+from batcher.protocols import Format, Sink, SinkInfo, Source
+from batcher.records import Batch, Block, DeadLetter, Records, Trigger
+from batcher.records import Stage as RefusedAt
+from batcher.telemetry.metrics import Metrics, Phase
+
+T = TypeVar("T")
+
+EVERYWHERE: Final = (1 << 63) - 1
+ANY_SHARE: Final = PoisonPolicy(max_ratio=1.0, max_consecutive=EVERYWHERE, max_bisect=EVERYWHERE)
+"""However many records are bad: they are counted."""
+
+
+class Discarding:
+    """Stand in for a sink: promise what it promises, take its schema, and throw every block away."""
+
+    def __init__(self, info: SinkInfo) -> None:
+        self._info = info
+
+    def open(self) -> SinkInfo:
+        return self._info
+
+    def pin(self, proposed: pa.Schema) -> pa.Schema:
+        return proposed
+
+    def write(self, block: Block) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class Counting:
+    """Stand in for a dead-letter queue: count reasons, and throw the letters away."""
+
+    def __init__(self) -> None:
+        self.reasons: Counter[str] = Counter()
+
+    def open(self) -> None:
+        """Do nothing."""
+
+    def send(self, letters: Sequence[DeadLetter]) -> None:
+        self.reasons.update(letter.reason for letter in letters)
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class Tally(Metrics):
+    """Take from the pipeline what it would tell Prometheus; `durable` is called after each batch."""
+
+    def __init__(self, durable: Callable[[], None]) -> None:
+        super().__init__("bench")
+        self._durable = durable
+        self.phases: dict[Phase, float] = {}
+        self.cuts: list[Cut] = []
+
+    def spent(self, phase: Phase, seconds: float) -> None:
+        self.phases[phase] = self.phases.get(phase, 0.0) + seconds
+
+    def batch_delivered(
+        self,
+        *,
+        trigger: Trigger,
+        rows: int,
+        nbytes: int,
+        written: int,
+        dead_lettered: Mapping[RefusedAt, int] | None = None,
+        reasons: Mapping[str, int] | None = None,
+        unknown_fields: Mapping[str, int] | None = None,
+        skipped: Mapping[str, int] | None = None,
+        duplicates_suppressed: int = 0,
+        decode_s: float,
+        write_s: float,
+        latency_s: float | None = None,
+    ) -> None:
+        del (
+            written,
+            dead_lettered,
+            reasons,
+            unknown_fields,
+            skipped,
+            duplicates_suppressed,
+            decode_s,
+            write_s,
+            latency_s,
+        )
+        self.cuts.append(Cut(rows, nbytes, trigger))
+        self._durable()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Say how to run: what the settings say of batches, and the bounds of a pass, in records and seconds.
+
+    `name` stands for the group in tokens.
+    """
+
+    name: str
+    flush: FlushPolicy
+    memory_bytes: int
+    delivery: DeliveryMode
+    merge_partitions: bool
+    retry: RetryPolicy
+    stop_timeout_s: float
+    records: int
+    seconds: float
+
+    def merges(self, info: SinkInfo) -> bool:
+        """Tell whether partitions share a batch."""
+        announces = info.guarantee == "exactly-once" and self.delivery != "at-least-once"
+        return self.merge_partitions if announces else info.mixes_partitions
+
+
+Running = Callable[[Pipeline], AbstractContextManager[object]]
+"""Have a pipeline stopped by signals as long as the context is open."""
+
+
+def pipeline(source: Source, sink: Sink, format_: Format, plan: Plan, running: Running) -> Run:
+    """Run the whole pipeline once. Raise as it does."""
+    watched, letters = Watched(source), Counting()
+    tally = Tally(watched.watch.last)
+    watched.begun = tally.phases.clear
+    made = Pipeline(
+        watched,
+        sink,
+        format_,
+        name=plan.name,
+        dead_letters=letters,
+        flush=plan.flush,
+        memory_bytes=plan.memory_bytes,
+        retry=plan.retry,
+        poison=ANY_SHARE,
+        delivery=plan.delivery,
+        merge_partitions=plan.merge_partitions,
+        on_existing="write",
+        max_records=plan.records,
+        stop_timeout_s=plan.stop_timeout_s,
+        metrics=tally,
+    )
+    with running(made), _stopping(made, plan.seconds):
+        made.run()
+    return Run(
+        rows=sum(cut.rows for cut in tally.cuts),
+        nbytes=sum(cut.nbytes for cut in tally.cuts),
+        seconds=watched.watch.seconds,
+        cpu_s=watched.watch.cpu_s,
+        fetch_s=tally.phases.get("fetch", 0.0),
+        fetch_cpu_s=min(watched.cpu_s, tally.phases.get("fetch", 0.0)),
+        room_s=tally.phases.get("backpressure", 0.0),
+        decode_s=tally.phases.get("decode", 0.0),
+        write_s=tally.phases.get("write", 0.0),
+        commits=watched.commits,
+        cuts=tuple(tally.cuts),
+        refused=dict(letters.reasons),
+    )
+
+
+def stages(runs: Sequence[Records], sink: Sink, format_: Format, plan: Plan, stop: Stop) -> tuple[Stage, Stage]:
+    """Measure decoding and writing alone, batch by batch, on one thread. Raise as the pipeline does."""
+    info = sink.open()
+    try:
+        delivery = Delivery(
+            sink,
+            info,
+            format_,
+            dead_letters=Counting(),
+            poison=PoisonLimit(ANY_SHARE),
+            retry=plan.retry,
+            abort=threading.Event(),
+            name=plan.name,
+            on_existing="write",
+        )
+        batches = list(cut(runs, plan.flush, mixes=plan.merges(info)))
+        if batches:
+            # The first one may have to infer a schema, and wakes libraries.
+            delivery.prepare(batches[0])
+        decode, write = [0.0, 0.0], [0.0, 0.0]
+        rows = nbytes = 0
+        deadline = time.monotonic() + plan.seconds
+        for batch in batches:
+            if stop() or time.monotonic() > deadline:
+                break
+            prepared = _timed(decode, delivery.prepare, batch)
+            _timed(write, delivery.write, prepared)
+            rows += batch.rows
+            nbytes += batch.nbytes
+        return Stage("decode", rows, nbytes, *decode), Stage("write", rows, nbytes, *write)
+    finally:
+        sink.close()
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cut(runs: Sequence[Records], policy: FlushPolicy, *, mixes: bool) -> Iterator[Batch]:
+    """Cut records into batches as the pipeline does when they come faster than --batch.max-wait."""
+    buffer = BoundedBuffer(policy, EVERYWHERE, mixes_partitions=mixes)
+    for run in runs:
+        buffer.extend([run], 0.0)
+        yield from buffer.take(0.0)
+    while batches := buffer.take_rest("end", 0.0):
+        yield from batches
+
+
+def _timed(into: list[float], action: Callable[..., T], argument: object) -> T:
+    began = moment()
+    result = action(argument)
+    ended = moment()
+    into[0] += ended[0] - began[0]
+    into[1] += ended[1] - began[1]
+    return result
+
+
+@contextmanager
+def _stopping(pipeline_: Pipeline, seconds: float) -> Iterator[None]:
+    timer = threading.Timer(seconds, pipeline_.stop)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

@@ -1,9 +1,0 @@
-"""Measure the pipeline on somebody's own records and target, stage by stage and as a whole, and say what limits it.
-
-figures.py      what was measured, as values
-verdict.py      which stage limits it and what to change
-report.py       both for people and for programs
-reading.py      sources, and passes that only read
-running.py      passes through decoder, sink and pipeline
-interrupts.py   Ctrl-C meanwhile
-"""

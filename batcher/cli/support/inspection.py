@@ -1,0 +1,222 @@
+"""What `verify` and `repair` have in common: flags, the parts they open, and looking at every partition."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+from batcher.cli.support.tuning import tune_collector, tune_memory
+from batcher.cli.verbs.run import add_loudness, log_level
+from batcher.settings import Loaded, Parser, Settings, UsageError, add_config_flag, load, secrets
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from batcher.audit.auditor import Account, Auditor, Letters
+    from batcher.audit.fields import Survey
+    from batcher.audit.report import Report
+    from batcher.audit.scope import Scope
+    from batcher.engine.retry import RetryPolicy
+    from batcher.protocols import Auditable, Sink, SinkInfo
+    from batcher.records import Partition
+    from batcher.sources.kafka.window import LogReader
+
+PATIENCE_S: Final = 60.0
+"""How long a target that does not answer is asked again where --retry.max-elapsed is not given: people wait."""
+
+
+def parser(verb: str, usage: str, description: str, notes: str) -> Parser:
+    """Return a parser with the flags of `run` and those for choosing what is looked at."""
+    made = Parser(f"batcher {verb}", usage=usage, description=description, epilog=notes)
+    add_config_flag(made)
+    made.add_argument("--from", dest="start", metavar="OFFSET|TIME", help="begin here [where the log begins]")
+    made.add_argument(
+        "--to",
+        dest="end",
+        metavar="OFFSET|TIME",
+        help="end before this [the committed offset; never behind it]",
+    )
+    made.add_argument(
+        "--partition", action="append", default=[], metavar="N[,…]", help="only these partitions; may be repeated"
+    )
+    made.add_argument("--json", action="store_true", help="print what was found on stdout as one JSON object")
+    add_loudness(made)
+    return made
+
+
+def loaded(made: Parser, argv: Sequence[str]) -> Loaded:
+    """Return the settings and flags of a command line, with the log set up as they say. Raise UsageError."""
+    made.add_settings()
+    found = load(made, list(argv), runnable=True)
+    from batcher.telemetry import logs
+
+    logs.hide(tuple(secrets(found.settings)))
+    logs.setup(found.settings.log.format, log_level(found.settings, found.arguments))
+    for warning in found.warnings:
+        logs.get(__name__).warning("setting_ignored", reason=warning)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """Hold the open parts, and what is to be looked at."""
+
+    settings: Settings
+    sink: Sink
+    info: SinkInfo
+    target: Auditable
+    reader: LogReader
+    scopes: Sequence[Scope]
+    attempt: Callable[..., Any]
+
+    def auditor(self) -> Auditor:
+        """Return what looks at windows, with the dead letters that there are now."""
+        from batcher.audit.auditor import Auditor
+
+        skips = self.settings.decode.tombstones == "skip"
+        return Auditor(
+            self.reader, self.target, letters_of(self.settings), skips_tombstones=skips, attempt=self.attempt
+        )
+
+    def report(self) -> Report:
+        """Look at everything. Raise as the parts do."""
+        from batcher.audit.report import Report
+        from batcher.protocols import Reconcilable
+
+        auditor = self.auditor()
+        accounts = [auditor.account(scope) for scope in self.scopes]
+        survey = self._survey()
+        for account in accounts:
+            survey.look(account.scope, account.records)
+        beyond: dict[Partition, int] = {}
+        if isinstance(self.sink, Reconcilable):
+            beyond = self.attempt(self.sink.beyond, {one.partition: one.next_offset for one in self.scopes})
+        return Report(
+            self.info.target,
+            self.settings.kafka.group or "",
+            tuple(self._compared(auditor, one, beyond.get(one.scope.partition)) for one in accounts),
+            survey.fields(),
+        )
+
+    def _compared(self, auditor: Auditor, account: Account, beyond: int | None) -> Account:
+        """Return an account with what target and dead letters have that lies behind the log's end."""
+        scope = account.scope
+        letters = auditor.letters_from(scope.partition, scope.log_next)
+        if letters is not None or (beyond is not None and beyond >= scope.log_next):
+            # A pipeline that is running goes on meanwhile, and so does the log.
+            scope = replace(scope, log_next=self.reader.watermarks(scope.partition)[1])
+            letters = auditor.letters_from(scope.partition, scope.log_next)
+        return replace(account, scope=scope, beyond=beyond, letters_beyond=letters)
+
+    def _survey(self) -> Survey:
+        """Return what looks into records. With `--decode.on-unknown ignore` it is not asked for, and looks at none."""
+        from batcher.audit.fields import PLACES, Survey
+        from batcher.cli.support import wiring
+
+        asked = self.settings.decode.on_unknown != "ignore"
+        # Whoever has many partitions has many places even so.
+        places = max(4, PLACES // len(self.scopes))
+        schema_of = self._schema_of if asked else lambda _: None
+        format_ = wiring.format_of(self.settings)
+        return Survey(self.reader, format_, schema_of, by_topic=self.info.by_topic, places=places)
+
+    def _schema_of(self, topic: str) -> pa.Schema | None:
+        from batcher.protocols import TopicSchemas
+
+        if self.info.by_topic and isinstance(self.sink, TopicSchemas):
+            found: pa.Schema | None = self.attempt(self.sink.schema_of, topic)
+            return found
+        return self.info.schema
+
+
+@contextmanager
+def inspecting(settings: Settings, arguments: argparse.Namespace) -> Iterator[Inspection]:
+    """Open target and log and choose what is looked at, as long as the context is open.
+
+    Raise ConfigurationError, Unreachable or SinkMisconfigured, the latter too where the target cannot be asked.
+    """
+    from batcher.audit.scope import bound_of, scopes_of
+    from batcher.cli.support import wiring
+    from batcher.errors import SinkMisconfigured
+    from batcher.protocols import Auditable
+    from batcher.sources.kafka.window import LogReader
+
+    tune_collector()
+    tune_memory()
+    start = None if arguments.start is None else bound_of("--from", arguments.start)
+    end = None if arguments.end is None else bound_of("--to", arguments.end)
+    numbers = _numbers(arguments.partition)
+    sink, reader = wiring.sink_of(settings), LogReader(wiring.kafka_options_of(settings))
+    with ExitStack() as stack:
+        stack.callback(sink.close)
+        info = sink.open()
+        if not isinstance(sink, Auditable):
+            raise SinkMisconfigured(f"{info.target}: a sink of this kind cannot be asked which records it holds")
+        stack.callback(reader.close)
+        partitions = _chosen(reader.open(), numbers)
+        scopes = scopes_of(reader, partitions, start, end)
+        yield Inspection(settings, sink, info, sink, reader, scopes, _attempting(retry_of(settings)))
+
+
+def retry_of(settings: Settings) -> RetryPolicy:
+    """Return the waits of the settings, with an end."""
+    from batcher.cli.support import wiring
+
+    return wiring.retry_of(settings, PATIENCE_S)
+
+
+def letters_of(settings: Settings) -> Letters:
+    """Return where the dead letters of the group came from; none where the settings name no place for them."""
+    from batcher.audit.dead_letters import in_directory, in_topic
+    from batcher.sources.kafka.options import KafkaOptions
+    from batcher.sources.kafka.window import LogReader
+
+    kafka, group = settings.kafka, settings.kafka.group or ""
+    if settings.dlq.path:
+        return in_directory(settings.dlq.path, group)
+    if settings.dlq.topic:
+        options = KafkaOptions(
+            brokers=kafka.brokers or "",
+            topics=(settings.dlq.topic,),
+            group=group,
+            properties=kafka.options,
+            allow_insecure=kafka.allow_insecure,
+        )
+        return in_topic(LogReader(options), group)
+    return {}
+
+
+def _attempting(policy: RetryPolicy) -> Callable[..., Any]:
+    """Return a caller that asks again where the target does not answer; a target that refuses is asked once."""
+    from tenacity import Retrying, retry_if_exception_type
+    from tenacity.stop import stop_after_delay
+
+    from batcher.errors import SinkUnavailable
+
+    return Retrying(
+        wait=policy.wait(),
+        stop=stop_after_delay(policy.max_elapsed_s or PATIENCE_S),
+        retry=retry_if_exception_type(SinkUnavailable),
+        reraise=True,
+    )
+
+
+def _numbers(given: Sequence[str]) -> frozenset[int]:
+    words = [word.strip() for text in given for word in text.split(",")]
+    if not all(word.isascii() and word.isdecimal() for word in words):
+        raise UsageError(["--partition: needs numbers, such as 0 or 0,3"])
+    return frozenset(map(int, words))
+
+
+def _chosen(partitions: Sequence[Partition], numbers: frozenset[int]) -> Sequence[Partition]:
+    from batcher.errors import ConfigurationError
+
+    chosen = [one for one in partitions if not numbers or one.number in numbers]
+    absent = sorted(numbers - {one.number for one in partitions})
+    if absent or not chosen:
+        what = f"--partition {absent[0]}: there is no such partition" if absent else "-t: there is no such topic"
+        raise ConfigurationError(f"{what}; {len(partitions)} partitions were found")
+    return chosen

@@ -1,0 +1,77 @@
+"""One of several workers: `batcher run … --workers N --as-worker I`, as `workers.py` starts it.
+
+Its standard input is a socket to its parent. A byte that comes in is one signal, the end means that the parent is
+gone, however it ended; the summary goes out at the end. Signals would not do: they reach a whole process group, or
+everything in a container, besides the parent that passes them on, and a stop would be counted twice.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from batcher.cli.support.signals import heard_by
+from batcher.settings import Settings, UsageError
+
+if TYPE_CHECKING:
+    from batcher.engine.pipeline import Pipeline
+
+
+class Tether:
+    """Do what the parent says: the first word of it is a stop, the second an abort; its end is a stop, too.
+
+    `line` is closed with the process; it is the standard input where none is given.
+    """
+
+    def __init__(self, line: socket.socket | None = None) -> None:
+        try:
+            self._line = line or socket.socket(fileno=0)
+        except OSError:
+            raise UsageError(["--as-worker: only the processes that --workers starts have it"]) from None
+        self.seen = 0
+
+    @contextmanager
+    def sent_to(self, pipeline: Pipeline) -> Iterator[None]:
+        """Listen while the context is open. Signals stop as well, however often they come, and never abort."""
+
+        def listen(_number: int, _frame: FrameType | None) -> None:
+            pipeline.stop()
+
+        # Blocked until the parent says something: left behind at the end of the process.
+        threading.Thread(target=self._obey, args=(pipeline,), name="tether", daemon=True).start()
+        with heard_by(listen):
+            yield
+
+    def report(self, facts: Mapping[str, Any]) -> None:
+        """Send the summary, unless nobody is there to take it."""
+        with suppress(OSError):
+            self._line.sendall(json.dumps(facts).encode())
+
+    def _obey(self, pipeline: Pipeline) -> None:
+        from batcher.telemetry import logs
+
+        with suppress(OSError):
+            while self._line.recv(1):
+                self.seen += 1
+                if self.seen > 1:
+                    pipeline.abort()
+                pipeline.stop()
+        logs.get(__name__).warning("parent_gone", hint="what was read is written and committed, then this worker ends")
+        pipeline.stop()
+
+
+def own(settings: Settings, number: int) -> Settings:
+    """Return the settings of one worker: those that only one process can have are made its own."""
+    http, kafka = settings.http, settings.kafka
+    if http.addr is not None:
+        host, _, port = http.addr.rpartition(":")
+        # 0 is any that is free, for each.
+        http = http.model_copy(update={"addr": f"{host}:{int(port) + number if int(port) else 0}"})
+    if kafka.instance is not None:
+        kafka = kafka.model_copy(update={"instance": f"{kafka.instance}-{number}"})
+    return settings.model_copy(update={"http": http, "kafka": kafka})

@@ -1,0 +1,306 @@
+"""`--workers N`: a parent process that starts N workers of one consumer group on this machine and looks after them.
+
+Kafka shares out the partitions; nothing is coordinated here. The parent loads no data and none of the libraries for
+it. What a worker is told and what it tells goes over one socket each (`worker.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from types import FrameType
+from typing import Any, Final, Literal
+
+from batcher.cli.support.early import STOPPED
+from batcher.cli.support.outcome import INTERRUPTED
+from batcher.cli.support.refused import ALL_REFUSED, all_refused
+from batcher.cli.support.signals import heard_by
+from batcher.settings import Settings
+from batcher.telemetry import logs
+
+Next = Literal["over", "again", "halt"]
+"""What follows the end of a worker: nothing, its replacement, the end of all."""
+
+Facts = Mapping[str, Any]
+"""What `--json` prints, of one worker or of all."""
+
+LOOK_S: Final = 0.1
+"""How often the parent looks after its workers and for a signal."""
+
+LONGEST_PAUSE_S: Final = 30.0
+
+PROVEN_S: Final = 60.0
+"""A worker that lived this long and then ended begins with the shortest pause again."""
+
+# The first of these that any worker ended with, where none has stopped the others: what has to be looked at first.
+_WORST: Final = (1, 2, 78, 69, INTERRUPTED, 75)
+
+_MEANINGS: Final = ("stop", "abort", "kill")
+
+_SUMS: Final = ("consumed", "written", "dead_lettered", "skipped", "duplicates_suppressed", "batches", "bytes")
+
+_COUNTS: Final = ("dead_letter_reasons", "unknown_fields")
+
+log = logs.get(__name__)
+
+
+def supervise(settings: Settings, argv: Sequence[str], *, as_json: bool) -> int:
+    """Run the workers of the settings to their end and return the exit code.
+
+    `argv` is the command line of `run`; its flags are those of every worker. With `as_json` one summary of all goes
+    to stdout.
+    """
+    began = time.monotonic()
+    team = Team([arguments_of(argv, number) for number in range(settings.workers)], until_eof=settings.until_eof)
+    code = team.run()
+    seconds = time.monotonic() - began
+    facts = total(team.reports, seconds, code)
+    if code == 0 and (message := all_refused(facts)):
+        code = ALL_REFUSED
+        facts = total(team.reports, seconds, code)
+        log.error("all_refused", reason=message)
+    log.info("workers_ended", **facts)
+    if as_json:
+        print(json.dumps(facts), flush=True)
+    return code
+
+
+def arguments_of(argv: Sequence[str], number: int) -> list[str]:
+    """Return the command of one worker: all of them get the same flags and variables, and tell themselves apart."""
+    return [sys.executable, "-m", "batcher", "run", *argv, "--as-worker", str(number)]
+
+
+def next_after(code: int, *, stopping: bool, until_eof: bool, replaces: bool) -> Next:
+    """Say what follows the end of a worker with an exit code, which is negative where a signal killed it.
+
+    What only a person can mend would be the same for the others and the next time, so it ends all. A server that is
+    away does so at the start only: a worker that `replaces` another one tries again, while the others wait as well.
+    """
+    if stopping or (code == 0 and until_eof):
+        return "over"
+    if code in (0, 75) or code < 0 or (code == 69 and replaces):
+        return "again"
+    return "halt"
+
+
+def pause_s(failures: int) -> float:
+    """Return how long to wait before the next start after so many ends in a row: 1 s, doubled up to 30 s."""
+    return min(2.0 ** min(failures - 1, 10), LONGEST_PAUSE_S)
+
+
+def worst(codes: Sequence[int]) -> int:
+    """Return the exit code that stands for those of all; who was killed lost nothing and is as one cut short."""
+    found = {75 if code < 0 else code for code in codes}
+    return next((code for code in (*_WORST, *sorted(found)) if code in found and code), 0)
+
+
+def total(reports: Sequence[Facts], seconds: float, code: int) -> Facts:
+    """Return the summary of all from those of each worker, `seconds` being the time that all of them took.
+
+    A worker that was killed has left none: what it did is not counted.
+    """
+    told = [report for report in reports if "consumed" in report]
+    if not told:
+        return {"exit": code}
+    sums = {name: sum(report[name] for report in told) for name in _SUMS}
+    loaded = sums["written"] + sums["dead_lettered"]
+    return {
+        **sums,
+        "seconds": round(seconds, 3),
+        "rows_per_second": round(loaded / seconds) if seconds > 0 else 0,
+        # Sorted, the weaker one comes first.
+        "delivery": min(report["delivery"] for report in told),
+        **{name: _added_up([report[name] for report in told]) for name in _COUNTS},
+        "unknown_fields_estimated": any(report["unknown_fields_estimated"] for report in told),
+        "columns_without_value": _in_all([report["columns_without_value"] for report in told if report["batches"]]),
+        "exit": code,
+    }
+
+
+def _added_up(counts: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    """Return the sums by name, the largest first."""
+    return dict(sum(map(Counter, counts), Counter[str]()).most_common())
+
+
+def _in_all(lists: Sequence[Sequence[str]]) -> list[str]:
+    """Return what every list has, in the order of the first."""
+    return [name for name in lists[0] if all(name in one for one in lists)] if lists else []
+
+
+class Team:
+    """Keep one process for each command running until all are over; `reports` has what they said at their ends."""
+
+    def __init__(self, commands: Sequence[Sequence[str]], *, until_eof: bool) -> None:
+        self._members = [Member(number, command) for number, command in enumerate(commands)]
+        self._until_eof = until_eof
+        self._signals = 0
+        self._passed_on = 0
+        self._halted: int | None = None
+        self._codes: list[int] = []
+        self.reports: list[Facts] = []
+
+    def run(self) -> int:
+        """Run until the last worker is over and return the exit code that stands for all.
+
+        The first SIGTERM or SIGINT stops all of them, the second aborts, the third kills.
+        """
+
+        def listen(_number: int, _frame: FrameType | None) -> None:
+            self._signals += 1
+
+        try:
+            with heard_by(listen):
+                while not all(member.over for member in self._members):
+                    self._pass_on()
+                    for member in self._members:
+                        self._look_after(member)
+                    time.sleep(LOOK_S)
+        finally:
+            # After a bug: what still runs hears that nobody is there, and stops.
+            for member in self._members:
+                member.let_go()
+        return worst(self._codes) if self._halted is None else self._halted
+
+    @property
+    def _stopping(self) -> bool:
+        return self._signals > 0 or self._halted is not None
+
+    def _pass_on(self) -> None:
+        while self._passed_on < self._signals:
+            self._passed_on += 1
+            log.info("signal_passed_on", meaning=_MEANINGS[min(self._passed_on, len(_MEANINGS)) - 1])
+            for member in self._members:
+                member.tell(self._passed_on)
+
+    def _forgiven(self, code: int, report: Facts | None) -> int:
+        """Return the exit code of a worker; 0 where it was stopped before it had begun, with nothing in hand."""
+        idle = report is None or not report.get("consumed")
+        return 0 if self._signals and code == STOPPED and idle else code
+
+    def _look_after(self, member: Member) -> None:
+        if member.over:
+            return
+        if member.due is not None:
+            if self._stopping:
+                member.over = True
+            elif time.monotonic() >= member.due:
+                member.start()
+            return
+        code = member.ended()
+        if code is None:
+            return
+        if member.report is not None:
+            self.reports.append(member.report)
+        code = self._forgiven(code, member.report)
+        following = next_after(code, stopping=self._stopping, until_eof=self._until_eof, replaces=member.starts > 1)
+        shown: dict[str, Any] = {"worker": member.number, **_ending(code)}
+        if following == "again":
+            shown["again_in_s"] = member.start_later()
+        else:
+            member.over = True
+            self._codes.append(code)
+        if following == "halt":
+            self._halted = code
+            shown["hint"] = "starting it again would not help: the others are stopped"
+            for other in self._members:
+                other.tell(1)
+        (log.warning if code else log.info)("worker_ended", **shown)
+
+
+class Member:
+    """One worker: its process, the line to it, and when the next process is due where there is none."""
+
+    def __init__(self, number: int, command: Sequence[str]) -> None:
+        self.number = number
+        self._command = command
+        self._process: subprocess.Popen[bytes] | None = None
+        self._line: socket.socket | None = None
+        self._told = 0
+        self._failures = 0
+        self._started_at = 0.0
+        self.starts = 0
+        self.due: float | None = 0.0
+        self.over = False
+        self.report: Facts | None = None
+
+    def start(self) -> None:
+        """Start a process; where the system refuses one, later."""
+        self._started_at, self._told, self.report = time.monotonic(), 0, None
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                # A group of its own: Ctrl-C goes to the parent, which ends the workers in their own order.
+                self._process = subprocess.Popen(self._command, stdin=theirs.fileno(), process_group=0)  # noqa: S603  # ourselves
+            except OSError as error:
+                ours.close()
+                log.warning(
+                    "worker_not_started", worker=self.number, reason=error.strerror, again_in_s=self.start_later()
+                )
+                return
+        self._line, self.due = ours, None
+        self.starts += 1
+        log.info("worker_started", worker=self.number, pid=self._process.pid)
+
+    def start_later(self) -> float:
+        """Make the next start due, and return in how many seconds."""
+        now = time.monotonic()
+        self._failures = 1 if now - self._started_at >= PROVEN_S else self._failures + 1
+        wait_s = pause_s(self._failures)
+        self.due = now + wait_s
+        return wait_s
+
+    def tell(self, signals: int) -> None:
+        """Let a running process know how many signals there were; the third one kills it."""
+        if self._line is None or self._process is None:
+            return
+        if signals > len(_MEANINGS) - 1:
+            self._process.kill()
+        while self._told < signals:
+            self._told += 1
+            with suppress(OSError):  # it has just ended
+                self._line.send(b".")
+
+    def ended(self) -> int | None:
+        """Return the exit code once the process has ended, with what it said in `report`; else None."""
+        code = None if self._process is None else self._process.poll()
+        if code is not None:
+            self.report = self._read_report()
+            self.let_go()
+        return code
+
+    def let_go(self) -> None:
+        """Close the line. Twice is harmless."""
+        if self._line is not None:
+            self._line.close()
+            self._line = None
+
+    def _read_report(self) -> Facts | None:
+        if self._line is None:
+            return None
+        # Nobody writes any more, but a process that the worker started may hold its end open.
+        self._line.settimeout(1.0)
+        said = b""
+        with suppress(OSError):
+            while piece := self._line.recv(1 << 16):
+                said += piece
+        try:
+            found = json.loads(said)
+        except ValueError:
+            return None
+        return found if isinstance(found, dict) else None
+
+
+def _ending(code: int) -> Facts:
+    if code >= 0:
+        return {"exit": code}
+    try:
+        return {"signal": signal.Signals(-code).name}
+    except ValueError:  # a real-time signal has no name
+        return {"signal": -code}

@@ -1,0 +1,178 @@
+"""`batcher dlq replay`: bring dead letters to where their records were to go."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final
+
+from batcher.cli.support.outcome import explained
+from batcher.cli.support.signals import setting
+from batcher.cli.verbs.dlq import (
+    PLACES,
+    filter_of,
+    letters_of,
+    loaded,
+    parser_of,
+    require_letters,
+    tell_nothing,
+    tell_passed_over,
+)
+from batcher.settings import Settings, UsageError
+
+if TYPE_CHECKING:
+    from batcher.dead_letters.kit.report import Report
+    from batcher.dead_letters.kit.select import Stored
+
+SETTINGS: Final = (
+    *PLACES,
+    "sink",
+    "options",
+    "kafka.group",
+    "kafka.topics",
+    "batch.max_rows",
+    "batch.max_bytes",
+    "clickhouse",
+    "parquet",
+    "decode",
+    "retry",
+)
+
+MAX_ATTEMPTS: Final = 3
+
+GIVE_UP_S: Final = 60.0
+"""How long a target may refuse to answer where --retry.max-elapsed does not say: somebody is waiting for the end."""
+
+NOT_ALL: Final = 1
+
+NAMED: Final = 10
+"""Unknown fields that people are told of; programs get all."""
+
+STOPPED: Final = 75
+
+
+def main(argv: Sequence[str]) -> int:
+    """Load letters again and report; 0 when all that were chosen are where they belong, else 1."""
+    parser = parser_of("replay", "Load dead letters into the target again, or send them back to their topic.")
+    parser.add_argument("--to", choices=("sink", "topic"), default="sink", help="where to [sink]")
+    parser.add_argument("--dry-run", action="store_true", help="decode and ask the target, write nothing")
+    parser.add_argument("--rate", type=_rate, metavar="N", help="letters a second at most")
+    parser.add_argument(
+        "--max-attempts", type=_count, default=MAX_ATTEMPTS, metavar="N", help="to a topic: so often at most [3]"
+    )
+    found = loaded(parser, list(argv), SETTINGS)
+    arguments, settings = found.arguments, found.settings
+    from batcher.cli.support.replay import replay
+    from batcher.dead_letters.kit.report import Pace, Report, steps
+    from batcher.dead_letters.kit.select import each_once
+
+    letters = letters_of(settings)
+    chosen = islice(each_once(filter(filter_of(arguments), letters)), arguments.max)
+    report, stop = Report(), threading.Event()
+    code, whole = 0, False
+    pace = Pace(arguments.rate, stop)
+    try:
+        with setting(stop), _taker(settings, arguments, report, stop) as take:
+            in_steps = steps(chosen, pace.step(settings.batch.max_rows), int(settings.batch.max_bytes))
+            whole = replay(in_steps, take, pace.passed, stop)
+        if whole:
+            require_letters(letters)
+    except UsageError:
+        raise
+    except (KeyboardInterrupt, Exception) as error:  # whatever it is, what was done so far is said
+        code = explained(error)
+    else:
+        code = (0 if report.all_there else NOT_ALL) if whole else STOPPED
+    if not code and report.empty:
+        tell_nothing(letters)
+    _tell(report, code, as_json=arguments.json, dry=arguments.dry_run)
+    tell_passed_over(letters)
+    return code
+
+
+@contextmanager
+def _taker(
+    settings: Settings, arguments: argparse.Namespace, report: Report, stop: threading.Event
+) -> Iterator[Callable[[list[Stored]], None]]:
+    """Open where letters go to, and yield what takes a step of them."""
+    if arguments.to == "topic":
+        from batcher.dead_letters.kit.resend import Resender
+
+        if not settings.kafka.brokers:
+            raise UsageError(["--kafka.brokers: which brokers have the topics? -b HOST:PORT"])
+        with closing(
+            Resender(
+                settings.kafka.brokers,
+                settings.kafka.options,
+                report,
+                max_attempts=arguments.max_attempts,
+                dry_run=arguments.dry_run,
+            )
+        ) as resender:
+            resender.open()
+            yield resender.take
+        return
+    if not settings.sink:
+        raise UsageError(["--sink: where to load? clickhouse, parquet, a name from `batcher plugins`; or --to topic"])
+    from batcher.cli.support import wiring
+    from batcher.cli.support.replay import Loading, quiet
+
+    delivery_logs = [logging.getLogger(f"batcher.{name}") for name in ("delivery", "refusals")]
+    with closing(wiring.sink_of(settings)) as sink:
+        info = sink.open()
+        for log in delivery_logs:
+            log.addFilter(quiet)
+        try:
+            yield Loading(
+                sink,
+                info,
+                wiring.format_of(settings),
+                report,
+                retry=wiring.retry_of(settings, GIVE_UP_S),
+                abort=stop,
+                name=settings.kafka.group or "dlq",
+                dry_run=arguments.dry_run,
+            ).take
+        finally:
+            for log in delivery_logs:
+                log.removeFilter(quiet)
+
+
+def _tell(report: Report, code: int, *, as_json: bool, dry: bool) -> None:
+    from batcher.telemetry.logs import one_line
+
+    facts: dict[str, Any] = {**report.facts(), "dry_run": dry, "exit": code}
+    if as_json:
+        print(json.dumps(facts), flush=True)
+        return
+    for failure in report.failures:
+        print(one_line(f"failed again: {failure.id}  {failure.reason}  {failure.message}"))
+    parts = [f"{report.replayed} {'would be replayed' if dry else 'replayed'}", f"{report.already_there} already there"]
+    parts += [f"{count} failed again ({reason})" for reason, count in facts["failed_again"].items()]
+    parts += [f"{count} left out ({why})" for why, count in facts["left_out"].items()]
+    print(", ".join(parts), flush=True)
+    if report.unknown:
+        fields = ", ".join(f"{path} ({records})" for path, records in report.unknown.most_common(NAMED))
+        more = len(report.unknown) - NAMED
+        print(f"not stored, no column takes them: {fields}{f' and {more} more' if more > 0 else ''}", flush=True)
+    if code == STOPPED:
+        print("batcher: stopped before the end; start it again for the rest", file=sys.stderr)
+
+
+def _rate(text: str) -> float:
+    with suppress(ValueError):
+        if (rate := float(text.removesuffix("/s"))) > 0:
+            return rate
+    raise argparse.ArgumentTypeError("is a number of letters a second above 0, such as 100/s")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError("is a whole number")
+    return int(text)

@@ -1,0 +1,196 @@
+"""`batcher repair`: load what `verify` finds missing, and take doubles out where the target can do that."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from batcher.cli.support.inspection import Inspection, inspecting, loaded, parser, retry_of
+from batcher.cli.support.refused import ALL_REFUSED
+from batcher.cli.verbs.verify import show
+
+if TYPE_CHECKING:
+    from batcher.audit.repair import Mended, Mender, NotingQueue
+    from batcher.audit.report import Report
+    from batcher.engine.writer import Delivery
+    from batcher.protocols import Removable
+
+USAGE: Final = "batcher repair --sink … -b … -t … -g … [--yes] [--remove-doubles] [flags of verify]"
+
+NOTES: Final = """\
+Without --yes it only says what it would do. Stop the pipeline first: it refuses while the group has members. Afterwards
+it verifies again; the exit codes are those of verify, and 78 when all that was to be loaded was refused.\
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """Hold the flags of this verb."""
+
+    yes: bool
+    remove_doubles: bool
+    force: bool
+    as_json: bool
+
+
+def main(argv: Sequence[str]) -> int:
+    """Mend, or say what would be mended, and return the exit code of `verify`."""
+    made = parser("repair", USAGE, "Load what is missing, from Kafka, as a run would.", NOTES)
+    made.add_argument("--yes", action="store_true", help="do it; without this nothing is changed")
+    made.add_argument(
+        "--remove-doubles",
+        action="store_true",
+        help="ClickHouse: delete every copy of doubled records and load them again, where Kafka still has them",
+    )
+    made.add_argument("--force", action="store_true", help="also while the group has members")
+    found = loaded(made, argv)
+    given = found.arguments
+    wishes = Wishes(given.yes, given.remove_doubles, given.force, given.json)
+    with inspecting(found.settings, given) as inspection:
+        removable = _removable(inspection) if wishes.remove_doubles else None
+        if not wishes.yes:
+            return _planned(inspection.report(), wishes)
+        if not wishes.force:
+            _refuse_beside_members(inspection)
+        with _mending(inspection) as mender:
+            done = _mended(inspection, mender, removable)
+        report = inspection.report()
+    _tell(report, done, wishes)
+    # What was missing and is a dead letter by now is accounted for; that all of it is one is no success.
+    return report.exit_code or (ALL_REFUSED if done.dead_lettered and not done.loaded else 0)
+
+
+def _planned(report: Report, wishes: Wishes) -> int:
+    missing = sum(one.missing.offsets for one in report.accounts)
+    doubled = sum(one.doubled.offsets for one in report.accounts)
+    removed = doubled if wishes.remove_doubles else 0
+    text = [f"nothing was changed; with --yes {missing:,} records would be loaded"]
+    if removed:
+        text.append(f"and every copy of {removed:,} doubled records deleted, and the records loaded again")
+    elif doubled:
+        text.append("and the doubled ones left alone; see --remove-doubles")
+    more = {"dry_run": True, "would_load": missing, "would_remove": removed}
+    show(report, as_json=wishes.as_json, more=more, text=[" ".join(text)])
+    return report.exit_code
+
+
+def _tell(report: Report, done: Mended, wishes: Wishes) -> None:
+    text = [
+        f"loaded {done.loaded:,} records, {done.removed:,} of them doubled before, put aside {done.dead_lettered:,}"
+    ]
+    for partition, span in done.refused[:20]:
+        text.append(
+            f"left doubled: {partition}, {span.offsets:,} from {span.first} on: Kafka does not have them any more"
+        )
+    more = {
+        "dry_run": False,
+        "repaired": {
+            "loaded": done.loaded,
+            "dead_lettered": done.dead_lettered,
+            "removed": done.removed,
+            "refused": done.refused_offsets,
+        },
+    }
+    show(report, as_json=wishes.as_json, more=more, text=text)
+
+
+def _removable(inspection: Inspection) -> Removable:
+    from batcher.errors import ConfigurationError
+    from batcher.protocols import Removable
+
+    if not isinstance(inspection.sink, Removable):
+        raise ConfigurationError(f"--remove-doubles: rows cannot be taken out of {inspection.info.target} one by one")
+    return inspection.sink
+
+
+def _refuse_beside_members(inspection: Inspection) -> None:
+    from batcher.errors import ConfigurationError
+
+    members = inspection.reader.members()
+    if members:
+        raise ConfigurationError(
+            f"group {inspection.settings.kafka.group} has {members} members: stop the pipeline first (one that was "
+            "killed is a member until its session timeout), or give --force"
+        )
+
+
+def _mended(inspection: Inspection, mender: Mender, removable: Removable | None) -> Mended:
+    from batcher.audit.repair import Mended
+    from batcher.telemetry import logs
+
+    done = Mended()
+    auditor = inspection.auditor()
+    for scope in inspection.scopes:
+        if scope.cut:
+            logs.get(__name__).warning("not_repaired", partition=str(scope.partition), reason="the log was cut")
+            continue
+        for finding in auditor.findings(scope):
+            done = done.plus(mender.load(finding))
+            if removable is not None:
+                done = done.plus(mender.replace_doubles(finding, removable))
+    return done
+
+
+@contextmanager
+def _mending(inspection: Inspection) -> Iterator[Mender]:
+    from batcher.audit.repair import Mender, NotingQueue
+    from batcher.cli.support import wiring
+
+    batch = inspection.settings.batch
+    queue = wiring.dead_letters_of(inspection.settings)
+    noting = None if queue is None else NotingQueue(queue)
+    try:
+        if noting is not None:
+            noting.open()
+        yield Mender(
+            inspection.reader,
+            inspection.target,
+            _deliveries(inspection, noting),
+            noting,
+            max_rows=batch.max_rows,
+            max_bytes=int(batch.max_bytes),
+            # Such a target may name what it keeps by its range, and put a block in the place of another one.
+            whole_ranges=not inspection.info.verifies_replays,
+            attempt=inspection.attempt,
+        )
+    finally:
+        if noting is not None:
+            noting.close()
+
+
+def _deliveries(inspection: Inspection, queue: NotingQueue | None) -> Callable[[int], Delivery]:
+    """Return what gives the delivery of an attempt: each of its own name, so that its tokens are new."""
+    from batcher.cli.support import wiring
+    from batcher.core.limits import PoisonLimit
+    from batcher.engine.writer import Delivery
+
+    settings = inspection.settings
+    made: list[Delivery] = []
+    poison = PoisonLimit(wiring.poison_of(settings))
+
+    def delivery(attempt: int) -> Delivery:
+        while len(made) <= attempt:
+            one = Delivery(
+                inspection.sink,
+                inspection.info,
+                wiring.format_of(settings),
+                dead_letters=queue,
+                poison=poison,
+                retry=retry_of(settings),
+                abort=threading.Event(),
+                name=f"{settings.kafka.group}|repair|{len(made)}",
+                on_existing="skip",
+            )
+            scopes = [scope for scope in inspection.scopes if scope.next_offset > scope.first]
+            # Everything is looked up before it is written.
+            one.judge(
+                {scope.partition: scope.first for scope in scopes},
+                {scope.partition: scope.next_offset - 1 for scope in scopes},
+            )
+            made.append(one)
+        return made[attempt]
+
+    return delivery

@@ -1,0 +1,244 @@
+"""`batcher run`: build the pipeline that the settings describe, run it, and report."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Final
+
+from batcher.cli.support.outcome import INTERRUPTED, exit_code, explained, is_bug
+from batcher.cli.support.refused import all_refused
+from batcher.cli.support.signals import heard_by
+from batcher.cli.support.tuning import tune_collector, tune_memory
+from batcher.cli.verbs import VERBS
+from batcher.settings import ENV_PREFIX, Parser, Settings, add_config_flag, load, secrets
+
+if TYPE_CHECKING:
+    from batcher.cli.support.worker import Tether
+    from batcher.engine.pipeline import Pipeline, Summary
+
+BEGIN: Final = """\
+batcher loads Kafka topics into ClickHouse tables and Parquet files. To begin:
+
+  batcher demo                                            see it work, with nothing else running
+  batcher --sink parquet --parquet.path data/events \\
+    -b localhost:9092 -t events -g events-to-parquet      load a topic into files
+  batcher --help                                          all verbs and flags\
+"""
+"""What a command line with nothing in it gets."""
+
+USAGE: Final = """\
+batcher [run] --sink clickhouse|parquet|NAME -b BROKERS -t TOPIC[,TOPIC…] -g GROUP [flags]
+       batcher VERB [flags]\
+"""
+
+NOTES: Final = """\
+Every flag is also a variable ($NAME, in brackets after the default) and a key of the TOML file of -c: --kafka.start is
+[kafka] start. Flags win over variables, variables over the file. Secrets can be read from files:
+BATCHER_CLICKHOUSE_PASSWORD_FILE, BATCHER_KAFKA_OPTIONS_FILE. Sizes and times have units: 64MiB, 500ms, 2m.
+
+Exit codes: 0 drained and committed · 1 bug · 2 bad command line · 69 unreachable at start · 75 stopped, nothing lost,
+start me again · 78 configuration or poison limit · 130 second Ctrl-C.\
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Load topics into a target until stopped; return the exit code."""
+    words, question = without_property_question(argv)
+    if not argv and not any(name.startswith(ENV_PREFIX) for name in os.environ):
+        print(BEGIN, file=sys.stderr)
+        return 2
+    loaded = load(parser(), words, runnable=question is None)
+    from batcher.telemetry import logs
+
+    settings, arguments = loaded.settings, loaded.arguments
+    logs.hide(tuple(secrets(settings)))
+    if question is not None:
+        from batcher.cli.support.properties import show
+
+        return show(question, settings)
+    shown = logs.setup(settings.log.format, log_level(settings, arguments), arguments.as_worker)
+    if arguments.as_worker is not None:
+        from batcher.cli.support.worker import Tether, own
+
+        return run(own(settings, arguments.as_worker), for_people=False, tether=Tether())
+    for warning in loaded.warnings:
+        logs.get(__name__).warning("setting_ignored", reason=warning)
+    if settings.workers > 1:
+        from batcher.cli.support.workers import supervise
+
+        return supervise(settings, argv, as_json=arguments.json)
+    for_people = shown == "console"
+    return run(settings, as_json=arguments.json, for_people=for_people, live=for_people and not arguments.quiet)
+
+
+def parser() -> Parser:
+    """Return the parser of the verb; its help is the help of the whole program, with the verbs in front."""
+    verbs = "\n".join(f"  {verb:<12}{what}" for verb, what in VERBS.items())
+    made = Parser(
+        "batcher",
+        usage=USAGE,
+        description=f"Load Kafka into ClickHouse and Parquet in micro-batches.\n\nverbs:\n{verbs}",
+        epilog=NOTES,
+    )
+    add_config_flag(made)
+    made.add_argument("--version", action="store_true", help="print the versions of batcher and what it stands on")
+    made.add_argument("--json", action="store_true", help="print the final summary on stdout as one JSON object")
+    made.add_argument("--as-worker", type=int, help=argparse.SUPPRESS)  # see `worker.py`
+    add_loudness(made)
+    made.add_settings()
+    return made
+
+
+def add_loudness(made: Parser) -> None:
+    """Add `-q` and `-v`."""
+    group = made.add_mutually_exclusive_group()
+    group.add_argument("-q", "--quiet", action="store_true", help="only warnings and errors, no live line")
+    group.add_argument("-v", "--verbose", action="store_true", help="everything (--log.level debug)")
+
+
+def log_level(settings: Settings, arguments: argparse.Namespace) -> str:
+    """Return the level that `-q` and `-v` make of the settings' one."""
+    if arguments.quiet:
+        return "error" if settings.log.level == "error" else "warning"
+    return "debug" if arguments.verbose else settings.log.level
+
+
+def without_property_question(argv: Sequence[str]) -> tuple[list[str], str | None]:
+    """Take `-X list` or `-X dump` out of a command line and return which of them was there."""
+    words = list(argv)
+    for index, (flag, word) in enumerate(zip(words, [*words[1:], ""], strict=False)):
+        if flag in ("-X", "--kafka.options") and word in ("list", "dump"):
+            return words[:index] + words[index + 2 :], word
+        if flag in ("-Xlist", "-Xdump"):
+            return words[:index] + words[index + 1 :], flag.removeprefix("-X")
+    return words, None
+
+
+def run(
+    settings: Settings,
+    *,
+    as_json: bool = False,
+    for_people: bool = True,
+    live: bool = False,
+    tether: Tether | None = None,
+) -> int:
+    """Run the pipeline of the settings to its end and return the exit code.
+
+    With `as_json` the summary goes to stdout, after a failure too. `for_people` says a failure in plain words,
+    otherwise it is one more event in the log. `live` shows a line that refreshes, on a terminal. A worker is stopped
+    through its `tether`, and reports there.
+    """
+    from batcher.telemetry import logs
+
+    log = logs.get(__name__)
+    pipeline: Pipeline | None = None
+    signals = tether or Signals()
+    code = 0
+    try:
+        from batcher.cli.support import wiring
+
+        metrics = wiring.metrics_of(settings)
+        pipeline = wiring.pipeline_of(settings, metrics)
+        tune_collector()
+        tune_memory()
+        view = _live_line(pipeline) if live and sys.stderr.isatty() else nullcontext()
+        with signals.sent_to(pipeline), wiring.answering(settings, metrics, pipeline), view:
+            pipeline.run()
+        if tether is None:  # of workers the sum decides: one may have had nothing but a bad record
+            _require_something_loaded(pipeline.summary())
+    except BaseException as error:  # whatever it is, the summary still comes
+        code = INTERRUPTED if signals.seen > 1 and not is_bug(error) else exit_code(error)
+        if for_people:
+            explained(error)
+        else:
+            log.error("pipeline_failed", error=type(error).__name__, reason=str(error), exc_info=is_bug(error))
+    facts = summary_facts(pipeline.summary() if pipeline is not None else None, code)
+    if pipeline is not None:
+        log.info("pipeline_ended", **facts)
+    if tether is not None:
+        tether.report(facts)
+    if as_json:
+        _print_summary(facts)
+    return code
+
+
+def _print_summary(facts: dict[str, Any]) -> None:
+    try:
+        print(json.dumps(facts), flush=True)
+    except OSError as error:
+        # What was loaded is loaded, whoever reads about it.
+        from batcher.telemetry import logs
+
+        logs.get(__name__).warning("summary_not_printed", reason=error.strerror)
+
+
+def _require_something_loaded(summary: Summary) -> None:
+    from batcher.errors import PoisonLimitExceeded
+
+    if message := all_refused(asdict(summary)):
+        raise PoisonLimitExceeded(message)
+
+
+def summary_facts(summary: Summary | None, code: int) -> dict[str, Any]:
+    """Return what `--json` prints: what was done, and the exit code."""
+    if summary is None:
+        return {"exit": code}
+    facts = asdict(summary)
+    facts["seconds"] = round(summary.seconds, 3)
+    facts["rows_per_second"] = round(summary.rows_per_second)
+    return {**facts, "exit": code}
+
+
+class Signals:
+    """Turn the first SIGTERM or SIGINT into a stop and the second into an abort; only flags are set."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+    @contextmanager
+    def sent_to(self, pipeline: Pipeline) -> Iterator[None]:
+        """Listen while the context is open, then put the old handlers back."""
+
+        def listen(number: int, _frame: FrameType | None) -> None:
+            self.seen += 1
+            if self.seen == 1:
+                pipeline.stop()
+                return
+            pipeline.abort()
+            # Should even that not help, because the main thread is inside a driver, the third one kills.
+            signal.signal(number, signal.SIG_DFL)
+
+        with heard_by(listen):
+            yield
+
+
+def _live_line(pipeline: Pipeline) -> AbstractContextManager[object]:
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    def line() -> Text:
+        summary, status = pipeline.summary(), pipeline.status()
+        lags = [one.lag for one in status.partitions.values() if one.lag is not None]
+        facts = [
+            f"{summary.written:,} rows written",
+            f"{summary.rows_per_second:,.0f} rows/s",
+            f"{summary.dead_lettered:,} dead letters",
+            f"lag {sum(lags):,}" if lags else "lag not known yet",
+            f"buffered {status.buffer.rows:,} rows, {status.buffer.bytes / (1 << 20):.1f} MiB",
+            f"waiting for {status.waiting_for}" if status.waiting_for else "writing",
+        ]
+        return Text(" · ".join(facts), overflow="ellipsis", no_wrap=True)
+
+    # Logs go through `sys.stderr`, which the display replaces meanwhile: they come out above the line.
+    return Live(
+        get_renderable=line, console=Console(stderr=True), refresh_per_second=4, transient=True, redirect_stdout=False
+    )

@@ -1,0 +1,1 @@
+"""What is done with dead letters afterwards: read, select, send again, remove."""

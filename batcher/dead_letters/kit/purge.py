@@ -1,0 +1,109 @@
+"""Take old letters away: whole files of a directory, the front of a topic's partitions.
+
+Always in two steps, a plan that can be shown and the act.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final, cast
+
+from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from batcher.dead_letters.encoding import one_line
+from batcher.dead_letters.kafka import CONSUMER_ONLY, NOT_OURS
+from batcher.dead_letters.kit.read import Directory, Topic
+from batcher.errors import ConfigurationError, Unreachable
+
+QUIET: Final = timedelta(hours=1)
+"""A file that was written to within this time may be again."""
+
+BEGUN: Final = re.compile(r"letters-(\d{8})T")
+
+TIMEOUT_S: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Name something that can be taken away: a file, or a partition up to an offset. `letters` counts what goes."""
+
+    place: str
+    letters: int
+    before_offset: int = 0
+    number: int = 0
+
+
+def old_files(directory: Directory, before: datetime, now: datetime) -> list[Part]:
+    """Return the files whose letters all failed before a moment, and that nobody writes to any more.
+
+    A process begins another file each day (UTC), so those of today are left alone, like what was changed within the
+    last hour. A file with a line that is no letter, or a letter without a moment, stays.
+    """
+    found = []
+    for file in directory.files():
+        begun = BEGUN.match(file.name)
+        today = begun is not None and begun[1] >= f"{now:%Y%m%d}"
+        if today or datetime.fromtimestamp(file.stat().st_mtime, UTC) > now - QUIET:
+            continue
+        before_it = directory.passed_over
+        times = [stored.failed_at for stored in directory.letters(file)]
+        if directory.passed_over == before_it and all(time is not None and time < before for time in times):
+            found.append(Part(str(file), len(times)))
+    return found
+
+
+def remove(files: list[Part]) -> None:
+    """Remove the files of a plan; raise ConfigurationError for one that may not be."""
+    for part in files:
+        try:
+            Path(part.place).unlink(missing_ok=True)
+        except OSError as error:
+            raise ConfigurationError(f"{part.place}: cannot be removed: {error.strerror}") from error
+
+
+def old_records(topic: Topic, before: datetime) -> list[Part]:
+    """Return for each partition with letters how far it holds nothing that failed at or after a moment.
+
+    What is no letter counts by the time of its record; where there is nothing else, as in a topic that was named by
+    mistake, everything stays. A letter whose moment cannot be read counts as new.
+    """
+    found: dict[int, Part] = {}
+    ended: set[int] = set()
+    for message in topic.messages():
+        number, offset = cast("int", message.partition()), cast("int", message.offset())
+        stored = topic.letter(message)
+        if number in ended:
+            continue
+        letters = found[number].letters if number in found else 0
+        if stored is not None:
+            failed_at = stored.failed_at
+            letters += 1
+        else:
+            failed_at = datetime.fromtimestamp(max(message.timestamp()[1], 0) / 1000, UTC)
+        if failed_at is None or failed_at >= before:
+            ended.add(number)
+        else:
+            found[number] = Part(f"{message.topic()}[{number}]", letters, offset + 1, number)
+    return [found[number] for number in sorted(found) if found[number].letters]
+
+
+def delete_records(brokers: str, properties: Mapping[str, Any], topic: str, parts: list[Part]) -> None:
+    """Delete the records of a plan below their offsets.
+
+    Raise ConfigurationError when the broker refuses (rights, a compacted topic), Unreachable when it does not answer.
+    """
+    given = {name: value for name, value in properties.items() if name not in CONSUMER_ONLY | NOT_OURS}
+    client = AdminClient({**given, "bootstrap.servers": brokers})
+    wanted = [TopicPartition(topic, part.number, part.before_offset) for part in parts]
+    for one, done in client.delete_records(wanted, request_timeout=TIMEOUT_S).items():
+        try:
+            done.result()
+        except KafkaException as error:
+            refusal = error.args[0]
+            text = one_line(f"{topic}[{one.partition}] below {one.offset} was not deleted: {refusal.str()}")
+            raise (Unreachable if refusal.retriable() else ConfigurationError)(text) from error

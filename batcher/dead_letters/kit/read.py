@@ -1,0 +1,244 @@
+"""Read what was put aside, from a directory or a topic, one letter after the other.
+
+Only reads: no membership of a group, no commit, no file touched. So it can be done while pipelines write.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, cast
+
+import msgspec
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from batcher.dead_letters.directory import SUFFIX
+from batcher.dead_letters.encoding import CONNECT, from_fields, one_line
+from batcher.dead_letters.kafka import letter_of
+from batcher.dead_letters.kit.select import Stored
+from batcher.errors import ConfigurationError, SourceLost, Unreachable
+from batcher.records import Partition
+from batcher.sources.kafka.headers import headers_of
+
+TIMEOUT_S: Final = 30.0
+"""How long a broker may stay silent."""
+
+FETCHED: Final = 500
+"""Messages asked for at once: dead letters may be large."""
+
+log = logging.getLogger(__name__)
+
+
+class Directory:
+    """Read the letters of a directory, or of one file; the names of the files give the order.
+
+    `found` counts the letters that were read, `passed_over` the lines that are no letter, and `others` files of other
+    names. A last line that is not whole is none yet: it is being written, or was by a process that is dead.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = Path(path)
+        self.label = f"--dlq.path {path}"
+        self.found = self.passed_over = self.others = 0
+
+    @property
+    def foreign(self) -> str:
+        """Say what else was read where not one letter was found; empty where a letter or nothing at all was."""
+        if self.found:
+            return ""
+        if self.passed_over:
+            return f"{self.passed_over} lines"
+        return f"{self.others} files of other names than *{SUFFIX}" if self.others else ""
+
+    def __iter__(self) -> Iterator[Stored]:
+        for file in self.files():
+            with suppress(FileNotFoundError):  # removed since it was listed
+                yield from self.letters(file)
+
+    def files(self) -> list[Path]:
+        """Return the files in their order; raise ConfigurationError when the path cannot be read."""
+        try:
+            if self._path.is_file():
+                return [self._path]
+            entries = list(self._path.iterdir())
+        except OSError as error:
+            raise ConfigurationError(f"{self.label}: {error.strerror}") from error
+        ours = sorted(file for file in entries if file.name.endswith(SUFFIX))
+        self.others = len(entries) - len(ours)
+        return ours
+
+    def letters(self, file: Path) -> Iterator[Stored]:
+        """Yield the letters of one file; raise ConfigurationError when it may not be read."""
+        try:
+            lines = file.open("rb")
+        except PermissionError as error:
+            raise ConfigurationError(f"{file}: {error.strerror}; letters are for the user of the pipeline") from error
+        with lines:
+            for number, line in enumerate(lines, 1):
+                if not line.endswith(b"\n"):
+                    break
+                try:
+                    stored = _of_line(line, f"{file.name}:{number}")
+                except (ValueError, TypeError, AttributeError):
+                    self.passed_over += 1
+                else:
+                    self.found += 1
+                    yield stored
+
+
+class Topic:
+    """Read the letters of a topic, partition after partition, up to where each ended when its turn came.
+
+    `properties` are librdkafka's for a consumer. `found` counts the letters that were read, `passed_over` the records
+    that are no letter.
+    """
+
+    def __init__(self, topic: str, properties: Mapping[str, Any], timeout_s: float = TIMEOUT_S) -> None:
+        self._topic = topic
+        self._properties = {**properties, "error_cb": self._note}
+        self._timeout_s = timeout_s
+        self._last_error: KafkaError | None = None
+        self.label = f"--dlq.topic {topic}"
+        self.found = self.passed_over = 0
+
+    @property
+    def foreign(self) -> str:
+        """Say what else was read where not one letter was found; empty where a letter or nothing at all was."""
+        return f"{self.passed_over} records" if self.passed_over and not self.found else ""
+
+    def __iter__(self) -> Iterator[Stored]:
+        for message in self.messages():
+            stored = self.letter(message)
+            if stored is not None:
+                yield stored
+
+    def letter(self, message: Message) -> Stored | None:
+        """Return the letter in a record and count it; None where it is no letter."""
+        try:
+            stored = of_message(message)
+        except (ValueError, TypeError):
+            self.passed_over += 1
+            return None
+        self.found += 1
+        return stored
+
+    def messages(self) -> Iterator[Message]:
+        """Yield every record of the topic, letter or not.
+
+        Raise ConfigurationError for a topic that is not there and for refused properties, Unreachable when no broker
+        answers, SourceLost when one falls silent on the way.
+        """
+        try:
+            consumer = Consumer(self._properties, logger=log)
+        except KafkaException as error:
+            raise ConfigurationError(f"-X: {one_line(error.args[0].str())} (reader of --dlq.topic)") from error
+        try:
+            for partition in self._partitions(consumer):
+                yield from self._read(consumer, partition)
+        finally:
+            consumer.close()
+
+    def _partitions(self, consumer: Consumer) -> Sequence[Partition]:
+        try:
+            found = consumer.list_topics(self._topic, timeout=self._timeout_s).topics[self._topic]
+        except KafkaException as error:
+            reason = self._last_error if self._last_error is not None else error.args[0]
+            text = f"no broker answers for --dlq.topic {self._topic}: {reason.str()}; check brokers and -X"
+            raise Unreachable(one_line(text)) from error
+        if found.error is not None:
+            raise ConfigurationError(one_line(f"--dlq.topic {self._topic}: {found.error.str()}"))
+        return [Partition(self._topic, number) for number in sorted(found.partitions)]
+
+    def _read(self, consumer: Consumer, partition: Partition) -> Iterator[Message]:
+        try:
+            first, end = consumer.get_watermark_offsets(TopicPartition(*partition), timeout=self._timeout_s)
+        except KafkaException as error:
+            raise self._lost(partition, error.args[0]) from error
+        if first >= end:
+            return
+        consumer.assign([TopicPartition(*partition, first)])
+        position, heard_at = first, time.monotonic()
+        while position < end:
+            messages = consumer.consume(FETCHED, 1.0)
+            if not messages and time.monotonic() - heard_at > self._timeout_s:
+                raise self._lost(partition, self._last_error)
+            for message in messages:
+                refusal = message.error()
+                offset = cast("int", message.offset())
+                if message.partition() != partition.number:
+                    continue  # the end of the partition before, which was known already
+                if refusal is None and offset < end:
+                    yield message
+                    position = offset + 1
+                elif refusal is None or refusal.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  # librdkafka's own
+                    # The last offsets before the end may be markers of transactions, which nobody gets to see.
+                    position = max(position, offset)
+                elif not refusal.retriable():
+                    raise self._lost(partition, refusal)
+            # Whoever takes the letters may have needed his time: silence counts from here.
+            heard_at = time.monotonic() if messages else heard_at
+        consumer.unassign()
+
+    def _lost(self, partition: Partition, error: KafkaError | None) -> SourceLost:
+        reason = error.str() if error is not None else f"no answer within {self._timeout_s:g} s"
+        return SourceLost(one_line(f"reading {partition} failed: {reason}; what was done is done, start again"))
+
+    def _note(self, error: KafkaError) -> None:
+        self._last_error = error
+
+
+def of_message(message: Message) -> Stored:
+    """Return the letter in a record of the topic; raise ValueError if it is none."""
+    letter = letter_of(message)
+    [found] = headers_of([message]) or [None]
+    headers = list(found or ())
+    # Before the last of these are the record's own, which may have been a letter before.
+    start = len(headers) - 1 - [name for name, _ in headers][::-1].index(f"{CONNECT}topic")
+    added = {name: (content or b"").decode(errors="replace") for name, content in headers[start:]}
+    return Stored(
+        letter,
+        added.get(f"{CONNECT}connector.name", ""),
+        moment(added.get("batcher.failed_at")),
+        f"{message.topic()}[{message.partition()}] offset {message.offset()}",
+        tuple(filter(None, added.get("batcher.omitted", "").split(","))),
+        added.get("batcher.version", ""),
+    )
+
+
+def moment(text: object) -> datetime | None:
+    """Return the moment that is written beside a letter, or None where it cannot be read."""
+    if not isinstance(text, str):
+        return None
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def _of_line(line: bytes, place: str) -> Stored:
+    fields = msgspec.json.decode(line, type=dict[str, Any])
+    letter = from_fields(fields)
+    record = letter.record
+    for value, kind in (
+        (record.partition.topic, str),
+        (record.partition.number, int),
+        (record.offset, int),
+        (0 if record.timestamp_ms is None else record.timestamp_ms, int),
+        (letter.reason, str),
+        (letter.message, str),
+    ):
+        if not isinstance(value, kind):
+            raise TypeError("the letter has a field of another type")
+    return Stored(
+        letter,
+        str(fields.get("group", "")),
+        moment(fields.get("failed_at")),
+        place,
+        tuple(fields.get("omitted") or ()),
+        str(fields.get("version", "")),
+    )

@@ -1,0 +1,136 @@
+"""Send records that were put aside back to the topic they came from.
+
+They get new offsets there: whoever reads the topic sees them once more, a crash on the way may send one twice, and
+nothing can tell the target that it has them already. So each carries how often it was sent back.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, Final
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from batcher.dead_letters.encoding import one_line
+from batcher.dead_letters.kafka import producer_properties
+from batcher.dead_letters.kit.report import Report
+from batcher.dead_letters.kit.select import ATTEMPTS, Stored
+from batcher.errors import ConfigurationError, Unreachable
+
+TIMEOUT_S: Final = 30.0
+
+log = logging.getLogger(__name__)
+
+
+class Resender:
+    """Produce records to their original topics and partitions, every delivery report awaited.
+
+    One that was sent back `max_attempts` times is left out, as is one that is not kept whole. A step takes at most
+    about `timeout_s` seconds. With `dry_run` nothing is sent.
+    """
+
+    def __init__(
+        self,
+        brokers: str,
+        properties: Mapping[str, str],
+        report: Report,
+        *,
+        max_attempts: int = 3,
+        timeout_s: float = TIMEOUT_S,
+        dry_run: bool = False,
+    ) -> None:
+        self._report = report
+        self._max_attempts = max_attempts
+        self._timeout_s = timeout_s
+        self._dry_run = dry_run
+        try:
+            self._producer = Producer(producer_properties(brokers, properties, timeout_s), logger=log)
+        except KafkaException as error:
+            raise ConfigurationError(f"-X: {one_line(error.args[0].str())} (producer of --to topic)") from error
+
+    def open(self) -> None:
+        """Raise Unreachable when no broker answers."""
+        try:
+            self._producer.list_topics(timeout=self._timeout_s)
+        except KafkaException as error:
+            reason = one_line(error.args[0].str())
+            raise Unreachable(f"no broker answers for --to topic: {reason}; check brokers and -X") from error
+
+    def take(self, step: Sequence[Stored]) -> None:
+        """Send the records of a step and note what became of each."""
+        ready = [stored for stored in step if self._wanted(stored)]
+        if self._dry_run:
+            self._report.replayed += len(ready)
+            return
+        outcomes: dict[int, KafkaError | None] = {}
+
+        def reported(index: int, error: KafkaError | None, _message: Message) -> None:
+            outcomes[index] = error
+
+        deadline_s = time.monotonic() + self._timeout_s
+        for index, stored in enumerate(ready):
+            refusal = self._produce(stored, partial(reported, index), deadline_s)
+            if refusal is not None:
+                outcomes[index] = refusal
+        self._producer.flush(max(deadline_s - time.monotonic(), 1.0))
+        unknown = KafkaError(KafkaError._TIMED_OUT, f"no delivery report within {self._timeout_s:g} s")  # noqa: SLF001
+        for index, stored in enumerate(ready):
+            # A queue that is empty says nothing: it also is when everything in it has failed.
+            error = outcomes.get(index, unknown)
+            if error is None:
+                self._report.replayed += 1
+            else:
+                self._report.fail(stored, error.name(), error.str())
+
+    def close(self) -> None:
+        """Let go of the producer; what is still in it was counted as failed."""
+        self._producer.purge()
+        self._producer.flush(1.0)
+        self._producer.close()
+
+    def _wanted(self, stored: Stored) -> bool:
+        if not stored.complete:
+            self._report.left_out["not_whole"] += 1
+        elif stored.attempts >= self._max_attempts:
+            self._report.left_out["attempts"] += 1
+        else:
+            return True
+        return False
+
+    def _produce(self, stored: Stored, report: Any, deadline_s: float) -> KafkaError | None:
+        while True:
+            try:
+                self._producer.produce(on_delivery=report, **arguments(stored))
+            except BufferError:
+                if time.monotonic() >= deadline_s:
+                    return KafkaError(KafkaError._QUEUE_FULL, "the producer's queue stays full")  # noqa: SLF001
+                self._producer.poll(0.1)
+            except KafkaException as error:
+                refusal: KafkaError = error.args[0]
+                return refusal
+            else:
+                self._producer.poll(0)
+                return None
+
+
+def arguments(stored: Stored) -> dict[str, Any]:
+    """Return the arguments of `Producer.produce` for a record that is sent back."""
+    record = stored.letter.record
+    made: dict[str, Any] = {
+        "topic": record.partition.topic,
+        # By number: another partitioner than the first producer's would part records of one key.
+        "partition": record.partition.number,
+        "key": record.key,
+        "value": record.value,
+        "headers": [
+            *((name, content) for name, content in record.headers if name != ATTEMPTS),
+            (ATTEMPTS, str(stored.attempts + 1).encode()),
+        ],
+    }
+    # librdkafka takes 0 for "now".
+    if record.timestamp_ms:
+        made["timestamp"] = record.timestamp_ms
+    return made

@@ -1,0 +1,1 @@
+"""The threads of a pipeline, what they share, and the waits between them."""

@@ -1,0 +1,80 @@
+"""Make the blocks that a sink is given: of a whole batch, of some of its rows, of its halves."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+import pyarrow as pa
+
+from batcher.core.offsets import token
+from batcher.records import COORDINATES, Batch, Block, Decoded, Records, chunks_of
+
+
+def block_of(name: str, coordinates: Sequence[str], batch: Batch, decoded: Decoded) -> Block:
+    """Return the rows of a batch with the coordinate columns asked for, under the token of the pipeline `name`."""
+    table = decoded.table
+    whole = len(decoded.positions) == batch.rows
+    for coordinate in coordinates:
+        column = _coordinate(batch, coordinate)
+        table = table.append_column(COORDINATES.field(coordinate), column if whole else column.take(decoded.positions))
+    return Block(_contiguous(table), decoded.positions, token(name, batch), batch.ranges, batch.replayed)
+
+
+def _coordinate(batch: Batch, name: str) -> pa.Array:
+    kind = COORDINATES.field(name).type
+    columns: dict[str, Callable[[Records], list[pa.Array]]] = {
+        "_topic": lambda run: [pa.repeat(pa.scalar(run.partition.topic, kind), len(run))],
+        "_partition": lambda run: [pa.repeat(pa.scalar(run.partition.number, kind), len(run))],
+        "_offset": lambda run: [run.offsets],
+        "_timestamp": lambda run: [run.timestamps_ms.cast(kind)],
+        "_key": lambda run: [run.keys],
+        "_value": lambda run: chunks_of(run.values),
+    }
+    # All chunks of all runs at once: values are great, and each step in between would copy them again.
+    parts = [part for run in batch.runs for part in columns[name](run)]
+    return parts[0] if len(parts) == 1 else pa.concat_arrays(parts)
+
+
+def _contiguous(table: pa.Table) -> pa.Table:
+    # One record batch: ClickHouse deduplicates a token block by block, and a different split is a different block.
+    combined = table.combine_chunks()
+    if combined.num_rows and len(combined.to_batches()) != 1:
+        raise ValueError(f"{combined.num_rows} rows do not fit one record batch")
+    return combined
+
+
+def part_of(batch: Batch, block: Block, rows: Sequence[int] | pa.Array) -> Block | None:
+    """Return some rows of a block, under a token made of its own and of which records they are; None for none."""
+    keep = rows if isinstance(rows, pa.Array) else pa.array(rows, pa.int64())
+    if not len(keep):
+        return None
+    return _derived(batch, block, _contiguous(block.table.take(keep)), block.positions.take(keep))
+
+
+def halves_of(batch: Batch, block: Block) -> Iterator[Block]:
+    """Return the first and the second half of a block of two rows or more, under tokens of their own."""
+    middle = block.rows // 2
+    for start, length in ((0, middle), (middle, block.rows - middle)):
+        table = _contiguous(block.table.slice(start, length))
+        yield _derived(batch, block, table, block.positions.slice(start, length))
+
+
+def _derived(batch: Batch, block: Block, table: pa.Table, positions: pa.Int64Array) -> Block:
+    return replace(block, table=table, positions=positions, token=f"{block.token}|{_digest(batch, positions)}")
+
+
+def _digest(batch: Batch, positions: pa.Int64Array) -> str:
+    """Name a choice of records: the same choice has the same name in every process.
+
+    By offsets: compaction may remove a record of the range between two attempts, and all positions behind it move.
+    """
+    numbers = pa.concat_arrays(
+        [pa.repeat(pa.scalar(number, pa.int64()), len(run)) for number, run in enumerate(batch.runs)]
+    )
+    offsets = pa.concat_arrays([run.offsets for run in batch.runs])
+    digest = hashlib.sha256()
+    for column in (numbers, offsets):
+        digest.update(memoryview(column.take(positions).buffers()[1])[: len(positions) * 8])
+    return digest.hexdigest()[:16]

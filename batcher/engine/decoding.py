@@ -1,0 +1,222 @@
+"""Turn batches into columns for what the target has now: pins schemas, lets them grow, and takes changed ones.
+
+The decoder thread prepares batches ahead; the flusher thread decodes again what was prepared for columns that the
+target no longer has. One schema for all, or one for each topic where the target wants that. Both threads may change a
+schema: the lock guards which one holds, and is never held while something is decoded or asked.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import structlog
+
+from batcher.core.fields import MAX_NAMES, ColumnWatch, UnknownFields, case_twins, mismatch
+from batcher.errors import ConfigurationError, SinkMisconfigured
+from batcher.growth import has_untyped
+from batcher.protocols import Decoder, Format, SchemaPinning, Sink, SinkInfo, TopicPinning
+from batcher.records import PLACEHOLDER, Batch, Decoded, Prepared, Rejection
+
+log = structlog.get_logger(__name__)
+
+Call = Callable[..., Any]
+"""Call a function with arguments, again for as long as the target cannot answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Lane:
+    """Hold what the batches of a topic, or all batches, are decoded with at present."""
+
+    schema: pa.Schema
+    decoder: Decoder
+    """The decoder thread's."""
+    columns: ColumnWatch
+
+
+class Decoding:
+    """Prepare batches for a sink. `call` asks the sink again while it is not there."""
+
+    def __init__(self, sink: Sink, info: SinkInfo, format_: Format, call: Call) -> None:
+        self._sink = sink
+        self._info = info
+        self._format = format_
+        self._call = call
+        self._lock = threading.Lock()
+        self._pinning = threading.Lock()
+        self._lanes: dict[str, _Lane] = {}
+        self._unknown = UnknownFields(info.target, info.coordinates)
+        self._noted: set[str] = set()
+        if info.schema is not None:
+            self._lanes[""] = self._lane(info.schema)
+
+    def prepare(self, batch: Batch) -> Prepared:
+        """Decode a batch; asks the sink only to pin a schema. Decoder thread.
+
+        Raise ConfigurationError when the target cannot take a schema, or when no column matches any field.
+        """
+        started = time.perf_counter()
+        lane = self._lane_for(batch)
+        decoder = self._format.decoder(PLACEHOLDER) if lane is None else lane.decoder
+        return self._observed(batch, *self._decoded(batch, lane, decoder), started)
+
+    def again(self, batch: Batch) -> Prepared:
+        """Decode a batch for the columns that the target has now, with a decoder of its own. Flusher thread."""
+        started = time.perf_counter()
+        lane = self._lanes.get(self._key(batch))
+        decoder = self._format.decoder(PLACEHOLDER if lane is None else lane.schema)
+        return self._observed(batch, *self._decoded(batch, lane, decoder), started)
+
+    def current(self, prepared: Prepared) -> bool:
+        """Tell whether a batch was decoded for the columns that the target has now."""
+        lane = self._lanes.get(self._key(prepared.batch))
+        return prepared.schema is (None if lane is None else lane.schema)
+
+    def adopt(self, batch: Batch, schema: pa.Schema) -> None:
+        """Decode all batches from now on, of this one's topic where each has its own, for another schema."""
+        self._replace(self._key(batch), self._lane(schema))
+        log.warning("schema_changed", target=self._info.target, columns=_described(schema))
+
+    def counted(self, decoded: Decoded) -> Mapping[str, int]:
+        """Return the rows that had each unknown field, few enough for a summary. Flusher thread."""
+        with self._lock:
+            return self._unknown.counted(decoded.unknown)
+
+    def settle(self) -> None:
+        """Name the columns that never had a value, at the end."""
+        with self._lock:
+            for lane in self._lanes.values():
+                lane.columns.tell(self._unknown.paths, last=True)
+
+    @property
+    def columns_without_value(self) -> tuple[str, ...]:
+        """Return the columns that no record had a value for so far, with their topic where each has its own."""
+        with self._lock:
+            return tuple(
+                f"{topic}: {column}" if topic else column
+                for topic, lane in sorted(self._lanes.items())
+                for column in lane.columns.without_value
+            )
+
+    def _key(self, batch: Batch) -> str:
+        return batch.runs[0].partition.topic if self._info.by_topic else ""
+
+    def _lane(self, schema: pa.Schema) -> _Lane:
+        for twins in case_twins(schema):
+            log.warning(
+                "columns_differ_by_case",
+                target=self._info.target,
+                columns=twins,
+                hint="a field fills the one that is written exactly like it",
+            )
+        return _Lane(schema, self._format.decoder(schema), ColumnWatch(self._info.target, schema))
+
+    def _replace(self, key: str, lane: _Lane) -> None:
+        with self._lock:
+            self._lanes[key] = lane
+
+    def _lane_for(self, batch: Batch) -> _Lane | None:
+        """Return what to decode with; None while the target has no schema and not one record can give it one."""
+        key = self._key(batch)
+        with self._pinning:
+            lane = self._lanes.get(key)
+            if lane is not None:
+                return lane
+            proposed = self._format.infer(batch)
+            if proposed is None:
+                return None
+            columns = pa.schema([field for field in proposed if field.name not in self._info.coordinates])
+            return self._pinned(key, columns) if len(columns) else None
+
+    def _pinned(self, key: str, proposed: pa.Schema) -> _Lane:
+        schema = self._call(self._pin, key, proposed)
+        log.info(
+            "schema_pinned", target=self._info.target, columns=_described(schema), **({"topic": key} if key else {})
+        )
+        lane = self._lane(schema)
+        self._replace(key, lane)
+        return lane
+
+    def _pin(self, topic: str, proposed: pa.Schema) -> pa.Schema:
+        sink = self._sink
+        try:
+            if self._info.by_topic and isinstance(sink, TopicPinning):
+                return sink.pin_topic(topic, proposed)
+            if not self._info.by_topic and isinstance(sink, SchemaPinning):
+                return sink.pin(proposed)
+        except SinkMisconfigured as error:
+            if topic in self._lanes:
+                raise
+            # Nothing of it was ever written: this is a fault of the settings, found as early as it can be.
+            raise ConfigurationError(str(error)) from error
+        raise ConfigurationError(f"{self._info.target} has no schema and cannot take one; give --decode.schema FILE")
+
+    def _decoded(self, batch: Batch, lane: _Lane | None, decoder: Decoder) -> tuple[_Lane | None, Decoded]:
+        decoded = decoder.decode(batch)
+        if lane is None:
+            return None, _without_columns(decoded)
+        while decoded.outgrown:
+            lane = self._grown(batch, lane)
+            decoded = self._format.decoder(lane.schema).decode(batch)
+        return lane, decoded
+
+    def _grown(self, batch: Batch, lane: _Lane) -> _Lane:
+        """Give types to fields that have their first values in this batch."""
+        key = self._key(batch)
+        with self._pinning:
+            latest = self._lanes[key]
+            if latest.schema is not lane.schema:
+                return latest
+            pins = isinstance(self._sink, TopicPinning if self._info.by_topic else SchemaPinning)
+            if not pins:
+                untyped = ", ".join(field.name for field in lane.schema if has_untyped(field.type))
+                raise ConfigurationError(
+                    f"{batch.ranges[0]}: a column without a type has its first value: {untyped}; give it one in the "
+                    "file of --decode.schema"
+                )
+            grown = self._format.grow(lane.schema, batch)
+            latest = self._pinned(key, grown)
+            if latest.schema.equals(lane.schema):
+                raise ConfigurationError(
+                    f"{self._info.target} does not take the type of a field that has its first value in "
+                    f"{batch.ranges[0]}; give --decode.schema FILE"
+                )
+            return latest
+
+    def _observed(self, batch: Batch, lane: _Lane | None, decoded: Decoded, started: float) -> Prepared:
+        with self._lock:
+            for note in decoded.notes:
+                if note not in self._noted and len(self._noted) < MAX_NAMES:
+                    self._noted.add(note)
+                    log.warning("values_decoded_with_a_note", note=note, first_seen=str(batch.ranges[0]))
+            self._unknown.name(batch, decoded.unknown, estimated=decoded.estimated)
+            if lane is not None:
+                lane.columns.observe(decoded.table)
+                if decoded.unknown and not lane.columns.matched and not self._keeps_all(batch):
+                    raise ConfigurationError(mismatch(self._info.target, lane.schema.names, self._unknown.paths))
+                lane.columns.tell(self._unknown.paths)
+        schema = None if lane is None else lane.schema
+        return Prepared(batch, decoded, time.perf_counter() - started, schema)
+
+    def _keeps_all(self, batch: Batch) -> bool:
+        # A replay was written before, by whatever rules.
+        return "_value" in self._info.coordinates or batch.replayed
+
+
+def _without_columns(decoded: Decoded) -> Decoded:
+    """Refuse the readable records of a batch that gave the target no column."""
+    rows = decoded.positions.to_pylist()
+    if not rows:
+        return decoded
+    message = "has no field that can be a column, and the target has none yet"
+    refused = [*decoded.rejections, *(Rejection(row, "no_column", message) for row in rows)]
+    refused.sort(key=lambda rejection: rejection.position)
+    return Decoded(decoded.table.slice(0, 0), decoded.positions.slice(0, 0), tuple(refused), decoded.skipped)
+
+
+def _described(schema: pa.Schema) -> list[str]:
+    return [f"{field.name}: {field.type}" for field in schema]

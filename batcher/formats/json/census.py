@@ -1,0 +1,134 @@
+"""Which fields of the rows no column takes: counted whole where that costs little, else from a sample.
+
+Arrow reads with unexpected fields as an error first (`format.py`), at the cost of reading without: what passes so has
+none. What does not pass is looked at here, message by message, for the first blocks and for one in sixteen after them;
+in between, 64 messages of each block stand for all, and their counts are scaled up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, NamedTuple
+
+import msgspec
+import pyarrow as pa
+
+from batcher.formats.json.limits import shown
+from batcher.formats.json.shape import inner_path, is_raw, item_path
+from batcher.formats.json.spelling import folded
+from batcher.records import UnknownField
+
+SAMPLE: Final = 64
+"""Messages of a block that stand for all of it: 0.3 ms."""
+
+SMALL: Final = 1024
+"""Blocks of at most so many messages are always looked at whole: 4 us a message."""
+
+CAREFUL: Final = 8
+"""Blocks with unknown fields that are looked at whole before samples do: fields that are usual are named by then."""
+
+EVERY: Final = 16
+"""After that one block in so many is, for fields that are rare or new."""
+
+MAX_PATHS: Final = 1000
+"""Different fields that a block is searched for: a dictionary in the place of a record has one for each of its keys."""
+
+Known = Mapping[str, "Known | None"]
+"""The fields of an object that columns take, with those inside them; None where nothing inside is looked at."""
+
+
+class Seen(NamedTuple):
+    """Hold the unknown fields of a block; `row` of a field is its message's number among those given."""
+
+    fields: tuple[UnknownField, ...]
+    estimated: bool
+
+
+class Census:
+    """Count the unknown fields of blocks of one schema. Not for several threads at once."""
+
+    def __init__(self, schema: pa.Schema, *, insensitive: bool) -> None:
+        self._known = _known(schema)
+        self._insensitive = insensitive
+        self._blocks = 0
+
+    @property
+    def careful(self) -> bool:
+        """Tell whether the next block will be looked at whole, so that it is worth knowing that it has none."""
+        return self._blocks < CAREFUL or self._blocks % EVERY == 0
+
+    def look(self, texts: pa.Array) -> Seen:
+        """Return the unknown fields of messages, each of which is one JSON object."""
+        whole = len(texts) <= SMALL or self.careful
+        self._blocks += 1
+        if not whole:
+            step = len(texts) / SAMPLE
+            rows = [int(number * step) for number in range(SAMPLE)]
+            return self._scaled(self._counted(zip(rows, texts.take(pa.array(rows)).to_pylist(), strict=True)), step)
+        found = self._counted(enumerate(texts.to_pylist()))
+        return Seen(tuple(UnknownField(path, count, row) for path, (count, row) in found.items()), estimated=False)
+
+    def _scaled(self, found: Mapping[str, tuple[int, int]], factor: float) -> Seen:
+        fields = tuple(UnknownField(path, round(count * factor), row) for path, (count, row) in found.items())
+        return Seen(fields, estimated=bool(fields))
+
+    def _counted(self, messages: Iterable[tuple[int, bytes]]) -> dict[str, tuple[int, int]]:
+        counts: dict[str, tuple[int, int]] = {}
+        for row, text in messages:
+            try:
+                message = msgspec.json.decode(text)
+            except (msgspec.MsgspecError, ValueError, RecursionError):
+                # What only the strict reader can read: too rare to be worth another parser.
+                continue
+            paths: set[str] = set()
+            self._walk(message, self._known, "", paths)
+            for path in paths:
+                if path in counts:
+                    counts[path] = (counts[path][0] + 1, counts[path][1])
+                elif len(counts) < MAX_PATHS:
+                    counts[path] = (1, row)
+        return counts
+
+    def _walk(self, value: Any, known: Known, path: str, found: set[str]) -> None:
+        if type(value) is list:
+            for item in value:
+                self._walk(item, known, item_path(path), found)
+        elif type(value) is dict and (anything := known.get(ANY)) is not None:
+            for item in value.values():
+                self._walk(item, anything, item_path(path), found)
+        elif type(value) is dict:
+            for key, item in value.items():
+                if item is None:
+                    continue
+                name = self._spelled(key, known, value) if self._insensitive and key not in known else key
+                if name not in known:
+                    found.add(inner_path(path, shown(key)))
+                elif (inner := known[name]) is not None:
+                    self._walk(item, inner, inner_path(path, name), found)
+
+    def _spelled(self, key: str, known: Known, value: Mapping[str, Any]) -> str:
+        """Return the column that a key of another spelling fills: not where its own spelling is there as well."""
+        name = next((one for one in known if folded(one) == folded(key)), key)
+        return key if name in value else name
+
+
+ANY: Final = "\0"
+"""Stands for every key of a map; JSON's own NUL in a key would be refused before."""
+
+
+def _known(fields: Iterable[pa.Field]) -> Known:
+    return {field.name: _inside(field) for field in fields}
+
+
+def _inside(field: pa.Field) -> Known | None:
+    kind = field.type
+    while pa.types.is_list(kind) and not is_raw(field):
+        field, kind = kind.value_field, kind.value_type
+    if is_raw(field):
+        return None
+    if pa.types.is_struct(kind):
+        return _known(kind)
+    if pa.types.is_map(kind):
+        inner = _inside(kind.item_field)
+        return None if inner is None else {ANY: inner}
+    return None

@@ -1,0 +1,203 @@
+"""What has to be true of every message before Arrow's reader may see it, checked on whole columns.
+
+Arrow reads a block of joined messages as a stream of documents and numbers the rows it finds. That row i is
+message i follows from four facts:
+
+1. Each message, trimmed, begins with `{` and ends with `}`.
+2. Messages are joined by a newline, and no message holds a newline, a carriage return or a NUL: where those are
+   legal (between tokens) they have been replaced by a tab, which is legal in the same places only.
+3. The reader accepted the whole block.
+4. It found as many rows as there are messages.
+
+By induction, each message then holds whole documents: where one begins, the reader is between documents; where it
+ends, it cannot be inside a string (a newline there is an error) nor inside an object or list (`}` newline `{` is
+an error there). So each message gave at least one row, and by (4) exactly one. It follows as well that
+a block never begins with anything but `{`: Arrow 26 crashes on a block that begins with `null`.
+
+Arrow is laxer than JSON in three points, which are guarded here too: invalid UTF-8, NaN and Infinity, and
+no limit on depth. Nearly all checks are one pass over the bytes without the interpreter lock, about 15 ms for 18 MB.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batcher.formats.json.limits import JsonOptions, Refused
+from batcher.formats.json.recognition import recognised
+from batcher.formats.json.syntax import parse_object
+from batcher.formats.json.timestamps import piecewise
+from batcher.records import Rejection
+
+_SPACE: Final = 0x20
+_BLANK: Final = "\t\r\n "
+
+
+@dataclass(frozen=True, slots=True)
+class Guarded:
+    """Hold the messages that are safe to read together, trimmed and without nulls, and what became of the others.
+
+    `positions` are those of `texts` (binary), `skipped` those of tombstones; both int64 and ascending.
+    """
+
+    texts: pa.Array
+    positions: pa.Array
+    rejections: list[Rejection]
+    skipped: pa.Array
+
+
+def guard(values: pa.Array, options: JsonOptions) -> Guarded:
+    """Sort out tombstones and what is no single JSON object for sure."""
+    sorter = _Sorter(values, options)
+    sorter.tombstones()
+    sorter.sizes()
+    sorter.encoding()
+    sorter.control_characters()
+    sorter.braces()
+    sorter.constants()
+    sorter.depth()
+    return Guarded(sorter.texts, sorter.positions, sorter.rejections, sorter.skipped)
+
+
+class _Sorter:
+    """Hold what is left, check by check."""
+
+    def __init__(self, values: pa.Array, options: JsonOptions) -> None:
+        self._values = self.texts = values
+        self.positions = pa.arange(0, len(values))
+        self.rejections: list[Rejection] = []
+        self.skipped: pa.Array = pa.array([], pa.int64())
+        self._options = options
+
+    def tombstones(self) -> None:
+        if not self.texts.null_count:
+            return
+        null = pc.is_null(self.texts)
+        if self._options.tombstones == "skip":
+            self.skipped = self.positions.filter(null)
+        else:
+            for position in self.positions.filter(null).to_pylist():
+                self.rejections.append(Rejection(position, "tombstone", "the record is a tombstone (null value)"))
+        self._keep(pc.invert(null))
+
+    def sizes(self) -> None:
+        limit = self._options.max_message_bytes
+        length = pc.binary_length(self.texts)
+        if (pc.max(length).as_py() or 0) <= limit:
+            return
+        large = pc.greater(length, limit)
+        for position, size in zip(
+            self.positions.filter(large).to_pylist(), length.filter(large).to_pylist(), strict=True
+        ):
+            message = f"the message has {size} bytes, more than --decode.max-message-bytes {limit}"
+            self.rejections.append(Rejection(position, "too_large", message))
+        self._keep(pc.invert(large))
+
+    def encoding(self) -> None:
+        if self._byte_range()[1] < 0x80:
+            return
+        _, bad = piecewise(self.texts, lambda part: part.cast(pa.string()))
+        if bad:
+            self._examine(_mask(bad, len(self.texts)))
+
+    def control_characters(self) -> None:
+        if self._byte_range()[0] >= _SPACE:
+            return
+        nul = pc.match_substring(self.texts, b"\0")
+        if pc.any(nul).as_py():
+            self._examine(nul)
+        text = pc.ascii_trim(self.texts.cast(pa.string()), _BLANK)
+        for newline in ("\n", "\r"):
+            text = pc.replace_substring(text, newline, "\t")
+        self.texts = text.cast(pa.binary())
+
+    def braces(self) -> None:
+        whole = self._in_braces()
+        if pc.all(whole).as_py() in (True, None):
+            return
+        self.texts = pc.ascii_trim(self.texts.cast(pa.string()), _BLANK).cast(pa.binary())
+        whole = self._in_braces()
+        if not pc.all(whole).as_py():
+            self._examine(pc.invert(whole))
+
+    def constants(self) -> None:
+        everything = _as_one(_joined(self.texts))
+        for constant in ("NaN", "Inf"):
+            # A regular expression of plain letters is searched with vector instructions, 80 times as fast as
+            # Arrow's own substring search.
+            if pc.match_substring_regex(everything, constant)[0].as_py():
+                self._examine(pc.match_substring_regex(self.texts, rf"[:,\[\s-]{constant}"), only_if_bad=True)
+
+    def depth(self) -> None:
+        limit = self._options.max_depth
+        # Each message has one opening bracket at least, so none can have more than the rest of them and its own.
+        if _openings(_joined(self.texts)) - len(self.texts) < limit:
+            return
+        counts = pc.count_substring_regex(self.texts, r"[\[{]")
+        if pc.max(counts).as_py() > limit:
+            self._examine(pc.greater(counts, limit), only_if_bad=True)
+
+    def _in_braces(self) -> pa.Array:
+        return pc.and_(pc.starts_with(self.texts, b"{"), pc.ends_with(self.texts, b"}"))
+
+    def _byte_range(self) -> tuple[int, int]:
+        """Return the least and the greatest byte of all messages."""
+        span = pc.min_max(_as_bytes(_joined(self.texts))).as_py()
+        return (_SPACE, 0) if span["min"] is None else (span["min"], span["max"])
+
+    def _examine(self, suspect: pa.Array, *, only_if_bad: bool = False) -> None:
+        """Find out why each suspect is no JSON object; with `only_if_bad` those that are one may stay."""
+        refused: list[int] = []
+        rows = pc.indices_nonzero(suspect)
+        for row, position, raw in zip(
+            rows.to_pylist(), self.positions.take(rows).to_pylist(), self.texts.take(rows).to_pylist(), strict=True
+        ):
+            try:
+                parse_object(raw, self._options.max_depth)
+            except Refused as refusal:
+                # As it came: a trimmed message may have lost the byte that tells what it is.
+                why = recognised(self._values[position].as_py(), refusal)
+                self.rejections.append(Rejection(position, why.reason, why.message, why.path))
+                refused.append(row)
+            else:
+                if not only_if_bad:
+                    self.rejections.append(Rejection(position, "syntax", "not one JSON object"))
+                    refused.append(row)
+        if refused:
+            self._keep(pc.invert(_mask(refused, len(self.texts))))
+
+    def _keep(self, mask: pa.Array) -> None:
+        self.texts = self.texts.filter(mask)
+        self.positions = self.positions.filter(mask)
+
+
+def _joined(texts: pa.Array) -> Any:
+    """Return the buffer with the bytes of all messages, one after the other, not copied."""
+    offsets, data = texts.buffers()[1:]
+    if not len(texts) or data is None:
+        return pa.py_buffer(b"")
+    ends = pa.Array.from_buffers(pa.int32(), len(texts) + 1, [None, offsets], offset=texts.offset)
+    start = ends[0].as_py()
+    return data.slice(start, ends[len(texts)].as_py() - start)
+
+
+def _as_one(everything: Any) -> pa.Array:
+    bounds = pa.array([0, everything.size], pa.int32()).buffers()[1]
+    return pa.Array.from_buffers(pa.binary(), 1, [None, bounds, everything])
+
+
+def _as_bytes(everything: Any) -> pa.Array:
+    return pa.Array.from_buffers(pa.uint8(), everything.size, [None, everything])
+
+
+def _openings(everything: Any) -> int:
+    """Return how many `{` and `[` there are; the two differ in one bit, and no third byte folds to them."""
+    folded = pc.bit_wise_or(_as_bytes(everything), pa.scalar(0x20, pa.uint8()))
+    return pc.sum(pc.equal(folded, pa.scalar(ord("{"), pa.uint8()))).as_py() or 0
+
+
+def _mask(rows: list[int], length: int) -> pa.Array:
+    return pc.is_in(pa.arange(0, length), value_set=pa.array(rows, pa.int64()))

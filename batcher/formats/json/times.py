@@ -1,0 +1,146 @@
+"""Timestamps of one decoder: in which unit the numbers of each column count, and what people should know about them.
+
+Where no unit is set, each number's magnitude tells its own, so that the outcome of a record does not depend on its
+neighbours. Two things are signs that the guess is wrong, and are worth a note each: a column whose numbers are of
+several units, and numbers that end up long ago or far ahead. A third note says that times are finer than their column;
+a few values of each block are looked at for that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batcher.formats.json import timestamps
+from batcher.formats.json.limits import Epoch
+from batcher.formats.json.per_column import plain
+from batcher.formats.json.type_names import UNITS
+
+_LIKELY: Final = (10**8, 4_102_444_800)
+"""Seconds from 1970 to 1973-03-03, where milliseconds begin, and to 2100-01-01."""
+
+_SAMPLE: Final = 64
+
+_UNITS: Final = {digits: UNITS[unit] for unit, digits in timestamps.DIGITS.items()}
+
+
+class Times:
+    """Read timestamps column by column and collect notes. Not for several threads at once."""
+
+    def __init__(self, units: Mapping[str, Epoch]) -> None:
+        self._units = units
+        self._seen: dict[str, set[int]] = {}
+        self._unlikely: dict[str, int] = {}
+        self._cut: dict[str, str] = {}
+        self._said: set[str] = set()
+
+    def of_numbers(self, path: str, numbers: pa.Array, to: pa.TimestampType) -> tuple[pa.Array, list[int]]:
+        """Return a column of `to` and the rows it could not settle (see `timestamps.column_of_numbers`)."""
+        unit = self._units[path]
+        if unit == "auto":
+            self._look(path, numbers)
+        if path not in self._cut:
+            for number in numbers.slice(0, _SAMPLE).drop_null().to_pylist():
+                self._note_cut_number(path, number, to.unit)
+        return timestamps.column_of_numbers(numbers, to, unit)
+
+    def of_texts(self, path: str, texts: pa.Array, to: pa.TimestampType) -> tuple[pa.Array, list[int]]:
+        """Return a column of `to` and the rows it could not settle (see `timestamps.column_of_text`)."""
+        if path not in self._cut:
+            for text in texts.slice(0, _SAMPLE).drop_null().to_pylist():
+                self._note_cut_text(path, text, to.unit)
+        return timestamps.column_of_text(texts, to)
+
+    def of_number(self, path: str, number: str, unit: str) -> int | None:
+        """Return the point in time, in `unit`, that a well-formed number means; None when it does not fit."""
+        value = timestamps.exact(number)
+        self._note(path, value, unit)
+        return timestamps.of_number(value, unit, self._units[path])
+
+    def of_text(self, path: str, text: str, unit: str) -> int | None:
+        """Return the point in time, in `unit`, that a text means; None when it is none or does not fit."""
+        number = timestamps.decimal(text)
+        if number is not None:
+            self._note(path, number, unit)
+        self._note_cut_text(path, text, unit)
+        return timestamps.of_text(text, unit, self._units[path])
+
+    def notes(self) -> tuple[str, ...]:
+        """Return what was noticed since the last time, a line each; no line comes twice."""
+        lines = [*map(self._mixed, self._seen), *map(self._odd, self._unlikely), *map(self._finer, self._cut)]
+        fresh = tuple(line for line in lines if line and line not in self._said)
+        self._said.update(fresh)
+        return fresh
+
+    def _mixed(self, path: str) -> str:
+        units = [_UNITS[digits] for digits in sorted(self._seen[path])]
+        if len(units) < 2:
+            return ""
+        return (
+            f"column {plain(path)}: some numbers are read as {units[0]}, others as {' or '.join(units[1:])}, by their "
+            f"magnitude; if they count in one unit, set --decode.epoch {plain(path)}=UNIT"
+        )
+
+    def _odd(self, path: str) -> str:
+        return (
+            f"column {plain(path)}: numbers read as {_UNITS[self._unlikely[path]]} give times before 1973-03-03 or "
+            f"after 2099; if they count in another unit, set --decode.epoch {plain(path)}=UNIT"
+        )
+
+    def _finer(self, path: str) -> str:
+        return (
+            f"column {plain(path)}: times are finer than its {UNITS[self._cut[path]]} and cut down to them; "
+            "a column of a finer unit keeps them whole"
+        )
+
+    def _look(self, path: str, numbers: pa.Array) -> None:
+        span = pc.min_max(numbers).as_py()
+        if span["min"] is None:
+            return
+        digits = timestamps.magnitude(span["max"])
+        if digits is not None and _is_likely(span["min"], digits) and _is_likely(span["max"], digits):
+            self._seen.setdefault(path, set()).add(digits)
+            return
+        # Where one column holds all kinds, the least and the greatest of each magnitude say enough.
+        for low, high, _ in timestamps.MAGNITUDES:
+            for sign in (1, -1):
+                bounds = sorted((sign * low, sign * high))
+                inside = pc.and_(
+                    pc.greater_equal(numbers, timestamps.scalar(bounds[0])),
+                    pc.less_equal(numbers, timestamps.scalar(bounds[1])),
+                )
+                part = pc.min_max(numbers.filter(pc.and_(inside, pc.not_equal(numbers, timestamps.scalar(0))))).as_py()
+                for value in part.values():
+                    if value is not None:
+                        self._note_guess(path, value)
+
+    def _note(self, path: str, value: Decimal, unit: str) -> None:
+        if self._units[path] == "auto":
+            self._note_guess(path, value)
+        self._note_cut_number(path, value, unit)
+
+    def _note_cut_number(self, path: str, value: Decimal, unit: str) -> None:
+        epoch = self._units[path]
+        digits = timestamps.magnitude(value) if epoch == "auto" else timestamps.DIGITS[epoch]
+        if digits is not None and timestamps.has_more_digits(value, timestamps.DIGITS[unit] - digits):
+            self._cut.setdefault(path, unit)
+
+    def _note_cut_text(self, path: str, text: str, unit: str) -> None:
+        if timestamps.is_cut(text, unit):
+            self._cut.setdefault(path, unit)
+
+    def _note_guess(self, path: str, value: Decimal) -> None:
+        digits = timestamps.magnitude(value)
+        if digits is None or not value:
+            return
+        self._seen.setdefault(path, set()).add(digits)
+        if not _is_likely(value, digits):
+            self._unlikely.setdefault(path, digits)
+
+
+def _is_likely(value: Decimal, digits: int) -> bool:
+    return bool(_LIKELY[0] * 10**digits <= value < _LIKELY[1] * 10**digits)

@@ -1,0 +1,1 @@
+"""Made-up events, and sending them at a rate."""

@@ -1,0 +1,67 @@
+"""Read topics as the pipeline does, beside every group: nothing is committed, nobody rebalances.
+
+Partitions are assigned, not subscribed to; all else, from `consume()` to the columns, is what a run does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+
+from batcher.errors import ConfigurationError
+from batcher.records import Partition, Position
+from batcher.sources.kafka.cluster import first_look
+from batcher.sources.kafka.offsets import Offsets
+from batcher.sources.kafka.options import KafkaOptions
+from batcher.sources.kafka.source import OPEN_TIMEOUT_S, KafkaSource
+
+
+class Onlooker(KafkaSource):
+    """Read every partition of `options` from where its policy says, whatever has been committed.
+
+    The group of `options` is a name that nobody has used; it never comes into being.
+    """
+
+    def __init__(self, options: KafkaOptions) -> None:
+        super().__init__(options)
+        self.places: Mapping[Partition, tuple[int, int]] = {}
+        """Where reading starts in each partition, and where its log ended then."""
+
+    def commit(self, positions: Mapping[Partition, Position], timeout_s: float) -> None:
+        """Do nothing."""
+
+    def _look_around(self, consumer: Consumer) -> None:
+        partitions = first_look(consumer, self._options, self._incidents, OPEN_TIMEOUT_S).partitions
+        if not partitions:
+            raise ConfigurationError(f"-t {','.join(self._options.topics)}: there is no such topic")
+        self._offsets = offsets = Offsets(consumer, self._options)
+        start = self._options.start
+        places = {}
+        for partition in partitions:
+            low, high = offsets.watermarks(partition)
+            begins: int | None = low
+            if start == "latest":
+                begins = None
+            elif start != "earliest":
+                begins = offsets.at_time(partition, start)
+            places[partition] = (high if begins is None else begins, high)
+        self.places = places
+
+    def _subscribe(self, consumer: Consumer) -> None:
+        assert self._listener is not None
+        consumer.assign([TopicPartition(*partition, first) for partition, (first, _) in self.places.items()])
+        for partition, (first, end) in self.places.items():
+            self._progress.begin(partition, first, end)
+        self._assigned_once = True
+        self._listener.on_assigned({partition: Position(first) for partition, (first, _) in self.places.items()})
+
+    def _look_for_topics(self) -> None:
+        """Do nothing: what is read was decided at the start."""
+
+    def _on_event(self, message: Message) -> None:
+        error = message.error()
+        if error is not None and error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
+            # librdkafka asks for the coordinator of any group it is given a name for. Nothing is wanted of it.
+            return
+        super()._on_event(message)

@@ -1,0 +1,93 @@
+"""Whether a topic is still the one whose offsets we have.
+
+A topic that was deleted and created anew takes its name, and soon its offsets: a reader that goes on where it was never
+sees the first records of the new one. So its id is compared at every assignment, before every commit (which makes it
+certain that all that is committed was read from the same topic), and every now and then.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping
+from typing import Final
+
+from batcher.errors import DataGap
+from batcher.records import Partition
+from batcher.sources.kafka.admin import Admin
+from batcher.sources.kafka.envelope import Stored
+
+CHECK_EVERY_S: Final = 10.0
+
+CHECK_TIMEOUT_S: Final = 1.0
+"""It keeps the thread from everything else."""
+
+LEARN_TIMEOUT_S: Final = 5.0
+"""For the ids at an assignment, from which all others are told."""
+
+REST_S: Final = 5.0
+LONGEST_REST_S: Final = 300.0
+"""How long nothing is asked after a question that was not answered: twice as long each time."""
+
+
+class Identity:
+    """Know the id of each topic that is read, and raise DataGap when a name stands for another topic by now."""
+
+    def __init__(self, admin: Admin, clock: Callable[[], float] = time.monotonic) -> None:
+        self._admin = admin
+        self._clock = clock
+        self._ids: dict[str, str] = {}
+        self._due_at = 0.0
+        self._resting_until = 0.0
+        self._rest_s = REST_S
+
+    def __getitem__(self, topic: str) -> str | None:
+        return self._ids.get(topic)
+
+    def doubt(self) -> None:
+        """Have the ids compared at the next occasion: the connection was lost, or topics changed."""
+        self._due_at = 0.0
+
+    def learn(self, topics: Collection[str]) -> None:
+        """Take topics over; one that this process has read before has to be the same."""
+        found = self._admin.topic_ids(topics, LEARN_TIMEOUT_S) or {}
+        self._compare(found)
+        self._ids.update({topic: topic_id for topic, topic_id in found.items() if topic_id is not None})
+
+    def match(self, stored: Mapping[Partition, Stored]) -> None:
+        """Compare the topics of commits with those there are; keep the id of a commit where no other is known."""
+        for partition, (position, topic_id) in stored.items():
+            if topic_id is not None and self._ids.setdefault(partition.topic, topic_id) != topic_id:
+                raise DataGap(
+                    f"{partition}: offset {position.next_offset} was committed for another topic of this name, which "
+                    "was deleted and created anew since: what the new one holds below that would not be read; reset "
+                    "the group's offsets for the topic, or read it with another group (-g)"
+                )
+
+    def check(self, topics: Collection[str]) -> None:
+        """Ask for the ids now, unless the last question was not answered a moment ago."""
+        now = self._clock()
+        if now < self._resting_until:
+            return
+        self._due_at = now + CHECK_EVERY_S
+        found = self._admin.topic_ids([topic for topic in topics if topic in self._ids], CHECK_TIMEOUT_S)
+        if found is None:
+            self._resting_until = now + self._rest_s
+            self._rest_s = min(2 * self._rest_s, LONGEST_REST_S)
+            return
+        self._rest_s = REST_S
+        self._compare(found)
+
+    def check_now_and_then(self, topics: Callable[[], Collection[str]]) -> None:
+        """Ask for the ids if it is time."""
+        if self._ids and self._clock() >= self._due_at:
+            self.check(topics())
+
+    def _compare(self, found: Mapping[str, str | None]) -> None:
+        for topic, topic_id in found.items():
+            known = self._ids.get(topic)
+            if topic_id is not None and known is not None and topic_id != known:
+                raise DataGap(
+                    f"topic {topic} was deleted and created anew while it was read: what came since is another log, "
+                    "and nothing of it is committed; start again to read it from its first record, or, should the "
+                    "group still have offsets of the old one, reset them first"
+                )

@@ -1,0 +1,183 @@
+"""Where to start reading: decided by us in numbers, never by librdkafka's offset reset."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
+from typing import Final
+
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from batcher.errors import DataGap, SourceLost
+from batcher.records import Partition, Position
+from batcher.sources.kafka.envelope import Stored, unpack
+from batcher.sources.kafka.errors import FATAL, FORBIDDEN, error_of, fatal, forbidden, text_of
+from batcher.sources.kafka.options import KafkaOptions
+
+log = structlog.get_logger(__name__)
+
+LOOKUP_TIMEOUT_S: Final = 30.0
+"""For all questions of one assignment together; well below max.poll.interval.ms."""
+
+RETRY_PAUSE_S: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Say where a partition starts and where its log ended when that was decided.
+
+    `chosen` says why it starts there, if that was decided by policy and is not committed yet.
+    """
+
+    position: Position
+    end: int
+    chosen: str = ""
+
+
+class Offsets:
+    """Resolve positions for one consumer.
+
+    A partition without a committed offset starts by `options.start`, except with `latest` where it is *new*: then
+    its first records would be skipped. It is new when it did not exist at `survey`, or when the group had committed
+    for other partitions of its topic by then.
+    """
+
+    def __init__(self, consumer: Consumer, options: KafkaOptions) -> None:
+        self._consumer = consumer
+        self._options = options
+        self._old: frozenset[Partition] = frozenset()
+
+    def survey(self, partitions: Collection[Partition]) -> None:
+        """Look, before joining the group, which partitions there are and which topics the group has read."""
+        if self._options.start != "latest" or not partitions:
+            return
+        committed = self.committed(partitions)
+        read = {partition.topic for partition in committed}
+        self._old = frozenset(partition for partition in partitions if partition.topic not in read)
+
+    def resolve(
+        self, partitions: Collection[Partition], committed: Mapping[Partition, Position]
+    ) -> dict[Partition, Found]:
+        """Return where each partition starts, given what the group has committed.
+
+        Raises DataGap where the committed offset is not in the log, SourceLost when the broker does not say.
+        """
+        found = {}
+        for partition in partitions:
+            low, high = self.watermarks(partition)
+            position = committed.get(partition)
+            if position is None:
+                offset, why = self._policy(partition, low, high)
+                found[partition] = Found(Position(offset), high, why)
+            else:
+                found[partition] = Found(self.inside(partition, position, low, high), high)
+        _say_where_it_starts(found)
+        return found
+
+    def inside(self, partition: Partition, position: Position, low: int, high: int) -> Position:
+        """Return the position if it is inside the log; else raise DataGap, or skip a gap at the start if told to."""
+        if position.next_offset > high:
+            raise DataGap(
+                f"{partition}: the next offset to read is {position.next_offset}, but the log ends at {high}: offsets "
+                f"{high}-{position.next_offset - 1} ({position.next_offset - high}) are gone, the topic was cut or "
+                "created anew; reset the group's offsets once the lost records are accounted for"
+            )
+        if position.next_offset >= low:
+            return position
+        missing = f"{position.next_offset}-{low - 1}"
+        if self._options.on_gap == "halt":
+            raise DataGap(
+                f"{partition}: offsets {missing} ({low - position.next_offset}) expired before they were read; "
+                "--kafka.on-gap skip goes on behind them"
+            )
+        log.warning("records_expired", partition=str(partition), offsets=missing, count=low - position.next_offset)
+        # The ranges that the note announces have offsets of their own.
+        return Position(low, position.note)
+
+    def watermarks(self, partition: Partition) -> tuple[int, int]:
+        """Return the first offset of the log and the one behind the last that may be read."""
+        deadline = time.monotonic() + LOOKUP_TIMEOUT_S
+        while True:
+            try:
+                return self._consumer.get_watermark_offsets(TopicPartition(*partition), LOOKUP_TIMEOUT_S)
+            except KafkaException as exception:
+                _raise_unless_worth_retry(
+                    error_of(exception), f"the watermarks of {partition}", self._options, deadline
+                )
+
+    def _policy(self, partition: Partition, low: int, high: int) -> tuple[int, str]:
+        """Return where a partition without a commit starts, and why."""
+        start = self._options.start
+        if start == "earliest":
+            return low, "--kafka.start earliest: the first record there is"
+        if start == "latest" and partition not in self._old:
+            return low, "--kafka.start latest, but it came after this process or the group had begun: its first record"
+        if start == "latest":
+            return high, "--kafka.start latest: behind the last record there is"
+        found = self.at_time(partition, start)
+        if found is None:
+            return high, "--kafka.start: no record is as young as that time; behind the last record there is"
+        return found, "--kafka.start: the first record of that time or later"
+
+    def at_time(self, partition: Partition, time_ms: int) -> int | None:
+        """Return the first offset whose record is of this time or later; None where no record is that young."""
+        deadline = time.monotonic() + LOOKUP_TIMEOUT_S
+        while True:
+            try:
+                [found] = self._consumer.offsets_for_times([TopicPartition(*partition, time_ms)], LOOKUP_TIMEOUT_S)
+            except KafkaException as exception:
+                _raise_unless_worth_retry(
+                    error_of(exception), f"the offset of {partition} at a time", self._options, deadline
+                )
+            else:
+                # Negative: no record is that young.
+                return found.offset if found.offset >= 0 else None
+
+    def committed(self, partitions: Iterable[Partition]) -> Mapping[Partition, Position]:
+        """Return what the group has committed; partitions without a commit are not in it. Raise as `stored` does."""
+        return {partition: stored.position for partition, stored in self.stored(partitions).items()}
+
+    def stored(self, partitions: Iterable[Partition]) -> Mapping[Partition, Stored]:
+        """Return what the group has committed, with the topic for which; partitions without a commit are not in it.
+
+        Raises ConfigurationError for rights, SourceLost when the broker does not say.
+        """
+        wanted = [TopicPartition(*partition) for partition in partitions]
+        deadline = time.monotonic() + LOOKUP_TIMEOUT_S
+        what = f"the committed offsets of group {self._options.group}"
+        while True:
+            try:
+                answered = self._consumer.committed(wanted, LOOKUP_TIMEOUT_S)
+                errors = [one.error for one in answered if one.error is not None]
+            except KafkaException as exception:
+                errors = [error_of(exception)]
+            if not errors:
+                return {
+                    Partition(one.topic, one.partition): unpack(Position(one.offset, one.metadata or ""))
+                    for one in answered
+                    if one.offset >= 0
+                }
+            _raise_unless_worth_retry(errors[0], what, self._options, deadline)
+
+
+def _say_where_it_starts(found: Mapping[Partition, Found]) -> None:
+    """Log where partitions without a commit start, one line for each reason."""
+    chosen = sorted((at.chosen, partition, at.position.next_offset) for partition, at in found.items() if at.chosen)
+    for why, places in groupby(chosen, key=itemgetter(0)):
+        log.info("start_chosen", positions={str(partition): offset for _, partition, offset in places}, reason=why)
+
+
+def _raise_unless_worth_retry(error: KafkaError, what: str, options: KafkaOptions, deadline: float) -> None:
+    """Pause where the same question may be answered a moment later (a coordinator that moves); else raise."""
+    if error.code() in FORBIDDEN:
+        raise forbidden(error, f"no access to {what}")
+    if error.fatal() or error.code() in FATAL:
+        raise fatal(error, options.instance)
+    if time.monotonic() >= deadline:
+        # Guessing would lose records or read them twice.
+        raise SourceLost(f"{what} could not be had: {text_of(error)}; start again when the broker answers")
+    time.sleep(RETRY_PAUSE_S)

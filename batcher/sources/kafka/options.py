@@ -1,0 +1,211 @@
+"""What a Kafka source can be told, and what librdkafka is told in turn."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from batcher.errors import ConfigurationError
+from batcher.sources.kafka.credentials import Reload
+from batcher.sources.kafka.subscription import compiled, is_expression
+
+Start = Literal["earliest", "latest"] | int
+"""Where a group without a committed offset starts; a number is a time in epoch milliseconds."""
+
+BASELINE: Final[Mapping[str, str]] = {
+    "client.id": "batcher",
+    "isolation.level": "read_committed",
+    # Off by default in librdkafka: a flipped bit would be loaded as data.
+    "check.crcs": "true",
+    "allow.auto.create.topics": "false",
+    "partition.assignment.strategy": "cooperative-sticky",
+    "session.timeout.ms": "45000",
+    "max.poll.interval.ms": "300000",
+    # 1000 by default: once the bounded queue is full, fetching rests a whole second (a third of the throughput).
+    "fetch.queue.backoff.ms": "5",
+    # Carries the lag; one document of some 20 kB for ten partitions, not measurable at this rate.
+    "statistics.interval.ms": "5000",
+}
+"""May be overridden with -X."""
+
+FIXED: Final[Mapping[str, str]] = {
+    "enable.auto.commit": "false",
+    "enable.auto.offset.store": "false",
+    # `earliest` and `latest` jump over lost records without a word. Starts are resolved to numbers by us.
+    "auto.offset.reset": "error",
+    # The only word that the end of a log was reached where its last records were compacted away. Costs nothing that can
+    # be measured at full speed, and at most 3 % of a core with 200 partitions that get a record a second each.
+    "enable.partition.eof": "true",
+}
+"""May not be overridden: the promise rests on them."""
+
+KIP_848_REFUSES: Final = frozenset({"partition.assignment.strategy", "session.timeout.ms", "heartbeat.interval.ms"})
+"""With group.protocol=consumer the broker decides these, and librdkafka refuses to be told."""
+
+_OWNED: Final = "batcher decides it; the promise that nothing is lost rests on it"
+_LOADS_CODE: Final = "it loads code into the process"
+_CALLBACK: Final = "it takes a Python function"
+
+BLOCKED: Final[Mapping[str, str]] = {
+    **dict.fromkeys((*FIXED, "auto.commit.enable", "auto.commit.interval.ms", "offset.store.method"), _OWNED),
+    **dict.fromkeys(("plugin.library.paths", "ssl.engine.location", "ssl.providers"), _LOADS_CODE),
+    **dict.fromkeys(("on_commit", "logger", "opaque", "default.topic.config"), _CALLBACK),
+    **dict.fromkeys(("bootstrap.servers", "metadata.broker.list"), "use -b"),
+    "group.id": "use -g",
+    "group.instance.id": "use --kafka.instance",
+}
+"""Properties that -X may not set, with the reason."""
+
+TRUE: Final = frozenset({"true", "t", "1", "on"})
+
+SECURE: Final[Mapping[str, Callable[[str], bool]]] = {
+    "enable.ssl.certificate.verification": lambda value: value.lower() in TRUE,
+    "ssl.endpoint.identification.algorithm": lambda value: value.lower() == "https",
+}
+"""What has to hold for a value unless `allow_insecure`: without it anybody in between can read and change records."""
+
+_TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,249}")
+
+TOPICS_REFRESH_S: Final = 10.0
+"""The answer lists every topic of the cluster: some megabytes where there are ten thousand."""
+
+KIB: Final = 1024
+LARGEST_FETCH_BYTES: Final = 50 << 20
+"""librdkafka's default for fetch.max.bytes; above it, receive.message.max.bytes would have to grow as well."""
+
+
+@dataclass(frozen=True)
+class KafkaOptions:
+    """Say what to read and how. Raises ConfigurationError, naming the flag, for what cannot work.
+
+    `topics` are names, or regular expressions of Python that begin with `^`. `start` holds where the group has no
+    committed offset. `properties` go to librdkafka as they are, but for the block list. `instance` makes the
+    membership static. A topic in `excluded_topics` (the dead-letter topic) may not be named, and no expression stands
+    for it: reading it would be a loop. `max_memory_bytes` bounds what librdkafka fetches ahead. `on_gap` says what to
+    do where committed records have expired: stop, or log how many are gone and go on. With `until_eof` and
+    `patience_s` the end has come when the other members are there as well, or have not moved for so long. `reload`
+    returns the properties with secrets as they are now: it is asked when a broker refuses the ones there are.
+    """
+
+    brokers: str
+    topics: tuple[str, ...]
+    group: str
+    start: Start = "earliest"
+    properties: Mapping[str, str] = field(default_factory=dict)
+    until_eof: bool = False
+    on_gap: Literal["halt", "skip"] = "halt"
+    allow_insecure: bool = False
+    instance: str | None = None
+    excluded_topics: frozenset[str] = frozenset()
+    max_memory_bytes: int = 8 << 20
+    patience_s: float | None = None
+    reload: Reload | None = None
+
+    def __post_init__(self) -> None:
+        if not self.brokers.strip():
+            raise ConfigurationError("no brokers: give them with -b HOST:PORT[,HOST:PORT]")
+        if not self.group.strip():
+            raise ConfigurationError("no consumer group: give one with -g NAME")
+        self._check_start()
+        self._check_topics()
+        self._check_properties()
+        if self.max_memory_bytes < KIB:
+            raise ConfigurationError("the memory for prefetched records must be at least 1 KiB")
+
+    def __repr__(self) -> str:
+        # Properties hold passwords; a traceback must not.
+        return f"KafkaOptions(brokers={self.brokers!r}, topics={self.topics!r}, group={self.group!r})"
+
+    @property
+    def session_timeout_s(self) -> float:
+        """Return after how long without a sign of life the group gives a member up, as far as it is ours to say."""
+        stated = self._merged.get("session.timeout.ms", BASELINE["session.timeout.ms"])
+        return int(stated) / 1000 if stated.isdecimal() else int(BASELINE["session.timeout.ms"]) / 1000
+
+    @property
+    def has_expressions(self) -> bool:
+        """Tell whether topics may come and go while reading."""
+        return any(map(is_expression, self.topics))
+
+    @property
+    def read_committed(self) -> bool:
+        """Tell whether records of open transactions are not read."""
+        return self._merged["isolation.level"].strip().lower() == "read_committed"
+
+    @property
+    def topics_refresh_s(self) -> float:
+        """Return how often topics that expressions stand for are looked for."""
+        stated = self.properties.get("topic.metadata.refresh.interval.ms", "")
+        return int(stated) / 1000 if stated.isdecimal() and int(stated) > 0 else TOPICS_REFRESH_S
+
+    @property
+    def cooperative(self) -> bool:
+        """Tell whether partitions come and go one by one instead of all at once."""
+        return self._next_generation or self._merged["partition.assignment.strategy"].strip() == "cooperative-sticky"
+
+    def librdkafka(self) -> dict[str, str]:
+        """Return the properties for the consumer, without callbacks."""
+        settings = {
+            **self._merged,
+            **FIXED,
+            "bootstrap.servers": self.brokers,
+            "group.id": self.group,
+        }
+        if self.instance is not None:
+            settings["group.instance.id"] = self.instance
+        return settings
+
+    def excluded(self, topic: str) -> bool:
+        """Tell whether a topic may not be read."""
+        return topic in self.excluded_topics
+
+    @property
+    def _next_generation(self) -> bool:
+        return self.properties.get("group.protocol", "classic").lower() == "consumer"
+
+    @property
+    def _merged(self) -> dict[str, str]:
+        # One fetch may overshoot the queue by its own size, so it gets no more room than the queue.
+        sized = {
+            "queued.max.messages.kbytes": str(self.max_memory_bytes // KIB),
+            "fetch.max.bytes": str(min(self.max_memory_bytes, LARGEST_FETCH_BYTES)),
+        }
+        base = {**BASELINE, **sized}
+        if self._next_generation:
+            base = {key: value for key, value in base.items() if key not in KIP_848_REFUSES}
+        return {**base, **self.properties}
+
+    def _check_start(self) -> None:
+        if isinstance(self.start, bool) or not (
+            self.start in {"earliest", "latest"} or (isinstance(self.start, int) and self.start >= 0)
+        ):
+            raise ConfigurationError(f"--kafka.start {self.start}: expected earliest, latest or a time")
+
+    def _check_topics(self) -> None:
+        if not self.topics:
+            raise ConfigurationError("no topic: give one with -t NAME or -t '^REGEX'")
+        for topic in self.topics:
+            if is_expression(topic):
+                compiled(topic)
+            elif not _TOPIC.fullmatch(topic) or topic in {".", ".."}:
+                raise ConfigurationError(f"-t {topic!r} is no topic name: letters, digits, '.', '_' and '-', up to 249")
+            elif self.excluded(topic):
+                raise ConfigurationError(
+                    f"the dead-letter topic {topic} is inside the subscription -t {topic}: change --dlq.topic"
+                )
+
+    def _check_properties(self) -> None:
+        for name, value in self.properties.items():
+            reason = BLOCKED.get(name)
+            if name.endswith("_cb"):
+                reason = _CALLBACK
+            elif name.startswith("test."):
+                reason = "it replaces the cluster by a simulated one"
+            elif self._next_generation and name in KIP_848_REFUSES:
+                reason = "with group.protocol=consumer the broker decides it"
+            elif name in SECURE and not SECURE[name](value) and not self.allow_insecure:
+                reason = "it lets anybody in between read and change records; --kafka.allow-insecure permits it"
+            if reason is not None:
+                raise ConfigurationError(f"-X {name} is refused: {reason}")

@@ -1,0 +1,1 @@
+"""What a pipeline says about itself: logs, metrics, status, and all of it over HTTP."""

@@ -1,0 +1,242 @@
+"""The numbers a pipeline keeps for Prometheus.
+
+What happened is counted here, once a batch or a fetch and never once a record; what *is* comes out of the pipeline's
+`Status` at the moment of the scrape, so that a partition given up disappears with it. Names: base units,
+`_total` for what only grows. Labels have few values known beforehand: no key, no error text, no file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib import metadata
+from typing import Final, Literal, get_args
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from batcher import __version__
+from batcher.protocols import Guarantee
+from batcher.records import Partition, Stage, Trigger
+from batcher.telemetry.status import STATES, Status
+
+Phase = Literal["fetch", "backpressure", "commit", "decode", "write"]
+"""Where a thread's time goes: the first three are the consumer thread's, `backpressure` is waiting because the buffer
+is full; the others are the flusher's, the rest of whose time is waiting for a batch."""
+
+CommitOutcome = Literal["ok", "refused", "unconfirmed", "failed"]
+RebalanceKind = Literal["assigned", "revoked", "lost"]
+
+SECONDS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+LATENCY_SECONDS: Final = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0, 86400.0)
+ROWS: Final = (1.0, 10.0, 100.0, 1e3, 5e3, 1e4, 2.5e4, 5e4, 1e5, 2.5e5, 5e5, 1e6)
+BYTES: Final = tuple(float(1 << power) for power in range(10, 30, 2))
+
+
+class Metrics:
+    """Count what the pipeline does. Safe to call from any thread.
+
+    `sink` is the name of the kind of sink. `watch` has to be called before the first scrape for the metrics
+    that describe a state.
+    """
+
+    def __init__(self, sink: str = "") -> None:
+        # Process-wide in the library: a `_created` series for each counter would double the page.
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no types here
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"batcher_{name}", text, labels, registry=registry)
+
+        def histogram(name: str, text: str, buckets: Iterable[float]) -> Histogram:
+            return Histogram(f"batcher_{name}", text, buckets=tuple(buckets), registry=registry)
+
+        self._sink = sink
+        self._consumed = counter("records_consumed", "Records fetched from the source.", "topic", "partition")
+        self._consumed_bytes = counter("bytes_consumed", "Bytes of records fetched.", "topic", "partition")
+        self._consumed_of: dict[Partition, tuple[Counter, Counter]] = {}
+        self._written = counter("records_written", "Records durable in the target.", "sink").labels(sink)
+        self._written_bytes = counter("bytes_written", "Raw bytes of the batches written.", "sink").labels(sink)
+        letters = counter("records_dead_lettered", "Records put into the dead-letter queue.", "stage")
+        self._dead_lettered = {stage: letters.labels(stage) for stage in get_args(Stage)}
+        self._reasons = counter("dead_letter_reasons", "Records put into the dead-letter queue, by reason.", "reason")
+        self._unknown = counter("unknown_fields", "Records with a value in a field that no column takes.", "field")
+        self._skipped = counter("records_skipped", "Records without a row by policy.", "reason")
+        batches = counter("batches", "Batches brought to a durable end.", "sink", "trigger")
+        self._batches = {trigger: batches.labels(sink, trigger) for trigger in get_args(Trigger)}
+        self._retries = counter("retries", "Times a block was offered to the target again.", "sink", "reason")
+        self._suppressed = counter("duplicates_suppressed", "Rows not written a second time.", "sink").labels(sink)
+        commits = counter("commits", "Commits of offsets.", "outcome")
+        self._commits = {outcome: commits.labels(outcome) for outcome in get_args(CommitOutcome)}
+        rebalances = counter("rebalances", "Times partitions came or went.", "kind")
+        self._rebalances = {kind: rebalances.labels(kind) for kind in get_args(RebalanceKind)}
+        loop = counter("loop_seconds", "Where the time of the threads goes.", "phase")
+        self._phases = {phase: loop.labels(phase) for phase in get_args(Phase)}
+        self._decode_s = histogram("decode_duration_seconds", "Decoding one batch.", SECONDS)
+        self._write_s = histogram("write_duration_seconds", "Writing one batch, with retries and waits.", SECONDS)
+        self._flush_s = histogram("flush_duration_seconds", "One batch from sealed to durable.", SECONDS)
+        self._rows = histogram("batch_rows", "Records in one batch.", ROWS)
+        self._bytes = histogram("batch_bytes", "Raw bytes of one batch.", BYTES)
+        self._latency_s = histogram(
+            "end_to_end_latency_seconds",
+            "From the oldest record's timestamp to its batch being durable.",
+            LATENCY_SECONDS,
+        )
+        self._last_write = Gauge(
+            "batcher_last_write_timestamp_seconds",
+            "When a batch was last made durable; 0 for never.",
+            registry=registry,
+        )
+        self._last_commit = Gauge(
+            "batcher_last_commit_timestamp_seconds", "When a commit last succeeded; 0 for never.", registry=registry
+        )
+        self._delivery = Info("batcher_delivery", "The guarantee in force.", registry=registry)
+        Info("batcher_build", "What is running.", registry=registry).info(versions())
+
+    def watch(self, status: Callable[[], Status]) -> None:
+        """Take the metrics that describe a state from `status`, which is called once for each scrape. Call it once."""
+        self.registry.register(StatusCollector(status))
+
+    def delivery(self, guarantee: Guarantee) -> None:
+        """Set the guarantee in force."""
+        self._delivery.info({"guarantee": guarantee, "sink": self._sink})
+
+    def consumed(self, partition: Partition, records: int, nbytes: int) -> None:
+        """Count records of one partition that came from the source."""
+        counters = self._consumed_of.get(partition)
+        if counters is None:
+            labels = (partition.topic, str(partition.number))
+            counters = self._consumed.labels(*labels), self._consumed_bytes.labels(*labels)
+            self._consumed_of[partition] = counters
+        counters[0].inc(records)
+        counters[1].inc(nbytes)
+
+    def batch_delivered(
+        self,
+        *,
+        trigger: Trigger,
+        rows: int,
+        nbytes: int,
+        written: int,
+        dead_lettered: Mapping[Stage, int] | None = None,
+        reasons: Mapping[str, int] | None = None,
+        unknown_fields: Mapping[str, int] | None = None,
+        skipped: Mapping[str, int] | None = None,
+        duplicates_suppressed: int = 0,
+        decode_s: float,
+        write_s: float,
+        latency_s: float | None = None,
+    ) -> None:
+        """Count one batch whose every record is durable.
+
+        `rows` and `nbytes` are those of the raw records. `skipped` is counted by reason (`tombstone`), and so are dead
+        letters in `reasons`; `unknown_fields` are few, whatever the data has (`fields.MAX_NAMES`).
+        `latency_s` is now minus the oldest timestamp in the batch, None when it has none.
+        """
+        self._batches[trigger].inc()
+        self._written.inc(written)
+        self._written_bytes.inc(nbytes)
+        for stage, count in (dead_lettered or {}).items():
+            self._dead_lettered[stage].inc(count)
+        for reason, count in (reasons or {}).items():
+            self._reasons.labels(reason).inc(count)
+        for path, count in (unknown_fields or {}).items():
+            self._unknown.labels(path).inc(count)
+        for reason, count in (skipped or {}).items():
+            self._skipped.labels(reason).inc(count)
+        self._suppressed.inc(duplicates_suppressed)
+        self._rows.observe(rows)
+        self._bytes.observe(nbytes)
+        self._decode_s.observe(decode_s)
+        self._write_s.observe(write_s)
+        self._flush_s.observe(decode_s + write_s)
+        if latency_s is not None:
+            # Producers' clocks may be ahead of ours.
+            self._latency_s.observe(max(latency_s, 0.0))
+        self._last_write.set_to_current_time()
+
+    def retried(self, reason: str) -> None:
+        """Count one more try at the target. `reason` is the class of the error that made it necessary."""
+        self._retries.labels(self._sink, reason).inc()
+
+    def committed(self, outcome: CommitOutcome) -> None:
+        """Count one commit request to the source."""
+        self._commits[outcome].inc()
+        if outcome == "ok":
+            self._last_commit.set_to_current_time()
+
+    def rebalanced(self, kind: RebalanceKind) -> None:
+        """Count one call of the source about its partitions."""
+        self._rebalances[kind].inc()
+
+    def spent(self, phase: Phase, seconds: float) -> None:
+        """Add to the time a thread has spent in a phase."""
+        self._phases[phase].inc(seconds)
+
+    def render(self) -> str:
+        """Return all metrics in Prometheus' text format."""
+        return generate_latest(self.registry).decode()
+
+
+class StatusCollector(Collector):
+    """Turn a `Status` into metrics, for each scrape anew."""
+
+    def __init__(self, status: Callable[[], Status]) -> None:
+        self._status = status
+
+    def describe(self) -> Iterable[Metric]:
+        """Return the names without asking for a status: the pipeline may not have one yet."""
+        return _families(Status("starting"))
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the metrics of this moment."""
+        return _families(self._status())
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of batcher and of what it stands on; empty for what is not installed."""
+    found = {"version": __version__}
+    for name in ("confluent-kafka", "clickhouse-connect", "pyarrow", "chdb"):
+        try:
+            found[name.replace("-", "_")] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name.replace("-", "_")] = ""
+    return found
+
+
+def _families(status: Status) -> Iterator[Metric]:
+    def gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
+        return GaugeMetricFamily(f"batcher_{name}", text, value=value)
+
+    state = GaugeMetricFamily("batcher_state", "1 for the state the pipeline is in.", labels=["state"])
+    for name in STATES:
+        state.add_metric([name], float(name == status.state))
+    yield state
+    lag = GaugeMetricFamily(
+        "batcher_consumer_lag_records", "Records in the log that are not committed.", labels=["topic", "partition"]
+    )
+    for partition, one in sorted(status.partitions.items()):
+        if one.lag is not None:
+            lag.add_metric([partition.topic, str(partition.number)], one.lag)
+    yield lag
+    buffer = status.buffer
+    yield gauge("buffer_rows", "Records that wait in memory.", buffer.rows)
+    yield gauge("buffer_bytes", "Bytes that wait in memory.", buffer.bytes)
+    yield gauge("buffer_limit_bytes", "Bytes that may wait in memory; 0 if not known.", buffer.limit_bytes or 0)
+    yield gauge("buffer_age_seconds", "Age of the oldest record that waits; 0 for none.", buffer.age_s or 0.0)
+    yield gauge("inflight_batches", "Batches being delivered.", float(status.in_flight is not None))
+    yield gauge("assigned_partitions", "Partitions this process owns.", len(status.partitions))
+    paused = sum(one.paused for one in status.partitions.values())
+    yield gauge("paused_partitions", "Partitions not read because the buffer is full.", paused)
+    stopped = sum(bool(one.stopped) for one in status.partitions.values())
+    yield gauge("stopped_partitions", "Partitions not read because their intent is unreadable.", stopped)

@@ -1,0 +1,1 @@
+"""Tests, and in harness what they are made with."""

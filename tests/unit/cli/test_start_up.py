@@ -1,0 +1,49 @@
+"""What a run loads before its first record: nothing that takes long and is not needed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+
+def told(program: str) -> str:
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_a_pipeline_without_metrics_loads_no_prometheus() -> None:
+    program = """
+import sys
+import batcher.cli.verbs.run, batcher.cli.support.wiring, batcher.engine.pipeline, batcher.sources.kafka.source, batcher.formats.json.format
+import sinks.parquet
+print({"prometheus_client", "pandas", "http.server"} & set(sys.modules) or "none")
+"""
+    assert told(program) == "none"
+
+
+def test_the_first_array_loads_no_pandas_and_data_frames_work_all_the_same() -> None:
+    pytest.importorskip("pandas", reason="comes with the extra [embedded]")
+    program = """
+import sys
+import pyarrow as pa
+from batcher.cli.support.tuning import tune_memory
+tune_memory()
+numbers = pa.array([1, 2])
+print("pandas" in sys.modules, len(pa.table({"n": numbers}).to_pandas()), "pandas" in sys.modules)
+"""
+    assert told(program) == "False 2 True"
+
+
+def test_a_sink_that_has_loaded_pandas_keeps_it() -> None:
+    pytest.importorskip("pandas", reason="comes with the extra [embedded]")
+    program = """
+import pandas as pd
+import pyarrow as pa
+from batcher.cli.support.tuning import tune_memory
+tune_memory()
+print(pa.array(pd.Series([1.0, float("nan")])).null_count)
+"""
+    assert told(program) == "1"

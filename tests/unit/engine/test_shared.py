@@ -1,0 +1,599 @@
+from collections.abc import Callable, Collection, Mapping
+from typing import cast
+
+import pyarrow as pa
+import pytest
+
+from batcher.core.buffer import BoundedBuffer, FlushPolicy
+from batcher.core.intents import parse, render
+from batcher.core.offsets import Ledger, Receipt
+from batcher.engine.shared import LEASE_S, MAX_ANNOUNCED_UNCOMMITTED, Exchange
+from batcher.engine.write_loop import Flusher
+from batcher.engine.writer import Delivery
+from batcher.records import Claim, Decoded, Partition, Position, Prepared, Range
+from batcher.telemetry.observer import Observer
+from batcher.testing.clock import ManualClock
+from batcher.testing.values import make_records
+
+A, B = Partition("events", 0), Partition("events", 1)
+MS = 1_700_000_000_000
+
+
+class Hall:
+    """An exchange; the test plays the consumer thread, the decoder and the flusher."""
+
+    def __init__(
+        self,
+        positions: Mapping[Partition, Position] | None = None,
+        *,
+        announces: bool = True,
+        merges: bool = False,
+        checks: bool = False,
+        rows: int = 5,
+    ) -> None:
+        self.clock = ManualClock()
+        self.buffer = BoundedBuffer(FlushPolicy(rows, 1 << 20, 1.0), 1 << 22, mixes_partitions=merges)
+        ledger = Ledger("group", announces=announces, checks=checks)
+        self.exchange = Exchange(self.buffer, ledger, self.clock)
+        self.exchange.assign(positions or {A: Position(0), B: Position(0)})
+        self.waits = 0
+
+    def put(self, count: int, *, partition: Partition = A, first: int = 0) -> None:
+        run = make_records(["1"] * count, partition=partition, first_offset=first, timestamp_ms=MS + first)
+        self.exchange.put([run])
+
+    def commit(self, refused: Collection[Partition] = ()) -> Mapping[Partition, Position]:
+        wanted = self.exchange.commit_wanted()
+        self.exchange.forget([partition for partition in refused if partition in wanted])
+        self.exchange.committed({part: at for part, at in wanted.items() if part not in refused}, self.clock())
+        return wanted
+
+    def decode(self) -> list[Receipt]:
+        found = []
+        while (receipt := self.exchange.begin()) is not None:
+            self.ready(receipt)
+            found.append(receipt)
+        return found
+
+    def ready(self, receipt: Receipt) -> None:
+        empty = Decoded(pa.table({}), pa.array([], pa.int64()))
+        self.exchange.ready(receipt, Prepared(receipt.batch, empty, 0.0))
+
+    def head(self) -> Receipt:
+        head = self.exchange.head()
+        assert head is not None
+        return head[0]
+
+    def being_written(self) -> Receipt:
+        self.decode()
+        self.commit()
+        return self.head()
+
+    def when_waiting(self, happens: Callable[[], object]) -> None:
+        """Do something where another thread would get its turn, at most ten times."""
+
+        def wait(timeout: float | None = None) -> bool:
+            self.waits += 1
+            assert self.waits <= 10, "waits for ever"
+            happens()
+            return True
+
+        self.exchange._changed.wait = wait  # type: ignore[method-assign]
+
+    def in_flight(self) -> list[tuple[str, list[tuple[Partition, int, int]]]]:
+        """Return trigger and ranges of every batch on its way, in order."""
+        return [
+            (
+                flight.receipt.batch.trigger,
+                [(one.partition, one.first, one.last) for one in flight.receipt.batch.ranges],
+            )
+            for flight in self.exchange._flights
+        ]
+
+
+def play(*moves: Callable[[Hall], object]) -> Callable[[Hall], None]:
+    def all_of(hall: Hall) -> None:
+        for move in moves:
+            move(hall)
+
+    return all_of
+
+
+def spans(at: Position) -> list[tuple[int, int]]:
+    return [claim.range[1:] for claim in parse(A, at.note)]
+
+
+def note(*ends: int) -> str:
+    claims, first = [], 0
+    for last in ends:
+        claims.append(Claim(Range(A, first, last), MS + first))
+        first = last + 1
+    return render(claims, "theirs-0")
+
+
+def test_nothing_is_offered_to_the_target_before_its_intent_is_stored() -> None:
+    hall = Hall()
+    hall.put(5)
+    [receipt] = hall.decode()
+    assert hall.exchange.head() is None
+    assert hall.exchange.snapshot().awaits_commit
+
+    wanted = hall.commit()
+
+    assert (wanted[A].next_offset, spans(wanted[A])) == (0, [(0, 4)])
+    assert hall.head() is receipt
+
+
+def test_without_intents_a_batch_is_offered_at_once() -> None:
+    hall = Hall(announces=False)
+    hall.put(5)
+    [receipt] = hall.decode()
+
+    assert hall.exchange.commit_wanted() == {}
+    assert hall.head() is receipt
+    assert hall.exchange.wait_held(receipt)
+
+
+def test_several_due_partitions_share_one_intent_commit() -> None:
+    hall = Hall()
+    hall.put(5)
+    hall.put(5, partition=B)
+    hall.decode()
+
+    wanted = hall.commit()
+
+    assert {partition: spans(at) for partition, at in wanted.items()} == {A: [(0, 4)], B: [(0, 4)]}
+    hall.exchange.finish(hall.head())
+    assert hall.head() is not None
+
+
+def test_one_commit_carries_what_is_finished_and_the_intent_of_what_comes_next() -> None:
+    hall = Hall()
+    hall.put(5)
+    hall.being_written()
+    commits = []
+    for first in (5, 10):
+        hall.put(5, first=first)
+        hall.exchange.finish(hall.head())
+        commits.append(hall.commit())
+        hall.decode()
+    hall.exchange.finish(hall.head())
+    commits.append(hall.commit())
+
+    assert [(each[A].next_offset, spans(each[A])) for each in commits] == [(5, [(5, 9)]), (10, [(10, 14)]), (15, [])]
+
+
+def test_small_batches_are_not_held_up_by_each_others_commits_but_for_a_bound() -> None:
+    many = [Partition("events", number) for number in range(MAX_ANNOUNCED_UNCOMMITTED + 1)]
+    hall = Hall(dict.fromkeys(many, Position(0)), rows=1)
+    for partition in many:
+        hall.put(1, partition=partition)
+    hall.decode()
+    hall.commit()
+    for _ in range(MAX_ANNOUNCED_UNCOMMITTED):
+        hall.exchange.finish(hall.head())
+        hall.decode()
+
+    assert hall.exchange.head() is None
+    hall.commit()
+    assert hall.head() is not None
+
+
+@pytest.mark.parametrize(("age_s", "fresh"), [(LEASE_S, True), (LEASE_S + 0.01, False)])
+def test_a_batch_is_offered_only_when_the_broker_lately_took_us_for_the_owner(age_s: float, fresh: bool) -> None:
+    hall = Hall()
+    hall.put(5)
+    hall.decode()
+    hall.commit()
+    hall.clock.advance(age_s)
+
+    assert (hall.exchange.head() is not None) is fresh
+    renewed = hall.commit()
+    assert (renewed != {}) is not fresh
+    if not fresh:
+        assert spans(renewed[A]) == [(0, 4)]
+        assert hall.head() is not None
+
+
+def test_an_attempt_waits_until_an_old_lease_is_renewed() -> None:
+    hall = Hall()
+    hall.put(5)
+    receipt = hall.being_written()
+    assert hall.exchange.wait_held(receipt)
+    assert hall.waits == 0
+    hall.clock.advance(LEASE_S + 1)
+    hall.when_waiting(hall.commit)
+
+    assert hall.exchange.wait_held(receipt)
+    assert hall.waits == 1
+
+
+def test_a_commit_that_was_sent_too_long_ago_renews_nothing() -> None:
+    hall = Hall()
+    hall.put(5)
+    receipt = hall.being_written()
+    hall.clock.advance(LEASE_S + 1)
+
+    def slow() -> None:
+        wanted, sent_at = hall.exchange.commit_wanted(), hall.clock()
+        if hall.waits == 1:
+            hall.clock.advance(LEASE_S + 1)
+        hall.exchange.committed(wanted, sent_at)
+
+    hall.when_waiting(slow)
+    assert hall.exchange.wait_held(receipt)
+    assert hall.waits == 2
+
+
+def test_a_refused_renewal_gives_the_batch_up() -> None:
+    hall = Hall()
+    hall.put(5)
+    receipt = hall.being_written()
+    hall.clock.advance(LEASE_S + 1)
+    hall.when_waiting(lambda: hall.commit(refused=[A]))
+
+    assert not hall.exchange.wait_held(receipt)
+    hall.exchange.hand_back(receipt)
+    assert hall.in_flight() == []
+    assert hall.buffer.nbytes == 0
+
+
+def test_what_waits_of_a_partition_that_is_lost_is_dropped_and_counted() -> None:
+    hall = Hall()
+    hall.put(3)
+    hall.put(4, partition=B)
+
+    assert hall.exchange.forget([A]) == 3
+    assert hall.exchange.snapshot().buffer.rows == 4
+
+
+def test_a_partition_that_came_back_is_another_ownership() -> None:
+    hall = Hall()
+    hall.put(5)
+    receipt = hall.being_written()
+    hall.exchange.forget([A])
+    hall.exchange.assign({A: Position(0, note(4))})
+
+    assert not hall.exchange.wait_held(receipt)
+    hall.exchange.finish(receipt)
+    assert hall.exchange.snapshot().committed[A] == 0
+
+
+def merged(*, announces: bool = True) -> Hall:
+    hall = Hall(merges=True, announces=announces, rows=6)
+    hall.put(3)
+    hall.put(3, partition=B)
+    return hall
+
+
+def test_a_batch_of_several_partitions_is_held_only_as_a_whole() -> None:
+    for announces in (True, False):
+        hall = merged(announces=announces)
+        receipt = hall.being_written()
+        assert hall.exchange.wait_held(receipt)
+        hall.exchange.forget([A])
+
+        assert hall.exchange.wait_held(receipt) is not announces
+
+
+def test_what_is_left_of_a_batch_that_was_given_up_comes_again_as_a_replay_under_its_claim() -> None:
+    hall = merged()
+    receipt = hall.being_written()
+    claims = dict(zip((A, B), receipt.batch.claims, strict=True))
+    hall.exchange.forget([A])
+    hall.exchange.hand_back(receipt)
+
+    [again] = hall.decode()
+
+    assert (again.batch.replayed, again.batch.claims) == (True, (claims[B],))
+    assert [run.partition for run in again.batch.runs] == [B]
+    assert hall.buffer.nbytes == again.batch.nbytes > 0
+    assert hall.head() is again
+    hall.exchange.finish(again)
+    assert hall.commit() == {B: Position(claims[B].range.next_offset)}
+    assert hall.buffer.nbytes == 0
+
+
+def test_a_batch_behind_one_that_was_given_up_keeps_its_place() -> None:
+    hall = merged()
+    receipt = hall.being_written()
+    hall.put(6, partition=B, first=3)
+    hall.decode()
+    hall.exchange.forget([A])
+    hall.exchange.hand_back(receipt)
+
+    first, second = (spans_of for _, spans_of in hall.in_flight())
+    assert first[0][0] == B
+    assert first[0][2] + 1 == second[0][1]
+
+
+@pytest.mark.parametrize("stage", ["sealed", "decoding", "decoded", "announced"])
+def test_what_was_not_offered_to_the_target_is_dropped_at_a_revoke_and_its_announcement_withdrawn(stage: str) -> None:
+    hall = Hall()
+    hall.put(5)
+    hall.put(5, partition=B)
+    receipt = hall.exchange.begin()
+    assert receipt is not None
+    if stage in {"decoded", "announced"}:
+        hall.ready(receipt)
+    if stage == "announced":
+        hall.commit()
+    revoked = A if stage != "sealed" else B
+    hall.exchange.begin_revoke([revoked])
+
+    assert not hall.exchange.busy([revoked])
+    assert all(revoked != span[0] for _, spans_of in hall.in_flight() for span in spans_of)
+    hall.commit()
+    assert hall.exchange._ledger._accounts[revoked].stored == Position(0)
+    hall.ready(receipt)
+    assert hall.exchange.forget([revoked]) == 0
+    assert hall.buffer.nbytes == sum(flight.receipt.batch.nbytes for flight in hall.exchange._flights)
+
+
+def test_what_is_being_written_is_waited_for_at_a_revoke_until_it_is_committed() -> None:
+    hall = Hall()
+    hall.put(10)
+    receipt = hall.being_written()
+    hall.exchange.begin_revoke([A])
+
+    assert hall.exchange.busy([A])
+    assert not hall.exchange.busy([B])
+    hall.exchange.finish(receipt)
+    assert hall.exchange.busy([A])
+    assert hall.commit() == {A: Position(5)}
+    assert not hall.exchange.busy([A])
+
+
+def test_an_announced_range_of_a_predecessor_stays_announced_at_a_revoke() -> None:
+    hall = Hall({A: Position(0, note(4))})
+    hall.put(5)
+    hall.decode()
+    hall.exchange.begin_revoke([A])
+
+    assert spans(hall.commit()[A]) == [(0, 4)]
+
+
+def test_what_is_kept_of_an_unwritten_batch_goes_on_by_itself_under_its_claim() -> None:
+    hall = merged()
+    [receipt] = hall.decode()
+    claim = receipt.batch.claims[1]
+    hall.commit()
+    hall.exchange.begin_revoke([A])
+
+    [(trigger, ranges)] = hall.in_flight()
+    assert (trigger, ranges) == (receipt.batch.trigger, [tuple(claim.range)])
+    [again] = hall.decode()
+    assert again.batch.claims == (claim,)
+    hall.commit()
+    assert hall.head() is again
+
+
+def test_without_intents_an_unwritten_batch_of_which_something_is_kept_is_written_whole() -> None:
+    hall = merged(announces=False)
+    [receipt] = hall.decode()
+    hall.exchange.begin_revoke([A])
+
+    assert hall.exchange.busy([A])
+    assert hall.head() is receipt
+
+
+def test_announced_ranges_are_cut_announced_again_and_replayed_before_anything_else() -> None:
+    hall = Hall({A: Position(0, note(6, 7))})
+    assert hall.exchange.replaying == {A}
+    assert hall.exchange.replays([A, B]) == ["events[0] 0-6", "events[0] 7-7"]
+    hall.put(20)
+    receipts = hall.decode()
+    assert [(receipt.batch.trigger, receipt.batch.replayed) for receipt in receipts] == [("range", True)] * 2
+    assert [receipt.batch.ranges[0][1:] for receipt in receipts] == [(0, 6), (7, 7)]
+    assert hall.exchange.head() is None
+    assert spans(hall.commit()[A]) == [(0, 6), (7, 7)]
+    for receipt in receipts:
+        assert hall.head() is receipt
+        hall.exchange.finish(receipt)
+
+    assert hall.decode()[0].batch.ranges[0][1:] == (8, 12)
+
+
+def test_an_announced_range_without_any_record_is_stepped_over() -> None:
+    hall = Hall({A: Position(0, note(6))})
+    hall.exchange.reached({A: 7})
+    assert hall.exchange.wait_due()
+
+    assert hall.decode() == []
+    assert hall.commit() == {A: Position(7)}
+
+
+def test_a_partition_that_is_not_taken_is_not_ours() -> None:
+    hall = Hall()
+
+    assert list(hall.exchange.assign({Partition("events", 2): Position(3, "garbage")})) == [Partition("events", 2)]
+    assert hall.exchange.owned == {A, B}
+
+
+def test_nothing_new_is_announced_before_the_target_was_looked_at_and_what_was_found_is() -> None:
+    hall = Hall({A: Position(0, note(4)), B: Position(3)}, checks=True)
+    hall.put(10)
+    hall.put(5, partition=B, first=3)
+    hall.decode()
+    positions, epochs = hall.exchange.newcomers()
+    assert positions == {A: 5, B: 3}
+    assert spans(hall.commit()[A]) == [(0, 4)]
+    hall.exchange.finish(hall.head())
+    hall.decode()
+    assert hall.commit() == {A: Position(5)}
+    assert hall.exchange.head() is None
+
+    hall.exchange.cleared(epochs)
+    assert {part: spans(at) for part, at in hall.commit().items()} == {A: [(5, 9)], B: [(3, 7)]}
+    assert hall.exchange.newcomers() == ({}, {})
+    assert hall.head() is not None
+
+
+def test_a_look_at_the_target_counts_for_the_ownership_in_which_it_was_made() -> None:
+    hall = Hall(checks=True)
+    _, epochs = hall.exchange.newcomers()
+    hall.exchange.forget([A])
+    hall.exchange.assign({A: Position(4)})
+    hall.exchange.cleared(epochs)
+
+    assert hall.exchange.newcomers()[0] == {A: 4}
+
+
+def test_what_was_found_in_the_target_is_believed_only_of_partitions_that_are_still_ours() -> None:
+    hall = Hall(checks=True)
+    _, epochs = hall.exchange.newcomers()
+    hall.when_waiting(lambda: hall.commit(refused=[A]))
+
+    assert hall.exchange.wait_confirmed(epochs) == {B}
+
+
+class Looking:
+    """A delivery to a target that holds more of both partitions than anybody announced."""
+
+    def __init__(self) -> None:
+        self.judged: dict[Partition, int] | None = None
+
+    def beyond(self, positions: Mapping[Partition, int]) -> Mapping[Partition, int]:
+        return dict.fromkeys(positions, 9)
+
+    def judge(self, positions: Mapping[Partition, int], found: Mapping[Partition, int]) -> None:
+        self.judged = dict(found)
+
+
+def test_we_are_not_blamed_for_what_a_new_owner_wrote_while_the_target_was_asked() -> None:
+    hall, looking = Hall(checks=True), Looking()
+    hall.when_waiting(lambda: hall.commit(refused=[A]))
+
+    Flusher(hall.exchange, cast(Delivery, looking), Observer()).write()
+
+    assert looking.judged == {B: 9}
+    assert hall.exchange.newcomers() == ({}, {})
+
+
+def test_a_commit_that_was_under_way_says_nothing_about_a_later_moment() -> None:
+    expired = render([Claim(Range(B, 0, 2), MS)], "theirs-0")
+    hall = Hall({A: Position(0, note(4)), B: Position(3, expired)}, checks=True)
+    _, epochs = hall.exchange.newcomers()
+    under_way, sent_at = hall.exchange.commit_wanted(), hall.clock()
+    hall.clock.advance(0.01)
+    hall.when_waiting(
+        lambda: hall.exchange.committed(under_way, sent_at) if hall.waits == 1 else hall.commit(),
+    )
+
+    assert hall.exchange.wait_confirmed({B: epochs[B]}) == {B}
+    assert hall.waits == 2
+
+
+def half_read(hall: Hall) -> None:
+    hall.exchange.assign({A: Position(0, note(9))})
+    hall.put(4)
+
+
+def both(hall: Hall) -> None:
+    hall.put(8)
+    hall.put(5, partition=B)
+
+
+def finished(hall: Hall) -> None:
+    hall.exchange.finish(hall.head())
+
+
+STATES: dict[str, Callable[[Hall], object]] = {
+    "nothing is there": play(),
+    "something is buffered": lambda hall: hall.put(3),
+    "something is sealed": play(both, lambda hall: hall.exchange.begin()),
+    "something is decoded": play(both, Hall.decode),
+    "something is announced": play(both, Hall.decode, Hall.commit),
+    "something is written": play(both, Hall.decode, Hall.commit, finished),
+    "a part is announced and not read": half_read,
+}
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_a_drain_comes_to_its_end_from_every_state_with_everything_read_committed(state: str) -> None:
+    hall = Hall()
+    STATES[state](hall)
+    read = dict(hall.exchange.snapshot().read)
+    hall.exchange.drain("stop")
+    for flight in hall.exchange._flights:
+        if flight.stage == "decoding":
+            hall.ready(flight.receipt)
+    for _ in range(10):
+        hall.decode()
+        hall.commit()
+        if hall.exchange.head() is not None:
+            assert not hall.exchange.drained
+            hall.exchange.finish(hall.head())
+
+    assert hall.exchange.drained
+    assert not hall.exchange.wait_due()
+    assert not hall.exchange.wait_ready()
+    if "not read" not in state:
+        assert hall.exchange.snapshot().committed == read
+    assert hall.exchange.commit_wanted() == {}
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_after_an_abort_nothing_is_begun_offered_or_committed_in_any_state(state: str) -> None:
+    hall = Hall()
+    STATES[state](hall)
+    left = hall.exchange._ledger.uncommitted
+    hall.exchange.abort()
+
+    assert hall.exchange.aborting.is_set()
+    assert hall.exchange.abandoned_offsets == left
+    assert hall.exchange.begin() is None
+    assert hall.exchange.head() is None
+    assert hall.exchange.commit_wanted() == {}
+    assert not hall.exchange.wait_due()
+    assert not hall.exchange.wait_ready()
+    assert not hall.exchange.busy([A, B])
+
+
+def test_an_attempt_that_waits_is_given_up_at_an_abort() -> None:
+    hall = Hall()
+    hall.put(5)
+    receipt = hall.being_written()
+    hall.clock.advance(LEASE_S + 1)
+    hall.when_waiting(hall.exchange.abort)
+
+    assert not hall.exchange.wait_held(receipt)
+    hall.exchange.finish(receipt)
+    assert hall.exchange.commit_wanted() == {}
+
+
+@pytest.mark.parametrize("writing_failed", [True, False])
+def test_after_a_halt_only_what_is_being_written_may_still_be_committed(writing_failed: bool) -> None:
+    hall = Hall()
+    hall.put(12)
+    receipt = hall.being_written()
+    hall.put(5, partition=B)
+    hall.decode()
+    hall.commit()
+    hall.exchange.halt(writing_failed=writing_failed)
+
+    if not writing_failed:
+        assert not hall.exchange.drained
+        hall.exchange.finish(receipt)
+    hall.commit()
+    stored = {part: hall.exchange._ledger._accounts[part].stored for part in (A, B)}
+    assert hall.exchange.drained
+    assert hall.buffer.nbytes == 0
+    if writing_failed:
+        assert (stored[A].next_offset, spans(stored[A])[0]) == (0, (0, 4))
+    else:
+        assert stored[A] == Position(5)
+
+
+def test_a_query_of_the_status_renews_no_lease_and_wants_no_commit() -> None:
+    hall = Hall()
+    hall.put(5)
+    hall.decode()
+    hall.commit()
+    hall.clock.advance(LEASE_S + 1)
+
+    assert hall.exchange.snapshot().awaits_commit
+    assert hall.commit() == {}
+
+    assert hall.exchange.head() is None
+    assert hall.commit() != {}

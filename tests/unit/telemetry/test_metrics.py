@@ -1,0 +1,217 @@
+"""What is counted, under which names, and what a status says."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import get_args
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from batcher import __version__
+from batcher.records import Partition, Range, Trigger
+from batcher.telemetry.metrics import Metrics
+from batcher.telemetry.status import STATES, BufferStatus, Counts, InFlight, LastError, PartitionStatus, State, Status
+
+EVENTS_0, EVENTS_1 = Partition("events", 0), Partition("events", 1)
+
+
+def samples(metrics: Metrics) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(metrics.render())
+        for sample in family.samples
+    }
+
+
+def value(metrics: Metrics, name: str, **labels: str) -> float | None:
+    return samples(metrics).get((name, frozenset(labels.items())))
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics("parquet")
+
+
+def test_a_delivered_batch_is_counted_where_its_records_went(metrics: Metrics) -> None:
+    for _ in range(2):
+        metrics.batch_delivered(
+            trigger="age",
+            rows=100,
+            nbytes=18_000,
+            written=94,
+            dead_lettered={"decode": 3, "sink": 1},
+            skipped={"tombstone": 2},
+            duplicates_suppressed=5,
+            decode_s=0.02,
+            write_s=0.3,
+            latency_s=1.5,
+        )
+    assert value(metrics, "batcher_batches_total", sink="parquet", trigger="age") == 2
+    assert value(metrics, "batcher_batches_total", sink="parquet", trigger="rows") == 0
+    assert value(metrics, "batcher_records_written_total", sink="parquet") == 188
+    assert value(metrics, "batcher_bytes_written_total", sink="parquet") == 36_000
+    assert value(metrics, "batcher_records_dead_lettered_total", stage="decode") == 6
+    assert value(metrics, "batcher_records_dead_lettered_total", stage="sink") == 2
+    assert value(metrics, "batcher_records_skipped_total", reason="tombstone") == 4
+    assert value(metrics, "batcher_duplicates_suppressed_total", sink="parquet") == 10
+    assert value(metrics, "batcher_batch_rows_sum") == 200
+    assert value(metrics, "batcher_batch_bytes_sum") == 36_000
+    assert value(metrics, "batcher_decode_duration_seconds_sum") == pytest.approx(0.04)
+    assert value(metrics, "batcher_write_duration_seconds_sum") == pytest.approx(0.6)
+    assert value(metrics, "batcher_flush_duration_seconds_sum") == pytest.approx(0.64)
+    assert value(metrics, "batcher_end_to_end_latency_seconds_sum") == pytest.approx(3.0)
+    assert (value(metrics, "batcher_last_write_timestamp_seconds") or 0) > 1.7e9
+
+
+def test_a_producer_whose_clock_is_ahead_makes_no_negative_latency(metrics: Metrics) -> None:
+    metrics.batch_delivered(trigger="rows", rows=1, nbytes=1, written=1, decode_s=0, write_s=0, latency_s=-3600)
+    metrics.batch_delivered(trigger="rows", rows=1, nbytes=1, written=1, decode_s=0, write_s=0)
+    assert value(metrics, "batcher_end_to_end_latency_seconds_sum") == 0
+    assert value(metrics, "batcher_end_to_end_latency_seconds_count") == 1
+
+
+def test_fetched_records_are_counted_for_each_partition(metrics: Metrics) -> None:
+    metrics.consumed(EVENTS_0, 10, 1000)
+    metrics.consumed(EVENTS_0, 5, 500)
+    metrics.consumed(EVENTS_1, 1, 100)
+    assert value(metrics, "batcher_records_consumed_total", topic="events", partition="0") == 15
+    assert value(metrics, "batcher_bytes_consumed_total", topic="events", partition="0") == 1500
+    assert value(metrics, "batcher_records_consumed_total", topic="events", partition="1") == 1
+
+
+def test_events_are_counted_by_what_they_were(metrics: Metrics) -> None:
+    metrics.retried("SinkUnavailable")
+    metrics.committed("refused")
+    assert value(metrics, "batcher_last_commit_timestamp_seconds") == 0
+    metrics.committed("ok")
+    metrics.rebalanced("revoked")
+    metrics.spent("backpressure", 1.5)
+    metrics.delivery("at-least-once")
+    assert value(metrics, "batcher_retries_total", sink="parquet", reason="SinkUnavailable") == 1
+    assert value(metrics, "batcher_commits_total", outcome="ok") == 1
+    assert value(metrics, "batcher_commits_total", outcome="refused") == 1
+    assert value(metrics, "batcher_rebalances_total", kind="revoked") == 1
+    assert value(metrics, "batcher_loop_seconds_total", phase="backpressure") == 1.5
+    assert value(metrics, "batcher_delivery_info", guarantee="at-least-once", sink="parquet") == 1
+    assert (value(metrics, "batcher_last_commit_timestamp_seconds") or 0) > 1.7e9
+
+
+def test_the_build_says_what_is_running(metrics: Metrics) -> None:
+    (labels,) = [dict(labels) for name, labels in samples(metrics) if name == "batcher_build_info"]
+    assert labels["version"] == __version__
+    assert re.fullmatch(r"\d+\.\d+\.\d+.*", labels["confluent_kafka"])
+    assert labels["pyarrow"]
+
+
+def test_what_counts_is_there_from_the_start(metrics: Metrics) -> None:
+    """A rate over a series that appears with its first increment misses that increment."""
+    for trigger in get_args(Trigger):
+        assert value(metrics, "batcher_batches_total", sink="parquet", trigger=trigger) == 0
+    assert value(metrics, "batcher_records_dead_lettered_total", stage="decode") == 0
+    assert value(metrics, "batcher_commits_total", outcome="ok") == 0
+
+
+def test_a_state_is_read_when_it_is_asked_for_and_a_partition_given_up_is_gone(metrics: Metrics) -> None:
+    status = Status(
+        "running",
+        partitions={EVENTS_0: PartitionStatus(lag=7, paused=True), EVENTS_1: PartitionStatus(lag=None)},
+        buffer=BufferStatus(rows=3, bytes=300, limit_bytes=1000, age_s=0.5),
+        in_flight=InFlight(1, "rows", 10, 100),
+    )
+    metrics.watch(lambda: status)
+    assert value(metrics, "batcher_consumer_lag_records", topic="events", partition="0") == 7
+    assert value(metrics, "batcher_consumer_lag_records", topic="events", partition="1") is None
+    assert value(metrics, "batcher_assigned_partitions") == 2
+    assert value(metrics, "batcher_paused_partitions") == 1
+    assert value(metrics, "batcher_buffer_rows") == 3
+    assert value(metrics, "batcher_buffer_bytes") == 300
+    assert value(metrics, "batcher_buffer_limit_bytes") == 1000
+    assert value(metrics, "batcher_buffer_age_seconds") == 0.5
+    assert value(metrics, "batcher_inflight_batches") == 1
+    assert value(metrics, "batcher_state", state="running") == 1
+    assert value(metrics, "batcher_state", state="draining") == 0
+    status = Status("draining")
+    assert value(metrics, "batcher_consumer_lag_records", topic="events", partition="0") is None
+    assert value(metrics, "batcher_state", state="draining") == 1
+
+
+def test_watching_asks_for_no_status_before_the_first_scrape(metrics: Metrics) -> None:
+    def unborn() -> Status:
+        raise AssertionError("the pipeline is not there yet")
+
+    metrics.watch(unborn)
+
+
+def test_names_follow_the_rules_of_prometheus(metrics: Metrics) -> None:
+    metrics.watch(lambda: Status("running"))
+    units = ("_total", "_seconds", "_bytes", "_records", "_rows", "_batches", "_partitions", "_info", "batcher_state")
+    for family in metrics.registry.collect():
+        if family.name.startswith("process_"):
+            continue
+        assert family.name.startswith("batcher_")
+        assert family.documentation.endswith(".")
+        exposed = family.name + {"counter": "_total", "info": "_info"}.get(family.type, "")
+        assert exposed.endswith(units), exposed
+    assert "_created" not in metrics.render()
+
+
+def test_two_pipelines_in_one_process_count_apart() -> None:
+    first, second = Metrics("parquet"), Metrics("clickhouse")
+    first.committed("ok")
+    assert value(second, "batcher_commits_total", outcome="ok") == 0
+
+
+def test_a_status_says_everything_in_json() -> None:
+    status = Status(
+        "running",
+        delivery="at-least-once",
+        delivery_reason="the table has no coordinate columns",
+        target="clickhouse default.events",
+        group="loaders",
+        waiting_for="the target to answer",
+        partitions={
+            EVENTS_1: PartitionStatus(next_offset=12, committed_offset=10, lag=5),
+            EVENTS_0: PartitionStatus(next_offset=1, lag=2, paused=True),
+            Partition("other", 0): PartitionStatus(),
+        },
+        buffer=BufferStatus(rows=3, bytes=300, limit_bytes=1000, age_s=0.51234, due_in_s=0.4877),
+        in_flight=InFlight(4, "age", 10, 1000, (Range(EVENTS_1, 2, 11),), age_s=2.0, attempts=3),
+        last_error=LastError("SinkUnavailable", "connection refused", since_s=2.0),
+        last_commit_age_s=3.25,
+        uptime_s=60.0,
+        counts=Counts(consumed=100, written=80),
+    )
+    told = json.loads(json.dumps(status.to_dict()))
+    assert [(one["topic"], one["partition"]) for one in told["partitions"]] == [
+        ("events", 0),
+        ("events", 1),
+        ("other", 0),
+    ]
+    assert told["partitions"][1] == {
+        "topic": "events",
+        "partition": 1,
+        "next_offset": 12,
+        "committed_offset": 10,
+        "lag": 5,
+        "paused": False,
+        "stopped": "",
+    }
+    assert told["lag"] == 7
+    assert told["buffer"]["age_s"] == 0.512
+    assert told["in_flight"]["ranges"] == [{"topic": "events", "partition": 1, "first": 2, "last": 11}]
+    assert told["last_error"] == {
+        "kind": "SinkUnavailable",
+        "message": "connection refused",
+        "since_s": 2.0,
+        "recovered": False,
+    }
+    assert told["counts"]["written"] == 80
+    assert told["waiting_for"] == "the target to answer"
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_a_status_needs_no_more_than_a_state(state: State) -> None:
+    told = Status(state).to_dict()
+    assert (told["state"], told["lag"], told["partitions"]) == (state, None, [])
