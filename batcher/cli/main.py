@@ -28,11 +28,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             words = [*words[1:2], "--help"]
         verb, rest = _verb(words)
         if verb is None:
-            print(
-                f"batcher: {words[0]}: no such verb{_meant(words[0])}; see batcher --help", file=sys.stderr
-            )  # the log is not set up yet
+            # The log is not set up yet.
+            print(f"batcher: {words[0]}: no such verb{_meant(words[0])}; see batcher --help", file=sys.stderr)
             return 2
-        return int(importlib.import_module(f"batcher.commands.{verb}").main(rest))
+        return int(importlib.import_module(f"batcher.cli.verbs.{verb}").main(rest))
     except SystemExit as end:  # argparse's --help
         return end.code if isinstance(end.code, int) else 0
     except BaseException as error:  # the one place where everything ends as an exit code

@@ -9,9 +9,8 @@
        │                 │  BlockRejected       halves, until the row stands alone
        └► rejections ────┴──────────────────────► dead letters, awaited; the same, again, until they are stored
 
-Decoding runs one batch ahead, on a thread of its own; the rest on the flusher thread (`block_writer.py` has what is done to
-a block). Whatever else is raised stops
-the process without a commit.
+Decoding runs one batch ahead, on a thread of its own; the rest on the flusher thread (`block_writer.py` has what is
+done to a block). Whatever else is raised stops the process without a commit.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ def test_a_bad_command_line_is_2(argv: list[str]) -> None:
 
 
 def test_the_table_is_the_shipped_one() -> None:
-    shipped = Path(__file__).parents[2].joinpath("deploy/clickhouse/events.sql").read_text(encoding="utf-8")
+    shipped = Path(__file__).parents[3].joinpath("deploy/clickhouse/events.sql").read_text(encoding="utf-8")
 
     def lines(sql: str) -> list[str]:
         words = re.sub(r"--.*", "", sql).replace("IF NOT EXISTS default.", "").replace(";", "")

@@ -371,7 +371,7 @@ def test_a_replay_that_was_killed_between_two_batches_is_finished_by_running_it_
     command += ["--sink", "killing:plugin", "--options", f"path={root}", "--batch.max-rows", "10"]
     environ = {name: value for name, value in os.environ.items() if not name.startswith("BATCHER_")}
     # The project is where this process imports it from.
-    environ["PYTHONPATH"] = str(Path(replaying.__file__).parents[2])
+    environ["PYTHONPATH"] = str(Path(replaying.__file__).parents[3])
 
     def run(writes: int) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -17,7 +17,8 @@ def told(program: str) -> str:
 def test_a_pipeline_without_metrics_loads_no_prometheus() -> None:
     program = """
 import sys
-import batcher.cli.verbs.run, batcher.cli.support.wiring, batcher.engine.pipeline, batcher.sources.kafka.source, batcher.formats.json.format
+import batcher.cli.verbs.run, batcher.cli.support.wiring, batcher.engine.pipeline
+import batcher.sources.kafka.source, batcher.formats.json.format
 import sinks.parquet
 print({"prometheus_client", "pandas", "http.server"} & set(sys.modules) or "none")
 """

@@ -15,7 +15,7 @@ from batcher.errors import ConfigurationError
 from batcher.protocols import SchemaPinning
 from batcher.testing.values import make_block
 
-TYPING = Path(__file__).parents[1] / "typing"
+TYPING = Path(__file__).parents[2] / "typing"
 
 
 @pytest.fixture

@@ -71,7 +71,7 @@ def read(line: str) -> Case:
     return Case(found["case"], spelled(found["raw"]).encode("latin-1"), row, found.get("reason"), found.get("path"))
 
 
-CORPUS = [read(line) for line in (Path(__file__).parents[1] / "corpus/json_cases.ndjson").read_text().splitlines()]
+CORPUS = [read(line) for line in (Path(__file__).parents[3] / "corpus/json_cases.ndjson").read_text().splitlines()]
 
 GOOD = b'{"i":1,"s":"x"}'
 
