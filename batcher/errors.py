@@ -9,9 +9,10 @@
     ├── BlockRejected                     -      some row is poison, which one is unknown: bisect
     ├── SinkMisconfigured                78      at start-up: stop; later: pause, alarm, keep asking
     ├── SchemaChanged                     -      the same records again, decoded for the target's new columns
-    ├── PoisonLimitExceeded              78      stop, commit nothing past the last good batch
+    ├── SchemasUnavailable               75      a registry does not answer: pause, decode the same batch again
+    ├── DeadLetterLimitExceeded              78      stop, commit nothing past the last good batch
     ├── DeadLetterFailed                 75      the same letters again, with an alarm, until they are stored
-    ├── BatchSuperseded                   -      drop the batch: somebody else owns its records by now
+    ├── BatchSuperseded                   -      drop the batch: its records have another owner by now
     ├── CommitRefused                    75      forget the partition; re-read on the next assignment
     ├── SourceLost                       75      the source cannot go on; stop without committing more
     │   └── CommitUnconfirmed             -      nobody answers: poll on, commit again; after minutes the above
@@ -117,7 +118,13 @@ class SchemaChanged(BatcherError):
         self.schema = schema
 
 
-class PoisonLimitExceeded(BatcherError):
+class SchemasUnavailable(BatcherError):
+    """Report that the schemas of records cannot be asked for now; the same batch will be decoded again."""
+
+    exit_code = 75
+
+
+class DeadLetterLimitExceeded(BatcherError):
     """Stop because too many records are rejected, or because there is nowhere to put the first one."""
 
     exit_code = 78

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal, NamedTuple
 
 import pyarrow as pa
@@ -63,16 +63,6 @@ class Partition(NamedTuple):
         return f"{self.topic}[{self.number}]"
 
 
-class Position(NamedTuple):
-    """Say where to read next, with the note that travels in the commit's metadata.
-
-    `next_offset` is the first offset not yet done. `note` is empty, or an intent written by `offsets.py`.
-    """
-
-    next_offset: int
-    note: str = ""
-
-
 class Range(NamedTuple):
     """Name a run of offsets of one partition, both ends included; offsets inside may be missing."""
 
@@ -89,10 +79,10 @@ class Range(NamedTuple):
         return f"{self.partition} {self.first}-{self.last}"
 
 
-class Claim(NamedTuple):
-    """Name a range of offsets that is written as one: fixed before its first byte is written and kept at every replay.
+class Intent(NamedTuple):
+    """Name a range of offsets that is written as one: fixed before its first byte is written, kept at every replay.
 
-    The claims of a partition touch each other: each begins where the one before it ended, whatever offsets the log
+    The intents of a partition touch each other: each begins where the one before it ended, whatever offsets the log
     really has, because compaction may remove the first or the last record between a write and its replay.
     `first_ms` is the timestamp that the first record had when the range was sealed. `write_id` is empty, or names the
     write (see `write_id`) of a batch that held several partitions.
@@ -101,6 +91,26 @@ class Claim(NamedTuple):
     range: Range
     first_ms: int | None = None
     write_id: str = ""
+
+
+MAX_INTENTS: Final = 8
+"""Ranges that one commit announces at most. As JSON each takes at most 80 bytes, so all of them stay below 1 KB;
+Kafka's brokers take 4,096 bytes of metadata."""
+
+
+class Position(NamedTuple):
+    """Say where to read next, with what a commit announces about the records behind it.
+
+    `next_offset` is the first offset that is not durable yet. `intents` are the ranges about to be written, ascending,
+    each beginning where the one before it ended; how they are stored is the source's business. `mark` is empty, or
+    says who announced them: no two commits of different processes or ownerships have the same one. `unreadable` says
+    why what was stored with the offset cannot be understood, where that is so.
+    """
+
+    next_offset: int
+    intents: tuple[Intent, ...] = ()
+    mark: str = ""
+    unreadable: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,23 +232,32 @@ class Records:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Hold what is written together: one run for each partition, and why it was sealed.
+    """Hold what is written together: runs of one or more partitions, and why they were sealed.
 
-    A *position* is a row's number in the batch, counted over the runs in their order, from 0.
+    Sealed batches hold the runs as they were fetched; `joined` has one for each partition, in ascending order, and
+    everything behind the seal works on that one. A *position* is a row's number in a joined batch, from 0.
     """
 
     runs: tuple[Records, ...]
     trigger: Trigger
     number: int = 0
     """Counts the batches of this process; for logs only, never part of a token."""
-    claims: tuple[Claim, ...] = ()
-    """One for each run, in their order, given by the ledger when the batch is begun; until then made of the runs."""
+    intents: tuple[Intent, ...] = ()
+    """One for each partition, in ascending order, given by the core when the batch is begun; until then made of the
+    runs."""
     replayed: bool = False
-    """It was announced before, and somebody may have written it, or a part of it, already."""
+    """It was announced before, and some or all of it may have been written already."""
+    token: str = ""
+    """The name of these rows for the target, given with the intents."""
+    nbytes: int = -1
+    """The bytes of the raw records. Fixed when it is sealed: what the memory bound counts stays the same when runs are
+    joined."""
 
     def __post_init__(self) -> None:
-        if not self.claims:
-            object.__setattr__(self, "claims", tuple(_claim(run) for run in self.runs))
+        if not self.intents:
+            object.__setattr__(self, "intents", tuple(_intent(runs) for runs in by_partition(self.runs)))
+        if self.nbytes < 0:
+            object.__setattr__(self, "nbytes", sum(run.nbytes for run in self.runs))
 
     @property
     def rows(self) -> int:
@@ -246,19 +265,20 @@ class Batch:
         return sum(len(run) for run in self.runs)
 
     @property
-    def nbytes(self) -> int:
-        """Return the bytes of the raw records."""
-        return sum(run.nbytes for run in self.runs)
-
-    @property
     def ranges(self) -> tuple[Range, ...]:
         """Return the range of offsets of each partition."""
-        return tuple(claim.range for claim in self.claims)
+        return tuple(intent.range for intent in self.intents)
 
     @property
     def next_offsets(self) -> Mapping[Partition, int]:
         """Return where reading goes on, for each partition, once this batch is durable."""
         return {span.partition: span.next_offset for span in self.ranges}
+
+    def joined(self) -> Batch:
+        """Return the batch with one run for each partition; offsets, times and keys are copied, values are not."""
+        if len(self.runs) == len(self.intents):
+            return self
+        return replace(self, runs=merged(self.runs))
 
     def values(self) -> pa.ChunkedArray:
         """Return the values of all records, in order of position; nothing is copied."""
@@ -324,6 +344,25 @@ class Decoded:
 
 
 @dataclass(frozen=True, slots=True)
+class RawColumns:
+    """Hold the records behind the rows of a block as they came, for a sink that asked for them.
+
+    Row i belongs to row i of the block's table. `values` and `keys` are binary, `timestamps_ms` int64, `headers` is
+    `HEADERS_TYPE`, or None where no record of the batch has any.
+    """
+
+    values: pa.ChunkedArray
+    keys: pa.BinaryArray
+    timestamps_ms: pa.Int64Array
+    headers: pa.ListArray | None
+
+    def take(self, rows: pa.Int64Array) -> RawColumns:
+        """Return some rows."""
+        headers = None if self.headers is None else self.headers.take(rows)
+        return RawColumns(self.values.take(rows), self.keys.take(rows), self.timestamps_ms.take(rows), headers)
+
+
+@dataclass(frozen=True, slots=True)
 class Block:
     """Hold what a sink writes in one go.
 
@@ -332,7 +371,8 @@ class Block:
     `token` is the same for the same rows, in every process and on every attempt; that of a part of a batch is
     the whole's, followed by `|` and 16 hexadecimal digits, once or more often. `ranges` are those of the whole batch,
     rejected rows included. `replayed` says that an earlier attempt may have written some of it already, perhaps
-    under other rules; only then a block may have no rows (`to_batches()` is empty), where the sink does not verify.
+    under other rules; only then a block may have no rows (`to_batches()` is empty), where the sink is not queried.
+    `raw` has the records as they came, where the sink asked for them (`SinkInfo.raw`).
     """
 
     table: pa.Table
@@ -340,11 +380,43 @@ class Block:
     token: str
     ranges: tuple[Range, ...]
     replayed: bool = False
+    raw: RawColumns | None = None
 
     @property
     def rows(self) -> int:
         """Return the number of rows."""
         return int(self.table.num_rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Deferral:
+    """Say that a row of a block could not be written yet, and after how many seconds to offer it again."""
+
+    row: int
+    delay_s: float
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Say what became of the rows of a block that was written in part; rows that are not named are durable.
+
+    `rejected` rows can never be written, and go to the dead-letter queue. `deferred` rows come again after their delay,
+    as a smaller block under a token derived from this one. `dropped` rows are left without a trace by the sink's own
+    rule; they are counted as skipped. Rows are numbers in the block; a row is named once at most.
+    """
+
+    rejected: tuple[Rejection, ...] = ()
+    deferred: tuple[Deferral, ...] = ()
+    dropped: tuple[int, ...] = ()
+
+    def named(self) -> tuple[int, ...]:
+        """Return the rows that are not durable."""
+        return (
+            *(rejection.position for rejection in self.rejected),
+            *(deferral.row for deferral in self.deferred),
+            *self.dropped,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -391,6 +463,8 @@ class Delivered:
     """Rows that had a value in a field that no column takes, by the field's path."""
     unknown_estimated: bool = False
     """The counts of unknown fields were scaled up from a sample of the batch."""
+    dropped: int = 0
+    """Those of the skipped that the sink dropped by a rule of its own; the others are skipped by policy."""
 
 
 def write_id(token: str) -> str:
@@ -415,14 +489,20 @@ def as_one(values: pa.ChunkedArray) -> pa.Array:
     return values.chunk(0) if values.num_chunks == 1 else pa.concat_arrays(values.chunks)
 
 
-def _claim(run: Records) -> Claim:
-    first_ms: int | None = run.timestamps_ms[0].as_py()
-    return Claim(Range(run.partition, run.first_offset, run.last_offset), first_ms)
+def by_partition(runs: Iterable[Records]) -> list[list[Records]]:
+    """Return runs grouped by partition, partitions in ascending order, the runs of each in theirs."""
+    groups: dict[Partition, list[Records]] = {}
+    for run in runs:
+        groups.setdefault(run.partition, []).append(run)
+    return [groups[partition] for partition in sorted(groups)]
 
 
 def merged(runs: Iterable[Records]) -> tuple[Records, ...]:
     """Join runs so that each partition has one, partitions in ascending order."""
-    groups: dict[Partition, list[Records]] = {}
-    for run in runs:
-        groups.setdefault(run.partition, []).append(run)
-    return tuple(Records.concat(groups[partition]) for partition in sorted(groups))
+    return tuple(Records.concat(group) for group in by_partition(runs))
+
+
+def _intent(runs: Sequence[Records]) -> Intent:
+    first = runs[0]
+    first_ms: int | None = first.timestamps_ms[0].as_py()
+    return Intent(Range(first.partition, first.first_offset, runs[-1].last_offset), first_ms)

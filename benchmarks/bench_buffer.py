@@ -20,7 +20,7 @@ from typing import Final
 
 import pyarrow as pa
 
-from batcher.core.buffer import BoundedBuffer, FlushPolicy
+from batcher.core.buffer import Buffer, FlushPolicy
 from batcher.core.offsets import Ledger
 from batcher.engine.fetch_loop import FETCH_RECORDS
 from batcher.engine.shared import Exchange
@@ -82,7 +82,7 @@ class Ticking:
 
 def through_buffer(fetches: Fetches, *, mixed: bool = False) -> int:
     """Put everything through a buffer and return the number of batches that came out."""
-    buffer = BoundedBuffer(FlushPolicy(), MEMORY_BYTES, mixes_partitions=mixed)
+    buffer = Buffer(FlushPolicy(), MEMORY_BYTES, mixes_partitions=mixed)
     clock, batches = Ticking(), 0
     for runs in fetches:
         now = clock.after(sum(map(len, runs)))
@@ -106,7 +106,7 @@ def through_buffer_mixed(fetches: Fetches) -> int:
 def through_exchange(fetches: Fetches, *, mixed: bool = False) -> int:
     """Put everything through an exchange with intents and return the number of batches that came out."""
     clock = Ticking()
-    buffer = BoundedBuffer(FlushPolicy(), MEMORY_BYTES, mixes_partitions=mixed)
+    buffer = Buffer(FlushPolicy(), MEMORY_BYTES, mixes_partitions=mixed)
     exchange = Exchange(buffer, Ledger("bench", announces=True), clock)
     exchange.assign({run.partition: Position(0) for runs in fetches for run in runs})
     batches = 0

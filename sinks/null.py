@@ -26,7 +26,12 @@ class NullSink:
         self.nbytes = 0
 
     def open(self) -> SinkInfo:
-        return SinkInfo("null", self._schema, reason="nothing is kept, so a repeat is not recognised")
+        return SinkInfo(
+            "null",
+            self._schema,
+            reason="nothing is kept, so a repeat is not recognised",
+            capabilities=frozenset({"pin"}),
+        )
 
     def pin(self, proposed: pa.Schema) -> pa.Schema:
         """Take the first schema proposed, and later the types that it had none for."""

@@ -16,7 +16,8 @@ import structlog
 
 from batcher.audit.auditor import Finding
 from batcher.audit.ranges import NONE, Runs, Span, less, spans
-from batcher.engine.writer import Delivery
+from batcher.core.offsets import named
+from batcher.engine.writer import Writer
 from batcher.protocols import Auditable, DeadLetterQueue, Removable
 from batcher.records import Batch, DeadLetter, Partition, Range, Records
 
@@ -79,8 +80,8 @@ class Mended:
 class Mender:
     """Mend one finding after the other.
 
-    `delivery` returns what loads under the name of an attempt, counted from 0, and asks the target first what it has
-    (`Delivery.judge`); its dead letters go to `queue`.
+    `writer` returns what loads in an attempt, counted from 0, and under which name; it asks the target first what it
+    has (`reconcile` is `always`). Its dead letters go to `queue`.
     A batch has at most about `max_rows` records and `max_bytes` bytes. With `whole_ranges` it has no offset inside
     that the target holds: for a target whose blocks take the place of others by their range. `attempt` calls what asks
     or changes the target, and may do so again.
@@ -90,7 +91,7 @@ class Mender:
         self,
         source: Source,
         target: Auditable,
-        delivery: Callable[[int], Delivery],
+        writer: Callable[[int], tuple[Writer, str]],
         queue: NotingQueue | None,
         *,
         max_rows: int,
@@ -100,7 +101,7 @@ class Mender:
     ) -> None:
         self._source = source
         self._target = target
-        self._delivery = delivery
+        self._writer = writer
         self._queue = queue
         self._max_rows = max_rows
         self._max_bytes = max_bytes
@@ -108,7 +109,7 @@ class Mender:
         self._attempt = attempt
 
     def load(self, finding: Finding) -> Mended:
-        """Load what is missing. Raises as `Delivery.write` does, and what the source raises."""
+        """Load what is missing. Raises as `Writer.write` does, and what the source raises."""
         done = Mended()
         apart = finding.held if self._whole_ranges else NONE
         for records in self._batches(finding.range.partition, finding.missing, apart):
@@ -173,10 +174,10 @@ class Mender:
                 break
             if self._queue is not None:
                 self._queue.offsets.clear()
-            delivery = self._delivery(attempt)
-            prepared = delivery.prepare(Batch((left,), "end"))
+            writer, name = self._writer(attempt)
+            prepared = writer.prepare(named(name, Batch((left,), "end")))
             skipped = left.offsets.take(prepared.decoded.skipped)
-            delivered = delivery.write(prepared)
+            delivered = writer.write(prepared)
             refused = pa.array([] if self._queue is None else self._queue.offsets, pa.int64())
             there = self._attempt(self._target.copies, left.partition, left.first_offset, left.last_offset)
             settled = pa.concat_arrays([skipped, refused, there["offset"].combine_chunks()])

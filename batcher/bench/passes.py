@@ -8,27 +8,28 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 import pyarrow as pa
 
 from batcher.bench.figures import Cut, Run, Stage
 from batcher.bench.readers import Stop, Watched, moment
-from batcher.core.buffer import BoundedBuffer, FlushPolicy
-from batcher.core.limits import PoisonLimit, PoisonPolicy
-from batcher.engine.pipeline import DeliveryMode, Pipeline
+from batcher.core.buffer import Buffer, FlushPolicy
+from batcher.core.limits import DeadLetterLimit, DeadLetterPolicy
+from batcher.core.offsets import named
+from batcher.engine.assembly import DeliveryMode
+from batcher.engine.pipeline import Pipeline
 from batcher.engine.retry import RetryPolicy
-from batcher.engine.writer import Delivery
+from batcher.engine.writer import Writer
 from batcher.protocols import Format, Sink, SinkInfo, Source
-from batcher.records import Batch, Block, DeadLetter, Records, Trigger
-from batcher.records import Stage as RefusedAt
-from batcher.telemetry.metrics import Metrics, Phase
+from batcher.records import Batch, Block, DeadLetter, Partition, Records
+from batcher.telemetry.events import BatchWritten, Event, Phase, TimeSpent
 
 T = TypeVar("T")
 
 EVERYWHERE: Final = (1 << 63) - 1
-ANY_SHARE: Final = PoisonPolicy(max_ratio=1.0, max_consecutive=EVERYWHERE, max_bisect=EVERYWHERE)
+ANY_SHARE: Final = DeadLetterPolicy(max_ratio=1.0, max_consecutive=EVERYWHERE, max_bisect=EVERYWHERE)
 """However many records are bad: they are counted."""
 
 
@@ -36,13 +37,32 @@ class Discarding:
     """Stand in for a sink: promise what it promises, take its schema, and throw every block away."""
 
     def __init__(self, info: SinkInfo) -> None:
-        self._info = info
+        # What it has the methods for.
+        self._info = replace(info, capabilities=info.capabilities & {"pin", "pin_topic", "query"})
 
     def open(self) -> SinkInfo:
         return self._info
 
     def pin(self, proposed: pa.Schema) -> pa.Schema:
         return proposed
+
+    def pin_topic(self, topic: str, proposed: pa.Schema) -> pa.Schema:
+        del topic
+        return proposed
+
+    def schema_of(self, topic: str) -> pa.Schema | None:
+        del topic
+        return None
+
+    def present(self, partition: Partition, first: int, last: int) -> pa.Int64Array:
+        """Have nothing."""
+        del partition, first, last
+        return pa.array([], pa.int64())
+
+    def max_offset_above(self, positions: Mapping[Partition, int]) -> Mapping[Partition, int]:
+        """Have nothing."""
+        del positions
+        return {}
 
     def write(self, block: Block) -> None:
         """Do nothing."""
@@ -67,47 +87,24 @@ class Counting:
         """Do nothing."""
 
 
-class Tally(Metrics):
-    """Take from the pipeline what it would tell Prometheus; `durable` is called after each batch."""
+class Tally:
+    """Take the times and the batches from a pipeline's events; `durable` is called after each batch."""
 
     def __init__(self, durable: Callable[[], None]) -> None:
-        super().__init__("bench")
         self._durable = durable
         self.phases: dict[Phase, float] = {}
         self.cuts: list[Cut] = []
 
-    def spent(self, phase: Phase, seconds: float) -> None:
-        self.phases[phase] = self.phases.get(phase, 0.0) + seconds
-
-    def batch_delivered(
-        self,
-        *,
-        trigger: Trigger,
-        rows: int,
-        nbytes: int,
-        written: int,
-        dead_lettered: Mapping[RefusedAt, int] | None = None,
-        reasons: Mapping[str, int] | None = None,
-        unknown_fields: Mapping[str, int] | None = None,
-        skipped: Mapping[str, int] | None = None,
-        duplicates_suppressed: int = 0,
-        decode_s: float,
-        write_s: float,
-        latency_s: float | None = None,
-    ) -> None:
-        del (
-            written,
-            dead_lettered,
-            reasons,
-            unknown_fields,
-            skipped,
-            duplicates_suppressed,
-            decode_s,
-            write_s,
-            latency_s,
-        )
-        self.cuts.append(Cut(rows, nbytes, trigger))
-        self._durable()
+    def __call__(self, event: Event) -> None:
+        """Add an event."""
+        match event:
+            case TimeSpent(phase, seconds):
+                self.phases[phase] = self.phases.get(phase, 0.0) + seconds
+            case BatchWritten(batch, delivered):
+                self.cuts.append(Cut(delivered.rows, delivered.nbytes, batch.trigger))
+                self._durable()
+            case _:
+                pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +125,7 @@ class Plan:
     seconds: float
 
     def merges(self, info: SinkInfo) -> bool:
-        """Tell whether partitions share a batch."""
+        """Return whether partitions share a batch."""
         announces = info.guarantee == "exactly-once" and self.delivery != "at-least-once"
         return self.merge_partitions if announces else info.mixes_partitions
 
@@ -157,7 +154,7 @@ def pipeline(source: Source, sink: Sink, format_: Format, plan: Plan, running: R
         on_existing="write",
         max_records=plan.records,
         stop_timeout_s=plan.stop_timeout_s,
-        metrics=tally,
+        subscribers=[tally],
     )
     with running(made), _stopping(made, plan.seconds):
         made.run()
@@ -181,29 +178,27 @@ def stages(runs: Sequence[Records], sink: Sink, format_: Format, plan: Plan, sto
     """Measure decoding and writing alone, batch by batch, on one thread. Raise as the pipeline does."""
     info = sink.open()
     try:
-        delivery = Delivery(
+        writer = Writer(
             sink,
             info,
             format_,
             dead_letters=Counting(),
-            poison=PoisonLimit(ANY_SHARE),
+            limit=DeadLetterLimit(ANY_SHARE),
             retry=plan.retry,
             abort=threading.Event(),
-            name=plan.name,
-            on_existing="write",
         )
-        batches = list(cut(runs, plan.flush, mixes=plan.merges(info)))
+        batches = [named(plan.name, batch.joined()) for batch in cut(runs, plan.flush, mixes=plan.merges(info))]
         if batches:
             # The first one may have to infer a schema, and wakes libraries.
-            delivery.prepare(batches[0])
+            writer.prepare(batches[0])
         decode, write = [0.0, 0.0], [0.0, 0.0]
         rows = nbytes = 0
         deadline = time.monotonic() + plan.seconds
         for batch in batches:
             if stop() or time.monotonic() > deadline:
                 break
-            prepared = _timed(decode, delivery.prepare, batch)
-            _timed(write, delivery.write, prepared)
+            prepared = _timed(decode, writer.prepare, batch)
+            _timed(write, writer.write, prepared)
             rows += batch.rows
             nbytes += batch.nbytes
         return Stage("decode", rows, nbytes, *decode), Stage("write", rows, nbytes, *write)
@@ -218,7 +213,7 @@ def cores() -> int:
 
 def cut(runs: Sequence[Records], policy: FlushPolicy, *, mixes: bool) -> Iterator[Batch]:
     """Cut records into batches as the pipeline does when they come faster than --batch.max-wait."""
-    buffer = BoundedBuffer(policy, EVERYWHERE, mixes_partitions=mixes)
+    buffer = Buffer(policy, EVERYWHERE, mixes_partitions=mixes)
     for run in runs:
         buffer.extend([run], 0.0)
         yield from buffer.take(0.0)

@@ -5,20 +5,24 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 import pyarrow as pa
 from confluent_kafka import Consumer, TopicPartition
 
 from batcher.bench.figures import Stage
-from batcher.engine.fetch_loop import FETCH_RECORDS
+from batcher.core.state import FETCH_RECORDS
 from batcher.generate.events import EventGenerator
-from batcher.protocols import PartitionListener, Source
+from batcher.protocols import PartitionListener, Source, SourceInfo
 from batcher.records import Partition, Position, Records
-from batcher.sources.kafka.detached import Onlooker
+from batcher.sources.kafka.detached import DetachedSource
 from batcher.sources.kafka.options import KafkaOptions
 
 POLL_S: Final = 0.1
+
+MEMORY_BYTES: Final = 48 << 20
+"""What one fetch may bring: the default of `batch.memory`."""
 
 BARE: Final = 10_000
 """Messages asked for by the bare call: with as many as that the call's own cost is nothing."""
@@ -28,7 +32,7 @@ GENERATED_PARTITIONS: Final = 4
 GENERATED_MS: Final = 1_700_000_000_000
 
 Stop = Callable[[], bool]
-"""Tell whether somebody wants an end of it."""
+"""Return whether it is to end."""
 
 
 class Stopwatch:
@@ -84,15 +88,21 @@ class Replayed:
     """Hand out records that are in memory, as a source whose commits go nowhere (see protocols.Source)."""
 
     def __init__(self, runs: Sequence[Records]) -> None:
+        self._untold: PartitionListener | None = None
         self._left = list(reversed(runs))
         self._reached = {run.partition: run.first_offset for run in self._left}
         self._paused: set[Partition] = set()
 
-    def open(self, listener: PartitionListener) -> None:
-        listener.on_assigned({partition: Position(first) for partition, first in self._reached.items()})
+    def open(self, listener: PartitionListener) -> SourceInfo:
+        self._untold = listener
+        return SourceInfo(keeps_intents=True, reason="")
 
-    def fetch(self, max_records: int, timeout_s: float) -> Sequence[Records]:
+    def fetch(self, max_records: int, max_bytes: int, timeout_s: float) -> Sequence[Records]:
+        if self._untold is not None:
+            listener, self._untold = self._untold, None
+            listener.on_assigned({partition: Position(first) for partition, first in self._reached.items()})
         runs: list[Records] = []
+        del max_bytes
         wanted = max_records
         while wanted and self._left and self._left[-1].partition not in self._paused:
             run = self._left.pop()
@@ -139,12 +149,12 @@ class Watched:
         self.begun: Callable[[], None] = lambda: None
         """Called when the first records come."""
 
-    def open(self, listener: PartitionListener) -> None:
-        self._source.open(listener)
+    def open(self, listener: PartitionListener) -> SourceInfo:
+        return replace(self._source.open(listener), capabilities=frozenset())
 
-    def fetch(self, max_records: int, timeout_s: float) -> Sequence[Records]:
+    def fetch(self, max_records: int, max_bytes: int, timeout_s: float) -> Sequence[Records]:
         began, used = moment(), time.thread_time()
-        runs = self._source.fetch(max_records, timeout_s)
+        runs = self._source.fetch(max_records, max_bytes, timeout_s)
         if runs and self.watch.first(began):
             # Connecting, and the group that there is none of, are not what is measured.
             self.cpu_s = 0.0
@@ -159,7 +169,7 @@ class Watched:
         self._source.resume(partitions)
 
     def commit(self, positions: Mapping[Partition, Position], timeout_s: float) -> None:
-        """Count it. Nothing that is measured may move anybody's offsets."""
+        """Count it. Nothing that is measured may move a group's offsets."""
         del positions, timeout_s
         self.commits += 1
 
@@ -194,12 +204,12 @@ def generated(template: str, records: int, stop: Stop) -> list[Records]:
 
 def fetched(options: KafkaOptions, records: int, seconds: float, stop: Stop) -> Iterator[list[Records]]:
     """Yield records as a run fetches them, so many or for so long. Raise as a source does."""
-    source, left = Onlooker(options), records
+    source, left = DetachedSource(options), records
     try:
         source.open(Listening())
         deadline = time.monotonic() + seconds
         while left > 0 and not source.exhausted and time.monotonic() < deadline and not stop():
-            runs = list(source.fetch(min(FETCH_RECORDS, left), POLL_S))
+            runs = list(source.fetch(min(FETCH_RECORDS, left), MEMORY_BYTES, POLL_S))
             left -= sum(map(len, runs))
             yield runs
     finally:

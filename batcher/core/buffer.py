@@ -1,7 +1,7 @@
 """The bounded buffer: when a batch is due, what goes into it, and when reading has to pause.
 
-Pure: no thread, no lock, no clock. `now` is an argument, in seconds of any monotonic clock. The caller
-(`shared.py`) guards it.
+Pure: no thread, no lock, no clock. `now` is an argument, in seconds of any monotonic clock. It is part
+of `state.py`.
 
 The age of a batch counts from its first record, so that a lone record after an idle hour waits
 `max_wait_s` like any other; counted from the last flush it would leave at once, alone. Partitions that were due
@@ -18,7 +18,7 @@ from typing import Final
 import pyarrow.compute as pc
 
 from batcher.errors import ConfigurationError
-from batcher.records import Batch, Partition, Records, Trigger, merged
+from batcher.records import Batch, Partition, Records, Trigger
 
 RESUME_SHARE: Final = 0.5
 """Reading resumes when this share of the memory is in use. Pausing drops what librdkafka has prefetched, so
@@ -119,17 +119,17 @@ class _Replay:
 
     @property
     def complete(self) -> bool:
-        """Tell whether everything of the next range is here."""
+        """Return whether everything of the next range is here."""
         newest = self.lane.arrivals[-1][0].next_offset if self.lane.arrivals else 0
         return max(self.reached, newest) > self.ends[0]
 
     @property
     def vanished(self) -> bool:
-        """Tell whether the next range is complete and empty: all its records were compacted away or expired."""
+        """Return whether the next range is complete and empty: all its records were compacted away or expired."""
         return self.complete and not (self.lane.arrivals and self.lane.arrivals[0][0].first_offset <= self.ends[0])
 
 
-class BoundedBuffer:
+class Buffer:
     """Collect records into batches and know how much memory they hold, batches in delivery included.
 
     With `mixes_partitions` all partitions share one lane and a batch may hold several; otherwise each
@@ -170,21 +170,21 @@ class BoundedBuffer:
         return frozenset(partition for partition, replay in self._replays.items() if not replay.complete)
 
     @property
-    def full(self) -> bool:
-        """Tell whether reading has to pause."""
+    def above_high_watermark(self) -> bool:
+        """Return whether reading has to pause."""
         return self.nbytes >= self.memory_bytes
 
     @property
-    def roomy(self) -> bool:
-        """Tell whether reading may resume after a pause."""
+    def below_low_watermark(self) -> bool:
+        """Return whether reading may resume after a pause."""
         return self.nbytes <= self.memory_bytes * RESUME_SHARE
 
     @property
-    def room_bytes(self) -> int:
+    def free_bytes(self) -> int:
         """Return the bytes that may still be added."""
         return max(0, self.memory_bytes - self.nbytes)
 
-    def stretch(self, factor: int) -> None:
+    def scale(self, factor: int) -> None:
         """Have batches of `factor` times the rows, bytes and wait of the policy, as far as the memory goes.
 
         Half the memory at most, unless the policy says more: while one batch is written the next one gathers.
@@ -233,7 +233,7 @@ class BoundedBuffer:
             return 0.0
         if not self._lanes:
             return None
-        if self.full or any(self._filled(lane) is not None for lane in self._lanes.values()):
+        if self.above_high_watermark or any(self._filled(lane) is not None for lane in self._lanes.values()):
             return 0.0
         return max(0.0, min(map(self._due_at, self._lanes.values())) - now)
 
@@ -247,7 +247,7 @@ class BoundedBuffer:
         if replays:
             return replays
         due = [(lane.since, key, trigger) for key, lane in self._lanes.items() if (trigger := self._trigger(lane, now))]
-        if not due and self.full and self._lanes:
+        if not due and self.above_high_watermark and self._lanes:
             largest = max(self._lanes, key=lambda key: self._lanes[key].nbytes)
             return [self._seal(largest, "memory")]
         due.sort(key=lambda found: found[0])
@@ -348,6 +348,6 @@ class BoundedBuffer:
 
     def _sealed(self, runs: Iterable[Records], trigger: Trigger) -> Batch:
         self._batches += 1
-        batch = Batch(merged(runs), trigger, self._batches, replayed=trigger == "range")
+        batch = Batch(tuple(runs), trigger, self._batches, replayed=trigger == "range")
         self._taken_bytes += batch.nbytes
         return batch

@@ -1,14 +1,17 @@
-"""The batches on their way from the buffer to the target, in order: sealed, decoded, being written."""
+"""The batches between their intent and their durable end, in the order in which they are written.
+
+    sealed ─► decoding ─► decoded ─► writing ─► durable
+
+Pure: the caller (`state.py`) is guarded by the engine's lock.
+"""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Final, Literal
 
-from batcher.core.offsets import Receipt
-from batcher.records import Partition, Prepared
+from batcher.records import Batch, Partition, Prepared
 
 Stage = Literal["sealed", "decoding", "decoded", "writing"]
 
@@ -16,81 +19,95 @@ MAX_AHEAD: Final = 2
 """Batches that may be decoded or being written: one is decoded while the one before it is written."""
 
 
-@dataclass(slots=True)
-class Flight:
-    """Hold a batch from its claim to its durable end."""
+class BatchInFlight:
+    """Hold a batch that was begun, with the epoch of each of its partitions at that moment and how far it is.
 
-    receipt: Receipt
-    begun_at: float
-    stage: Stage = "sealed"
-    decoded: Prepared | None = None
+    Identity counts: two of them are never the same, whatever they hold.
+    """
+
+    __slots__ = ("batch", "begun_at", "epochs", "prepared", "stage")
+
+    def __init__(self, batch: Batch, epochs: Mapping[Partition, int]) -> None:
+        self.batch = batch
+        self.epochs = epochs
+        self.begun_at = 0.0
+        self.stage: Stage = "sealed"
+        self.prepared: Prepared | None = None
+
+    def join(self) -> Batch:
+        """Join the runs of the batch and return it. By the thread that decodes it, without the lock: this copies."""
+        self.batch = self.batch.joined()
+        return self.batch
 
 
-class Flights:
-    """Keep the queue. The caller (`shared.py`) guards it."""
+class InFlightQueue:
+    """Keep the queue."""
 
     def __init__(self) -> None:
-        self._queue: deque[Flight] = deque()
+        self._queue: deque[BatchInFlight] = deque()
 
     def __len__(self) -> int:
         return len(self._queue)
 
-    def __iter__(self) -> Iterator[Flight]:
+    def __iter__(self) -> Iterator[BatchInFlight]:
         return iter(self._queue)
 
     @property
-    def first(self) -> Flight | None:
+    def first(self) -> BatchInFlight | None:
         """Return the batch that is written next, or is being written."""
         return self._queue[0] if self._queue else None
 
     @property
     def sealed(self) -> bool:
-        """Tell whether a batch waits to be decoded."""
-        return any(flight.stage == "sealed" for flight in self._queue)
+        """Return whether a batch waits to be decoded."""
+        return any(one.stage == "sealed" for one in self._queue)
 
     @property
     def ahead(self) -> bool:
-        """Tell whether as many batches as may be are decoded, or being so."""
-        return sum(flight.stage != "sealed" for flight in self._queue) >= MAX_AHEAD
+        """Return whether as many batches as may be are decoded, or being so."""
+        return sum(one.stage != "sealed" for one in self._queue) >= MAX_AHEAD
 
-    def add(self, receipts: Iterable[Receipt], now: float) -> None:
+    def add(self, batches: Iterable[BatchInFlight], now: float) -> None:
         """Put batches at the end of the queue."""
-        self._queue.extend(Flight(receipt, now) for receipt in receipts)
+        for one in batches:
+            one.begun_at = now
+            self._queue.append(one)
 
-    def next_to_decode(self) -> Flight | None:
+    def next_to_decode(self) -> BatchInFlight | None:
         """Take the first batch that is only sealed; None when there is none or enough is decoded."""
         if self.ahead:
             return None
-        for flight in self._queue:
-            if flight.stage == "sealed":
-                flight.stage = "decoding"
-                return flight
+        for one in self._queue:
+            if one.stage == "sealed":
+                one.stage = "decoding"
+                return one
         return None
 
-    def decoded(self, receipt: Receipt, prepared: Prepared) -> None:
+    def decoded(self, which: BatchInFlight, prepared: Prepared) -> None:
         """Note that a batch is decoded, unless it was dropped meanwhile."""
-        for flight in self._queue:
-            if flight.receipt is receipt:
-                flight.stage, flight.decoded = "decoded", prepared
+        if which in self._queue:
+            which.stage, which.prepared = "decoded", prepared
 
-    def pop(self, receipt: Receipt) -> bool:
-        """Take a batch out and tell whether it was there."""
-        kept = deque(flight for flight in self._queue if flight.receipt is not receipt)
-        found = len(kept) < len(self._queue)
-        self._queue = kept
-        return found
+    def pop(self, which: BatchInFlight) -> bool:
+        """Take a batch out and return whether it was there."""
+        if which not in self._queue:
+            return False
+        self._queue.remove(which)
+        return True
 
-    def split(self, now: float, divide: Callable[[Flight], Iterable[Receipt] | None]) -> None:
+    def split(self, now: float, divide: Callable[[BatchInFlight], Iterable[BatchInFlight] | None]) -> None:
         """Put other batches in the place of some; `divide` returns None for a batch that stays as it is."""
-        queue: deque[Flight] = deque()
-        for flight in self._queue:
-            parts = divide(flight)
+        queue: deque[BatchInFlight] = deque()
+        for one in self._queue:
+            parts = divide(one)
             if parts is None:
-                queue.append(flight)
-            else:
-                queue.extend(Flight(part, now) for part in parts)
+                queue.append(one)
+                continue
+            for part in parts:
+                part.begun_at = now
+                queue.append(part)
         self._queue = queue
 
     def touching(self, partitions: Collection[Partition]) -> bool:
-        """Tell whether one of these partitions is in a batch."""
-        return any(partition in flight.receipt.epochs for flight in self._queue for partition in partitions)
+        """Return whether one of these partitions is in a batch."""
+        return any(partition in one.epochs for one in self._queue for partition in partitions)

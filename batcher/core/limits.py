@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from batcher.errors import ConfigurationError, PoisonLimitExceeded
+from batcher.errors import ConfigurationError, DeadLetterLimitExceeded
 from batcher.records import DeadLetter
 
 MIN_SAMPLE: Final = 1000
@@ -21,7 +21,7 @@ WINDOW: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class PoisonPolicy:
+class DeadLetterPolicy:
     """Say how many records may be refused: a share of all seen lately and of each batch, and so many in a row.
 
     `max_bisect` bounds the inserts that finding the refused records of one batch may take; 0 has none looked for.
@@ -52,10 +52,10 @@ class _Tally:
     reasons: Counter[str] = field(default_factory=Counter)
 
 
-class PoisonLimit:
+class DeadLetterLimit:
     """Count refused records and raise before they become too many."""
 
-    def __init__(self, policy: PoisonPolicy) -> None:
+    def __init__(self, policy: DeadLetterPolicy) -> None:
         self._policy = policy
         self._tally = _Tally()
         self._before = _Tally()
@@ -68,8 +68,8 @@ class PoisonLimit:
     def observe(self, rows: int, letters: Sequence[tuple[int, DeadLetter]], *, skipped: int = 0) -> None:
         """Count a batch of `rows` records of which `letters`, by ascending position, cannot be decoded.
 
-        `skipped` records of it have no row by policy. Raise PoisonLimitExceeded when that is too many; nothing of this
-        batch may be committed then.
+        `skipped` records of it have no row by policy. Raise DeadLetterLimitExceeded when that is too many; nothing of
+        this batch may be committed then.
         """
         tally = self._tally
         tally.loaded |= self._batch > self._batch_refused + self._batch_skipped
@@ -108,12 +108,12 @@ class PoisonLimit:
     def bisect(self, what: str, refusal: BaseException) -> None:
         """Count a block of an observed batch that is to be halved, to find what was refused in it: two inserts.
 
-        Raise PoisonLimitExceeded, for the refusal, when that is too many. `what` names the batch.
+        Raise DeadLetterLimitExceeded, for the refusal, when that is too many. `what` names the batch.
         """
         self._bisected += 2
         if self._bisected > self._policy.max_bisect:
             tried = f" and are not found with {self._policy.max_bisect} inserts" if self._policy.max_bisect else ""
-            raise PoisonLimitExceeded(
+            raise DeadLetterLimitExceeded(
                 f"records of {what} were refused{tried}: {refusal}; nothing of that batch is committed. If the table "
                 f"is right the data is wrong; to have more looked for raise --dlq.max-bisect"
             ) from refusal
@@ -142,7 +142,7 @@ class PoisonLimit:
         [(reason, _)] = self._tally.reasons.most_common(1)
         example = self._examples[reason]
         record = example.record
-        raise PoisonLimitExceeded(
+        raise DeadLetterLimitExceeded(
             f"{what}, most of them for {reason}, such as {record.partition} offset {record.offset}: {example.message}; "
             f"nothing of their batch is committed. If the data is right the schema is wrong; to let more through raise "
             f"{flag}"

@@ -1,17 +1,17 @@
 """The commit law: an offset is committed only when everything read below it is durable, once, and never back.
 
-Pure state for each partition; the only place that says which position to commit, and with which intent. The flusher
-asks it, the consumer thread carries the commit out (`shared.py` guards both).
+Pure state for each partition; the only place that says which position to commit, and with which intents. The write
+loop decides a commit through it, the fetch loop carries the commit out (`state.py` composes them).
 
     read ≥ sealed ≥ durable ≥ committed            of one ownership (epoch) of one partition
 
 Every assignment starts a new epoch. What a batch achieved in an earlier epoch is never committed in a later one:
-in between, the partition may have been somebody else's.
+in between, the partition may have had another owner.
 
-A batch that is begun *claims* a range of each of its partitions. Where intents are on, the claims are announced with
-the commit before (`intents.py`), and a batch may be written only once its own are, by a commit that was accepted
-not long ago: the broker takes commits from the owner alone, so this is what keeps one that was frozen and
-replaced from writing on.
+A batch that is begun takes a range of each of its partitions: its *intents*. Where intents are kept, they are announced
+with the commit before, and a batch may be written only once its own are, under a lease (`lease.py`) that is young
+enough: the broker takes commits from the owner alone, so this is what keeps a process that was frozen and replaced
+from writing on.
 """
 
 from __future__ import annotations
@@ -23,21 +23,14 @@ from collections import deque
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
-from batcher.core.intents import MAX_CLAIMS, IntentUnreadable, parse, render
+from batcher.core.in_flight import BatchInFlight
+from batcher.core.lease import Lease
 from batcher.errors import BatcherError, DataGap
-from batcher.records import Batch, Claim, Partition, Position, Range, Records, write_id
+from batcher.records import MAX_INTENTS, Batch, Intent, Partition, Position, Range, Records, by_partition, write_id
 
 
 class LawBroken(BatcherError):
     """Report a bug: the pipeline was about to lose or repeat records. Names the range, no payload."""
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """Hold a batch that was begun, with the epoch of each of its partitions at that moment."""
-
-    batch: Batch
-    epochs: Mapping[Partition, int]
 
 
 @dataclass(slots=True)
@@ -46,24 +39,20 @@ class _Account:
     read: int
     sealed: int
     stored: Position
-    """What the last commit left with the broker, ours or a predecessor's."""
-    pending: list[Claim] = field(default_factory=list)
-    """What is claimed, from the first that is not durable on. Each begins where the one before it ended, because a note
-    cannot say otherwise."""
-    replays: deque[Claim] = field(default_factory=deque)
+    """What the last commit left with the source, ours or a predecessor's."""
+    pending: list[Intent] = field(default_factory=list)
+    """What is to be written, from the first that is not durable on. Each begins where the one before it ended, because
+    a commit cannot say otherwise."""
+    replays: deque[Intent] = field(default_factory=deque)
     """The end of `pending` as it was found: not begun yet."""
     announced: int = 0
-    """Below this, every claim is in a note that we have stored ourselves."""
-    vouched_at: float = -math.inf
+    """Below this, every intent is in a commit that we have made ourselves."""
+    lease: Lease = field(default_factory=Lease)
     found: int = 0
     """The end of what was announced when the partition was assigned."""
-    renewals: int = 0
-    asked_at: float = -math.inf
-    """Have a commit made although there is nothing new to say, to learn whether we are still the owner, until one that
-    was sent since is accepted."""
-    cleared: bool = True
+    checked: bool = True
     """Nothing but what was found may be announced before that."""
-    done: set[Claim] = field(default_factory=set)
+    done: set[Intent] = field(default_factory=set)
     """Those of `pending` that are durable, or of which no record is left, while one before them is not."""
 
     @property
@@ -72,19 +61,19 @@ class _Account:
         # An announced range may begin with records that expired since.
         return max(first, self.stored.next_offset)
 
-    def settle(self, claim: Claim) -> None:
-        self.done.add(claim)
+    def settle(self, intent: Intent) -> None:
+        self.done.add(intent)
         while self.pending and self.pending[0] in self.done:
             self.done.remove(self.pending.pop(0))
 
 
-class Ledger:
+class Offsets:
     """Keep the account of each owned partition. All positions are next offsets.
 
-    `name` goes into every token. With `announces` claims are announced before they are written; intents that were
-    found are kept in either case, unless `ignores_intents`. With `checks` new claims of a partition are announced only
-    after `clear`: the target is looked at first, because what is announced counts as perhaps written. `writer` makes
-    our notes different from everybody else's, so that reading one back proves that it was ours that was stored.
+    `name` goes into every token. With `announces` intents are announced before they are written; intents that were
+    found are kept in either case, unless `ignores_intents`. With `checks` new intents of a partition are announced only
+    after `mark_checked`: the target is looked at first, because what is announced counts as perhaps written. `writer`
+    makes our commits different from all others, so that reading one back proves that it was ours that was stored.
     """
 
     def __init__(
@@ -128,45 +117,46 @@ class Ledger:
     def assign(self, positions: Mapping[Partition, Position]) -> Mapping[Partition, str]:
         """Open a new epoch for partitions that were given to us, reading from `positions`.
 
-        Return those that are not taken, each with the reason: what their note announces is not known.
+        Return those that are not taken, each with the reason: what was announced for them is not known.
         """
         self._epochs += 1
         refused: dict[Partition, str] = {}
         for partition, position in positions.items():
             start = position.next_offset
-            try:
-                claims = [] if self._ignores_intents else _announced(partition, position)
-            except IntentUnreadable as error:
-                refused[partition] = str(error)
+            reason = "" if self._ignores_intents else _unusable(position)
+            if reason:
+                refused[partition] = f"{partition}: {reason}"
                 continue
-            sealed = claims[-1].range.next_offset if claims else start
-            found = sealed if claims else 0
+            # What has expired since is not to be written again.
+            intents = [] if self._ignores_intents else [one for one in position.intents if one.range.last >= start]
+            sealed = intents[-1].range.next_offset if intents else start
+            found = sealed if intents else 0
             self._accounts[partition] = _Account(
-                self._epochs, start, sealed, position, claims, deque(claims), found=found, cleared=not self._checks
+                self._epochs, start, sealed, position, intents, deque(intents), found=found, checked=not self._checks
             )
         return refused
 
-    def replays(self, partition: Partition) -> tuple[Claim, ...]:
+    def replays(self, partition: Partition) -> tuple[Intent, ...]:
         """Return the ranges that have to be written again as they were announced, ascending."""
         account = self._accounts.get(partition)
         return tuple(account.replays) if account is not None else ()
 
-    def uncleared(self) -> Mapping[Partition, int]:
+    def unchecked(self) -> Mapping[Partition, int]:
         """Return the partitions that the target was not asked about, each with where new records begin."""
         return {
             partition: max(account.found, account.stored.next_offset)
             for partition, account in self._accounts.items()
-            if not account.cleared
+            if not account.checked
         }
 
     def epochs(self, partitions: Collection[Partition]) -> Mapping[Partition, int]:
         """Return the present epoch of each of these partitions that is ours."""
         return {part: self._accounts[part].epoch for part in partitions if part in self._accounts}
 
-    def clear(self, epochs: Mapping[Partition, int]) -> None:
+    def mark_checked(self, epochs: Mapping[Partition, int]) -> None:
         """Permit new announcements of partitions, if they have not changed hands since these epochs."""
         for partition in self.unchanged(epochs):
-            self._accounts[partition].cleared = True
+            self._accounts[partition].checked = True
 
     def forget(self, partitions: Collection[Partition]) -> None:
         """Close the accounts of partitions that are no longer ours."""
@@ -187,31 +177,30 @@ class Ledger:
         account.read = run.next_offset
         return run
 
-    def begin(self, batch: Batch) -> Receipt:
-        """Claim the ranges of a sealed batch and return it with them.
+    def begin(self, batch: Batch) -> BatchInFlight:
+        """Give a sealed batch its intents and its token, and return it as one in flight.
 
-        A replay gets the claim that was announced, any other batch the offsets from where the last claim ended to its
+        A replay gets the intent that was announced, any other batch the offsets from where the last intent ended to its
         last record. Raise LawBroken if it repeats or overtakes what was sealed, DataGap if the log of an
         announced range is another one by now.
         """
-        claims = tuple(self._claim(run, replayed=batch.replayed) for run in batch.runs)
-        batch = replace(batch, claims=claims)
-        if len(claims) > 1:
-            name = write_id(token(self._name, batch))
-            claims = tuple(claim._replace(write_id=name) for claim in claims)
-            batch = replace(batch, claims=claims)
+        intents = tuple(self._intent(runs, replayed=batch.replayed) for runs in by_partition(batch.runs))
+        if len(intents) > 1:
+            name = write_id(token_of(self._name, intents))
+            intents = tuple(intent._replace(write_id=name) for intent in intents)
         epochs = {}
-        for claim in claims:
-            account = self._accounts[claim.range.partition]
+        for intent in intents:
+            account = self._accounts[intent.range.partition]
             if not batch.replayed:
-                account.pending.append(claim)
-                account.sealed = claim.range.next_offset
-            epochs[claim.range.partition] = account.epoch
-        return Receipt(batch, epochs)
+                account.pending.append(intent)
+                account.sealed = intent.range.next_offset
+            epochs[intent.range.partition] = account.epoch
+        return BatchInFlight(replace(batch, intents=intents, token=token_of(self._name, intents)), epochs)
 
-    def begin_again(self, batch: Batch) -> Receipt:
-        """Return a receipt for a part of a batch that was begun, whose claims stand."""
-        return Receipt(batch, {span.partition: self._accounts[span.partition].epoch for span in batch.ranges})
+    def begin_again(self, batch: Batch) -> BatchInFlight:
+        """Return a part of a batch that was begun as one of its own, whose intents stand."""
+        part = replace(batch, token=token_of(self._name, batch.intents))
+        return BatchInFlight(part, {span.partition: self._accounts[span.partition].epoch for span in part.ranges})
 
     def skip(self, partition: Partition, last: int) -> None:
         """Drop the announced range that ends at `last`: there is not one record of it left to write."""
@@ -220,29 +209,29 @@ class Ledger:
             raise LawBroken(f"skipped {partition} up to {last}, which was not next; please report this")
         account.settle(account.replays.popleft())
 
-    def cancel(self, receipt: Receipt, partitions: Collection[Partition]) -> None:
-        """Take back the claims of a batch that was never offered to the target, and all claims behind them."""
-        ours = self.ours(receipt).intersection(partitions)
-        for claim in receipt.batch.claims:
-            if claim.range.partition in ours and not receipt.batch.replayed:
-                account = self._accounts[claim.range.partition]
-                account.pending = [one for one in account.pending if one.range.first < claim.range.first]
-                account.sealed = min(account.sealed, claim.range.first)
+    def cancel(self, which: BatchInFlight, partitions: Collection[Partition]) -> None:
+        """Take back the intents of a batch that was never offered to the target, and all intents behind them."""
+        ours = self.ours(which).intersection(partitions)
+        for intent in which.batch.intents:
+            if intent.range.partition in ours and not which.batch.replayed:
+                account = self._accounts[intent.range.partition]
+                account.pending = [one for one in account.pending if one.range.first < intent.range.first]
+                account.sealed = min(account.sealed, intent.range.first)
                 account.announced = min(account.announced, account.sealed)
 
-    def finish(self, receipt: Receipt) -> None:
+    def finish(self, which: BatchInFlight) -> None:
         """Note that a batch is durable, except for partitions that were lost meanwhile."""
-        ours = self.ours(receipt)
-        for claim in receipt.batch.claims:
-            if claim.range.partition in ours:
-                account = self._accounts[claim.range.partition]
-                if claim not in account.pending or claim in account.done:
-                    raise LawBroken(f"wrote {claim.range}, which is not claimed; please report this")
-                account.settle(claim)
+        ours = self.ours(which)
+        for intent in which.batch.intents:
+            if intent.range.partition in ours:
+                account = self._accounts[intent.range.partition]
+                if intent not in account.pending or intent in account.done:
+                    raise LawBroken(f"wrote {intent.range}, which was not begun; please report this")
+                account.settle(intent)
 
-    def ours(self, receipt: Receipt) -> frozenset[Partition]:
+    def ours(self, which: BatchInFlight) -> frozenset[Partition]:
         """Return the partitions of a batch that have not changed hands since it was begun."""
-        return self.unchanged(receipt.epochs)
+        return self.unchanged(which.epochs)
 
     def unchanged(self, epochs: Mapping[Partition, int]) -> frozenset[Partition]:
         """Return the partitions that have not changed hands since these epochs."""
@@ -252,28 +241,27 @@ class Ledger:
             if (account := self._accounts.get(partition)) is not None and account.epoch == epoch
         )
 
-    def announced(self, receipt: Receipt) -> bool:
-        """Tell whether the broker has stored our announcement of all claims of a batch that are still ours."""
-        ours = self.ours(receipt)
+    def announced(self, which: BatchInFlight) -> bool:
+        """Return whether the source has stored our announcement of all intents of a batch that are still ours."""
+        ours = self.ours(which)
         return not self.announces or all(
             span.next_offset <= self._accounts[span.partition].announced
-            for span in receipt.batch.ranges
+            for span in which.batch.ranges
             if span.partition in ours
         )
 
-    def vouched(self, partitions: Collection[Partition], since: float) -> bool:
-        """Tell whether a commit sent at or after `since` was accepted for each of these partitions."""
-        return not self.announces or all(self._accounts[part].vouched_at >= since for part in partitions)
+    def leased(self, partitions: Collection[Partition], since: float) -> bool:
+        """Return whether a commit sent at or after `since` was accepted for each of these partitions."""
+        return not self.announces or all(self._accounts[part].lease.holds(since) for part in partitions)
 
-    def renew(self, partitions: Collection[Partition], now: float) -> None:
-        """Have what is announced stored once more, in other words, to learn whether the partitions are still ours."""
+    def ask_for_lease(self, partitions: Collection[Partition], now: float) -> None:
+        """Have what is announced stored once more, with another mark, to learn whether the partitions are ours."""
         for partition in partitions:
-            self._accounts[partition].renewals += 1
-            self._accounts[partition].asked_at = now
+            self._accounts[partition].lease.ask(now)
 
     def wanted(self) -> Mapping[Partition, Position]:
-        """Return what has to be committed: where more is durable, or other claims pend, than the broker knows."""
-        found = {partition: Position(acc.durable, self._note(acc)) for partition, acc in self._accounts.items()}
+        """Return what has to be committed: where more is durable, or other intents pend, than the source knows."""
+        found = {partition: self._position(account) for partition, account in self._accounts.items()}
         return {partition: at for partition, at in found.items() if at != self._accounts[partition].stored}
 
     def commit(self, positions: Mapping[Partition, Position], sent_at: float = -math.inf) -> None:
@@ -286,64 +274,65 @@ class Ledger:
                     f"{account.stored.next_offset}-{account.durable}; please report this"
                 )
             account.stored = position
-            account.vouched_at = sent_at
-            claims = parse(partition, position.note)
-            account.announced = claims[-1].range.next_offset if claims else position.next_offset
+            account.lease.confirm(sent_at)
+            account.announced = position.intents[-1].range.next_offset if position.intents else position.next_offset
 
-    def settled(self, receipt: Receipt) -> bool:
-        """Tell whether a durable batch needs no commit any more: it has it, or has lost the right to it."""
-        ours = self.ours(receipt)
+    def settled(self, which: BatchInFlight) -> bool:
+        """Return whether a durable batch needs no commit any more: it has it, or has lost the right to it."""
+        ours = self.ours(which)
         return all(
             span.next_offset <= self._accounts[span.partition].stored.next_offset
-            for span in receipt.batch.ranges
+            for span in which.batch.ranges
             if span.partition in ours
         )
 
-    def _claim(self, run: Records, *, replayed: bool) -> Claim:
-        account = self._accounts.get(run.partition)
-        span = Range(run.partition, run.first_offset, run.last_offset)
+    def _intent(self, runs: list[Records], *, replayed: bool) -> Intent:
+        partition = runs[0].partition
+        account = self._accounts.get(partition)
+        span = Range(partition, runs[0].first_offset, runs[-1].last_offset)
         if account is None:
             raise LawBroken(f"sealed {span}, which is not ours; please report this")
-        first_ms: int | None = run.timestamps_ms[0].as_py()
+        first_ms: int | None = runs[0].timestamps_ms[0].as_py()
         if not replayed:
             if span.first < account.sealed or account.replays:
                 raise LawBroken(f"sealed {span}, which begins below {account.sealed}; please report this")
-            return Claim(Range(run.partition, account.sealed, span.last), first_ms)
+            return Intent(Range(partition, account.sealed, span.last), first_ms)
         if not account.replays:
             raise LawBroken(f"sealed {span} as a replay, and none is due; please report this")
-        claim = account.replays.popleft()
-        if not claim.range.first <= span.first <= span.last <= claim.range.last:
-            raise LawBroken(f"sealed {span} as a replay of {claim.range}; please report this")
-        if span.first == claim.range.first and claim.first_ms not in (None, first_ms):
+        intent = account.replays.popleft()
+        if not intent.range.first <= span.first <= span.last <= intent.range.last:
+            raise LawBroken(f"sealed {span} as a replay of {intent.range}; please report this")
+        if span.first == intent.range.first and intent.first_ms not in (None, first_ms):
             raise DataGap(
-                f"{claim.range} was announced with another first record than the log has now: the topic was made anew; "
-                "give another group with -g, or --ignore-intents"
+                f"{intent.range} was announced with another first record than the log has now: the topic was made "
+                "anew; give another group with -g, or --ignore-intents"
             )
-        return claim
+        return intent
 
-    def _note(self, account: _Account) -> str:
-        claims = account.pending[:MAX_CLAIMS]
-        if not self.announces or not account.cleared:
-            # Found, and still to be honoured by whoever comes after us; ours are not announced (yet).
-            claims = [claim for claim in claims if claim.range.next_offset <= account.found]
-        if not claims and account.vouched_at >= account.asked_at:
-            return ""
-        # The epoch, because a partition may come back to us with our own note, which proves nothing any more.
-        return render(claims, f"{self._writer}-{account.epoch}-{account.renewals}", account.durable)
-
-
-def _announced(partition: Partition, position: Position) -> list[Claim]:
-    """Return what a note announces, less what has expired since."""
-    claims = parse(partition, position.note)
-    if claims and claims[0].range.first > position.next_offset:
-        raise IntentUnreadable(
-            f"{partition}: the intent begins at {claims[0].range.first}, the committed offset is {position.next_offset}"
-        )
-    return [claim for claim in claims if claim.range.last >= position.next_offset]
+    def _position(self, account: _Account) -> Position:
+        intents = account.pending[:MAX_INTENTS]
+        if not self.announces or not account.checked:
+            # Found, and still to be honoured by the next owner; ours are not announced (yet).
+            intents = [intent for intent in intents if intent.range.next_offset <= account.found]
+        if not intents and not account.lease.asked:
+            return Position(account.durable)
+        # The epoch, because a partition may come back to us with our own mark, which proves nothing any more.
+        mark = f"{self._writer}-{account.epoch}-{account.lease.renewals}"
+        return Position(account.durable, tuple(intents), mark)
 
 
-def token(name: str, batch: Batch) -> str:
-    """Return the token of a batch: the same for the same claims in every process, no clock and no attempt in it.
+def _unusable(position: Position) -> str:
+    """Return why what was announced at a position is not known; empty where it is."""
+    if position.unreadable:
+        return position.unreadable
+    if position.intents and position.intents[0].range.first > position.next_offset:
+        first = position.intents[0].range.first
+        return f"the intent begins at {first}, the committed offset is {position.next_offset}"
+    return ""
+
+
+def token_of(name: str, intents: Collection[Intent]) -> str:
+    """Return the token of intents: the same in every process, with no clock and no attempt in it.
 
     It holds the timestamp of the first record because a topic deleted and made anew has the same name and
     offsets: ClickHouse would silently drop its rows as repeats. Several partitions are hashed to
@@ -351,8 +340,13 @@ def token(name: str, batch: Batch) -> str:
     """
     parts = [
         f"{span.partition.topic}|{span.partition.number}|{span.first}-{span.last}|{first_ms}"
-        for span, first_ms, _ in batch.claims
+        for span, first_ms, _ in intents
     ]
     if len(parts) == 1:
         return f"{name}|{parts[0]}"
     return f"{name}|{len(parts)} partitions|{hashlib.sha256(';'.join(parts).encode()).hexdigest()[:32]}"
+
+
+def named(name: str, batch: Batch) -> Batch:
+    """Return a batch that no pipeline has begun with the token that it has under a name."""
+    return replace(batch, token=token_of(name, batch.intents))

@@ -2,19 +2,12 @@
 
 Every insert makes a part. A table with too many of them first delays inserts, then refuses them, and trying again with
 batches of the same size keeps it there. So batches grow, in rows, bytes and wait, until the target
-has recovered; then they shrink back. Only batches that are still to be cut change: a sealed range never does.
+has recovered; then they shrink back. Only batches that are still to be cut change: a sealed range never does. Pure.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from typing import Final
-
-import structlog
-
-from batcher.errors import BatcherError, SinkOverwhelmed
-from batcher.protocols import Pressured, Sink
 
 CEILING: Final = 16
 """Batches grow to this many times the settings at most: 16 s where they would be written every second."""
@@ -33,56 +26,50 @@ HIGH: Final = 0.5
 
 LOW: Final = 0.25
 
-log = structlog.get_logger(__name__)
 
+class Sizing:
+    """Decide by what factor batches are larger than the settings have them. Each answer is None where it stays."""
 
-class Pace:
-    """Decide by what factor batches are larger than the settings have them, and tell `stretch`. Flusher thread only."""
-
-    def __init__(self, sink: Sink, stretch: Callable[[int], None], clock: Callable[[], float] = time.monotonic) -> None:
-        self._stretch = stretch
-        self._sink: Pressured | None = sink if isinstance(sink, Pressured) else None
-        self._clock = clock
-        self._changed_at = clock()
-        self._looked_at = clock()
+    def __init__(self, now: float) -> None:
+        self._changed_at = now
+        self._looked_at = now
         self._calm = True
         self.factor = 1
 
-    def failed(self, error: BaseException) -> None:
-        """Learn that a write failed and will be tried again."""
-        if isinstance(error, SinkOverwhelmed):
-            self._calm = False
-            self._grow("refused")
+    def refused(self, now: float) -> int | None:
+        """Learn that the target had more writes than it can bear, and return the new factor."""
+        self._calm = False
+        return self._grown(now)
 
-    def wrote(self) -> None:
-        """Learn that a batch was written, and look at the target once in a while."""
-        now = self._clock()
-        if self._sink is not None and now - self._looked_at >= LOOK_EVERY_S:
+    def look_due(self, now: float) -> bool:
+        """Return whether the target is to be asked for its load; it counts as asked then."""
+        due = now - self._looked_at >= LOOK_EVERY_S
+        if due:
             self._looked_at = now
-            self._weigh(self._sink)
-        elif self._sink is None:
-            self._calm = True
-        if self._calm and self.factor > 1 and now - self._changed_at >= SHRINK_EVERY_S:
-            self._change(self.factor // 2, "calm")
+        return due
 
-    def _weigh(self, sink: Pressured) -> None:
-        try:
-            pressure = sink.pressure()
-        except BatcherError as error:
-            # Batches are written all the same; a server that does not answer is somebody else's business.
-            log.debug("pressure_unknown", error=str(error))
-            return
+    def loaded(self, pressure: float, now: float) -> int | None:
+        """Learn the load of the target as a share of what it bears, and return the new factor."""
         self._calm = pressure < LOW
-        if pressure > HIGH:
-            self._grow(f"at {pressure:.0%} of what it bears")
+        return self._grown(now) if pressure > HIGH else None
 
-    def _grow(self, reason: str) -> None:
+    def silent(self) -> None:
+        """Learn that the target does not say how loaded it is: a write that went well has to do."""
+        self._calm = True
+
+    def wrote(self, now: float) -> int | None:
+        """Learn that a batch was written, and return the new factor."""
+        if self._calm and self.factor > 1 and now - self._changed_at >= SHRINK_EVERY_S:
+            return self._set(self.factor // 2, now)
+        return None
+
+    def _grown(self, now: float) -> int | None:
         at_once = self.factor == 1
-        if self.factor < CEILING and (at_once or self._clock() - self._changed_at >= GROW_EVERY_S):
-            self._change(self.factor * 2, reason)
+        if self.factor < CEILING and (at_once or now - self._changed_at >= GROW_EVERY_S):
+            return self._set(self.factor * 2, now)
+        return None
 
-    def _change(self, factor: int, reason: str) -> None:
-        self._changed_at = self._clock()
+    def _set(self, factor: int, now: float) -> int:
+        self._changed_at = now
         self.factor = factor
-        self._stretch(factor)
-        log.warning("batches_resized", factor=factor, reason=reason, hint="the target has too many parts to merge")
+        return factor

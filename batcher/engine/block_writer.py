@@ -1,13 +1,16 @@
 """Bring one block to a durable end in as many parts as it takes, and say which of its rows were refused.
 
-Flusher thread. A part that was written is durable for good: whatever follows, its rows are not offered again under
+Write loop. A part that was written is durable for good: whatever follows, its rows are not offered again under
 another token, unless the target was asked and does not have them.
 """
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from typing import Any, Final, TypeVar
 
 import pyarrow as pa
@@ -15,27 +18,32 @@ import pyarrow.compute as pc
 import structlog
 from tenacity import Retrying
 
-from batcher.core.limits import PoisonLimit
+from batcher.core.limits import DeadLetterLimit
 from batcher.engine.blocks import block_of, halves_of, part_of
 from batcher.engine.decoding import Decoding
+from batcher.engine.reconcile import Reconciler
 from batcher.errors import (
+    BatcherError,
     BatchSuperseded,
     BlockRejected,
-    PoisonLimitExceeded,
+    DeadLetterLimitExceeded,
     RowsRejected,
     SchemaChanged,
     SinkMisconfigured,
     SinkUnavailable,
 )
-from batcher.protocols import Interruptible, Reconcilable, Sink, SinkInfo
-from batcher.records import Batch, Block, DeadLetter, Partition, Rejection, Stage, write_id
+from batcher.protocols import Sink, SinkInfo
+from batcher.records import Batch, Block, DeadLetter, Deferral, Outcome, Rejection, Stage
 
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
+Held = Callable[[], bool]
+"""The lease on a batch: asked before each attempt whether it is still ours; it may wait for the answer."""
+
 FEW: Final = 10
-"""A block of at most so many rows may be nothing but bad ones; of more it is not believed."""
+"""A block of at most this many rows may be nothing but bad ones; of more it is not believed."""
 
 SUSPECT_TRIES: Final = 3
 """How often a few rows have to fail, each alone, before they are to blame and not the target."""
@@ -45,10 +53,23 @@ SUSPECT_TRIES: Final = 3
 class _Search:
     """Note what came of the parts of a block."""
 
+    held: Held
     written: bool = False
     suspects: list[DeadLetter] = field(default_factory=list)
     """Rows that failed alone although no row may be to blame."""
     changes: int = 0
+    dropped: int = 0
+    tries: int = 0
+    """How often the part that was offered last was."""
+    deferred_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BlockWritten:
+    """Say what came of a block: the rows that were refused, and how many the sink dropped by its own rule."""
+
+    letters: list[DeadLetter]
+    dropped: int = 0
 
 
 class _NoRowToBlame(Exception):  # no error: it ends a search
@@ -56,9 +77,10 @@ class _NoRowToBlame(Exception):  # no error: it ends a search
 
 
 class BlockWriter:
-    """Write blocks for a pipeline of some name. `refuses` says whether there is a place for dead letters.
+    """Write blocks. `refuses` says whether there is a place for dead letters.
 
-    With `halts` a field that no column takes stops the pipeline where the decoder refused the record for it.
+    With `halts` a field that no column takes stops the pipeline where the decoder refused the record for it. Rows that
+    a sink defers come again for at most `patience_s` seconds, None for ever; `abort` ends their waits.
     """
 
     def __init__(
@@ -66,34 +88,34 @@ class BlockWriter:
         sink: Sink,
         info: SinkInfo,
         decoding: Decoding,
-        poison: PoisonLimit,
-        retrying: Retrying,
+        reconciler: Reconciler,
         *,
-        name: str,
+        limit: DeadLetterLimit,
+        retrying: Retrying,
+        abort: threading.Event,
+        patience_s: float | None,
         refuses: bool,
         halts: bool,
     ) -> None:
         self._sink = sink
         self._info = info
         self._decoding = decoding
-        self._poison = poison
+        self._reconciler = reconciler
+        self._limit = limit
         self._retrying = retrying
         self._searching = retrying.copy()
-        self._name = name
+        self._abort = abort
+        self._patience_s = patience_s
         self._refuses = refuses
         self._halts = halts
         self._trusted = False
         """The target took rows since rows that failed alone were last blamed."""
-        self._tries = 0
-        self.held: Callable[[], bool] = lambda: True
-        self.existing: dict[Partition, int] = {}
-        """The highest offset the target was found to hold beyond the commit, for each partition where it did."""
 
-    def attempted(self, action: Callable[..., T], *arguments: Any) -> T:
-        """Do something with the target until it works, as long as the batch is ours."""
+    def attempted(self, held: Held, action: Callable[..., T], *arguments: Any) -> T:
+        """Do something with the target until it works, as long as the batch is ours. Raise BatchSuperseded."""
 
         def attempt() -> T:
-            if not self.held():
+            if not held():
                 raise BatchSuperseded("a partition of the batch changed hands")
             return action(*arguments)
 
@@ -101,44 +123,38 @@ class BlockWriter:
         return result
 
     def require_place(self, letters: Sequence[DeadLetter]) -> None:
-        """Raise PoisonLimitExceeded where a refused record has to stop the pipeline."""
+        """Raise DeadLetterLimitExceeded where a refused record has to stop the pipeline."""
         for letter in letters if self._halts else ():
             if letter.reason == "unknown_field":
-                raise PoisonLimitExceeded(
+                raise DeadLetterLimitExceeded(
                     f"{letter.record.partition} offset {letter.record.offset} has a field that no column takes: "
                     f"{letter.path or letter.message}; nothing from there on is committed. Give the target the column, "
                     f"or --decode.on-unknown warn to load without it"
                 )
         if letters and not self._refuses:
             first = letters[0]
-            raise PoisonLimitExceeded(
+            raise DeadLetterLimitExceeded(
                 f"{first.record.partition} offset {first.record.offset} cannot be loaded: {first.message} "
                 f"({first.reason}); nothing from there on is committed. "
                 f"Give --dlq.topic or --dlq.path to keep such records and go on"
             )
 
-    def may_be_there(self, batch: Batch) -> bool:
-        """Tell whether the target has to be asked for the rows of a batch."""
-        if batch.replayed and self._info.verifies_replays:
-            return True
-        return any(self.existing.get(span.partition, -1) >= span.first for span in batch.ranges)
-
-    def missing(self, batch: Batch, block: Block) -> Block | None:
+    def missing(self, batch: Batch, block: Block, held: Held) -> Block | None:
         """Return the rows of a block that the target lacks, under a token of their own; None when it has them all."""
-        return self.attempted(self._missing, batch, block)
+        return self.attempted(held, self._reconciler.missing, batch, block)
 
-    def write(self, batch: Batch, block: Block) -> list[DeadLetter]:
-        """Write a block and return the rows that were refused; raise SchemaChanged where all of it can come anew.
+    def write(self, batch: Batch, block: Block, held: Held) -> BlockWritten:
+        """Write a block; raise SchemaChanged where all of it can come anew.
 
         Where each row failed alone and none may be to blame, nothing is refused: the same block again, with an alarm.
         """
         tries = 0
 
-        def search() -> list[DeadLetter]:
+        def search() -> BlockWritten:
             nonlocal tries
             tries += 1
-            self._poison.search()
-            found = _Search()
+            self._limit.search()
+            found = _Search(held)
             try:
                 letters = list(self._write(batch, block, found, whole=True))
             except _NoRowToBlame as end:
@@ -149,9 +165,9 @@ class BlockWriter:
                     raise self._misconfigured(batch, found.suspects[0].message)
                 # Once, until the target takes rows again: a table that broke meanwhile costs these few and no more.
                 self._trusted = False
-            return letters + self._refuse(found.suspects)
+            return BlockWritten(letters + self._refuse(found.suspects), found.dropped)
 
-        found: list[DeadLetter] = self._searching(search)
+        found: BlockWritten = self._searching(search)
         return found
 
     def _misconfigured(self, batch: Batch, refusal: object) -> SinkMisconfigured:
@@ -170,30 +186,74 @@ class BlockWriter:
         known. What is missing is written under another token, the `last` one.
         """
         try:
-            self._offer(block)
+            outcome = self._offer(block, search)
         except SchemaChanged as change:
-            if whole and self._tries == 1:
+            if whole and search.tries == 1:
                 raise  # nothing of it can be there
             yield from self._write_changed(batch, block, change, search, last=last)
         except RowsRejected as error:
-            letters = [
-                letter_of(batch, rejection, "sink", position=block.positions[rejection.position].as_py())
-                for rejection in error.rejections
-            ]
-            yield from self._refuse(letters)
-            refused = {rejection.position for rejection in error.rejections}
-            rest = part_of(batch, block, [row for row in range(block.rows) if row not in refused])
+            yield from self._refuse(_letters_of(batch, block, error.rejections))
+            rest = _without(batch, block, [rejection.position for rejection in error.rejections])
             if rest is not None:
                 yield from self._write(batch, rest, search)
         except BlockRejected as error:
             yield from self._halved(batch, block, error, search)
         else:
-            search.written = True
-            if not last and self._info.verifies_replays and (self._tries > 1 or self.may_be_there(batch)):
-                rest = self.missing(batch, block)
+            repeated = search.tries > 1
+            durable = block if outcome is None else _without(batch, block, self._checked(block, outcome))
+            search.written |= durable is not None
+            if durable is not None and not last and self._reconciler.after_repeat(batch, repeated=repeated):
+                rest = self.missing(batch, durable, search.held)
                 if rest is not None:
                     log.warning("rows_missing", ranges=[str(span) for span in batch.ranges[:8]], rows=rest.rows)
                     yield from self._write(batch, rest, search, last=True)
+            if outcome is not None:
+                yield from self._written_in_part(batch, block, outcome, search)
+
+    def _checked(self, block: Block, outcome: Outcome) -> Sequence[int]:
+        """Return the rows that are not durable; raise BatcherError for an outcome that cannot be."""
+        named = outcome.named()
+        if len(set(named)) < len(named) or any(not 0 <= row < block.rows for row in named):
+            raise BatcherError(
+                f"{self._info.target}: the outcome of {block.ranges[0]} names a row twice, or one that the block does "
+                "not have; correct the sink"
+            )
+        if named and self._info.repeats == "replace":
+            raise BatcherError(
+                f"{self._info.target}: a sink that replaces what it has of a range cannot write {block.ranges[0]} in "
+                "part; correct the sink, or its SinkInfo.repeats"
+            )
+        return named
+
+    def _written_in_part(self, batch: Batch, block: Block, outcome: Outcome, search: _Search) -> Iterator[DeadLetter]:
+        search.dropped += len(outcome.dropped)
+        yield from self._refuse(_letters_of(batch, block, outcome.rejected))
+        began = time.monotonic()
+        ordered = sorted(outcome.deferred, key=_delay)
+        for delay_s, together in groupby(ordered, key=_delay):
+            deferred = list(together)
+            self._wait(began + delay_s - time.monotonic(), deferred, block, search)
+            part = part_of(batch, block, sorted(one.row for one in deferred))
+            if part is not None:
+                yield from self._write(batch, part, search)
+
+    def _wait(self, seconds: float, deferred: Sequence[Deferral], block: Block, search: _Search) -> None:
+        """Wait before rows that were deferred come again; raise SinkUnavailable when that is over."""
+        now = time.monotonic()
+        search.deferred_at = now if search.deferred_at is None else search.deferred_at
+        log.info(
+            "rows_deferred",
+            target=self._info.target,
+            rows=len(deferred),
+            wait_s=round(max(seconds, 0.0), 3),
+            reason=deferred[0].reason,
+            ranges=[str(span) for span in block.ranges[:8]],
+        )
+        late = self._patience_s is not None and now + seconds - search.deferred_at > self._patience_s
+        if late or self._abort.wait(max(seconds, 0.0)):
+            raise SinkUnavailable(
+                f"{self._info.target} still defers {len(deferred)} rows of {block.ranges[0]}: {deferred[0].reason}"
+            )
 
     def _halved(self, batch: Batch, block: Block, error: BlockRejected, search: _Search) -> Iterator[DeadLetter]:
         if not self._refuses and (error.suspect or block.rows > 1):
@@ -203,22 +263,21 @@ class BlockWriter:
                 ) from error
             # Looking for the row would write its neighbours, again after every restart.
             spans = ", ".join(str(span) for span in block.ranges)
-            raise PoisonLimitExceeded(
+            raise DeadLetterLimitExceeded(
                 f"{self._info.target} refused a record of {spans}: {error}; nothing of it is committed. "
                 f"Give --dlq.topic or --dlq.path to have the record found and kept there"
             ) from error
         if block.rows > 1:
             try:
-                self._poison.bisect(str(batch.ranges[0]), error)
-            except PoisonLimitExceeded:
+                self._limit.bisect(str(batch.ranges[0]), error)
+            except DeadLetterLimitExceeded:
                 if error.suspect and not search.written:
                     raise _NoRowToBlame(error) from error
                 raise
             for half in halves_of(batch, block):
                 yield from self._write(batch, half, search)
             return
-        rejection = Rejection(0, error.reason, str(error))
-        letter = letter_of(batch, rejection, "sink", position=block.positions[0].as_py())
+        [letter] = _letters_of(batch, block, [Rejection(0, error.reason, str(error))])
         if error.suspect:
             search.suspects.append(letter)
         else:
@@ -230,12 +289,12 @@ class BlockWriter:
         """Write the rows of a block, and no others, decoded for new columns, under the token they have."""
         search.changes += 1
         if search.changes > 1:
-            self._pause(SinkUnavailable(f"{self._info.target} goes on changing: {change}"))
-        uncertain = self._tries > 1
+            self._pause(SinkUnavailable(f"{self._info.target} goes on changing: {change}"), search.held)
+        uncertain = search.tries > 1
         self._decoding.adopt(batch, change.schema)
         left: Block | None = block
-        if uncertain and self._info.verifies_replays:
-            left = self.missing(batch, block)
+        if uncertain and self._info.repeats == "query":
+            left = self.missing(batch, block, search.held)
         if left is None:
             return
         decoded = self._decoding.again(batch).decoded
@@ -244,11 +303,11 @@ class BlockWriter:
             [letter_of(batch, one, "decode") for one in decoded.rejections if one.position in wanted]
         )
         mine = pc.indices_nonzero(pc.is_in(decoded.positions, value_set=left.positions))
-        rows = part_of(batch, block_of(self._name, self._info.coordinates, batch, decoded), mine)
+        rows = part_of(batch, block_of(self._info, batch, decoded), mine)
         if rows is not None:
             yield from self._write(batch, replace(rows, token=block.token), search, last=last)
 
-    def _pause(self, error: SinkUnavailable) -> None:
+    def _pause(self, error: SinkUnavailable, held: Held) -> None:
         """Wait as before another try."""
         errors = [error]
 
@@ -256,38 +315,21 @@ class BlockWriter:
             if errors:
                 raise errors.pop()
 
-        self.attempted(once)
+        self.attempted(held, once)
 
-    def _offer(self, block: Block) -> None:
-        self._tries = 0
+    def _offer(self, block: Block, search: _Search) -> Outcome | None:
+        search.tries = 0
 
-        def write() -> None:
-            self._tries += 1
-            self._sink.write(block)
+        def write() -> Outcome | None:
+            search.tries += 1
+            return self._sink.write(block)
 
-        self.attempted(write)
-
-    def _missing(self, batch: Batch, block: Block) -> Block | None:
-        sink = self._sink
-        if not isinstance(sink, Reconcilable):
-            raise SinkMisconfigured(f"{self._info.target} cannot be asked for the rows it has")
-        if isinstance(sink, Interruptible):
-            names = {claim.write_id for claim in batch.claims if claim.write_id} | {write_id(block.token)}
-            if any(sink.running(name) for name in sorted(names)):
-                raise SinkUnavailable(f"{self._info.target} is still at an earlier insert of {batch.ranges[0]}")
-        there = [
-            pc.is_in(run.offsets, value_set=sink.present(span.partition, span.first, span.last))
-            for run, span in zip(batch.runs, batch.ranges, strict=True)
-        ]
-        mask = pa.concat_arrays(there).take(block.positions)
-        found = mask.true_count
-        log.info("rows_found", ranges=[str(span) for span in batch.ranges[:8]], rows=block.rows, there=found)
-        return part_of(batch, block, pc.indices_nonzero(pc.invert(mask)))
+        return self.attempted(search.held, write)
 
     def _refuse(self, letters: Collection[DeadLetter]) -> list[DeadLetter]:
         found = list(letters)
         self.require_place(found)
-        self._poison.refuse(found)
+        self._limit.refuse(found)
         return found
 
 
@@ -295,3 +337,24 @@ def letter_of(batch: Batch, rejection: Rejection, stage: Stage, *, position: int
     """Return the dead letter of a rejection; `position` is the row's in the batch where the rejection has another."""
     record = batch.record(rejection.position if position is None else position)
     return DeadLetter(record, stage, rejection.reason, rejection.message, rejection.path)
+
+
+def _letters_of(batch: Batch, block: Block, rejections: Sequence[Rejection]) -> list[DeadLetter]:
+    """Return the dead letters of rows that a sink refused."""
+    return [
+        letter_of(batch, rejection, "sink", position=block.positions[rejection.position].as_py())
+        for rejection in rejections
+    ]
+
+
+def _without(batch: Batch, block: Block, rows: Sequence[int]) -> Block | None:
+    """Return a block without some of its rows, under a token of its own; None where none is left."""
+    if not rows:
+        return block
+    gone = pa.array(rows, pa.int64())
+    every = pa.array(range(block.rows), pa.int64())
+    return part_of(batch, block, every.filter(pc.invert(pc.is_in(every, value_set=gone))))
+
+
+def _delay(deferral: Deferral) -> float:
+    return deferral.delay_s

@@ -8,18 +8,35 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from batcher.core.offsets import token
-from batcher.records import COORDINATES, Batch, Block, Decoded, Records, chunks_of
+from batcher.protocols import SinkInfo
+from batcher.records import COORDINATES, HEADERS_TYPE, Batch, Block, Decoded, RawColumns, Records, chunks_of
 
 
-def block_of(name: str, coordinates: Sequence[str], batch: Batch, decoded: Decoded) -> Block:
-    """Return the rows of a batch with the coordinate columns asked for, under the token of the pipeline `name`."""
+def block_of(info: SinkInfo, batch: Batch, decoded: Decoded) -> Block:
+    """Return the rows of a joined batch with what a sink asked for: coordinate columns, raw columns."""
     table = decoded.table
     whole = len(decoded.positions) == batch.rows
-    for coordinate in coordinates:
+    for coordinate in info.coordinates:
         column = _coordinate(batch, coordinate)
         table = table.append_column(COORDINATES.field(coordinate), column if whole else column.take(decoded.positions))
-    return Block(_contiguous(table), decoded.positions, token(name, batch), batch.ranges, batch.replayed)
+    raw = _raw(batch) if info.raw else None
+    if raw is not None and not whole:
+        raw = raw.take(decoded.positions)
+    return Block(_contiguous(table), decoded.positions, batch.token, batch.ranges, batch.replayed, raw)
+
+
+def _raw(batch: Batch) -> RawColumns:
+    headers = None
+    if any(run.headers is not None for run in batch.runs):
+        headers = pa.concat_arrays(
+            [pa.nulls(len(run), HEADERS_TYPE) if run.headers is None else run.headers for run in batch.runs]
+        )
+    return RawColumns(
+        batch.values(),
+        pa.concat_arrays([run.keys for run in batch.runs]),
+        pa.concat_arrays([run.timestamps_ms for run in batch.runs]),
+        headers,
+    )
 
 
 def _coordinate(batch: Batch, name: str) -> pa.Array:
@@ -50,19 +67,25 @@ def part_of(batch: Batch, block: Block, rows: Sequence[int] | pa.Array) -> Block
     keep = rows if isinstance(rows, pa.Array) else pa.array(rows, pa.int64())
     if not len(keep):
         return None
-    return _derived(batch, block, _contiguous(block.table.take(keep)), block.positions.take(keep))
+    return _derived(batch, block, keep)
 
 
 def halves_of(batch: Batch, block: Block) -> Iterator[Block]:
     """Return the first and the second half of a block of two rows or more, under tokens of their own."""
     middle = block.rows // 2
     for start, length in ((0, middle), (middle, block.rows - middle)):
-        table = _contiguous(block.table.slice(start, length))
-        yield _derived(batch, block, table, block.positions.slice(start, length))
+        yield _derived(batch, block, pa.array(range(start, start + length), pa.int64()))
 
 
-def _derived(batch: Batch, block: Block, table: pa.Table, positions: pa.Int64Array) -> Block:
-    return replace(block, table=table, positions=positions, token=f"{block.token}|{_digest(batch, positions)}")
+def _derived(batch: Batch, block: Block, rows: pa.Int64Array) -> Block:
+    positions = block.positions.take(rows)
+    return replace(
+        block,
+        table=_contiguous(block.table.take(rows)),
+        positions=positions,
+        token=f"{block.token}|{_digest(batch, positions)}",
+        raw=None if block.raw is None else block.raw.take(rows),
+    )
 
 
 def _digest(batch: Batch, positions: pa.Int64Array) -> str:

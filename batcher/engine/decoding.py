@@ -1,6 +1,6 @@
 """Turn batches into columns for what the target has now: pins schemas, lets them grow, and takes changed ones.
 
-The decoder thread prepares batches ahead; the flusher thread decodes again what was prepared for columns that the
+The decode loop prepares batches ahead; the write loop decodes again what was prepared for columns that the
 target no longer has. One schema for all, or one for each topic where the target wants that. Both threads may change a
 schema: the lock guards which one holds, and is never held while something is decoded or asked.
 """
@@ -19,7 +19,8 @@ import structlog
 from batcher.core.fields import MAX_NAMES, ColumnWatch, UnknownFields, case_twins, mismatch
 from batcher.errors import ConfigurationError, SinkMisconfigured
 from batcher.growth import has_untyped
-from batcher.protocols import Decoder, Format, SchemaPinning, Sink, SinkInfo, TopicPinning
+from batcher.protocols import Decoder, Format, Sink, SinkInfo
+from batcher.protocols.sink import pinning, topic_pinning
 from batcher.records import PLACEHOLDER, Batch, Decoded, Prepared, Rejection
 
 log = structlog.get_logger(__name__)
@@ -34,7 +35,7 @@ class _Lane:
 
     schema: pa.Schema
     decoder: Decoder
-    """The decoder thread's."""
+    """The decode loop's."""
     columns: ColumnWatch
 
 
@@ -42,7 +43,8 @@ class Decoding:
     """Prepare batches for a sink. `call` asks the sink again while it is not there."""
 
     def __init__(self, sink: Sink, info: SinkInfo, format_: Format, call: Call) -> None:
-        self._sink = sink
+        self._one = pinning(sink, info)
+        self._topics = topic_pinning(sink, info)
         self._info = info
         self._format = format_
         self._call = call
@@ -55,24 +57,28 @@ class Decoding:
             self._lanes[""] = self._lane(info.schema)
 
     def prepare(self, batch: Batch) -> Prepared:
-        """Decode a batch; asks the sink only to pin a schema. Decoder thread.
+        """Decode a batch; asks the sink only to pin a schema. Decode loop.
 
         Raise ConfigurationError when the target cannot take a schema, or when no column matches any field.
         """
         started = time.perf_counter()
+        lane, decoded = self._call(self._prepared, batch)
+        return self._observed(batch, lane, decoded, started)
+
+    def _prepared(self, batch: Batch) -> tuple[_Lane | None, Decoded]:
         lane = self._lane_for(batch)
         decoder = self._format.decoder(PLACEHOLDER) if lane is None else lane.decoder
-        return self._observed(batch, *self._decoded(batch, lane, decoder), started)
+        return self._decoded(batch, lane, decoder)
 
     def again(self, batch: Batch) -> Prepared:
-        """Decode a batch for the columns that the target has now, with a decoder of its own. Flusher thread."""
+        """Decode a batch for the columns that the target has now, with a decoder of its own. Write loop."""
         started = time.perf_counter()
         lane = self._lanes.get(self._key(batch))
         decoder = self._format.decoder(PLACEHOLDER if lane is None else lane.schema)
         return self._observed(batch, *self._decoded(batch, lane, decoder), started)
 
     def current(self, prepared: Prepared) -> bool:
-        """Tell whether a batch was decoded for the columns that the target has now."""
+        """Return whether a batch was decoded for the columns that the target has now."""
         lane = self._lanes.get(self._key(prepared.batch))
         return prepared.schema is (None if lane is None else lane.schema)
 
@@ -82,7 +88,7 @@ class Decoding:
         log.warning("schema_changed", target=self._info.target, columns=_described(schema))
 
     def counted(self, decoded: Decoded) -> Mapping[str, int]:
-        """Return the rows that had each unknown field, few enough for a summary. Flusher thread."""
+        """Return the rows that had each unknown field, few enough for a summary. Write loop."""
         with self._lock:
             return self._unknown.counted(decoded.unknown)
 
@@ -133,7 +139,7 @@ class Decoding:
             return self._pinned(key, columns) if len(columns) else None
 
     def _pinned(self, key: str, proposed: pa.Schema) -> _Lane:
-        schema = self._call(self._pin, key, proposed)
+        schema: pa.Schema = self._call(self._pin, key, proposed)
         log.info(
             "schema_pinned", target=self._info.target, columns=_described(schema), **({"topic": key} if key else {})
         )
@@ -142,12 +148,11 @@ class Decoding:
         return lane
 
     def _pin(self, topic: str, proposed: pa.Schema) -> pa.Schema:
-        sink = self._sink
         try:
-            if self._info.by_topic and isinstance(sink, TopicPinning):
-                return sink.pin_topic(topic, proposed)
-            if not self._info.by_topic and isinstance(sink, SchemaPinning):
-                return sink.pin(proposed)
+            if self._topics is not None:
+                return self._topics.pin_topic(topic, proposed)
+            if self._one is not None:
+                return self._one.pin(proposed)
         except SinkMisconfigured as error:
             if topic in self._lanes:
                 raise
@@ -171,8 +176,7 @@ class Decoding:
             latest = self._lanes[key]
             if latest.schema is not lane.schema:
                 return latest
-            pins = isinstance(self._sink, TopicPinning if self._info.by_topic else SchemaPinning)
-            if not pins:
+            if self._topics is None and self._one is None:
                 untyped = ", ".join(field.name for field in lane.schema if has_untyped(field.type))
                 raise ConfigurationError(
                     f"{batch.ranges[0]}: a column without a type has its first value: {untyped}; give it one in the "

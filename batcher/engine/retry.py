@@ -15,7 +15,7 @@ from tenacity.nap import sleep_using_event
 from tenacity.stop import stop_after_delay, stop_base, stop_when_event_set
 from tenacity.wait import wait_base, wait_incrementing, wait_random_exponential
 
-from batcher.errors import ConfigurationError, DeadLetterFailed, SinkMisconfigured, SinkUnavailable
+from batcher.errors import ConfigurationError, DeadLetterFailed, SchemasUnavailable, SinkMisconfigured, SinkUnavailable
 
 OnWait = Callable[[int, float, BaseException], None]
 """Called before each wait with the attempts made so far, the seconds to come and what went wrong."""
@@ -78,8 +78,8 @@ class RetryPolicy:
     ) -> Retrying:
         """Return a caller that repeats what a target or a dead-letter queue cannot do now, and raises the last error.
 
-        Those are SinkUnavailable, SinkMisconfigured and DeadLetterFailed. Setting `abort` ends a wait at once and the
-        series with it.
+        Those are SinkUnavailable, SinkMisconfigured, DeadLetterFailed and SchemasUnavailable. Setting `abort` ends a
+        wait at once and the series with it.
         """
 
         def before_sleep(state: RetryCallState) -> None:
@@ -92,7 +92,7 @@ class RetryPolicy:
         return Retrying(
             wait=self.wait(),
             stop=stop,
-            retry=retry_if_exception_type((SinkUnavailable, SinkMisconfigured, DeadLetterFailed)),
+            retry=retry_if_exception_type((SinkUnavailable, SinkMisconfigured, DeadLetterFailed, SchemasUnavailable)),
             sleep=sleep or sleep_using_event(abort),
             before_sleep=before_sleep,
             reraise=True,

@@ -1,97 +1,103 @@
-"""The flusher: brings a batch to a durable end when it is due, and only then asks for its commit.
-
-Two threads, so that a batch is decoded while the one before it is written: the *decoder* takes a batch when it is due,
-the *flusher* writes it. Batches keep their order.
-"""
+"""The write loop: brings a batch to a durable end, and only then asks for its commit. Batches keep their order."""
 
 from __future__ import annotations
 
 import structlog
 
+from batcher.core.in_flight import BatchInFlight
 from batcher.core.offsets import LawBroken
-from batcher.core.sizing import Pace
-from batcher.engine.shared import Exchange
-from batcher.engine.writer import Delivery
+from batcher.engine.shared import SharedState
+from batcher.engine.sizer import Sizer
+from batcher.engine.writer import Writer
 from batcher.errors import BatchSuperseded
-from batcher.telemetry.observer import Observer
+from batcher.records import Batch, Delivered
+from batcher.telemetry.events import BatchWritten, Events, TimeSpent
 
 log = structlog.get_logger(__name__)
 
 
-class Flusher:
-    """Deliver due batches. `prepare` and `write` do one batch each; the two `run…` go on until there is nothing more.
+class WriteLoop:
+    """Write decoded batches. `step` does one, `run` goes on until there will be nothing more.
 
-    Whatever the delivery raises ends a run.
+    Whatever the writer raises ends a run.
     """
 
-    def __init__(self, exchange: Exchange, delivery: Delivery, observer: Observer, pace: Pace | None = None) -> None:
-        self._exchange = exchange
-        self._delivery = delivery
-        self._observer = observer
-        self._pace = pace
-
-    def run_decoder(self) -> None:
-        """Decode until there will be nothing more to decode."""
-        while self._exchange.wait_due():
-            self.prepare()
+    def __init__(
+        self,
+        shared: SharedState,
+        writer: Writer,
+        events: Events,
+        sizer: Sizer | None = None,
+    ) -> None:
+        self._shared = shared
+        self._writer = writer
+        self._reconciler = writer.reconciler
+        self._events = events
+        self._sizer = sizer
 
     def run(self) -> None:
         """Write until there will be nothing more to write."""
-        while self._exchange.wait_ready():
-            self.write()
+        while self._shared.wait_write_due():
+            self.step()
 
-    def prepare(self) -> bool:
-        """Decode the next due batch and tell whether there was one."""
-        receipt = self._exchange.begin()
-        if receipt is None:
+    def step(self) -> bool:
+        """Write the next decoded batch and return whether there was one."""
+        self._check_existing()
+        with self._shared.changing() as state:
+            one = state.next_write(self._shared.clock())
+        if one is None or one.prepared is None:
             return False
-        self._exchange.ready(receipt, self._delivery.prepare(receipt.batch))
+        try:
+            delivered = self._writer.write(one.prepared, lambda: self._shared.wait_held(one))
+        except BatchSuperseded:
+            batch = one.batch
+            log.warning("batch_superseded", number=batch.number, ranges=[str(span) for span in batch.ranges[:8]])
+            with self._shared.changing() as state:
+                state.hand_back(one, self._shared.clock())
+            return True
+        self._finished(one, delivered)
         return True
 
-    def write(self) -> bool:
-        """Write the next decoded batch and tell whether there was one."""
-        self._check_newcomers()
-        head = self._exchange.head()
-        if head is None:
-            return False
-        receipt, prepared = head
-        batch = receipt.batch
-        try:
-            delivered = self._delivery.write(prepared, lambda: self._exchange.wait_held(receipt))
-        except BatchSuperseded:
-            log.warning("batch_superseded", number=batch.number, ranges=[str(span) for span in batch.ranges[:8]])
-            self._exchange.hand_back(receipt)
-            return True
+    def _finished(self, one: BatchInFlight, delivered: Delivered) -> None:
+        batch = one.batch
         found = delivered.written + delivered.suppressed + delivered.dead_lettered + delivered.skipped
         if found != batch.rows:
             raise LawBroken(f"{batch.ranges[0]}: {found} of {batch.rows} records accounted for; please report this")
-        self._observer.delivered(batch, delivered)
-        self._exchange.finish(receipt)
-        if self._pace is not None:
-            self._pace.wrote()
-        log.info(
-            "batch_written",
-            number=batch.number,
-            trigger=batch.trigger,
-            replayed=batch.replayed,
-            rows=delivered.rows,
-            dead_lettered=delivered.dead_lettered,
-            suppressed=delivered.suppressed,
-            bytes=delivered.nbytes,
-            decode_s=round(delivered.decode_s, 3),
-            write_s=round(delivered.write_s, 3),
-            ranges=[str(span) for span in batch.ranges[:8]],
-        )
-        return True
+        self._events.publish(TimeSpent("decode", delivered.decode_s))
+        self._events.publish(TimeSpent("write", delivered.write_s))
+        self._events.publish(BatchWritten(batch, delivered))
+        with self._shared.changing() as state:
+            state.finished(one, self._shared.clock())
+        if self._sizer is not None:
+            self._sizer.wrote()
+        _log_written(batch, delivered)
 
-    def _check_newcomers(self) -> None:
+    def _check_existing(self) -> None:
         """Look whether the target holds records of new partitions that nobody announced, before we announce any."""
-        positions, epochs = self._exchange.newcomers()
+        with self._shared.asking() as state:
+            positions, epochs = state.unchecked()
         if not positions:
             return
-        found = self._delivery.beyond(positions)
+        found = self._reconciler.max_offset_above(positions)
         if found:
-            # While the target was asked, somebody else may have taken over and written on.
-            ours = self._exchange.wait_confirmed({partition: epochs[partition] for partition in found})
-            self._delivery.judge(positions, {partition: found[partition] for partition in ours})
-        self._exchange.cleared(epochs)
+            # While the target was asked, another process may have taken over and written on.
+            ours = self._shared.wait_confirmed({partition: epochs[partition] for partition in found})
+            self._reconciler.check_existing(positions, {partition: found[partition] for partition in ours})
+        with self._shared.changing() as state:
+            state.mark_checked(epochs)
+
+
+def _log_written(batch: Batch, delivered: Delivered) -> None:
+    log.info(
+        "batch_written",
+        number=batch.number,
+        trigger=batch.trigger,
+        replayed=batch.replayed,
+        rows=delivered.rows,
+        dead_lettered=delivered.dead_lettered,
+        suppressed=delivered.suppressed,
+        bytes=delivered.nbytes,
+        decode_s=round(delivered.decode_s, 3),
+        write_s=round(delivered.write_s, 3),
+        ranges=[str(span) for span in batch.ranges[:8]],
+    )

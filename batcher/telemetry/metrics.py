@@ -1,15 +1,16 @@
 """The numbers a pipeline keeps for Prometheus.
 
-What happened is counted here, once a batch or a fetch and never once a record; what *is* comes out of the pipeline's
-`Status` at the moment of the scrape, so that a partition given up disappears with it. Names: base units,
+What happened is counted here, from events: once a batch or a fetch and never once a record. What *is* comes out of the
+pipeline's `Status` at the moment of the scrape, so that a partition given up disappears with it. Names: base units,
 `_total` for what only grows. Labels have few values known beforehand: no key, no error text, no file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator
 from importlib import metadata
-from typing import Final, Literal, get_args
+from typing import Final, get_args
 
 from prometheus_client import (
     CollectorRegistry,
@@ -25,16 +26,21 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from batcher import __version__
-from batcher.protocols import Guarantee
-from batcher.records import Partition, Stage, Trigger
+from batcher.records import Batch, Delivered, Partition, Records, Stage, Trigger
+from batcher.telemetry.events import (
+    BatchWritten,
+    CommitAnswered,
+    CommitOutcome,
+    Event,
+    GuaranteeAgreed,
+    Phase,
+    Rebalanced,
+    RebalanceKind,
+    RecordsFetched,
+    TimeSpent,
+    WriteRetried,
+)
 from batcher.telemetry.status import STATES, Status
-
-Phase = Literal["fetch", "backpressure", "commit", "decode", "write"]
-"""Where a thread's time goes: the first three are the consumer thread's, `backpressure` is waiting because the buffer
-is full; the others are the flusher's, the rest of whose time is waiting for a batch."""
-
-CommitOutcome = Literal["ok", "refused", "unconfirmed", "failed"]
-RebalanceKind = Literal["assigned", "revoked", "lost"]
 
 SECONDS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 LATENCY_SECONDS: Final = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0, 86400.0)
@@ -107,81 +113,59 @@ class Metrics:
         """Take the metrics that describe a state from `status`, which is called once for each scrape. Call it once."""
         self.registry.register(StatusCollector(status))
 
-    def delivery(self, guarantee: Guarantee) -> None:
-        """Set the guarantee in force."""
-        self._delivery.info({"guarantee": guarantee, "sink": self._sink})
+    def __call__(self, event: Event) -> None:
+        """Count an event: metrics are a subscriber of `events.Events`."""
+        match event:
+            case RecordsFetched(run):
+                self._count_fetched(run)
+            case BatchWritten(batch, delivered):
+                self._count_written(batch, delivered)
+            case TimeSpent(phase, seconds):
+                self._phases[phase].inc(seconds)
+            case CommitAnswered(outcome):
+                self._commits[outcome].inc()
+                if outcome == "ok":
+                    self._last_commit.set_to_current_time()
+            case Rebalanced(kind):
+                self._rebalances[kind].inc()
+            case WriteRetried(error):
+                self._retries.labels(self._sink, type(error).__name__).inc()
+            case GuaranteeAgreed(guarantee):
+                self._delivery.info({"guarantee": guarantee, "sink": self._sink})
 
-    def consumed(self, partition: Partition, records: int, nbytes: int) -> None:
-        """Count records of one partition that came from the source."""
-        counters = self._consumed_of.get(partition)
+    def _count_fetched(self, run: Records) -> None:
+        counters = self._consumed_of.get(run.partition)
         if counters is None:
-            labels = (partition.topic, str(partition.number))
+            labels = (run.partition.topic, str(run.partition.number))
             counters = self._consumed.labels(*labels), self._consumed_bytes.labels(*labels)
-            self._consumed_of[partition] = counters
-        counters[0].inc(records)
-        counters[1].inc(nbytes)
+            self._consumed_of[run.partition] = counters
+        counters[0].inc(len(run))
+        counters[1].inc(run.nbytes)
 
-    def batch_delivered(
-        self,
-        *,
-        trigger: Trigger,
-        rows: int,
-        nbytes: int,
-        written: int,
-        dead_lettered: Mapping[Stage, int] | None = None,
-        reasons: Mapping[str, int] | None = None,
-        unknown_fields: Mapping[str, int] | None = None,
-        skipped: Mapping[str, int] | None = None,
-        duplicates_suppressed: int = 0,
-        decode_s: float,
-        write_s: float,
-        latency_s: float | None = None,
-    ) -> None:
-        """Count one batch whose every record is durable.
-
-        `rows` and `nbytes` are those of the raw records. `skipped` is counted by reason (`tombstone`), and so are dead
-        letters in `reasons`; `unknown_fields` are few, whatever the data has (`fields.MAX_NAMES`).
-        `latency_s` is now minus the oldest timestamp in the batch, None when it has none.
-        """
-        self._batches[trigger].inc()
-        self._written.inc(written)
-        self._written_bytes.inc(nbytes)
-        for stage, count in (dead_lettered or {}).items():
-            self._dead_lettered[stage].inc(count)
-        for reason, count in (reasons or {}).items():
+    def _count_written(self, batch: Batch, delivered: Delivered) -> None:
+        self._batches[batch.trigger].inc()
+        self._written.inc(delivered.written)
+        self._written_bytes.inc(delivered.nbytes)
+        self._dead_lettered["decode"].inc(delivered.dead_lettered - delivered.refused_by_sink)
+        self._dead_lettered["sink"].inc(delivered.refused_by_sink)
+        for reason, count in delivered.reasons.items():
             self._reasons.labels(reason).inc(count)
-        for path, count in (unknown_fields or {}).items():
+        for path, count in delivered.unknown_fields.items():
             self._unknown.labels(path).inc(count)
-        for reason, count in (skipped or {}).items():
-            self._skipped.labels(reason).inc(count)
-        self._suppressed.inc(duplicates_suppressed)
-        self._rows.observe(rows)
-        self._bytes.observe(nbytes)
-        self._decode_s.observe(decode_s)
-        self._write_s.observe(write_s)
-        self._flush_s.observe(decode_s + write_s)
+        self._skipped.labels("tombstone").inc(delivered.skipped - delivered.dropped)
+        if delivered.dropped:
+            self._skipped.labels("dropped").inc(delivered.dropped)
+        self._suppressed.inc(delivered.suppressed)
+        self._rows.observe(delivered.rows)
+        self._bytes.observe(delivered.nbytes)
+        self._decode_s.observe(delivered.decode_s)
+        self._write_s.observe(delivered.write_s)
+        self._flush_s.observe(delivered.decode_s + delivered.write_s)
+        latency_s = _age_s(batch)
         if latency_s is not None:
             # Producers' clocks may be ahead of ours.
             self._latency_s.observe(max(latency_s, 0.0))
         self._last_write.set_to_current_time()
-
-    def retried(self, reason: str) -> None:
-        """Count one more try at the target. `reason` is the class of the error that made it necessary."""
-        self._retries.labels(self._sink, reason).inc()
-
-    def committed(self, outcome: CommitOutcome) -> None:
-        """Count one commit request to the source."""
-        self._commits[outcome].inc()
-        if outcome == "ok":
-            self._last_commit.set_to_current_time()
-
-    def rebalanced(self, kind: RebalanceKind) -> None:
-        """Count one call of the source about its partitions."""
-        self._rebalances[kind].inc()
-
-    def spent(self, phase: Phase, seconds: float) -> None:
-        """Add to the time a thread has spent in a phase."""
-        self._phases[phase].inc(seconds)
 
     def render(self) -> str:
         """Return all metrics in Prometheus' text format."""
@@ -212,6 +196,12 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             found[name.replace("-", "_")] = ""
     return found
+
+
+def _age_s(batch: Batch) -> float | None:
+    # The first record of each partition is as good as its oldest: producers' timestamps ascend but for their jitter.
+    firsts = [first for run in batch.runs if (first := run.timestamps_ms[0].as_py()) is not None]
+    return time.time() - min(firsts) / 1000 if firsts else None
 
 
 def _families(status: Status) -> Iterator[Metric]:

@@ -11,7 +11,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions, NewTopic
 
 from batcher.records import Headers, Partition, Position
-from batcher.sources.kafka.envelope import unpack
+from batcher.sources.kafka.metadata import Stored, pack, unpack
 
 REQUEST_TIMEOUT_S: Final = 30.0
 """A broker that has just started, on a machine that is busy, needs some seconds for its first answers."""
@@ -115,18 +115,12 @@ class Broker:
             consumer.close()
 
     def committed(self, group: str, partitions: Iterable[Partition]) -> dict[Partition, Position]:
-        """Return what a group has committed, notes included; partitions without a commit are left out.
-
-        The id of the topic, which the source puts before a note, is not part of it.
-        """
+        """Return what a group has committed, with its intents; partitions without a commit are not in it."""
         consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": group})
         try:
             found = consumer.committed([TopicPartition(*p) for p in partitions], REQUEST_TIMEOUT_S)
-            return {
-                Partition(tp.topic, tp.partition): unpack(Position(tp.offset, tp.metadata or "")).position
-                for tp in found
-                if tp.offset >= 0
-            }
+            places = [(Partition(tp.topic, tp.partition), tp) for tp in found if tp.offset >= 0]
+            return {part: unpack(part, tp.offset, tp.metadata).position for part, tp in places}
         finally:
             consumer.close()
 
@@ -134,7 +128,7 @@ class Broker:
         """Commit for a group that has no members: what an operator does to rewind one."""
         consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": group, "enable.auto.commit": False})
         try:
-            offsets = [TopicPartition(*p, q.next_offset, q.note) for p, q in positions.items()]
+            offsets = [TopicPartition(*p, q.next_offset, pack(Stored(q))) for p, q in positions.items()]
             consumer.assign(offsets)
             consumer.commit(offsets=offsets, asynchronous=False)
         finally:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from batcher.growth import grown
-from batcher.protocols import COPIES, Guarantee, SinkInfo
-from batcher.records import COORDINATES, Block, Partition
+from batcher.protocols import COPIES, Repeats, SinkInfo
+from batcher.records import COORDINATES, Block, Outcome, Partition
 
 
 class MemorySink:
@@ -23,31 +23,30 @@ class MemorySink:
         schema: pa.Schema | None = None,
         *,
         coordinates: tuple[str, ...] = tuple(COORDINATES.names),
-        mixes_partitions: bool = True,
-        guarantee: Guarantee = "exactly-once",
+        repeats: Repeats = "token",
     ) -> None:
         self.schema = schema
         self.blocks: dict[str, Block] = {}
         self.attempts: list[str] = []
         self.closed = 0
         self._coordinates = coordinates
-        self._mixes_partitions = mixes_partitions
-        self._guarantee = guarantee
+        self._repeats: Repeats = repeats
 
     def open(self) -> SinkInfo:
         """Describe the memory."""
         reason = "tokens are kept for ever"
-        return SinkInfo("memory", self.schema, self._coordinates, self._guarantee, reason, self._mixes_partitions)
+        return SinkInfo("memory", self.schema, self._coordinates, self._repeats, reason, frozenset({"pin"}))
 
     def pin(self, proposed: pa.Schema) -> pa.Schema:
         """Take the first schema proposed, and later the types that it had none for."""
         self.schema = proposed if self.schema is None else grown(self.schema, proposed)
         return self.schema
 
-    def write(self, block: Block) -> None:
+    def write(self, block: Block) -> Outcome | None:
         """Keep the block unless its token is known."""
         self.attempts.append(block.token)
         self.keep(block)
+        return None
 
     def keep(self, block: Block) -> None:
         """Store a block as the target does."""
@@ -65,11 +64,15 @@ class MemorySink:
 Step = Callable[[Block], None]
 """Raise to fail, return to go on."""
 
+Sift = Callable[[Block], Outcome | None]
+"""Return what becomes of the rows of a block."""
+
 
 class ScriptedSink(MemorySink):
     """Fail as told: `before` runs before a block is stored, `after` once it is. Both may raise.
 
-    With `release` cleared, a write waits until it is set: a stalled server.
+    `outcome` says what becomes of the rows: those that it names are not stored. With `release` cleared, a write waits
+    until it is set: a stalled server.
     """
 
     def __init__(
@@ -77,34 +80,41 @@ class ScriptedSink(MemorySink):
         schema: pa.Schema | None = None,
         *,
         coordinates: tuple[str, ...] = tuple(COORDINATES.names),
-        mixes_partitions: bool = True,
-        guarantee: Guarantee = "exactly-once",
+        repeats: Repeats = "token",
     ) -> None:
-        super().__init__(schema, coordinates=coordinates, mixes_partitions=mixes_partitions, guarantee=guarantee)
+        super().__init__(schema, coordinates=coordinates, repeats=repeats)
         self.before: Step = lambda _: None
         self.after: Step = lambda _: None
+        self.outcome: Sift = lambda _: None
         self.holding = threading.Event()
         self.release = threading.Event()
         self.release.set()
 
-    def write(self, block: Block) -> None:
+    def write(self, block: Block) -> Outcome | None:
         """Play the script around a write."""
         self.holding.set()
         self.release.wait()
         self.holding.clear()
         self.attempts.append(block.token)
         self.before(block)
-        self.keep(block)
+        outcome = self.outcome(block)
+        named = set(outcome.named()) if outcome is not None else set()
+        self.keep(_without(block, named) if named else block)
         self.after(block)
+        return outcome
 
 
 class AnsweringSink(ScriptedSink):
     """Answer what it holds. `asked` has the questions in their order; `on_question` runs before each and may raise."""
 
-    def __init__(self, schema: pa.Schema | None = None, *, mixes_partitions: bool = True) -> None:
-        super().__init__(schema, mixes_partitions=mixes_partitions)
+    def __init__(self, schema: pa.Schema | None = None, *, repeats: Repeats = "token") -> None:
+        super().__init__(schema, repeats=repeats)
         self.asked: list[str] = []
         self.on_question: Callable[[str], None] = lambda _: None
+
+    def open(self) -> SinkInfo:
+        """Say what can be asked."""
+        return replace(super().open(), capabilities=frozenset({"pin", "query", "count"}))
 
     def present(self, partition: Partition, first: int, last: int) -> pa.Int64Array:
         """Return the stored offsets of a range, ascending."""
@@ -118,9 +128,9 @@ class AnsweringSink(ScriptedSink):
         found = Counter(offset for offset in self._offsets(partition) if first <= offset <= last)
         return pa.table([sorted(found), [found[offset] for offset in sorted(found)]], schema=COPIES)
 
-    def beyond(self, positions: Mapping[Partition, int]) -> Mapping[Partition, int]:
+    def max_offset_above(self, positions: Mapping[Partition, int]) -> Mapping[Partition, int]:
         """Return the highest stored offset of each partition that has one from its position on."""
-        self._question("beyond")
+        self._question("max_offset_above")
         highest = {partition: max(self._offsets(partition), default=-1) for partition in positions}
         return {partition: offset for partition, offset in highest.items() if offset >= positions[partition]}
 
@@ -144,20 +154,21 @@ class TableSink(AnsweringSink):
     `under_way` are the names of the writes that the server is still at.
     """
 
-    def __init__(self, schema: pa.Schema | None = None, *, mixes_partitions: bool = True) -> None:
-        super().__init__(schema, mixes_partitions=mixes_partitions)
+    def __init__(self, schema: pa.Schema | None = None) -> None:
+        super().__init__(schema, repeats="query")
         self.under_way: set[str] = set()
 
     def open(self) -> SinkInfo:
         """Say that it has to be asked."""
-        return replace(super().open(), reason="it can be asked for its offsets", verifies_replays=True)
+        info = super().open()
+        return replace(info, reason="it can be asked for its offsets", capabilities=info.capabilities | {"running"})
 
     def keep(self, block: Block) -> None:
         """Append a block."""
         self.blocks[f"{block.token}#{len(self.blocks)}"] = block
 
     def running(self, write_id: str) -> bool:
-        """Tell whether the server is at a write of this name."""
+        """Return whether the server is at a write of this name."""
         self._question("running")
         return write_id in self.under_way
 
@@ -166,7 +177,7 @@ class FileSink(AnsweringSink):
     """Keep the last block of each range: files that are named by it."""
 
     def __init__(self, schema: pa.Schema | None = None) -> None:
-        super().__init__(schema, mixes_partitions=False)
+        super().__init__(schema, repeats="replace")
 
     def open(self) -> SinkInfo:
         """Say that a repeat replaces."""
@@ -176,3 +187,8 @@ class FileSink(AnsweringSink):
         """Put a block in the place of an earlier one of the same range."""
         (span,) = block.ranges
         self.blocks[str(span)] = block
+
+
+def _without(block: Block, rows: Collection[int]) -> Block:
+    kept = pa.array([row for row in range(block.rows) if row not in rows], pa.int64())
+    return replace(block, table=block.table.take(kept), positions=block.positions.take(kept))

@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batcher.errors import BatcherError, CommitRefused, DataGap, Unreachable
-from batcher.protocols import PartitionListener
+from batcher.protocols import PartitionListener, SourceInfo
 from batcher.records import Partition, Position, Records
+from batcher.sources.appetite import Appetite
 from batcher.testing.values import make_records
 
 CommitHook = Callable[[Mapping[Partition, Position]], None]
@@ -107,6 +108,7 @@ class MemorySource:
         self._pending: list[Callable[[], None]] = []
         self._assigned_once = False
         self._failure: BatcherError | None = None
+        self._appetite = Appetite()
 
     @property
     def owned(self) -> frozenset[Partition]:
@@ -136,14 +138,15 @@ class MemorySource:
         self._disown(partitions)
         self._pending.append(lambda: self._lose(partitions))
 
-    def open(self, listener: PartitionListener) -> None:
+    def open(self, listener: PartitionListener) -> SourceInfo:
         """Remember the listener; the partitions come with the first `fetch`."""
         if self.unreachable:
             raise Unreachable("memory log does not answer")
         self._listener = listener
         self._pending.insert(0, lambda: self._assign(self._wanted))
+        return SourceInfo(keeps_intents=True, reason="")
 
-    def fetch(self, max_records: int, timeout_s: float) -> Sequence[Records]:
+    def fetch(self, max_records: int, max_bytes: int, timeout_s: float) -> Sequence[Records]:
         """Return what is there, waiting for it when nothing is."""
         if self._failure is not None:
             raise self._failure
@@ -151,11 +154,12 @@ class MemorySource:
             pending, self._pending = self._pending, []
             for rebalance in pending:
                 rebalance()
-            found = self._read(max_records)
+            wanted = self._appetite.records(max_records, max_bytes)
+            found = self._read(wanted)
             if not found and self._waits:
                 with self.log.arrived:
                     self.log.arrived.wait(timeout_s)
-                found = self._read(max_records)
+                found = self._read(wanted)
         except DataGap as gap:
             self._failure = gap
             raise
@@ -255,7 +259,7 @@ class MemorySource:
         if self._on_gap == "halt":
             missing = f"{position.next_offset}-{start - 1} ({start - position.next_offset})"
             raise DataGap(f"{partition}: offsets {missing} expired before they were read")
-        return Position(start, position.note)
+        return position._replace(next_offset=start)
 
     def _reached(self, partition: Partition) -> int:
         position, runs = self._positions[partition], self.log.runs[partition]
@@ -277,6 +281,7 @@ class MemorySource:
                 start = next(i for i, offset in enumerate(offsets) if offset >= position)
                 piece = run.slice(start, min(max_records, len(run) - start))
                 found.append(piece)
+                self._appetite.learn(piece)
                 max_records -= len(piece)
                 self._positions[partition] = piece.next_offset
         return found

@@ -25,7 +25,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from batcher.protocols import Guarantee
+from batcher.protocols import Repeats
 from sinks.clickhouse.schema import IDENTITY, quoted
 
 ADVISED_WINDOW: Final = 10_000
@@ -111,13 +111,12 @@ class View:
 class Promise:
     """Say what a table can keep and why.
 
-    With `verifies` the table is asked at a replay, and with `asks` at every repeat, because the server
-    would not recognise one by its token.
+    With `asks` the table is asked at every repeat, because the server would not recognise one by its token; without, at
+    a replay, where `repeats` is `query`.
     """
 
-    guarantee: Guarantee
+    repeats: Repeats
     reason: str
-    verifies: bool = False
     asks: bool = False
 
 
@@ -134,20 +133,20 @@ def promise(
     `lacking` are rights the user needs to ask it, and has not; an `embedded` engine dies with its process.
     """
     kept = _promise(table, coordinates, views, lacking)
-    if kept.verifies or table.replicated or not table.merges:
+    if kept.repeats == "query" or table.replicated or not table.merges:
         return kept
     if embedded:
         need = "a table that feeds no views" if views else table.columns_cure
         reason = f"an embedded engine that is killed may know a token without its rows; exactly-once needs {need}"
-        return Promise("at-least-once", reason)
-    if kept.guarantee == "at-least-once":
+        return Promise("none", reason)
+    if kept.repeats == "none":
         return kept
     return replace(kept, reason=f"{kept.reason}; a server that crashes inside an insert may keep its token alone")
 
 
 def _promise(table: Storage, coordinates: Sequence[str], views: Sequence[View], lacking: Sequence[str]) -> Promise:
     if not table.merges:
-        return Promise("at-least-once", f"engine {table.engine} does not recognise a block it already has")
+        return Promise("none", f"engine {table.engine} does not recognise a block it already has")
     if views:
         return _with_views(table, views)
     capable = set(IDENTITY).issubset(coordinates) and table.keeps_coordinates
@@ -156,17 +155,17 @@ def _promise(table: Storage, coordinates: Sequence[str], views: Sequence[View], 
     grant = f"; to ask it what it holds takes GRANT {', '.join(lacking)}" if capable else ""
     if table.window:
         reason = f"the table remembers the tokens of its last {table.window} blocks ({table.window_setting}){grant}"
-        return Promise("exactly-once", reason)
-    return Promise("at-least-once", f"the table remembers no tokens{grant}; exactly-once needs {table.cure}")
+        return Promise("token", reason)
+    return Promise("none", f"the table remembers no tokens{grant}; exactly-once needs {table.cure}")
 
 
 def _by_asking(table: Storage) -> Promise:
     reason = f"the table has the columns {', '.join(IDENTITY)}, so it can be asked what it holds"
     if table.window:
         reason += f", and remembers the tokens of its last {table.window} blocks"
-        return Promise("exactly-once", reason, verifies=True)
+        return Promise("query", reason)
     reason += f"; what a worker given up for dead sends later is stopped by a window only: {table.cure}"
-    return Promise("exactly-once", reason, verifies=True, asks=True)
+    return Promise("query", reason, asks=True)
 
 
 def _with_views(table: Storage, views: Sequence[View]) -> Promise:
@@ -174,10 +173,10 @@ def _with_views(table: Storage, views: Sequence[View]) -> Promise:
     for view in views:
         target = view.target
         if target is None:
-            return Promise("at-least-once", f"where view {view.name} writes to cannot be seen; GRANT SHOW TABLES on it")
+            return Promise("none", f"where view {view.name} writes to cannot be seen; GRANT SHOW TABLES on it")
         if not target.merges and target.engine != "Null":
             reason = f"view {view.name} writes to an engine {target.engine}, which does not recognise a repeated block"
-            return Promise("at-least-once", reason)
+            return Promise("none", reason)
         if target.merges:
             targets[target.quoted] = target
     without = [target for target in targets.values() if not target.window]
@@ -185,7 +184,7 @@ def _with_views(table: Storage, views: Sequence[View]) -> Promise:
         names = ", ".join(view.name for view in views if view.target in without)
         blind = f"views whose targets remember no tokens ({names})" if names else "views, and remembers no tokens"
         cures = "; ".join(target.cure for target in without)
-        return Promise("at-least-once", f"the table feeds {blind}; exactly-once needs {cures}")
+        return Promise("none", f"the table feeds {blind}; exactly-once needs {cures}")
     least = min(target.window for target in targets.values())
     reason = f"the table and what its views write to remember the tokens of at least their last {least} blocks"
-    return Promise("exactly-once", reason)
+    return Promise("token", reason)

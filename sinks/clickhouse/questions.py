@@ -103,7 +103,7 @@ class Questions:
             except (Error, OSError) as error:
                 raise self._failure(error, f"ALTER DELETE ON {self._table.quoted}") from error
 
-    def beyond(self, positions: Mapping[Partition, int]) -> Mapping[Partition, int]:
+    def max_offset_above(self, positions: Mapping[Partition, int]) -> Mapping[Partition, int]:
         """Return the highest offset of each partition that has one at or above its position; a query for each topic."""
         query = (
             "SELECT toInt64(_partition) AS number, toInt64(max(_offset)) AS highest "  # noqa: S608 - own quoting

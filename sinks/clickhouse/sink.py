@@ -110,9 +110,9 @@ class ClickHouseSink:
             target=self._target,
             schema=shape.decoded,
             coordinates=shape.coordinates,
-            guarantee=kept.guarantee,
+            repeats=kept.repeats,
             reason=kept.reason,
-            verifies_replays=kept.verifies,
+            capabilities=frozenset({"query", "count", "remove", "running", "pressure"}),
         )
 
     def write(self, block: Block) -> None:
@@ -169,7 +169,7 @@ class ClickHouseSink:
                 )
             questions.remove(partition, spans, timed="_timestamp" in found.shape.coordinates)
 
-    def beyond(self, positions: Mapping[Partition, int]) -> Mapping[Partition, int]:
+    def max_offset_above(self, positions: Mapping[Partition, int]) -> Mapping[Partition, int]:
         """Return the highest offset held of each partition that has one at or above its position.
 
         A table that lacks the columns knows of none. Raise as `present` does.
@@ -177,7 +177,7 @@ class ClickHouseSink:
         with self._let_in() as found:
             if not set(IDENTITY).issubset(found.shape.coordinates):
                 return {}
-            return found.questions.beyond(positions)
+            return found.questions.max_offset_above(positions)
 
     def running(self, write_id: str) -> bool:
         """Tell whether the server is still at an insert of this name; other replicas are not asked.
@@ -305,12 +305,13 @@ class ClickHouseSink:
             ours = translated(error, self._target, asking=True)
             raise ours or SinkMisconfigured(f"{self._target}: cannot be looked at") from error
         before, after = found.kept, latest.kept
-        if (before.guarantee, before.verifies, before.asks) != (after.guarantee, after.verifies, after.asks) or (
+        if (before.repeats, before.asks) != (after.repeats, after.asks) or (
             found.shape.coordinates != latest.shape.coordinates
         ):
             raise SinkMisconfigured(
                 f"{self._target}: was altered and cannot keep any more what this run began with "
-                f"({before.guarantee}: {before.reason}); now {after.guarantee}: {after.reason}; undo that, or restart"
+                f"({_guarantee(before)}: {before.reason}); now {_guarantee(after)}: {after.reason}; undo that, or "
+                "restart"
             )
         if overtaken := found.watch.overtaken(version):
             log.warning(
@@ -478,3 +479,7 @@ def _poisoned(error: Error | OSError) -> bool:
 def _query_id(name: str) -> str:
     """Return the id of an insert: a server refuses a second one of the same id while the first still runs."""
     return f"batcher-{name}"
+
+
+def _guarantee(kept: Promise) -> str:
+    return "at-least-once" if kept.repeats == "none" else "exactly-once"

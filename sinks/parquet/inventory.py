@@ -56,7 +56,7 @@ def copies(store: Store, partition: Partition, first: int, last: int) -> pa.Tabl
     return pa.table([found.field("values"), found.field("counts")], schema=COPIES).sort_by("offset").combine_chunks()
 
 
-def beyond(store: Store, positions: Mapping[Partition, int], *, offsets: bool) -> dict[Partition, int]:
+def max_offset_above(store: Store, positions: Mapping[Partition, int], *, offsets: bool) -> dict[Partition, int]:
     """Return the highest offset of each partition that has one at or above its position, as far as names tell.
 
     The end of a range that begins at or above the position is taken as it is: its last records may have been

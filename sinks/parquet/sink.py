@@ -109,14 +109,14 @@ class ParquetSink:
         with faults(self._store, f"looking for {Range(partition, first, last)} in"):
             return inventory.copies(self._store, partition, first, last)
 
-    def beyond(self, positions: Mapping[Partition, int]) -> Mapping[Partition, int]:
+    def max_offset_above(self, positions: Mapping[Partition, int]) -> Mapping[Partition, int]:
         """Return where the names of the files say that a position has been passed; one listing for all partitions.
 
         A file is opened only when the position lies inside the range of its name. Without coordinates none is, and
         such a range counts whole.
         """
         with faults(self._store, "looking for later records in"):
-            return inventory.beyond(self._store, positions, offsets=bool(self._coordinates))
+            return inventory.max_offset_above(self._store, positions, offsets=bool(self._coordinates))
 
     def close(self) -> None:
         self._store.close()
@@ -146,9 +146,9 @@ class ParquetSink:
             self._store.label,
             schema,
             self._coordinates,
-            "exactly-once",
+            "replace",
             "a file is named by its range of offsets, so a repeat replaces it",
-            mixes_partitions=False,
+            frozenset({"pin", "query", "count"}),
         )
 
     def _agreed(self, found: Pin | None) -> pa.Schema | None:

@@ -71,14 +71,14 @@ class TopicRootsSink:
             return COPIES.empty_table()
         return self._sink(partition.topic).copies(partition, first, last)
 
-    def beyond(self, positions: Mapping[Partition, int]) -> Mapping[Partition, int]:
+    def max_offset_above(self, positions: Mapping[Partition, int]) -> Mapping[Partition, int]:
         """Return where positions have been passed; one listing for each topic that has a root."""
         there = self._directories()
         found: dict[Partition, int] = {}
         for topic in {partition.topic for partition in positions}:
             if self._directory(topic) in there:
                 asked = {partition: at for partition, at in positions.items() if partition.topic == topic}
-                found.update(self._sink(topic).beyond(asked))
+                found.update(self._sink(topic).max_offset_above(asked))
         return found
 
     def close(self) -> None:
@@ -111,9 +111,9 @@ class TopicRootsSink:
             self._store.label,
             self._options.schema,
             schemas.coordinates_of(self._options),
-            "exactly-once",
+            "replace",
             "a file is named by its range of offsets, so a repeat replaces it",
-            mixes_partitions=False,
+            frozenset({"pin_topic", "query", "count"}),
             by_topic=self._options.schema is None,
         )
 

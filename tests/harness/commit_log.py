@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from batcher.records import Partition, Position
-from batcher.sources.kafka.envelope import unpack
+from batcher.sources.kafka.metadata import unpack
 from batcher.testing.kafka import REQUEST_TIMEOUT_S
 
 OFFSETS_TOPIC: Final = "__consumer_offsets"
@@ -128,8 +128,8 @@ def _commit(partition: Partition, value: bytes) -> Commit:
         fields.int32()  # the leader's epoch
     note = fields.compact_string() if version >= 4 else fields.string()
     # The Python client counts the zero byte behind a note as part of it, and takes it off again when it reads.
-    position = unpack(Position(next_offset, note.removesuffix("\0"))).position
-    return Commit(partition, *position, fields.int64() / 1000)
+    position = unpack(partition, next_offset, note.removesuffix("\0")).position
+    return Commit(partition, position, fields.int64() / 1000)
 
 
 def _generation(kind: int, value: bytes) -> int:

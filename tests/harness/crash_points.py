@@ -139,16 +139,16 @@ def install(points: Points) -> None:
     import sinks  # only when there is something to wrap
     from batcher.dead_letters.directory import DirectoryDeadLetterQueue
     from batcher.dead_letters.kafka import KafkaDeadLetterQueue
-    from batcher.engine.fetch_loop import Consumer
-    from batcher.engine.writer import Delivery
+    from batcher.engine.fetch_loop import FetchLoop
+    from batcher.engine.writer import Writer
     from batcher.sources.kafka.source import KafkaSource
 
     pipeline = _Pipeline(points)
     wrap(KafkaSource, "commit", pipeline.commit)
-    wrap(Delivery, "write", pipeline.deliver)
+    wrap(Writer, "write", pipeline.deliver)
     wrap(DirectoryDeadLetterQueue, "send", pipeline.send)
     wrap(KafkaDeadLetterQueue, "send", pipeline.send)
-    wrap(Consumer, "on_revoked", pipeline.revoke)
+    wrap(FetchLoop, "on_revoked", pipeline.revoke)
     wrap(sinks, "load", pipeline.load)
 
 
@@ -160,7 +160,7 @@ class _Pipeline:
 
     def commit(self, original: Wrapper, source: Any, positions: Mapping[Any, Any], *rest: Any) -> Any:
         after, self._points.written = self._points.written, False
-        announces = any(position.note for position in positions.values())
+        announces = any(position.mark for position in positions.values())
         passed = [name for name, due in (("intent", announces), ("commit", after)) if due]
         for name in passed:
             self._points.at(f"before_{name}")

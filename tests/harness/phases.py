@@ -41,7 +41,7 @@ def install(points: Points) -> None:
     """Wrap what the further points are in."""
     from batcher.dead_letters.directory import DirectoryDeadLetterQueue  # only when there is a trap
     from batcher.dead_letters.kafka import KafkaDeadLetterQueue
-    from batcher.engine.writer import Delivery
+    from batcher.engine.writer import Writer
     from batcher.sources.kafka.source import KafkaSource
 
     def passing(point: str) -> Wrapper:
@@ -52,7 +52,7 @@ def install(points: Points) -> None:
         return around
 
     wrap(KafkaSource, "fetch", passing("in_fetch"))
-    wrap(Delivery, "prepare", passing("in_decode"))
+    wrap(Writer, "prepare", passing("in_decode"))
     wrap(DirectoryDeadLetterQueue, "send", passing("in_dead_letters"))
     wrap(KafkaDeadLetterQueue, "send", passing("in_dead_letters"))
 

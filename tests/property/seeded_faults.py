@@ -111,11 +111,11 @@ AT_LEAST_ONCE = [
         "self._unsettled or self._commit_due or not self",
         "not self",
     ),
-    Fault("never pause", "BoundedBuffer.full", "return self.nbytes >= self.memory_bytes", "return False"),
+    Fault("never pause", "Buffer.full", "return self.nbytes >= self.memory_bytes", "return False"),
     Fault(
-        "never resume", "BoundedBuffer.roomy", "return self.nbytes <= self.memory_bytes * RESUME_SHARE", "return False"
+        "never resume", "Buffer.roomy", "return self.nbytes <= self.memory_bytes * RESUME_SHARE", "return False"
     ),
-    Fault("never release memory", "BoundedBuffer.release", "self._taken_bytes -= batch.nbytes", "pass"),
+    Fault("never release memory", "Buffer.release", "self._taken_bytes -= batch.nbytes", "pass"),
     Fault("batches in another order", "Flights.first", "return self._queue[0] if", "return self._queue[-1] if"),
     Fault(
         "write what changed hands",
@@ -196,7 +196,7 @@ EXACTLY_ONCE = [
     ),
     Fault(
         "cut a replay by policy",
-        "BoundedBuffer._take_replays",
+        "Buffer._take_replays",
         "replay.lane.cut_through(replay.ends[0])",
         "replay.lane.cut(self.policy.max_rows, self.policy.max_bytes)",
     ),

@@ -20,9 +20,9 @@ import pyarrow as pa
 from hypothesis import HealthCheck, Phase, event, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from batcher.core.buffer import BoundedBuffer, FlushPolicy
+from batcher.core.buffer import Buffer, FlushPolicy
 from batcher.core.intents import MAX_NOTE, parse
-from batcher.core.limits import PoisonLimit, PoisonPolicy
+from batcher.core.limits import DeadLetterLimit, DeadLetterPolicy
 from batcher.core.offsets import Ledger, Receipt
 from batcher.engine.fetch_loop import Consumer
 from batcher.engine.retry import RetryPolicy
@@ -33,7 +33,7 @@ from batcher.errors import (
     BatcherError,
     BlockRejected,
     CommitUnconfirmed,
-    PoisonLimitExceeded,
+    DeadLetterLimitExceeded,
     RowsRejected,
     SchemaChanged,
     SinkUnavailable,
@@ -172,7 +172,7 @@ class Queue(MemoryDeadLetterQueue):
     def send(self, letters: Sequence[DeadLetter]) -> None:
         self._pause("sending letters")
         if self.ruined:
-            raise PoisonLimitExceeded("enough")
+            raise DeadLetterLimitExceeded("enough")
         super().send(letters)
         self._pause("letters sent")
 
@@ -202,7 +202,7 @@ class Worker:
         self.sink = self._sink(target)
         self.queue = Queue(letters, self.fiber.pause)
         policy = FlushPolicy(12, 1500, 1.0)
-        buffer = BoundedBuffer(policy, MEMORY, mixes_partitions=target.kind == "merged")
+        buffer = Buffer(policy, MEMORY, mixes_partitions=target.kind == "merged")
         ledger = Ledger("group", announces=True, ignores_intents=ignores_intents, checks=True)
         self.exchange = Exchange(buffer, ledger, clock)
         self.exchange._changed.wait = self._wait  # type: ignore[method-assign]
@@ -211,7 +211,7 @@ class Worker:
             self.sink.open(),
             NumberFormat(),
             dead_letters=self.queue,
-            poison=PoisonLimit(PoisonPolicy(max_ratio=1.0, max_consecutive=10**9)),
+            poison=DeadLetterLimit(DeadLetterPolicy(max_ratio=1.0, max_consecutive=10**9)),
             retry=RetryPolicy(wait_s=1e-9, max_wait_s=1e-9),
             abort=self.exchange.aborting,
             name="group",
@@ -239,7 +239,7 @@ class Worker:
         try:
             return self.fiber.resume(order)
         except BatcherError as error:
-            if self.exchange.phase != "aborted" and not isinstance(error, PoisonLimitExceeded):
+            if self.exchange.phase != "aborted" and not isinstance(error, DeadLetterLimitExceeded):
                 raise
             self.failed = True
             self.exchange.halt(writing_failed=True)

@@ -12,8 +12,8 @@ import hypothesis.strategies as st
 from hypothesis import HealthCheck, Phase, event, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from batcher.core.buffer import BoundedBuffer, FlushPolicy
-from batcher.core.limits import PoisonLimit, PoisonPolicy
+from batcher.core.buffer import Buffer, FlushPolicy
+from batcher.core.limits import DeadLetterLimit, DeadLetterPolicy
 from batcher.core.offsets import Ledger
 from batcher.engine.fetch_loop import Consumer
 from batcher.engine.retry import RetryPolicy
@@ -67,14 +67,14 @@ class PipelineMachine(RuleBasedStateMachine):
         self.sink.before = self.refuse
         self.sink.after = self.store
         self.source = MemorySource(self.log, waits=False)
-        buffer = BoundedBuffer(FlushPolicy(12, 1500, 1.0), MEMORY, mixes_partitions=self.mixes)
+        buffer = Buffer(FlushPolicy(12, 1500, 1.0), MEMORY, mixes_partitions=self.mixes)
         self.exchange = Exchange(buffer, Ledger(), self.clock)
         delivery = Delivery(
             self.sink,
             self.sink.open(),
             NumberFormat(),
             dead_letters=self.queue,
-            poison=PoisonLimit(PoisonPolicy(max_ratio=1.0, max_consecutive=10**9)),
+            poison=DeadLetterLimit(DeadLetterPolicy(max_ratio=1.0, max_consecutive=10**9)),
             retry=RetryPolicy(wait_s=1e-9, max_wait_s=1e-9),
             abort=self.exchange.aborting,
             name="group",

@@ -84,7 +84,7 @@ class Inspection:
     def report(self) -> Report:
         """Look at everything. Raise as the parts do."""
         from batcher.audit.report import Report
-        from batcher.protocols import Reconcilable
+        from batcher.protocols.sink import queryable
 
         auditor = self.auditor()
         accounts = [auditor.account(scope) for scope in self.scopes]
@@ -92,8 +92,9 @@ class Inspection:
         for account in accounts:
             survey.look(account.scope, account.records)
         beyond: dict[Partition, int] = {}
-        if isinstance(self.sink, Reconcilable):
-            beyond = self.attempt(self.sink.beyond, {one.partition: one.next_offset for one in self.scopes})
+        target = queryable(self.sink, self.info)
+        if target is not None:
+            beyond = self.attempt(target.max_offset_above, {one.partition: one.next_offset for one in self.scopes})
         return Report(
             self.info.target,
             self.settings.kafka.group or "",
@@ -117,17 +118,18 @@ class Inspection:
         from batcher.cli.support import wiring
 
         asked = self.settings.decode.on_unknown != "ignore"
-        # Whoever has many partitions has many places even so.
+        # Many partitions make many places even so.
         places = max(4, PLACES // len(self.scopes))
         schema_of = self._schema_of if asked else lambda _: None
         format_ = wiring.format_of(self.settings)
         return Survey(self.reader, format_, schema_of, by_topic=self.info.by_topic, places=places)
 
     def _schema_of(self, topic: str) -> pa.Schema | None:
-        from batcher.protocols import TopicSchemas
+        from batcher.protocols.sink import topic_pinning
 
-        if self.info.by_topic and isinstance(self.sink, TopicSchemas):
-            found: pa.Schema | None = self.attempt(self.sink.schema_of, topic)
+        topics = topic_pinning(self.sink, self.info)
+        if topics is not None:
+            found: pa.Schema | None = self.attempt(topics.schema_of, topic)
             return found
         return self.info.schema
 
@@ -141,7 +143,7 @@ def inspecting(settings: Settings, arguments: argparse.Namespace) -> Iterator[In
     from batcher.audit.scope import bound_of, scopes_of
     from batcher.cli.support import wiring
     from batcher.errors import SinkMisconfigured
-    from batcher.protocols import Auditable
+    from batcher.protocols.sink import countable
     from batcher.sources.kafka.window import LogReader
 
     tune_collector()
@@ -153,12 +155,13 @@ def inspecting(settings: Settings, arguments: argparse.Namespace) -> Iterator[In
     with ExitStack() as stack:
         stack.callback(sink.close)
         info = sink.open()
-        if not isinstance(sink, Auditable):
+        target = countable(sink, info)
+        if target is None:
             raise SinkMisconfigured(f"{info.target}: a sink of this kind cannot be asked which records it holds")
         stack.callback(reader.close)
         partitions = _chosen(reader.open(), numbers)
         scopes = scopes_of(reader, partitions, start, end)
-        yield Inspection(settings, sink, info, sink, reader, scopes, _attempting(retry_of(settings)))
+        yield Inspection(settings, sink, info, target, reader, scopes, _attempting(retry_of(settings)))
 
 
 def retry_of(settings: Settings) -> RetryPolicy:

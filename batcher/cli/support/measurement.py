@@ -114,12 +114,12 @@ class Subject:
         """
         from batcher.bench import readers
         from batcher.errors import ConfigurationError
-        from batcher.sources.kafka.detached import Onlooker
+        from batcher.sources.kafka.detached import DetachedSource
 
         options = self.options
         if options is None:
             return {}, len({run.partition for run in self.made})
-        looking = Onlooker(options)
+        looking = DetachedSource(options)
         try:
             looking.open(readers.Listening())
             places = looking.places
@@ -195,9 +195,9 @@ class Subject:
 
     def _source(self) -> Source:
         from batcher.bench.readers import Replayed
-        from batcher.sources.kafka.detached import Onlooker
+        from batcher.sources.kafka.detached import DetachedSource
 
-        return Replayed(self.made) if self.options is None else Onlooker(self.options)
+        return Replayed(self.made) if self.options is None else DetachedSource(self.options)
 
     @contextmanager
     def _target(self) -> Iterator[Sink]:
@@ -205,7 +205,8 @@ class Subject:
         from batcher.bench.passes import Discarding
         from batcher.cli.support import wiring
         from batcher.errors import ConfigurationError
-        from batcher.protocols import Rehearsable, SchemaPinning
+        from batcher.protocols import Rehearsable
+        from batcher.protocols.sink import pinning
 
         if not self._scratch:
             yield Discarding(self.info)
@@ -216,9 +217,10 @@ class Subject:
                 f"--target scratch: the sink {self.settings.sink} cannot make a target like its own; leave it out"
             )
         with sink.rehearsal(f"{self.plan.name}_{random.token_hex(2)}") as copy:
-            if self.pins and self.info.schema is not None and isinstance(copy, SchemaPinning):
-                copy.open()
-                copy.pin(self.info.schema)
+            if self.pins and self.info.schema is not None:
+                takes = pinning(copy, copy.open())
+                if takes is not None:
+                    takes.pin(self.info.schema)
                 copy.close()
             yield copy
 
@@ -243,7 +245,7 @@ class Subject:
             max_wait_s=plan.flush.max_wait_s,
             memory_bytes=plan.memory_bytes,
             merges=plan.merges(info),
-            may_merge=info.mixes_partitions and info.verifies_replays,
+            may_merge=info.repeats == "query",
             compression=settings.parquet.compression,
             partition_by=settings.parquet.partition_by,
             slow_columns=tuple(slow),

@@ -3,7 +3,7 @@
 What makes it safe to do twice, or again after a crash, are the coordinates of the original records: the target is
 asked which of them it has before anything is written. Two kinds of targets can be asked:
 
-* a table that verifies replays: `Delivery` asks, and asks again after a write that may have been a repeat;
+* a table that can be queried: `Writer` asks, and asks again after a write that may have been a repeat;
 * files named by their range of offsets. A file of the same name would take the place of the one that is there, so
   only runs of records are written between whose ends the target holds nothing: no file can have such a name yet.
 """
@@ -19,13 +19,15 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from batcher.core.limits import PoisonLimit, PoisonPolicy
+from batcher.core.limits import DeadLetterLimit, DeadLetterPolicy
+from batcher.core.offsets import named
 from batcher.dead_letters.kit.report import Report
 from batcher.dead_letters.kit.select import Stored
 from batcher.engine.retry import RetryPolicy
-from batcher.engine.writer import Delivery
+from batcher.engine.writer import Writer
 from batcher.errors import ConfigurationError
-from batcher.protocols import Format, Reconcilable, Sink, SinkInfo, TopicSchemas
+from batcher.protocols import Format, Reconcilable, Sink, SinkInfo
+from batcher.protocols.sink import queryable, topic_pinning
 from batcher.records import HEADERS_TYPE, PLACEHOLDER, Batch, DeadLetter, Partition, Records
 
 MAX_SPAN: Final = 2_000_000
@@ -63,22 +65,21 @@ class Loading:
         self._report = report
         self._dry_run = dry_run
         self._refused: list[DeadLetter] = []
-        self._known: set[Partition] = set()
         self._topics: set[str] = set()
         self._retrying = retry.retrying(abort, _waiting)
-        self._delivery = Delivery(
+        # Another name than the pipeline's: a table must not take these rows for a repeat of their old batch, nor
+        # files for another attempt at it.
+        self._name = f"{name}|letters"
+        self._writer = Writer(
             sink,
             info,
             format_,
             dead_letters=self,
             # Here every single record may fail: each has done so before.
-            poison=PoisonLimit(PoisonPolicy(max_ratio=1.0, max_consecutive=EVERYWHERE, max_bisect=EVERYWHERE)),
+            limit=DeadLetterLimit(DeadLetterPolicy(max_ratio=1.0, max_consecutive=EVERYWHERE, max_bisect=EVERYWHERE)),
             retry=retry,
             abort=abort,
-            # Another name than the pipeline's: a table must not take these rows for a repeat of their old batch, nor
-            # files for another attempt at it.
-            name=f"{name}|letters",
-            on_existing="skip",
+            reconcile="always",
         )
 
     def open(self) -> None:
@@ -103,7 +104,7 @@ class Loading:
         self._refuse_one_schema_for_all()
         for partition, (letters,) in sorted(runs.items()):
             runs[partition] = list(spans(sorted(letters, key=_offset)))
-        if self._info.verifies_replays and not self._dry_run:
+        if self._info.repeats == "query" and not self._dry_run:
             for together in zip_longest(*(runs[partition] for partition in sorted(runs))):
                 self._load([run for run in together if run])
             return
@@ -140,12 +141,9 @@ class Loading:
             for run in runs:
                 self._load([run])
             return
-        batch = batch_of(runs)
-        for partition in {run.partition for run in batch.runs} - self._known:
-            self._known.add(partition)
-            self._delivery.judge({partition: 0}, {partition: EVERYWHERE})
+        batch = named(self._name, batch_of(runs))
         self._refused = []
-        done = self._delivery.write(self._delivery.prepare(batch))
+        done = self._writer.write(self._writer.prepare(batch))
         self._report.replayed += done.written
         self._report.already_there += done.suppressed
         self._report.unknown.update(done.unknown_fields)
@@ -184,17 +182,19 @@ class Loading:
     def _schema_of(self, batch: Batch) -> pa.Schema:
         """Return the columns that a batch would be decoded for; the target is given none."""
         held = self._info.schema
-        if self._info.by_topic and isinstance(self._sink, TopicSchemas):
-            held = self._retrying(self._sink.schema_of, batch.runs[0].partition.topic)
+        topics = topic_pinning(self._sink, self._info)
+        if topics is not None:
+            held = self._retrying(topics.schema_of, batch.runs[0].partition.topic)
         proposed = self._format.infer(batch) if held is None else held
         return PLACEHOLDER if proposed is None else proposed
 
 
 def _that_answers(sink: Sink, info: SinkInfo) -> Reconcilable:
     # Files answer where they have offsets; what holds neither a table to its promise nor a file to its name does not.
-    answers = info.verifies_replays or (not info.mixes_partitions and "_offset" in info.coordinates)
-    if answers and isinstance(sink, Reconcilable):
-        return sink
+    answers = info.repeats == "query" or (info.repeats == "replace" and "_offset" in info.coordinates)
+    target = queryable(sink, info)
+    if answers and target is not None:
+        return target
     raise ConfigurationError(
         f"{info.target} cannot be asked which records it has, so replaying twice would double them: give the table the "
         "columns _topic, _partition and _offset (files: --parquet.coordinates default), or use --to topic"
@@ -273,7 +273,7 @@ def _waiting(attempt: int, wait_s: float, error: BaseException) -> None:
 def quiet(record: Any) -> bool:
     """Tell whether a log record of the delivery is news.
 
-    That there may be rows already is why it is asked here, and what is refused again is in the report.
+    What is refused again is in the report.
     """
     message = record.msg
-    return not (isinstance(message, dict) and message.get("event") in ("existing_rows", "records_refused"))
+    return not (isinstance(message, dict) and message.get("event") == "records_refused")

@@ -14,7 +14,7 @@ from batcher.formats.json.limits import Epoch
 from batcher.settings import Settings, UsageError, secrets
 
 if TYPE_CHECKING:
-    from batcher.core.limits import PoisonPolicy
+    from batcher.core.limits import DeadLetterPolicy
     from batcher.engine.pipeline import Pipeline
     from batcher.engine.retry import RetryPolicy
     from batcher.protocols import DeadLetterQueue, Format, Sink, Source
@@ -81,7 +81,7 @@ def pipeline_of(settings: Settings, metrics: Metrics | None = None) -> Pipeline:
 
     batch = settings.batch
     options = kafka_options_of(settings)
-    return Pipeline(
+    pipeline = Pipeline(
         source_of(options),
         sink_of(settings),
         format_of(settings),
@@ -100,8 +100,11 @@ def pipeline_of(settings: Settings, metrics: Metrics | None = None) -> Pipeline:
         drain_timeout_s=min(DRAIN_TIMEOUT_S, options.session_timeout_s / 2),
         start_timeout_s=settings.start_timeout.total_seconds(),
         halt_on_unknown=settings.decode.on_unknown == "halt",
-        metrics=metrics,
+        subscribers=() if metrics is None else (metrics,),
     )
+    if metrics is not None:
+        metrics.watch(pipeline.status)
+    return pipeline
 
 
 def retry_of(settings: Settings, patience_s: float | None = None) -> RetryPolicy:
@@ -113,11 +116,11 @@ def retry_of(settings: Settings, patience_s: float | None = None) -> RetryPolicy
     return RetryPolicy(given.strategy, given.wait.total_seconds(), given.max_wait.total_seconds(), elapsed_s)
 
 
-def poison_of(settings: Settings) -> PoisonPolicy:
+def poison_of(settings: Settings) -> DeadLetterPolicy:
     """Return how many records may be refused."""
-    from batcher.core.limits import PoisonPolicy
+    from batcher.core.limits import DeadLetterPolicy
 
-    return PoisonPolicy(settings.dlq.max_ratio, settings.dlq.max_consecutive, settings.dlq.max_bisect)
+    return DeadLetterPolicy(settings.dlq.max_ratio, settings.dlq.max_consecutive, settings.dlq.max_bisect)
 
 
 def _clickhouse_password(settings: Settings) -> str | Callable[[], str] | None:

@@ -15,7 +15,7 @@ from batcher.cli.verbs.verify import show
 if TYPE_CHECKING:
     from batcher.audit.repair import Mended, Mender, NotingQueue
     from batcher.audit.report import Report
-    from batcher.engine.writer import Delivery
+    from batcher.engine.writer import Writer
     from batcher.protocols import Removable
 
 USAGE: Final = "batcher repair --sink … -b … -t … -g … [--yes] [--remove-doubles] [flags of verify]"
@@ -99,11 +99,12 @@ def _tell(report: Report, done: Mended, wishes: Wishes) -> None:
 
 def _removable(inspection: Inspection) -> Removable:
     from batcher.errors import ConfigurationError
-    from batcher.protocols import Removable
+    from batcher.protocols.sink import removable
 
-    if not isinstance(inspection.sink, Removable):
+    found = removable(inspection.sink, inspection.info)
+    if found is None:
         raise ConfigurationError(f"--remove-doubles: rows cannot be taken out of {inspection.info.target} one by one")
-    return inspection.sink
+    return found
 
 
 def _refuse_beside_members(inspection: Inspection) -> None:
@@ -148,12 +149,12 @@ def _mending(inspection: Inspection) -> Iterator[Mender]:
         yield Mender(
             inspection.reader,
             inspection.target,
-            _deliveries(inspection, noting),
+            _writers(inspection, noting),
             noting,
             max_rows=batch.max_rows,
             max_bytes=int(batch.max_bytes),
             # Such a target may name what it keeps by its range, and put a block in the place of another one.
-            whole_ranges=not inspection.info.verifies_replays,
+            whole_ranges=inspection.info.repeats != "query",
             attempt=inspection.attempt,
         )
     finally:
@@ -161,36 +162,30 @@ def _mending(inspection: Inspection) -> Iterator[Mender]:
             noting.close()
 
 
-def _deliveries(inspection: Inspection, queue: NotingQueue | None) -> Callable[[int], Delivery]:
-    """Return what gives the delivery of an attempt: each of its own name, so that its tokens are new."""
+def _writers(inspection: Inspection, queue: NotingQueue | None) -> Callable[[int], tuple[Writer, str]]:
+    """Return what gives the writer of an attempt and its name, which is its own, so that its tokens are new."""
     from batcher.cli.support import wiring
-    from batcher.core.limits import PoisonLimit
-    from batcher.engine.writer import Delivery
+    from batcher.core.limits import DeadLetterLimit
+    from batcher.engine.writer import Writer
 
     settings = inspection.settings
-    made: list[Delivery] = []
-    poison = PoisonLimit(wiring.poison_of(settings))
+    made: list[Writer] = []
+    limit = DeadLetterLimit(wiring.poison_of(settings))
 
-    def delivery(attempt: int) -> Delivery:
+    def writer(attempt: int) -> tuple[Writer, str]:
         while len(made) <= attempt:
-            one = Delivery(
-                inspection.sink,
-                inspection.info,
-                wiring.format_of(settings),
-                dead_letters=queue,
-                poison=poison,
-                retry=retry_of(settings),
-                abort=threading.Event(),
-                name=f"{settings.kafka.group}|repair|{len(made)}",
-                on_existing="skip",
+            made.append(
+                Writer(
+                    inspection.sink,
+                    inspection.info,
+                    wiring.format_of(settings),
+                    dead_letters=queue,
+                    limit=limit,
+                    retry=retry_of(settings),
+                    abort=threading.Event(),
+                    reconcile="always",
+                )
             )
-            scopes = [scope for scope in inspection.scopes if scope.next_offset > scope.first]
-            # Everything is looked up before it is written.
-            one.judge(
-                {scope.partition: scope.first for scope in scopes},
-                {scope.partition: scope.next_offset - 1 for scope in scopes},
-            )
-            made.append(one)
-        return made[attempt]
+        return made[attempt], f"{settings.kafka.group}|repair|{attempt}"
 
-    return delivery
+    return writer

@@ -22,7 +22,8 @@ from batcher.settings import ENV_PREFIX, Parser, Settings, add_config_flag, load
 
 if TYPE_CHECKING:
     from batcher.cli.support.worker import Tether
-    from batcher.engine.pipeline import Pipeline, Summary
+    from batcher.engine.pipeline import Pipeline
+    from batcher.engine.report import Summary
 
 BEGIN: Final = """\
 batcher loads Kafka topics into ClickHouse tables and Parquet files. To begin:
@@ -181,10 +182,10 @@ def _print_summary(facts: dict[str, Any]) -> None:
 
 
 def _require_something_loaded(summary: Summary) -> None:
-    from batcher.errors import PoisonLimitExceeded
+    from batcher.errors import DeadLetterLimitExceeded
 
     if message := all_refused(asdict(summary)):
-        raise PoisonLimitExceeded(message)
+        raise DeadLetterLimitExceeded(message)
 
 
 def summary_facts(summary: Summary | None, code: int) -> dict[str, Any]:

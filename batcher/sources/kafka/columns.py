@@ -91,7 +91,7 @@ def _split(
 def _offsets(messages: Sequence[Message], start: int, end: int) -> Any:
     first, last = messages[start].offset(), messages[end - 1].offset()
     if first is not None and last == first + (end - start) - 1:
-        # Offsets of a partition ascend strictly: with these ends, there is only one way to fill the middle.
+        # StartOffsets of a partition ascend strictly: with these ends, there is only one way to fill the middle.
         return pa.arange(first, last + 1)
     return _integers(list(map(Message.offset, messages[start:end])))  # type: ignore[arg-type]
 

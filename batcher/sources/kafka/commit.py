@@ -11,12 +11,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from batcher.errors import CommitUnconfirmed, ConfigurationError, SourceLost
-from batcher.records import Partition, Position
+from batcher.records import Partition
 from batcher.sources.kafka.errors import (
     COMMIT_FENCED,
     COMMIT_NEVER,
@@ -36,9 +36,16 @@ OUTRUN_GRACE_S: Final = 1.0
 from the first such answer, which a group that waits for a member holds back for as long as it waits."""
 
 
+class Committed(NamedTuple):
+    """Hold what a broker keeps of a commit."""
+
+    next_offset: int
+    metadata: str = ""
+
+
 def store(
     consumer: Consumer,
-    positions: Mapping[Partition, Position],
+    positions: Mapping[Partition, Committed],
     timeout_s: float,
     instance: str | None = None,
     *,
@@ -89,7 +96,7 @@ def _raise_for(error: KafkaError, what: str, instance: str | None) -> None:
 
 
 def _attempt(
-    consumer: Consumer, positions: Mapping[Partition, Position], timeout_s: float
+    consumer: Consumer, positions: Mapping[Partition, Committed], timeout_s: float
 ) -> dict[Partition, KafkaError | None]:
     """Commit once; return the outcome of each partition, None for those proven to be stored."""
     try:
@@ -98,12 +105,12 @@ def _attempt(
     except KafkaException as error:
         return dict.fromkeys(positions, error_of(error))
     outcome: dict[Partition, KafkaError | None] = {}
-    doubtful: dict[Partition, Position] = {}
+    doubtful: dict[Partition, Committed] = {}
     for found in stored:
         partition = Partition(found.topic, found.partition)
         if found.error is not None:
             outcome[partition] = found.error
-        elif Position(found.offset, found.metadata or "") == positions[partition]:
+        elif Committed(found.offset, found.metadata or "") == positions[partition]:
             outcome[partition] = None
         else:
             doubtful[partition] = positions[partition]
@@ -114,7 +121,7 @@ def _attempt(
 
 
 def _attempt_and_wait(
-    consumer: Consumer, positions: Mapping[Partition, Position]
+    consumer: Consumer, positions: Mapping[Partition, Committed]
 ) -> dict[Partition, KafkaError | None]:
     try:
         answered = consumer.commit(offsets=_offsets(positions), asynchronous=False)
@@ -123,7 +130,5 @@ def _attempt_and_wait(
     return {Partition(one.topic, one.partition): one.error for one in answered}
 
 
-def _offsets(positions: Mapping[Partition, Position]) -> list[TopicPartition]:
-    return [
-        TopicPartition(*partition, position.next_offset, position.note) for partition, position in positions.items()
-    ]
+def _offsets(positions: Mapping[Partition, Committed]) -> list[TopicPartition]:
+    return [TopicPartition(*partition, *committed) for partition, committed in positions.items()]

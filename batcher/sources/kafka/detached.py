@@ -1,23 +1,23 @@
-"""Read topics as the pipeline does, beside every group: nothing is committed, nobody rebalances.
+"""Read topics as the pipeline does, beside every group: nothing is committed, nothing rebalances.
 
 Partitions are assigned, not subscribed to; all else, from `consume()` to the columns, is what a run does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from batcher.errors import ConfigurationError
-from batcher.records import Partition, Position
+from batcher.records import Partition, Position, Records
 from batcher.sources.kafka.cluster import first_look
-from batcher.sources.kafka.offsets import Offsets
+from batcher.sources.kafka.offsets import StartOffsets
 from batcher.sources.kafka.options import KafkaOptions
 from batcher.sources.kafka.source import OPEN_TIMEOUT_S, KafkaSource
 
 
-class Onlooker(KafkaSource):
+class DetachedSource(KafkaSource):
     """Read every partition of `options` from where its policy says, whatever has been committed.
 
     The group of `options` is a name that nobody has used; it never comes into being.
@@ -25,6 +25,7 @@ class Onlooker(KafkaSource):
 
     def __init__(self, options: KafkaOptions) -> None:
         super().__init__(options)
+        self._told = False
         self.places: Mapping[Partition, tuple[int, int]] = {}
         """Where reading starts in each partition, and where its log ended then."""
 
@@ -35,7 +36,7 @@ class Onlooker(KafkaSource):
         partitions = first_look(consumer, self._options, self._incidents, OPEN_TIMEOUT_S).partitions
         if not partitions:
             raise ConfigurationError(f"-t {','.join(self._options.topics)}: there is no such topic")
-        self._offsets = offsets = Offsets(consumer, self._options)
+        self._offsets = offsets = StartOffsets(consumer, self._options)
         start = self._options.start
         places = {}
         for partition in partitions:
@@ -49,12 +50,17 @@ class Onlooker(KafkaSource):
         self.places = places
 
     def _subscribe(self, consumer: Consumer) -> None:
-        assert self._listener is not None
         consumer.assign([TopicPartition(*partition, first) for partition, (first, _) in self.places.items()])
         for partition, (first, end) in self.places.items():
             self._progress.begin(partition, first, end)
         self._assigned_once = True
-        self._listener.on_assigned({partition: Position(first) for partition, (first, _) in self.places.items()})
+
+    def fetch(self, max_records: int, max_bytes: int, timeout_s: float) -> Sequence[Records]:
+        if not self._told:
+            self._told = True
+            assert self._listener is not None
+            self._listener.on_assigned({partition: Position(first) for partition, (first, _) in self.places.items()})
+        return super().fetch(max_records, max_bytes, timeout_s)
 
     def _look_for_topics(self) -> None:
         """Do nothing: what is read was decided at the start."""

@@ -13,7 +13,7 @@ from typing import Final
 
 from batcher.errors import SourceLost
 from batcher.records import Partition
-from batcher.sources.kafka.offsets import Offsets
+from batcher.sources.kafka.offsets import StartOffsets
 
 ASK_EVERY_S: Final = 0.5
 
@@ -28,7 +28,7 @@ class Others:
 
     def __init__(
         self,
-        offsets: Offsets,
+        offsets: StartOffsets,
         partitions: Collection[Partition],
         patience_s: float,
         clock: Callable[[], float] = time.monotonic,

@@ -14,7 +14,7 @@ from typing import Final
 from batcher.errors import DataGap
 from batcher.records import Partition
 from batcher.sources.kafka.admin import Admin
-from batcher.sources.kafka.envelope import Stored
+from batcher.sources.kafka.metadata import Stored
 
 CHECK_EVERY_S: Final = 10.0
 

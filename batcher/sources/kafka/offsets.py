@@ -14,8 +14,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from batcher.errors import DataGap, SourceLost
 from batcher.records import Partition, Position
-from batcher.sources.kafka.envelope import Stored, unpack
 from batcher.sources.kafka.errors import FATAL, FORBIDDEN, error_of, fatal, forbidden, text_of
+from batcher.sources.kafka.metadata import Stored, unpack
 from batcher.sources.kafka.options import KafkaOptions
 
 log = structlog.get_logger(__name__)
@@ -38,7 +38,7 @@ class Found:
     chosen: str = ""
 
 
-class Offsets:
+class StartOffsets:
     """Resolve positions for one consumer.
 
     A partition without a committed offset starts by `options.start`, except with `latest` where it is *new*: then
@@ -95,8 +95,8 @@ class Offsets:
                 "--kafka.on-gap skip goes on behind them"
             )
         log.warning("records_expired", partition=str(partition), offsets=missing, count=low - position.next_offset)
-        # The ranges that the note announces have offsets of their own.
-        return Position(low, position.note)
+        # The ranges that are announced have offsets of their own.
+        return position._replace(next_offset=low)
 
     def watermarks(self, partition: Partition) -> tuple[int, int]:
         """Return the first offset of the log and the one behind the last that may be read."""
@@ -156,11 +156,8 @@ class Offsets:
             except KafkaException as exception:
                 errors = [error_of(exception)]
             if not errors:
-                return {
-                    Partition(one.topic, one.partition): unpack(Position(one.offset, one.metadata or ""))
-                    for one in answered
-                    if one.offset >= 0
-                }
+                places = [(Partition(one.topic, one.partition), one) for one in answered if one.offset >= 0]
+                return {part: unpack(part, one.offset, one.metadata) for part, one in places}
             _raise_unless_worth_retry(errors[0], what, self._options, deadline)
 
 

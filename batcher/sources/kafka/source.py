@@ -12,14 +12,14 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from batcher.errors import BatcherError, CommitRefused, ConfigurationError, DataGap, RecordUnreadable, SourceLost
-from batcher.protocols import PartitionListener
+from batcher.protocols import PartitionListener, SourceInfo
 from batcher.records import Partition, Position, Records
+from batcher.sources.appetite import Appetite
 from batcher.sources.kafka.admin import Admin
 from batcher.sources.kafka.cluster import Cluster, Incidents, cluster_of, connect, first_look, lag_of
 from batcher.sources.kafka.columns import to_records
-from batcher.sources.kafka.commit import store
+from batcher.sources.kafka.commit import Committed, store
 from batcher.sources.kafka.credentials import Credentials
-from batcher.sources.kafka.envelope import Stored, pack
 from batcher.sources.kafka.errors import (
     FATAL,
     FORBIDDEN,
@@ -33,7 +33,8 @@ from batcher.sources.kafka.errors import (
 )
 from batcher.sources.kafka.group_progress import Others
 from batcher.sources.kafka.identity import Identity
-from batcher.sources.kafka.offsets import Found, Offsets
+from batcher.sources.kafka.metadata import Stored, pack
+from batcher.sources.kafka.offsets import Found, StartOffsets
 from batcher.sources.kafka.options import KafkaOptions
 from batcher.sources.kafka.progress import Progress
 from batcher.sources.kafka.topics import Topics
@@ -82,7 +83,7 @@ class KafkaSource:
         self._options = options
         self._consumer: Consumer | None = None
         self._listener: PartitionListener | None = None
-        self._offsets: Offsets | None = None
+        self._offsets: StartOffsets | None = None
         self._credentials = Credentials(options.properties, options.reload, self._use_credentials)
         self._incidents = Incidents()
         self._admin = Admin(options, able=False)
@@ -106,8 +107,9 @@ class KafkaSource:
         self._others: Others | None = None
         self._giving_up = False
         self._lag: dict[Partition, int] = {}
+        self._appetite = Appetite()
 
-    def open(self, listener: PartitionListener) -> None:
+    def open(self, listener: PartitionListener) -> SourceInfo:
         """Connect, check the topics, subscribe. Raise Unreachable or ConfigurationError.
 
         May be called again after Unreachable.
@@ -129,14 +131,15 @@ class KafkaSource:
         self._consumer = consumer
         self._subscribe(consumer)
         self._incidents.started = True
+        return SourceInfo(keeps_intents=True, reason="", capabilities=frozenset({"lag"}))
 
-    def fetch(self, max_records: int, timeout_s: float) -> Sequence[Records]:
+    def fetch(self, max_records: int, max_bytes: int, timeout_s: float) -> Sequence[Records]:
         if self._failure is not None:
             raise self._failure
         self._fetches += 1
         try:
             self._look_around_again()
-            runs = self._read_until(time.monotonic() + timeout_s, max_records)
+            runs = self._read_until(time.monotonic() + timeout_s, self._appetite.records(max_records, max_bytes))
             if self._options.until_eof and not self._ended and self._progress and self._progress.finished:
                 self._ended = True
                 self._look_behind_the_end()
@@ -158,7 +161,7 @@ class KafkaSource:
 
     def commit(self, positions: Mapping[Partition, Position], timeout_s: float) -> None:
         ours = {
-            partition: pack(Stored(position, self._identity[partition.topic]))
+            partition: self._committed(partition, position)
             for partition, position in positions.items()
             if partition in self._progress
         }
@@ -209,7 +212,7 @@ class KafkaSource:
         self._topics.begin(cluster.topics)
         self._admin = Admin(self._options, able=cluster.controlled)
         self._identity = Identity(self._admin)
-        self._offsets = Offsets(consumer, self._options)
+        self._offsets = StartOffsets(consumer, self._options)
         self._offsets.survey(cluster.partitions)
         if self._options.until_eof and self._options.patience_s is not None:
             self._others = Others(self._offsets, cluster.partitions, self._options.patience_s)
@@ -284,6 +287,7 @@ class KafkaSource:
             # A partition already given up (max.poll.interval.ms) may deliver until librdkafka takes it back.
             if run.partition in self._progress:
                 self._progress.advance(run.partition, run.next_offset)
+                self._appetite.learn(run)
                 runs.append(run)
         if runs:
             self._incidents.over()
@@ -412,7 +416,7 @@ class KafkaSource:
             self._progress.forget(untaken)
             consumer.pause([TopicPartition(*partition) for partition in untaken])
         fresh = {
-            partition: pack(Stored(at.position, self._identity[partition.topic]))
+            partition: self._committed(partition, at.position)
             for partition, at in found.items()
             if at.chosen and partition not in untaken
         }
@@ -511,6 +515,9 @@ class KafkaSource:
                 count=end - first,
                 hint="a transaction is open: they are not loaded; run again once it has ended",
             )
+
+    def _committed(self, partition: Partition, position: Position) -> Committed:
+        return Committed(position.next_offset, pack(Stored(position, self._identity[partition.topic])))
 
     def _topics_read(self) -> set[str]:
         return {partition.topic for partition in self._progress}

@@ -35,7 +35,7 @@ from batcher.sources.kafka.errors import (
     text_of,
 )
 from batcher.sources.kafka.identity import Identity
-from batcher.sources.kafka.offsets import Offsets
+from batcher.sources.kafka.offsets import StartOffsets
 from batcher.sources.kafka.options import KafkaOptions
 
 OPEN_TIMEOUT_S: Final = 10.0
@@ -140,8 +140,8 @@ class LogReader:
         return self._consumer
 
     @property
-    def _places(self) -> Offsets:
-        return Offsets(self._open_consumer, self._options)
+    def _places(self) -> StartOffsets:
+        return StartOffsets(self._open_consumer, self._options)
 
     def _settings(self) -> dict[str, Any]:
         settings: dict[str, Any] = self._options.librdkafka()

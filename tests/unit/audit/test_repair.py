@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from batcher.audit.auditor import Auditor, Finding
 from batcher.audit.ranges import Span, windows
 from batcher.audit.repair import Mended, Mender, NotingQueue
-from batcher.core.limits import PoisonLimit, PoisonPolicy
+from batcher.core.limits import DeadLetterLimit, DeadLetterPolicy
 from batcher.engine.retry import RetryPolicy
 from batcher.engine.writer import Delivery
-from batcher.errors import PoisonLimitExceeded, SinkUnavailable
+from batcher.errors import DeadLetterLimitExceeded, SinkUnavailable
 from batcher.protocols import Removable
 from batcher.records import Block, Partition, Range, Records
 from batcher.testing.dead_letters import MemoryDeadLetterQueue
@@ -93,7 +93,7 @@ class Desk:
             self.info,
             NumberFormat(),
             dead_letters=self.noting,
-            poison=PoisonLimit(PoisonPolicy(max_ratio=1.0)),
+            poison=DeadLetterLimit(DeadLetterPolicy(max_ratio=1.0)),
             retry=RetryPolicy(wait_s=1e-6, max_wait_s=1e-6),
             abort=threading.Event(),
             name=f"group|repair|{attempt}",
@@ -178,7 +178,7 @@ def test_bad_records_are_put_aside_once_and_tombstones_left_out() -> None:
 
 
 def test_a_bad_record_with_nowhere_to_put_it_ends_it_as_in_a_run() -> None:
-    with pytest.raises(PoisonLimitExceeded, match=r"events\[0\] offset 3 cannot be loaded"):
+    with pytest.raises(DeadLetterLimitExceeded, match=r"events\[0\] offset 3 cannot be loaded"):
         Desk({3: b"x"}, TableSink(NUMBERS), queue=False).load()
 
 

@@ -26,7 +26,7 @@ from batcher.errors import DrainTimeout, SinkMisconfigured
 from batcher.generate.events import ORDERS
 from batcher.protocols import Rehearsable
 from batcher.records import Partition, Position, Records
-from batcher.sources.kafka.detached import Onlooker
+from batcher.sources.kafka.detached import DetachedSource
 from batcher.sources.kafka.options import KafkaOptions
 from batcher.testing.clickhouse import EmbeddedEngine
 from batcher.testing.values import make_block, make_records
@@ -394,7 +394,7 @@ def test_an_onlooker_neither_commits_nor_minds_rights_on_its_group() -> None:
         def error(self) -> KafkaError:
             return KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED)
 
-    source = Onlooker(KafkaOptions(brokers="k:1", topics=("events",), group="g"))
+    source = DetachedSource(KafkaOptions(brokers="k:1", topics=("events",), group="g"))
     source.commit({Partition("events", 0): Position(1)}, 1.0)
     source._on_event(Denied())  # type: ignore[arg-type]
 

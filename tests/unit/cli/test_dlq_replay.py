@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from batcher.cli.support import replay as replaying
 from batcher.cli.support.replay import Loading, islands, replay, spans
-from batcher.core.limits import PoisonLimit, PoisonPolicy
+from batcher.core.limits import DeadLetterLimit, DeadLetterPolicy
 from batcher.dead_letters.directory import DirectoryDeadLetterQueue
 from batcher.dead_letters.kit.report import Pace, Report, steps
 from batcher.dead_letters.kit.select import Stored
@@ -82,7 +82,7 @@ class Pipeline:
             sink.open(),
             NumberFormat(),
             dead_letters=MemoryDeadLetterQueue(),
-            poison=PoisonLimit(PoisonPolicy()),
+            poison=DeadLetterLimit(DeadLetterPolicy()),
             retry=RetryPolicy(max_elapsed_s=0.001),
             abort=threading.Event(),
             name="g",

@@ -1,6 +1,6 @@
 import pytest
 
-from batcher.core.buffer import BoundedBuffer, FlushPolicy
+from batcher.core.buffer import Buffer, FlushPolicy
 from batcher.errors import ConfigurationError
 from batcher.records import Batch, Partition, Records
 from batcher.testing.values import make_records
@@ -14,16 +14,16 @@ def run(count: int, *, partition: Partition = A, first: int = 0, size: int = 10)
 
 def buffer(
     *, rows: int = 100, nbytes: int = 1 << 20, wait: float = 1.0, memory: int = 1 << 22, mixes: bool = True
-) -> BoundedBuffer:
-    return BoundedBuffer(FlushPolicy(rows, nbytes, wait), memory, mixes_partitions=mixes)
+) -> Buffer:
+    return Buffer(FlushPolicy(rows, nbytes, wait), memory, mixes_partitions=mixes)
 
 
-def taken(b: BoundedBuffer, now: float) -> Batch:
+def taken(b: Buffer, now: float) -> Batch:
     [batch] = b.take(now)
     return batch
 
 
-def rest_of(b: BoundedBuffer) -> Batch:
+def rest_of(b: Buffer) -> Batch:
     [batch] = b.take_rest("stop", 0.0)
     return batch
 

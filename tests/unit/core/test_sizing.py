@@ -2,7 +2,7 @@
 
 import pytest
 
-from batcher.core.buffer import BoundedBuffer, FlushPolicy
+from batcher.core.buffer import Buffer, FlushPolicy
 from batcher.core.sizing import CEILING, GROW_EVERY_S, LOOK_EVERY_S, SHRINK_EVERY_S, Pace
 from batcher.errors import SinkOverwhelmed, SinkUnavailable
 from batcher.records import Partition
@@ -103,8 +103,8 @@ def test_the_target_is_asked_now_and_then_and_not_for_every_batch() -> None:
     assert bench.sink.questions == 4
 
 
-def buffered(rows: int, policy: FlushPolicy = FlushPolicy(10, 1000, 1.0)) -> BoundedBuffer:  # noqa: B008  # frozen
-    buffer = BoundedBuffer(policy, 1000, mixes_partitions=False)
+def buffered(rows: int, policy: FlushPolicy = FlushPolicy(10, 1000, 1.0)) -> Buffer:  # noqa: B008  # frozen
+    buffer = Buffer(policy, 1000, mixes_partitions=False)
     buffer.extend([make_records(["1"] * rows, partition=Partition("events", 0))], 0.0)
     return buffer
 

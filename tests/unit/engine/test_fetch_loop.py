@@ -3,7 +3,7 @@ from collections.abc import Mapping
 import pyarrow as pa
 import pytest
 
-from batcher.core.buffer import BoundedBuffer, FlushPolicy
+from batcher.core.buffer import Buffer, FlushPolicy
 from batcher.core.intents import parse, render
 from batcher.core.offsets import Ledger, Receipt
 from batcher.engine.fetch_loop import COMMIT_POLL_S, PATIENCE_S, POLL_S, Consumer
@@ -34,7 +34,7 @@ class Bench:
         self.log = MemoryLog([A, B])
         self.log.committed.update(committed or {})
         self.source = MemorySource(self.log, waits=False)
-        buffer = BoundedBuffer(FlushPolicy(5, 1000, 1.0), memory, mixes_partitions=False)
+        buffer = Buffer(FlushPolicy(5, 1000, 1.0), memory, mixes_partitions=False)
         self.clock = ManualClock()
         self.exchange = Exchange(buffer, Ledger(announces=announces), self.clock)
         self.observer = Observer()

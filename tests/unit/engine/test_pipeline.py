@@ -16,7 +16,7 @@ from batcher.errors import (
     ConfigurationError,
     DataGap,
     DrainTimeout,
-    PoisonLimitExceeded,
+    DeadLetterLimitExceeded,
     SinkMisconfigured,
     SinkUnavailable,
     SourceLost,
@@ -258,7 +258,7 @@ def test_poison_without_a_queue_commits_the_good_batches_before_it_and_nothing_p
     with plant.running() as outcome:
         pass
 
-    assert isinstance(outcome.error, PoisonLimitExceeded)
+    assert isinstance(outcome.error, DeadLetterLimitExceeded)
     assert "events[0] offset 15" in str(outcome.error)
     assert plant.progress() == {A: 10}
     assert plant.offsets(A) == list(range(10))

@@ -4,7 +4,7 @@ from typing import cast
 import pyarrow as pa
 import pytest
 
-from batcher.core.buffer import BoundedBuffer, FlushPolicy
+from batcher.core.buffer import Buffer, FlushPolicy
 from batcher.core.intents import parse, render
 from batcher.core.offsets import Ledger, Receipt
 from batcher.engine.shared import LEASE_S, MAX_ANNOUNCED_UNCOMMITTED, Exchange
@@ -32,7 +32,7 @@ class Hall:
         rows: int = 5,
     ) -> None:
         self.clock = ManualClock()
-        self.buffer = BoundedBuffer(FlushPolicy(rows, 1 << 20, 1.0), 1 << 22, mixes_partitions=merges)
+        self.buffer = Buffer(FlushPolicy(rows, 1 << 20, 1.0), 1 << 22, mixes_partitions=merges)
         ledger = Ledger("group", announces=announces, checks=checks)
         self.exchange = Exchange(self.buffer, ledger, self.clock)
         self.exchange.assign(positions or {A: Position(0), B: Position(0)})

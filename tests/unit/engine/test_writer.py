@@ -6,7 +6,7 @@ from typing import TypeVar
 import pyarrow as pa
 import pytest
 
-from batcher.core.limits import PoisonLimit, PoisonPolicy
+from batcher.core.limits import DeadLetterLimit, DeadLetterPolicy
 from batcher.engine.retry import RetryPolicy
 from batcher.engine.writer import Delivery, OnExisting
 from batcher.errors import (
@@ -15,7 +15,7 @@ from batcher.errors import (
     ConfigurationError,
     DataGap,
     DeadLetterFailed,
-    PoisonLimitExceeded,
+    DeadLetterLimitExceeded,
     RowsRejected,
     SinkMisconfigured,
     SinkUnavailable,
@@ -56,7 +56,7 @@ class Desk:
             self.sink.open(),
             format_ or NumberFormat(),
             dead_letters=self.queue if queue else None,
-            poison=PoisonLimit(PoisonPolicy(max_ratio=1.0, max_bisect=max_bisect)),
+            poison=DeadLetterLimit(DeadLetterPolicy(max_ratio=1.0, max_bisect=max_bisect)),
             retry=RetryPolicy(wait_s=1e-6, max_wait_s=1e-6),
             abort=self.abort,
             name="group",
@@ -256,7 +256,7 @@ def test_a_batch_of_nothing_but_rejects_writes_nothing_and_is_done() -> None:
 def test_without_a_queue_the_first_bad_record_stops_before_anything_is_written() -> None:
     desk = Desk(queue=False)
 
-    with pytest.raises(PoisonLimitExceeded, match=r"events\[0\] offset 1 cannot be loaded: is not a number") as error:
+    with pytest.raises(DeadLetterLimitExceeded, match=r"events\[0\] offset 1 cannot be loaded: is not a number") as error:
         desk.deliver(numbers("1", "x"))
 
     assert desk.sink.attempts == []
@@ -269,7 +269,7 @@ def test_a_search_that_takes_too_many_inserts_stops_and_dead_letters_nothing(max
     desk = Desk(max_bisect=max_bisect)
     desk.sink.before = refusing(2, lambda *_: BlockRejected("constraint"))
 
-    with pytest.raises(PoisonLimitExceeded, match=r"--dlq\.max-bisect"):
+    with pytest.raises(DeadLetterLimitExceeded, match=r"--dlq\.max-bisect"):
         desk.deliver(numbers("0", "1", "2", "3"))
 
     assert len(desk.sink.attempts) == max_bisect + 1
@@ -282,7 +282,7 @@ def test_without_a_queue_a_refused_block_is_not_halved_because_its_good_half_wou
     desk = Desk(queue=False)
     desk.sink.before = refusing(2, lambda *_: BlockRejected("constraint"))
 
-    with pytest.raises(PoisonLimitExceeded, match=r"events\[0\] 0-3"):
+    with pytest.raises(DeadLetterLimitExceeded, match=r"events\[0\] 0-3"):
         desk.deliver(numbers("0", "1", "2", "3"))
 
     assert desk.sink.rows() == []

@@ -8,12 +8,12 @@ import pyarrow as pa
 import pytest
 from structlog.testing import capture_logs
 
-from batcher.core.limits import PoisonLimit, PoisonPolicy
+from batcher.core.limits import DeadLetterLimit, DeadLetterPolicy
 from batcher.engine.retry import RetryPolicy
 from batcher.engine.writer import Delivery
 from batcher.errors import (
     BlockRejected,
-    PoisonLimitExceeded,
+    DeadLetterLimitExceeded,
     RowsRejected,
     SchemaChanged,
     SinkMisconfigured,
@@ -42,7 +42,7 @@ class Desk:
             self.sink.open(),
             NumberFormat(),
             dead_letters=self.queue if queue else None,
-            poison=PoisonLimit(PoisonPolicy(max_ratio=1.0, max_consecutive=20, max_bisect=max_bisect)),
+            poison=DeadLetterLimit(DeadLetterPolicy(max_ratio=1.0, max_consecutive=20, max_bisect=max_bisect)),
             retry=RetryPolicy(wait_s=1e-6, max_wait_s=1e-6),
             abort=self.abort,
             name="group",
@@ -240,7 +240,7 @@ def test_when_every_row_fails_alone_nothing_is_dead_lettered_and_the_block_comes
 def test_a_search_that_wrote_something_and_takes_too_long_stops_as_ever() -> None:
     desk = Desk(max_bisect=4)
     desk.sink.before = suspicious(lambda n: n in (5, 11))
-    with pytest.raises(PoisonLimitExceeded, match=r"--dlq\.max-bisect"):
+    with pytest.raises(DeadLetterLimitExceeded, match=r"--dlq\.max-bisect"):
         desk.deliver(batch(*range(12)))
     assert desk.queue.letters == []
 
@@ -320,12 +320,12 @@ def test_an_unknown_field_stops_the_pipeline_at_its_record_where_the_settings_sa
         sink.open(),
         Halting(),
         dead_letters=MemoryDeadLetterQueue(),
-        poison=PoisonLimit(PoisonPolicy()),
+        poison=DeadLetterLimit(DeadLetterPolicy()),
         retry=RetryPolicy(),
         abort=threading.Event(),
         name="group",
         halt_on_unknown=True,
     )
-    with pytest.raises(PoisonLimitExceeded, match=r"events\[0\] offset 8 has a field that no column takes: user\.city"):
+    with pytest.raises(DeadLetterLimitExceeded, match=r"events\[0\] offset 8 has a field that no column takes: user\.city"):
         delivery.write(delivery.prepare(batch(1, 2, first=7)))
     assert sink.attempts == []

@@ -1,0 +1,519 @@
+"""What the threads of a pipeline share, as one state: it decides what is read, decoded, written and committed.
+
+    fetch loop                          state                      decode loop         write loop
+    fetched(records)  ───────────►  buffer  ─────────────────►  next_decode(now)
+                                    in flight  ◄─────────────  decoded(batch)  ───►  next_write(now)
+    next_read(now).commit  ◄──────  offsets  ◄───────────────────────────────────── finished(batch)
+    committed(positions)  ───────►  offsets
+
+The write loop decides a commit, the fetch loop executes it: a commit from another thread while the owner sits in a
+rebalance callback never returns. Pure: no thread, no lock, no clock; `now` is an argument, in seconds of one monotonic
+clock. Each loop asks one question a round (`next_read`, `next_decode`, `next_write`); a `snapshot` changes nothing.
+`engine/shared.py` holds the lock around all of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+from batcher.core.buffer import Buffer
+from batcher.core.in_flight import BatchInFlight, InFlightQueue
+from batcher.core.offsets import Offsets
+from batcher.records import Batch, Partition, Position, Prepared, Records, Trigger
+
+StatePhase = Literal["running", "draining", "aborted"]
+
+MAX_UNCOMMITTED: Final = 2
+"""Batches that may be written, or about to be, and not yet committed. One would make the write loop wait for each
+commit; many would be written again after a crash."""
+
+MAX_ANNOUNCED_UNCOMMITTED: Final = 32
+"""The same where intents are kept: then nothing is written twice, and many small batches share one commit."""
+
+LEASE_S: Final = 5.0
+"""How old the last accepted commit of a partition may be when a batch of it is offered to the target. Below the
+shortest session timeout that brokers allow (6 s): a member that was frozen longer first asks whether it still is."""
+
+FETCH_RECORDS: Final = 4_000
+"""Records asked for at once. `consume()` keeps the interpreter lock while it makes its messages, half a microsecond
+each, and the write loop waits for the lock after every call into Arrow: with 10,000 the pipeline was a quarter
+slower."""
+
+POLL_S: Final = 0.1
+"""The longest wait for records: how late a stop or a due commit may be noticed."""
+
+PATIENCE_S: Final = 1.0
+"""How long a full buffer is waited for before partitions are paused: pausing throws away what librdkafka has
+prefetched, and a sink that is merely slower than Kafka makes room many times a second. Well below any poll interval."""
+
+REPLAY_FETCH_BYTES: Final = 16 << 20
+"""About what one fetch may bring while an announced range is read, which the memory bound does not hold back."""
+
+COMMIT_POLL_S: Final = 0.02
+"""The longest wait for records while a commit is wanted: it delays the write loop by that much."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadPlan:
+    """Say what the fetch loop does in one round, in this order."""
+
+    commit: Mapping[Partition, Position]
+    """Positions to commit, with their intents; those of partitions that are ours."""
+    waits: bool
+    """The buffer is full for the moment: nothing is fetched in this round, and nothing is paused yet."""
+    pause: frozenset[Partition]
+    resume: frozenset[Partition]
+    max_records: int
+    max_bytes: int
+    timeout_s: float
+    paused: bool = False
+    """Something is paused in this round: what is waited for is room, not records."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Say what is going on at one moment."""
+
+    phase: StatePhase
+    rows: int
+    """Records that wait to be sealed."""
+    nbytes: int
+    """Bytes held in memory, waiting and in flight."""
+    limit_bytes: int
+    age_s: float | None
+    """How long the oldest record has been waiting; None when there is none."""
+    due_in_s: float | None
+    """Until a batch is due; None while nothing is buffered."""
+    in_flight: Batch | None
+    in_flight_s: float
+    awaits_commit: bool
+    """The next batch has to wait for a commit: of batches before it, or of its own intent."""
+    replaying: frozenset[Partition]
+    """Partitions of which an announced range has not been read to its end."""
+    paused: frozenset[Partition]
+    """Partitions that deliver nothing now, because the buffer is full or a stop is under way."""
+    read: Mapping[Partition, int]
+    committed: Mapping[Partition, int]
+
+
+class PipelineState:
+    """Compose the buffer, the offsets and the batches in flight, and say in which phase the pipeline is.
+
+    `running` until `drain`, then `draining`: nothing more is read, everything buffered is sealed, written and
+    committed. `halt` from any phase: as if drained, but for commits that are due. `abort` from any phase: nothing more
+    is begun or committed. After `max_records` it drains by itself.
+    """
+
+    def __init__(self, buffer: Buffer, offsets: Offsets, *, max_records: int | None = None) -> None:
+        self._buffer = buffer
+        self._offsets = offsets
+        self._left = max_records
+        self._phase: StatePhase = "running"
+        self._drain_trigger: Trigger = "stop"
+        self._in_flight = InFlightQueue()
+        self._unsettled: list[BatchInFlight] = []
+        self._commit_due = False
+        self._committing = False
+        self._paused: frozenset[Partition] = frozenset()
+        self._full_since: float | None = None
+        self.abandoned_offsets = 0
+        """How many offsets had been read and not committed at the abort: what will be read again."""
+
+    @property
+    def phase(self) -> StatePhase:
+        """Return the phase, which only ever moves forward."""
+        return self._phase
+
+    @property
+    def owned(self) -> frozenset[Partition]:
+        """Return the partitions that are ours now."""
+        return self._offsets.owned
+
+    @property
+    def commit_due(self) -> bool:
+        """Return whether a commit is to be made as soon as may be."""
+        return self._commit_due
+
+    def drained(self, now: float) -> bool:
+        """Return whether a drain has come to its end: nothing buffered, in flight or waiting for its commit."""
+        busy = self._in_flight or self._unsettled or self._commit_due or not self._empty(now)
+        return self._phase == "draining" and not busy
+
+    # What the fetch loop tells and asks.
+
+    def assign(self, positions: Mapping[Partition, Position]) -> Mapping[Partition, str]:
+        """Take over partitions and return those that are not taken, with the reason."""
+        refused = self._offsets.assign(positions)
+        self._paused -= positions.keys()
+        for partition in positions.keys() - refused.keys():
+            intents = self._offsets.replays(partition)
+            self._buffer.expect(partition, [intent.range.last for intent in intents])
+            self._commit_due |= bool(intents)
+        return refused
+
+    def replays(self, partitions: Collection[Partition]) -> list[str]:
+        """Return the announced ranges that are to be written again, as text."""
+        return [str(intent.range) for partition in partitions for intent in self._offsets.replays(partition)]
+
+    def next_read(self, now: float) -> ReadPlan:
+        """Return what to do in this round. The plan counts as carried out."""
+        commit = self.take_commit()
+        if self._waits_for_room(now):
+            return ReadPlan(commit, True, frozenset(), frozenset(), 0, 0, COMMIT_POLL_S)
+        pause, resume = self._balanced()
+        max_records, max_bytes = FETCH_RECORDS, self._buffer.free_bytes
+        if self._buffer.replaying:
+            # Full or not, but not by more than this at once.
+            max_bytes = REPLAY_FETCH_BYTES
+        elif self._left is not None:
+            max_records = max(1, min(max_records, self._left))
+        timeout_s = self._fetch_timeout_s(now)
+        return ReadPlan(commit, False, pause, resume, max_records, max_bytes, timeout_s, bool(self._paused))
+
+    def take_commit(self) -> Mapping[Partition, Position]:
+        """Return the positions to commit, with their intents; those of partitions that are ours."""
+        if not self._commit_due:
+            return {}
+        self._commit_due = False
+        wanted = {} if self._phase == "aborted" else self._offsets.wanted()
+        self._committing = bool(wanted)
+        return wanted
+
+    def fetched(
+        self, runs: Iterable[Records], reached: Mapping[Partition, int], now: float, *, exhausted: bool = False
+    ) -> list[Records]:
+        """Add fetched records to the buffer and return those that were new; none are once a drain has begun.
+
+        Below the offsets in `reached` there is nothing more to come, which completes announced ranges. The drain begins
+        with `exhausted`, or after the last record that is wanted.
+        """
+        if self._phase != "running":
+            return []
+        fresh = [new for run in runs if (new := self._offsets.admit(run)) is not None]
+        if fresh:
+            self._buffer.extend(fresh, now)
+        if self._left is not None:
+            self._left = max(0, self._left - sum(map(len, fresh)))
+        replaying = bool(self._buffer.replaying)
+        if replaying:
+            self._buffer.reached(reached)
+        if (self._left == 0 and not replaying) or exhausted:
+            self.drain("end")
+        return fresh
+
+    def begin_revoke(self, partitions: Collection[Partition], now: float) -> None:
+        """Drop what waits of these partitions: nothing more of them is begun, since nothing is fetched meanwhile.
+
+        What was begun and not yet offered to the target is dropped as well, where it is in batches of its own or
+        intents are kept; other batches are written with all that is in them.
+        """
+        self._buffer.forget(partitions)
+        self._drop_unwritten(frozenset(partitions), now)
+        self._commit_due = True
+
+    def busy(self, partitions: Collection[Partition]) -> bool:
+        """Return whether one of these partitions is in flight or waits for a commit."""
+        if self._phase == "aborted":
+            return False
+        return self._in_flight.touching(partitions) or any(
+            partition in one.epochs for one in self._unsettled for partition in partitions
+        )
+
+    def forget(self, partitions: Collection[Partition]) -> int:
+        """Give partitions up, with everything about them, and return how many buffered records were dropped."""
+        dropped = self._buffer.forget(partitions)
+        self._offsets.forget(partitions)
+        self._paused -= frozenset(partitions)
+        self._settle()
+        return dropped
+
+    def committed(self, positions: Mapping[Partition, Position], sent_at: float) -> None:
+        """Note that positions were committed by a request that was sent at `sent_at`."""
+        self._committing = False
+        self._offsets.commit({part: at for part, at in positions.items() if part in self._offsets.owned}, sent_at)
+        self._settle()
+
+    def unconfirmed(self, partitions: Collection[Partition], now: float) -> None:
+        """Note that it is not known whether a commit was stored: it is wanted again.
+
+        With another mark, where intents are kept: otherwise reading back the later one, which may have been
+        refused, could find the earlier one.
+        """
+        self._committing = False
+        self._commit_due = True
+        if self._offsets.announces:
+            self._offsets.ask_for_lease(self._offsets.owned.intersection(partitions), now)
+
+    # What the decode loop asks and tells.
+
+    def next_decode(self, now: float) -> BatchInFlight | None:
+        """Take the next batch to decode; None when none is due."""
+        if self._phase == "aborted" or self._in_flight.ahead:
+            return None
+        self._seal(now)
+        return self._in_flight.next_to_decode()
+
+    def decoded(self, which: BatchInFlight, prepared: Prepared) -> None:
+        """Hand over a batch that is decoded."""
+        self._in_flight.decoded(which, prepared)
+
+    def decode_due_in_s(self, now: float) -> float | None:
+        """Return the seconds until there is something to decode; None while that is not known."""
+        if self._in_flight.ahead:
+            return None
+        due_in_s = self._buffer.due_in_s(now)
+        if self._in_flight.sealed or (due_in_s is not None and self._phase == "draining"):
+            return 0.0
+        return due_in_s
+
+    def all_decoded(self, now: float) -> bool:
+        """Return whether nothing will ever be left to decode."""
+        # A batch in flight may come back in parts where intents are kept.
+        final = not self._offsets.announces or not self._in_flight
+        return self._phase == "draining" and not self._in_flight.sealed and self._empty(now) and final
+
+    # What the write loop asks and tells.
+
+    def next_write(self, now: float) -> BatchInFlight | None:
+        """Take the next batch to write; None when there is none yet.
+
+        A batch whose partitions have all changed hands meanwhile is dropped: their new owner reads it.
+        """
+        self.ask_for_next_lease(now)
+        while (one := self._writable(now)) is not None:
+            if self._offsets.ours(one):
+                one.stage = "writing"
+                return one
+            self._drop(one)
+        return None
+
+    def write_due(self, now: float) -> bool:
+        """Return whether `next_write` has a batch, or the target is to be looked at first."""
+        return self._writable(now) is not None or bool(self._offsets.unchecked())
+
+    def all_written(self, now: float) -> bool:
+        """Return whether nothing will ever be left to write."""
+        return self._phase == "draining" and not self._in_flight and self._empty(now)
+
+    def unchecked(self) -> tuple[Mapping[Partition, int], Mapping[Partition, int]]:
+        """Return where new records begin in partitions that the target was not asked about, and their epochs."""
+        found = self._offsets.unchecked()
+        return found, self._offsets.epochs(found.keys())
+
+    def mark_checked(self, epochs: Mapping[Partition, int]) -> None:
+        """Note that new records of these partitions may be announced."""
+        self._offsets.mark_checked(epochs)
+        self._commit_due = True
+
+    def ask_for_lease(self, epochs: Mapping[Partition, int], now: float) -> None:
+        """Have a commit say which of these partitions are still ours, see `confirmed`."""
+        self._offsets.ask_for_lease(self._offsets.unchanged(epochs), now)
+        self._commit_due = True
+
+    def confirmed(self, epochs: Mapping[Partition, int], since: float) -> frozenset[Partition] | None:
+        """Return which of these are still ours, by a commit sent since then; None while that is not known."""
+        ours = self._offsets.unchanged(epochs)
+        return ours if self._offsets.leased(ours, since) else None
+
+    def held(self, which: BatchInFlight, now: float) -> bool | None:
+        """Return whether a batch is ours to write; None while that is not certain, and then a commit is on its way.
+
+        Where intents are kept, all of it has to be ours, by a commit that is not older than LEASE_S; else some of it.
+        """
+        ours = self._offsets.ours(which)
+        if not ours or (self._offsets.announces and len(ours) < len(which.epochs)):
+            return False
+        if self._leased(which, now):
+            return True
+        self._renew(which, now)
+        return None
+
+    def hand_back(self, which: BatchInFlight, now: float) -> None:
+        """Give up writing a batch of which something changed hands; what is still ours comes again, as replays."""
+        ours = self._offsets.ours(which)
+        self._in_flight.split(now, lambda one: self._kept(one, ours, replayed=True) if one is which else None)
+
+    def finished(self, which: BatchInFlight, now: float) -> None:
+        """Note that a batch is durable, let go of its memory and ask for its commit."""
+        if self._in_flight.pop(which):
+            self._buffer.release(which.batch)
+        if self._phase != "aborted":
+            self._offsets.finish(which)
+            self._unsettled.append(which)
+            self._settle()
+            self._commit_due = True
+            # At once, so that the commit carries the intent of the batch that comes next.
+            self._seal(now)
+
+    def scale(self, factor: int) -> None:
+        """Have the batches that are still to be cut made this many times as large as the settings say."""
+        self._buffer.scale(factor)
+
+    # What ends it.
+
+    def drain(self, trigger: Trigger) -> None:
+        """Stop reading and bring everything buffered to its end. Once is enough; later calls change nothing."""
+        if self._phase == "running":
+            self._phase = "draining"
+            self._drain_trigger = trigger
+
+    def halt(self, *, writing_failed: bool) -> None:
+        """Begin nothing more and drop what waits; what is durable may still be committed.
+
+        What is being written comes to its end, unless that is what failed.
+        """
+        if self._phase != "aborted":
+            self._phase = "draining"
+            self._buffer.clear()
+            for one in list(self._in_flight):
+                if one.stage != "writing":
+                    self._offsets.cancel(one, one.epochs)
+                    self._drop(one)
+                elif writing_failed:
+                    self._drop(one)
+
+    def abort(self) -> None:
+        """Begin and commit nothing more."""
+        if self._phase != "aborted":
+            self._phase = "aborted"
+            self.abandoned_offsets = self._offsets.uncommitted
+
+    def snapshot(self, now: float) -> Snapshot:
+        """Return what is going on, all of one moment; nothing follows from the question."""
+        first = self._in_flight.first
+        return Snapshot(
+            phase=self._phase,
+            rows=self._buffer.rows,
+            nbytes=self._buffer.nbytes,
+            limit_bytes=self._buffer.memory_bytes,
+            age_s=self._buffer.age_s(now),
+            due_in_s=self._buffer.due_in_s(now),
+            in_flight=first.batch if first is not None else None,
+            in_flight_s=now - first.begun_at if first is not None else 0.0,
+            awaits_commit=first is not None and first.stage == "decoded" and self._writable(now) is None,
+            replaying=self._buffer.replaying,
+            paused=self._paused,
+            read=self._offsets.read(),
+            committed=self._offsets.committed(),
+        )
+
+    # Reading.
+
+    def _waits_for_room(self, now: float) -> bool:
+        running = self._phase == "running" and not self._buffer.replaying
+        if self._paused or not running or not self._buffer.above_high_watermark:
+            self._full_since = None
+            return False
+        if self._full_since is None:
+            self._full_since = now
+        return now - self._full_since < PATIENCE_S
+
+    def _balanced(self) -> tuple[frozenset[Partition], frozenset[Partition]]:
+        """Return which partitions to pause and which to resume."""
+        nothing: frozenset[Partition] = frozenset()
+        # An announced range is written as a whole or not at all: what is missing of it is read in any case.
+        needed = self._buffer.replaying if self._phase == "running" else nothing
+        # Paused when the range before was complete: if its records alone fill the memory, nothing else resumes it.
+        again = self._paused & needed
+        self._paused -= again
+        if self._buffer.above_high_watermark or self._phase != "running":
+            fresh = self._offsets.owned - self._paused - needed
+            self._paused |= fresh
+            return fresh, again
+        if self._paused and self._buffer.below_low_watermark:
+            again |= self._paused & self._offsets.owned
+            self._paused = nothing
+        return nothing, again
+
+    def _fetch_timeout_s(self, now: float) -> float:
+        """Return how long records may be waited for: not beyond the moment at which a commit may be wanted."""
+        if self._phase != "running" or self._in_flight or self._unsettled or self._commit_due:
+            return COMMIT_POLL_S
+        due_in_s = self._buffer.due_in_s(now)
+        # A batch that is due is announced first: a lone record would wait for the end of a long fetch.
+        return POLL_S if due_in_s is None else min(POLL_S, max(COMMIT_POLL_S, due_in_s))
+
+    # Writing.
+
+    def ask_for_next_lease(self, now: float) -> None:
+        """Have a commit say whether the next batch is still ours, where only that keeps it from being written."""
+        one = self._in_flight.first
+        if one is not None and one.prepared is not None and len(self._unsettled) < self._max_unsettled:
+            self._renew(one, now)
+
+    @property
+    def _max_unsettled(self) -> int:
+        return MAX_ANNOUNCED_UNCOMMITTED if self._offsets.announces else MAX_UNCOMMITTED
+
+    def _empty(self, now: float) -> bool:
+        return self._buffer.due_in_s(now) is None
+
+    def _writable(self, now: float) -> BatchInFlight | None:
+        one = self._in_flight.first
+        if self._phase == "aborted" or one is None or one.prepared is None:
+            return None
+        if not self._offsets.ours(one):
+            return one
+        if len(self._unsettled) >= self._max_unsettled or not self._leased(one, now):
+            return None
+        return one
+
+    def _leased(self, which: BatchInFlight, now: float) -> bool:
+        """Return whether a batch is announced and the source lately took us for the owner."""
+        ours = self._offsets.ours(which)
+        return self._offsets.announced(which) and self._offsets.leased(ours, now - LEASE_S)
+
+    def _renew(self, which: BatchInFlight, now: float) -> None:
+        if self._phase == "aborted" or not self._offsets.announced(which) or self._leased(which, now):
+            return
+        if not self._commit_due and not self._committing:
+            self._offsets.ask_for_lease(self._offsets.ours(which), now)
+            self._commit_due = True
+
+    def _seal(self, now: float) -> None:
+        """Begin every batch that is due, unless some are left from last time: one commit announces them all."""
+        if self._in_flight.sealed:
+            return
+        for partition, last in self._buffer.skip_vanished(now):
+            self._offsets.skip(partition, last)
+            self._commit_due = True
+        batches = self._buffer.take(now)
+        if not batches and self._phase == "draining":
+            batches = self._buffer.take_rest(self._drain_trigger, now)
+        if batches:
+            self._in_flight.add([self._offsets.begin(batch) for batch in batches], now)
+            self._commit_due |= self._offsets.announces
+
+    def _settle(self) -> None:
+        self._unsettled = [one for one in self._unsettled if not self._offsets.settled(one)]
+
+    def _drop(self, which: BatchInFlight) -> None:
+        if self._in_flight.pop(which):
+            self._buffer.release(which.batch)
+
+    def _drop_unwritten(self, partitions: frozenset[Partition], now: float) -> None:
+        def divide(one: BatchInFlight) -> Iterable[BatchInFlight] | None:
+            if one.stage == "writing" or partitions.isdisjoint(one.epochs):
+                return None
+            kept = self._offsets.ours(one) - partitions
+            if kept and not self._offsets.announces:
+                return None
+            self._offsets.cancel(one, partitions)
+            return self._kept(one, kept, replayed=one.batch.replayed)
+
+        self._in_flight.split(now, divide)
+
+    def _kept(self, one: BatchInFlight, kept: Collection[Partition], *, replayed: bool) -> list[BatchInFlight]:
+        """Return the batches that take the place of one: one for each partition kept, under its old intent."""
+        batch = one.batch
+        self._buffer.release(batch)
+        parts = []
+        for intent in batch.intents:
+            if intent.range.partition in kept:
+                runs = tuple(run for run in batch.runs if run.partition == intent.range.partition)
+                part = replace(batch, runs=runs, intents=(intent,), replayed=replayed, nbytes=-1)
+                self._buffer.hold(part)
+                parts.append(self._offsets.begin_again(part))
+        return parts

@@ -1,0 +1,194 @@
+"""Put the engine together from what source, sink and settings say. Nothing here runs."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from batcher.core.buffer import Buffer, FlushPolicy
+from batcher.core.limits import DeadLetterLimit, DeadLetterPolicy
+from batcher.core.offsets import Offsets
+from batcher.core.state import PipelineState
+from batcher.engine.decode_loop import DecodeLoop
+from batcher.engine.fetch_loop import FetchLoop
+from batcher.engine.reconcile import OnExisting
+from batcher.engine.retry import RetryPolicy
+from batcher.engine.shared import SharedState
+from batcher.engine.sizer import Sizer
+from batcher.engine.write_loop import WriteLoop
+from batcher.engine.writer import Writer
+from batcher.errors import ConfigurationError
+from batcher.protocols import (
+    SINK_METHODS,
+    SOURCE_METHODS,
+    DeadLetterQueue,
+    Format,
+    Guarantee,
+    Sink,
+    SinkInfo,
+    Source,
+    SourceInfo,
+)
+from batcher.protocols.sink import lacking, pressured
+from batcher.telemetry.events import Events, WriteRetried
+
+DeliveryMode = Literal["auto", "exactly-once", "at-least-once"]
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineOptions:
+    """Hold what a pipeline is told, see `Pipeline`; raise ConfigurationError for what cannot work."""
+
+    name: str
+    flush: FlushPolicy = field(default_factory=FlushPolicy)
+    memory_bytes: int = 48 << 20
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    poison: DeadLetterPolicy = field(default_factory=DeadLetterPolicy)
+    delivery: DeliveryMode = "auto"
+    merge_partitions: bool = False
+    ignore_intents: bool = False
+    on_existing: OnExisting = "halt"
+    max_records: int | None = None
+    stop_timeout_s: float = 25.0
+    drain_timeout_s: float = 20.0
+    start_timeout_s: float = 30.0
+    halt_on_unknown: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.stop_timeout_s > 0:
+            raise ConfigurationError("--stop-timeout must be more than 0; try 25s")
+        if self.max_records is not None and self.max_records < 1:
+            raise ConfigurationError("--max-records must be at least 1")
+        # Refuses a memory that holds no batch before anything is opened.
+        Buffer(self.flush, self.memory_bytes, mixes_partitions=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Hold what a pipeline is made of; nothing of it is open."""
+
+    source: Source
+    sink: Sink
+    format: Format
+    dead_letters: DeadLetterQueue | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """Say what source and sink keep together."""
+
+    source: SourceInfo
+    sink: SinkInfo
+    guarantee: Guarantee
+    reason: str
+    """Why it is not more, by the weaker of the two."""
+    merges_partitions: bool
+
+    @property
+    def exactly_once(self) -> bool:
+        """Return whether intents are kept."""
+        return self.guarantee == "exactly-once"
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """Hold the loops of a pipeline and what they share."""
+
+    shared: SharedState
+    fetch: FetchLoop
+    decode: DecodeLoop
+    write: WriteLoop
+    writer: Writer
+
+
+def agreed(source: SourceInfo, sink: SinkInfo, options: PipelineOptions) -> Agreement:
+    """Return the guarantee of a run: the weaker of source and sink, or less where less was asked for.
+
+    Raise ConfigurationError where more was asked for than the two keep, and for what the sink cannot do.
+    """
+    weaker = sink if sink.guarantee == "at-least-once" or source.guarantee == "exactly-once" else source
+    if options.delivery == "exactly-once" and weaker.guarantee != "exactly-once":
+        which = sink.target if weaker is sink else "the source"
+        raise ConfigurationError(f"--delivery exactly-once: {which} cannot keep it: {weaker.reason}")
+    if options.on_existing == "skip" and sink.repeats != "query":
+        raise ConfigurationError(
+            f"--on-existing skip: {sink.target} cannot be completed row by row; use halt, or write to load all"
+        )
+    guarantee: Guarantee = "at-least-once" if options.delivery == "at-least-once" else weaker.guarantee
+    return Agreement(source, sink, guarantee, weaker.reason, _merges(guarantee, sink, options))
+
+
+def _merges(guarantee: Guarantee, sink: SinkInfo, options: PipelineOptions) -> bool:
+    """Return whether a batch may hold several partitions; raise ConfigurationError for a target that cannot do it.
+
+    A replay does not come with the same neighbours, so no token recognises it: the target has to be asked.
+    """
+    if guarantee == "at-least-once":
+        return sink.mixes_partitions
+    if options.merge_partitions and not (sink.mixes_partitions and sink.repeats == "query"):
+        raise ConfigurationError(
+            f"--batch.merge-partitions: {sink.target} cannot be asked for the records it has; it needs columns "
+            "_topic, _partition, _offset, or give --delivery at-least-once"
+        )
+    return options.merge_partitions
+
+
+def check_capabilities(part: object, info: SourceInfo | SinkInfo) -> None:
+    """Raise ConfigurationError for a part that names a capability and lacks a method of it."""
+    what, methods = ("sink", SINK_METHODS) if isinstance(info, SinkInfo) else ("source", SOURCE_METHODS)
+    missing = lacking(part, methods, info.capabilities)
+    if missing:
+        raise ConfigurationError(
+            f"the {what} {type(part).__qualname__} has no {missing}: give it the method, or take the capability out of "
+            f"its {type(info).__name__}"
+        )
+    if isinstance(info, SinkInfo) and info.repeats == "query" and "query" not in info.capabilities:
+        raise ConfigurationError(
+            f"the sink {type(part).__qualname__} says that it can be asked (repeats is query) and lacks the capability "
+            "query: name it, with present() and max_offset_above()"
+        )
+
+
+def assembled(parts: Parts, options: PipelineOptions, agreement: Agreement, fetch: FetchLoop, events: Events) -> Engine:
+    """Return the engine of a run whose source and sink are open."""
+    # Without intents a batch may come again with the same range by chance, from another process, and nothing says
+    # whether the target has it: then its token must not be one that the target knows.
+    name = options.name if agreement.exactly_once else f"{options.name}|{secrets.token_hex(4)}"
+    offsets = Offsets(
+        name,
+        announces=agreement.exactly_once,
+        ignores_intents=options.ignore_intents,
+        checks=agreement.exactly_once and options.on_existing != "write",
+    )
+    buffer = Buffer(options.flush, options.memory_bytes, mixes_partitions=agreement.merges_partitions)
+    shared = SharedState(PipelineState(buffer, offsets, max_records=options.max_records))
+    sizer = Sizer(pressured(parts.sink, agreement.sink), _scaling(shared))
+
+    def on_retry(error: BaseException) -> None:
+        events.publish(WriteRetried(error))
+        sizer.failed(error)
+
+    writer = Writer(
+        parts.sink,
+        agreement.sink,
+        parts.format,
+        dead_letters=parts.dead_letters,
+        limit=DeadLetterLimit(options.poison),
+        retry=options.retry,
+        abort=shared.aborting,
+        on_retry=on_retry,
+        on_existing=options.on_existing,
+        halt_on_unknown=options.halt_on_unknown,
+    )
+    fetch.begin(shared)
+    return Engine(shared, fetch, DecodeLoop(shared, writer.prepare), WriteLoop(shared, writer, events, sizer), writer)
+
+
+def _scaling(shared: SharedState) -> Callable[[int], None]:
+    def scale(factor: int) -> None:
+        with shared.changing() as state:
+            state.scale(factor)
+
+    return scale

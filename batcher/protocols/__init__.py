@@ -1,0 +1,53 @@
+"""The contracts: what the pipeline asks of a source, a format, a sink and a dead-letter queue.
+
+Each says who calls, from which thread, and what returning means. Implementations may be written outside this project;
+the laws they have to keep are classes of tests in `batcher.testing.contract`.
+"""
+
+from batcher.protocols.dead_letters import DeadLetterQueue
+from batcher.protocols.format import Decoder, Format
+from batcher.protocols.guarantee import Guarantee
+from batcher.protocols.sink import (
+    COPIES,
+    SINK_METHODS,
+    Auditable,
+    Interruptible,
+    Pressured,
+    Reconcilable,
+    Rehearsable,
+    Removable,
+    Repeats,
+    SchemaPinning,
+    Sink,
+    SinkCapability,
+    SinkInfo,
+    TopicPinning,
+)
+from batcher.protocols.source import SOURCE_METHODS, LagAware, PartitionListener, Source, SourceCapability, SourceInfo
+
+__all__ = [
+    "COPIES",
+    "SINK_METHODS",
+    "SOURCE_METHODS",
+    "Auditable",
+    "DeadLetterQueue",
+    "Decoder",
+    "Format",
+    "Guarantee",
+    "Interruptible",
+    "LagAware",
+    "PartitionListener",
+    "Pressured",
+    "Reconcilable",
+    "Rehearsable",
+    "Removable",
+    "Repeats",
+    "SchemaPinning",
+    "Sink",
+    "SinkCapability",
+    "SinkInfo",
+    "Source",
+    "SourceCapability",
+    "SourceInfo",
+    "TopicPinning",
+]

@@ -1,0 +1,90 @@
+"""What happens in a pipeline, as values, and those who want to hear of it.
+
+The loops publish an event once a fetch, a commit or a batch, never once a record. Metrics, counters, the bench and the
+live line subscribe. A subscriber is called on the thread that publishes and has to return at once; one that raises is
+a bug and ends the pipeline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from batcher.protocols import Guarantee
+from batcher.records import Batch, Delivered, Records
+
+Phase = Literal["fetch", "backpressure", "commit", "decode", "write"]
+"""Where a thread's time goes: the first three are the fetch loop's, `backpressure` is waiting because the buffer is
+full; `decode` and `write` are of the loops of these names, the rest of whose time is waiting for a batch."""
+
+CommitOutcome = Literal["ok", "refused", "unconfirmed", "failed"]
+RebalanceKind = Literal["assigned", "revoked", "lost"]
+
+
+@dataclass(frozen=True, slots=True)
+class GuaranteeAgreed:
+    """Source and sink were asked what they keep together. Once, before the first record."""
+
+    guarantee: Guarantee
+
+
+@dataclass(frozen=True, slots=True)
+class RecordsFetched:
+    """New records went into the buffer. Fetch loop."""
+
+    run: Records
+
+
+@dataclass(frozen=True, slots=True)
+class TimeSpent:
+    """A thread spent time in a phase. The thread whose phase it is."""
+
+    phase: Phase
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rebalanced:
+    """Partitions came or went. Fetch loop."""
+
+    kind: RebalanceKind
+
+
+@dataclass(frozen=True, slots=True)
+class CommitAnswered:
+    """A commit was answered, or not in time. Fetch loop."""
+
+    outcome: CommitOutcome
+
+
+@dataclass(frozen=True, slots=True)
+class WriteRetried:
+    """An attempt at the target or the dead-letter queue failed and is followed by another. Write loop."""
+
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class BatchWritten:
+    """Every record of a batch is durable. Write loop."""
+
+    batch: Batch
+    delivered: Delivered
+
+
+Event = GuaranteeAgreed | RecordsFetched | TimeSpent | Rebalanced | CommitAnswered | WriteRetried | BatchWritten
+
+Subscriber = Callable[[Event], None]
+
+
+class Events:
+    """Pass events on to all who subscribed, in the order in which they did."""
+
+    def __init__(self, *subscribers: Subscriber) -> None:
+        self._subscribers = subscribers
+
+    def publish(self, event: Event) -> None:
+        """Tell every subscriber. Any thread."""
+        for subscriber in self._subscribers:
+            subscriber(event)
