@@ -2,7 +2,7 @@
 
 Run it alone: `python -m benchmarks.bench_decode`. Each case decodes one batch several times, shown as rows
 a second of wall time and as microseconds of processor time a row. `--threads 1` takes the second core from Arrow,
-which is closer to what the flusher thread has beside a busy consumer thread. A busy machine shows first
+which is closer to what the write loop has beside a busy fetch loop. A busy machine shows first
 in the wall time.
 """
 

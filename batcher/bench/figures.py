@@ -55,7 +55,7 @@ class Cut:
 class Run:
     """Hold one run of the whole pipeline, from its first records to its last durable batch.
 
-    `fetch_s`, `room_s` (waiting because the buffer was full) and `commit_s` are of the consumer thread, `fetch_cpu_s`
+    `fetch_s`, `room_s` (waiting because the buffer was full) and `commit_s` are of the fetch loop, `fetch_cpu_s`
     is what it computed in `fetch_s`; `decode_s` and `write_s` are of the threads that do so.
     """
 

@@ -62,13 +62,9 @@ class Decoding:
         Raise ConfigurationError when the target cannot take a schema, or when no column matches any field.
         """
         started = time.perf_counter()
-        lane, decoded = self._call(self._prepared, batch)
-        return self._observed(batch, lane, decoded, started)
-
-    def _prepared(self, batch: Batch) -> tuple[_Lane | None, Decoded]:
         lane = self._lane_for(batch)
         decoder = self._format.decoder(PLACEHOLDER) if lane is None else lane.decoder
-        return self._decoded(batch, lane, decoder)
+        return self._observed(batch, *self._decoded(batch, lane, decoder), started)
 
     def again(self, batch: Batch) -> Prepared:
         """Decode a batch for the columns that the target has now, with a decoder of its own. Write loop."""

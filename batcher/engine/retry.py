@@ -8,7 +8,7 @@ import ssl
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type
 from tenacity.nap import sleep_using_event
@@ -20,6 +20,8 @@ from batcher.errors import ConfigurationError, DeadLetterFailed, SchemasUnavaila
 OnWait = Callable[[int, float, BaseException], None]
 """Called before each wait with the attempts made so far, the seconds to come and what went wrong."""
 
+NOT_NOW: Final = (SinkUnavailable, SinkMisconfigured, DeadLetterFailed, SchemasUnavailable)
+"""What a target, a dead-letter queue or a schema registry may be able to do later."""
 
 _WORDS: tuple[tuple[type[BaseException], str], ...] = (
     (socket.gaierror, "the name of the host is not known"),
@@ -74,12 +76,16 @@ class RetryPolicy:
         return wait_random_exponential(multiplier=self.wait_s, max=self.max_wait_s)
 
     def retrying(
-        self, abort: threading.Event, on_wait: OnWait, *, sleep: Callable[[float], None] | None = None
+        self,
+        abort: threading.Event,
+        on_wait: OnWait,
+        *,
+        errors: tuple[type[BaseException], ...] = NOT_NOW,
+        sleep: Callable[[float], None] | None = None,
     ) -> Retrying:
-        """Return a caller that repeats what a target or a dead-letter queue cannot do now, and raises the last error.
+        """Return a caller that repeats what cannot be done now, which `errors` say, and raises the last error.
 
-        Those are SinkUnavailable, SinkMisconfigured, DeadLetterFailed and SchemasUnavailable. Setting `abort` ends a
-        wait at once and the series with it.
+        Setting `abort` ends a wait at once and the series with it.
         """
 
         def before_sleep(state: RetryCallState) -> None:
@@ -92,7 +98,7 @@ class RetryPolicy:
         return Retrying(
             wait=self.wait(),
             stop=stop,
-            retry=retry_if_exception_type((SinkUnavailable, SinkMisconfigured, DeadLetterFailed, SchemasUnavailable)),
+            retry=retry_if_exception_type(errors),
             sleep=sleep or sleep_using_event(abort),
             before_sleep=before_sleep,
             reraise=True,

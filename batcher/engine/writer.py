@@ -74,6 +74,8 @@ class Writer:
         self._refusals = Refusals()
         retrying: Retrying = retry.retrying(abort, self._waiting)
         self._changing = retrying.copy()
+        # Another one, because it is the decode loop's.
+        self._preparing = retry.retrying(abort, self._waiting, errors=(SchemasUnavailable,))
         self.decoding = Decoding(sink, info, format_, retrying)
         self.reconciler = Reconciler(sink, info, retrying, reconcile=reconcile, on_existing=on_existing)
         self._blocks = BlockWriter(
@@ -90,8 +92,9 @@ class Writer:
         )
 
     def prepare(self, batch: Batch) -> Prepared:
-        """Decode a joined batch, see `Decoding.prepare`. Decode loop."""
-        return self.decoding.prepare(batch)
+        """Decode a joined batch, see `Decoding.prepare`; again while the format cannot ask for schemas. Decode loop."""
+        prepared: Prepared = self._preparing(self.decoding.prepare, batch)
+        return prepared
 
     def write(self, prepared: Prepared, held: Held = lambda: True) -> Delivered:
         """Return when every record of the batch is durable; raise when that cannot be reached. Write loop.

@@ -74,7 +74,7 @@ class _Found:
 class ClickHouseSink:
     """Write blocks to one table. Made by `sinks.clickhouse.plugin`.
 
-    One client serves `open` on its thread and `write` on the flusher's, since only one of them runs at a time and no
+    One client serves `open` on its thread and `write` on the write loop's, since only one of them runs at a time and no
     session ties it to a thread. A `write` takes at most about `insert_timeout_s` seconds.
     """
 

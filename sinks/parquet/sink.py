@@ -34,7 +34,7 @@ class ParquetSink:
         self._store = store
         self._coordinates = schemas.coordinates_of(options)
         self._pins = Pins(options, store)
-        # The decoder thread pins while the flusher thread writes. The schemas that held, the newest first: a block
+        # The decode loop pins while the write loop writes. The schemas that held, the newest first: a block
         # may have been decoded for an earlier one.
         self._pinning = threading.Lock()
         self._schemas: tuple[pa.Schema, ...] = ()

@@ -31,7 +31,7 @@ class TopicRootsSink:
         self._options = replace(options, layout="topic")
         self._store = store
         self._sinks: dict[str, ParquetSink] = {}
-        # The decoder thread pins the schema of a topic while the flusher writes another one.
+        # The decode loop pins the schema of a topic while the write loop writes another one.
         self._opening = threading.Lock()
 
     def open(self) -> SinkInfo:

@@ -121,7 +121,7 @@ def holds(point: str, found: Found) -> bool:
         "mid_write": announced and 0 < len(found.written) < BATCH - 1,
         "after_write": announced and whole and not found.letters,
         "after_dead_letters": announced and whole and found.letters == 1,
-        # On the other thread: the flusher may be at the next announced batch by then.
+        # On the other thread: the write loop may be at the next announced batch by then.
         "before_commit": announced and first_is_whole and found.letters >= 1,
         "after_commit": found.next_offset == BATCH and found.letters >= 1 and FIRST[0] not in found.announced,
     }[point]

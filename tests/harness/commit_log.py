@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
-from batcher.records import Partition, Position
+from batcher.records import Partition
 from batcher.sources.kafka.metadata import unpack
 from batcher.testing.kafka import REQUEST_TIMEOUT_S
 

@@ -17,7 +17,7 @@ from tests.harness import crash_points
 from tests.harness.crash_points import Points, Trap, Wrapper, traps_of, wrap
 
 MORE_POINTS: Final[Mapping[str, str]] = {
-    "in_fetch": "the consumer thread is about to wait for records",
+    "in_fetch": "the fetch loop is about to wait for records",
     "in_decode": "a batch is about to be decoded",
     "in_dead_letters": "the letters of a batch are about to be stored",
 }

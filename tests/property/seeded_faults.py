@@ -112,9 +112,7 @@ AT_LEAST_ONCE = [
         "not self",
     ),
     Fault("never pause", "Buffer.full", "return self.nbytes >= self.memory_bytes", "return False"),
-    Fault(
-        "never resume", "Buffer.roomy", "return self.nbytes <= self.memory_bytes * RESUME_SHARE", "return False"
-    ),
+    Fault("never resume", "Buffer.roomy", "return self.nbytes <= self.memory_bytes * RESUME_SHARE", "return False"),
     Fault("never release memory", "Buffer.release", "self._taken_bytes -= batch.nbytes", "pass"),
     Fault("batches in another order", "Flights.first", "return self._queue[0] if", "return self._queue[-1] if"),
     Fault(

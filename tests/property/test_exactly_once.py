@@ -1,6 +1,6 @@
 """The promise "nothing lost and nothing doubled": several processes, one log, one target, every order of events.
 
-A process of this machine is a consumer that is stepped by hand and a flusher that stops at every point where another
+A process of this machine is a fetch loop that is stepped by hand and a write loop that stops at every point where another
 thread, another process or the end could come in between: before a question to the target and before its answer is
 used, before a write is sent, while the server is at it, after it is stored, around the dead-letter queue, while it
 waits for a commit. Time stands still unless a rule moves it.
@@ -20,15 +20,10 @@ import pyarrow as pa
 from hypothesis import HealthCheck, Phase, event, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from batcher.core.buffer import Buffer, FlushPolicy
-from batcher.core.intents import MAX_NOTE, parse
-from batcher.core.limits import DeadLetterLimit, DeadLetterPolicy
-from batcher.core.offsets import Ledger, Receipt
-from batcher.engine.fetch_loop import Consumer
-from batcher.engine.retry import RetryPolicy
-from batcher.engine.shared import Exchange
-from batcher.engine.write_loop import Flusher
-from batcher.engine.writer import Delivery, OnExisting
+from batcher.core.buffer import FlushPolicy
+from batcher.core.in_flight import BatchInFlight
+from batcher.core.offsets import Offsets
+from batcher.engine.reconcile import OnExisting
 from batcher.errors import (
     BatcherError,
     BlockRejected,
@@ -39,13 +34,14 @@ from batcher.errors import (
     SinkUnavailable,
 )
 from batcher.records import Block, DeadLetter, Partition, Position, Rejection, write_id
-from batcher.telemetry.observer import Observer
+from batcher.sources.kafka.metadata import MAX_BYTES, Stored, pack
 from batcher.testing.clock import ManualClock
 from batcher.testing.dead_letters import MemoryDeadLetterQueue
 from batcher.testing.formats import NUMBERS, SMALL_NUMBERS, NumberFormat
 from batcher.testing.sinks import FileSink, ScriptedSink, TableSink
 from batcher.testing.sources import MemoryLog, MemorySource
 from tests.harness.fibers import Fiber, Killed
+from tests.harness.hand_engine import HandLoops
 
 LONG = bool(os.environ.get("BATCHER_TEST_LONG"))
 SHRINKS = not os.environ.get("BATCHER_TEST_NO_SHRINK")
@@ -120,7 +116,7 @@ class Table(TableSink):
     """A table behind a server: a write goes on there though whoever sent it died, or gave up waiting."""
 
     def __init__(self, target: Target, pause: Callable[[str], None]) -> None:
-        super().__init__(target.columns, mixes_partitions=target.kind == "merged")
+        super().__init__(target.columns)
         self.blocks = target.blocks
         self._target = target
         self._pause = pause
@@ -143,8 +139,8 @@ class Table(TableSink):
         self._pause("answered")
         return answer
 
-    def beyond(self, positions: Mapping[Partition, int]) -> Mapping[Partition, int]:
-        answer = super().beyond(positions)
+    def max_offset_above(self, positions: Mapping[Partition, int]) -> Mapping[Partition, int]:
+        answer = super().max_offset_above(positions)
         self._pause("answered")
         return answer
 
@@ -178,7 +174,7 @@ class Queue(MemoryDeadLetterQueue):
 
 
 class Worker:
-    """One process: the consumer's thread is the test's own, the flusher's is a fiber."""
+    """One process: the fetch loop is the test's own, the write loop is a fiber."""
 
     def __init__(
         self,
@@ -195,32 +191,26 @@ class Worker:
         self.fiber = Fiber(self._flush)
         self.flushes_while_revoking = True
         self.dies_while_waiting = False
-        self.decoding: Receipt | None = None
+        self.decoding: BatchInFlight | None = None
         self.failed = False
         self.unanswered: list[tuple[bool, float]] = []
         self.source = MemorySource(log, partitions=[], waits=False, on_gap="skip")
         self.sink = self._sink(target)
         self.queue = Queue(letters, self.fiber.pause)
-        policy = FlushPolicy(12, 1500, 1.0)
-        buffer = Buffer(policy, MEMORY, mixes_partitions=target.kind == "merged")
-        ledger = Ledger("group", announces=True, ignores_intents=ignores_intents, checks=True)
-        self.exchange = Exchange(buffer, ledger, clock)
-        self.exchange._changed.wait = self._wait  # type: ignore[method-assign]
-        self.delivery = Delivery(
+        self.engine = HandLoops(
+            self.source,
             self.sink,
-            self.sink.open(),
             NumberFormat(),
+            policy=FlushPolicy(12, 1500, 1.0),
+            memory=MEMORY,
+            mixes=target.kind == "merged",
+            offsets=Offsets("group", announces=True, ignores_intents=ignores_intents, checks=True),
             dead_letters=self.queue,
-            poison=DeadLetterLimit(DeadLetterPolicy(max_ratio=1.0, max_consecutive=10**9)),
-            retry=RetryPolicy(wait_s=1e-9, max_wait_s=1e-9),
-            abort=self.exchange.aborting,
-            name="group",
             on_existing=on_existing,
+            drain_timeout_s=0.5,
+            clock=clock,
         )
-        observer = Observer()
-        self.consumer = Consumer(self.source, self.exchange, observer, drain_timeout_s=0.5, clock=clock)
-        self.flusher = Flusher(self.exchange, self.delivery, observer)
-        self.consumer.open()
+        self.engine.shared._changed.wait = self._wait  # type: ignore[method-assign]
         self.fiber.resume()
 
     @property
@@ -229,7 +219,7 @@ class Worker:
         return frozenset(part for part, owner in self.log.owners.items() if owner is self.source)
 
     def flush(self, pauses: int, order: BaseException | None = None) -> None:
-        """Let the flusher go on to its `pauses`th pause, or until it has nothing to do."""
+        """Let the write loop go on to its `pauses`th pause, or until it has nothing to do."""
         for _ in range(pauses):
             if self.failed or self._resume(order) == "idle":
                 return
@@ -239,17 +229,19 @@ class Worker:
         try:
             return self.fiber.resume(order)
         except BatcherError as error:
-            if self.exchange.phase != "aborted" and not isinstance(error, DeadLetterLimitExceeded):
+            if self.engine.phase != "aborted" and not isinstance(error, DeadLetterLimitExceeded):
                 raise
             self.failed = True
-            self.exchange.halt(writing_failed=True)
+            self.engine.halt(writing_failed=True)
             return "failed"
 
     def decode(self) -> None:
         if self.decoding is None:
-            self.decoding = self.exchange.begin()
+            self.decoding = self.engine.begin()
         else:
-            self.exchange.ready(self.decoding, self.delivery.prepare(self.decoding.batch))
+            prepared = self.engine.writer.prepare(self.decoding.batch)
+            with self.engine.shared.changing() as state:
+                state.decoded(self.decoding, prepared)
             self.decoding = None
 
     def kill(self) -> None:
@@ -260,10 +252,10 @@ class Worker:
     def _flush(self) -> None:
         while True:
             self.fiber.pause("idle")
-            self.flusher.write()
+            self.engine.write.step()
 
     def _wait(self, timeout: float | None = None) -> bool:
-        self.exchange._changed.release()
+        self.engine.shared._changed.release()
         try:
             if self.fiber.current:
                 self.fiber.pause("waiting")
@@ -274,7 +266,7 @@ class Worker:
                 if self.flushes_while_revoking and not self.failed:
                     self._resume()
         finally:
-            self.exchange._changed.acquire()
+            self.engine.shared._changed.acquire()
         return True
 
     def _sink(self, target: Target) -> ScriptedSink:
@@ -283,7 +275,7 @@ class Worker:
             sink = Table(target, self.fiber.pause)
             sink.before = target.refuse
         else:
-            sink = FileSink(target.columns) if target.kind == "files" else ScriptedSink(NUMBERS, mixes_partitions=False)
+            sink = FileSink(target.columns) if target.kind == "files" else ScriptedSink(NUMBERS)
             sink.blocks = target.blocks
 
             def send(block: Block) -> None:
@@ -317,7 +309,7 @@ class ExactlyOnceMachine(RuleBasedStateMachine):
         self.compacts = compacts
         self.workers = [self.worker(), self.worker()]
         self.workers[0].source.assign(PARTITIONS)
-        self.workers[0].consumer.step()
+        self.workers[0].engine.fetch.step()
 
     def worker(self, *, ignores_intents: bool = False) -> Worker:
         return Worker(
@@ -346,7 +338,7 @@ class ExactlyOnceMachine(RuleBasedStateMachine):
 
             setattr(self.log, "after_commit" if stored else "before_commit", keep_silent)
         try:
-            one.consumer.step()
+            one.engine.fetch.step()
         except Killed:
             event("died in a commit or a callback")
             self.replace(worker)
@@ -355,27 +347,27 @@ class ExactlyOnceMachine(RuleBasedStateMachine):
         self.bury(worker)
 
     def flush(self, worker: int, pauses: int, order: BaseException | None = None) -> str:
-        """Return where the flusher stands then."""
+        """Return where the write loop stands then."""
         self.workers[worker].flush(pauses, order)
         self.bury(worker)
         return self.workers[worker].fiber.point
 
     def bury(self, worker: int) -> None:
-        """Let a process whose flusher failed commit what is durable and leave, as the pipeline does."""
+        """Let a process whose write loop failed commit what is durable and leave, as the pipeline does."""
         one = self.workers[worker]
         if not one.failed:
             return
-        event(f"flusher failed: {one.exchange.phase}")
+        event(f"write loop failed: {one.engine.phase}")
         for _ in range(50):
-            if one.exchange.drained or one.exchange.phase == "aborted":
+            if one.engine.drained or one.engine.phase == "aborted":
                 break
-            one.consumer.step()
-        assert one.exchange.drained or one.exchange.phase == "aborted"
-        one.consumer.leave()
+            one.engine.fetch.step()
+        assert one.engine.drained or one.engine.phase == "aborted"
+        one.engine.fetch.leave()
         self.replace(worker)
 
     def load(self, values: list[str | None], more: list[str | None], worker: int, point: str) -> int:
-        """Have new records loaded until the flusher is at a point, and return by whom."""
+        """Have new records loaded until the write loop is at a point, and return by whom."""
         if not self.log.owners:
             self.give(PARTITIONS, worker)
         worker = worker if self.workers[worker].held else 1 - worker
@@ -430,7 +422,7 @@ class ExactlyOnceMachine(RuleBasedStateMachine):
 
     @rule(worker=workers, rounds=st.integers(1, 4), point=points)
     def get_on(self, worker: int, rounds: int, point: str) -> None:
-        """Go some rounds, or until the flusher is at a point."""
+        """Go some rounds, or until the write loop is at a point."""
         for _ in range(rounds):
             self.consume(worker)
             self.clock.advance(1.0)
@@ -537,10 +529,10 @@ class ExactlyOnceMachine(RuleBasedStateMachine):
     @rule(worker=workers, pauses=st.integers(0, 12))
     def abort(self, worker: int, pauses: int) -> None:
         one = self.workers[worker]
-        one.exchange.abort()
+        one.engine.abort()
         self.flush(worker, pauses)
         if self.workers[worker] is one:
-            one.consumer.leave()
+            one.engine.fetch.leave()
             self.replace(worker)
 
     # Who owns what.
@@ -578,17 +570,17 @@ class ExactlyOnceMachine(RuleBasedStateMachine):
         self.workers[to].source.assign(free)
         self.consume(to)
 
-    @rule(partition=st.sampled_from(PARTITIONS), text=st.sampled_from(["garbage", '{"v":2}', '{"v":1,"s":0}']))
-    def somebody_leaves_another_note(self, partition: Partition, text: str) -> None:
-        """The partition is left alone until somebody has put the note right."""
+    @rule(partition=st.sampled_from(PARTITIONS))
+    def something_else_is_left_with_the_offset(self, partition: Partition) -> None:
+        """The partition is left alone until that is put right."""
         found = self.log.committed.get(partition)
         if found is None or partition in self.log.owners:
             return
-        event("a note that is not ours")
-        self.log.committed[partition] = strange = Position(found.next_offset, text)
+        event("metadata that are not ours")
+        self.log.committed[partition] = strange = Position(found.next_offset, unreadable="it is no intent")
         self.give([partition], 0)
         worker = self.workers[0]
-        assert partition not in worker.exchange.owned
+        assert partition not in worker.engine.owned
         assert partition in worker.source.untaken
         self.get_on(0, 3, "idle")
         assert self.log.committed[partition] == strange
@@ -610,25 +602,25 @@ class ExactlyOnceMachine(RuleBasedStateMachine):
         self.workers = [first, self.worker()]
         self.give(PARTITIONS, 0)
         # For this one time: what its peers announce from now on is not to be ignored.
-        first.exchange._ledger._ignores_intents = False
+        first.engine.offsets._ignores_intents = False
 
     @rule(worker=workers)
     def stop_and_start_again(self, worker: int) -> None:
         one = self.workers[worker]
         self.put_right(one)
         self.consume(worker)
-        one.exchange.drain("stop")
+        one.engine.drain("stop")
         owned = one.held
         read = {partition: one.source._positions[partition] for partition in owned}
-        ends = {partition: replay.ends[-1] for partition, replay in one.exchange._buffer._replays.items()}
+        ends = {partition: replay.ends[-1] for partition, replay in one.engine.buffer._replays.items()}
         incomplete = {partition for partition, last in ends.items() if read[partition] <= last}
-        self.until(one, lambda: one.exchange.drained)
+        self.until(one, lambda: one.engine.drained)
         for partition in owned - incomplete:
             at = self.log.committed.get(partition, Position(0))
             seen = [run for run in self.log.runs[partition] if run.first_offset < read[partition]]
             assert not seen or at.next_offset > seen[-1].first_offset
-            assert not parse(partition, at.note)
-        one.consumer.leave()
+            assert not at.intents
+        one.engine.fetch.leave()
         self.replace(worker)
 
     def put_right(self, worker: Worker) -> None:
@@ -642,9 +634,9 @@ class ExactlyOnceMachine(RuleBasedStateMachine):
                 return
             worker.decode()
             worker.flush(2)
-            worker.consumer.step()
+            worker.engine.fetch.step()
             self.clock.advance(0.1)
-        raise AssertionError(f"does not come to an end: {worker.fiber.point}, {worker.exchange.snapshot()}")
+        raise AssertionError(f"does not come to an end: {worker.fiber.point}, {worker.engine.snapshot()}")
 
     # What holds at every moment.
 
@@ -676,17 +668,17 @@ class ExactlyOnceMachine(RuleBasedStateMachine):
         for partition in PARTITIONS:
             at = self.log.committed.get(partition, Position(0))
             done = max(at.next_offset, self.unannounced.get(partition, -1) + 1)
-            claims = parse(partition, at.note)
+            claims = at.intents
             covered[partition] = {o for claim in claims for o in range(claim.range.first, claim.range.next_offset)}
             covered[partition] |= set(range(done))
         rows = set(self.target.rows())
         assert [row for row in rows if row[1] not in covered[row[0]]] == []
 
     @invariant()
-    def notes_are_short_and_begin_at_or_below_their_offset(self) -> None:
-        for partition, at in self.log.committed.items():
-            assert len(at.note.encode()) < MAX_NOTE
-            claims = parse(partition, at.note)
+    def intents_are_short_and_begin_at_or_below_their_offset(self) -> None:
+        for at in self.log.committed.values():
+            assert len(pack(Stored(at)).encode()) < MAX_BYTES
+            claims = at.intents
             assert not claims or claims[0].range.first <= at.next_offset <= claims[0].range.next_offset
 
     @invariant()
@@ -721,12 +713,12 @@ class ExactlyOnceMachine(RuleBasedStateMachine):
         self.nothing_is_stored_twice()
 
     def caught_up(self, worker: Worker) -> bool:
-        if worker.exchange.commit_near or worker.exchange.snapshot().buffer.rows:
+        if worker.engine.commit_near or worker.engine.snapshot().rows:
             return False
         for partition in PARTITIONS:
             at = self.log.committed.get(partition, Position(0))
             runs = self.log.runs[partition]
-            if parse(partition, at.note) or (runs and runs[-1].last_offset >= at.next_offset):
+            if at.intents or (runs and runs[-1].last_offset >= at.next_offset):
                 return False
         return True
 

@@ -1,6 +1,6 @@
 """The promise "nothing lost", without intents, against every order of events Hypothesis can think of.
 
-The consumer and the flusher are stepped by hand in one thread, on a manual clock. Events during a write (rebalances,
+The loops are stepped by hand in one thread, on a manual clock. Events during a write (rebalances,
 fetches) happen inside the scripted sink, which is where a second thread would be. `seeded_faults.py` beside this file
 shows that the machine has teeth.
 """
@@ -12,22 +12,16 @@ import hypothesis.strategies as st
 from hypothesis import HealthCheck, Phase, event, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from batcher.core.buffer import Buffer, FlushPolicy
-from batcher.core.limits import DeadLetterLimit, DeadLetterPolicy
-from batcher.core.offsets import Ledger
-from batcher.engine.fetch_loop import Consumer
-from batcher.engine.retry import RetryPolicy
-from batcher.engine.shared import Exchange
-from batcher.engine.write_loop import Flusher
-from batcher.engine.writer import Delivery
+from batcher.core.buffer import FlushPolicy
+from batcher.core.offsets import Offsets
 from batcher.errors import BlockRejected, RowsRejected, SchemaChanged, SinkUnavailable
 from batcher.records import Block, Partition, Rejection
-from batcher.telemetry.observer import Observer
 from batcher.testing.clock import ManualClock
 from batcher.testing.dead_letters import MemoryDeadLetterQueue
 from batcher.testing.formats import NUMBERS, SMALL_NUMBERS, NumberFormat
 from batcher.testing.sinks import ScriptedSink
 from batcher.testing.sources import MemoryLog, MemorySource
+from tests.harness.hand_engine import HandLoops
 
 LONG = bool(os.environ.get("BATCHER_TEST_LONG"))
 SHRINKS = not os.environ.get("BATCHER_TEST_NO_SHRINK")
@@ -63,26 +57,21 @@ class PipelineMachine(RuleBasedStateMachine):
         self.boot()
 
     def boot(self) -> None:
-        self.sink = ScriptedSink(self.columns, mixes_partitions=self.mixes)
+        self.sink = ScriptedSink(self.columns)
         self.sink.before = self.refuse
         self.sink.after = self.store
         self.source = MemorySource(self.log, waits=False)
-        buffer = Buffer(FlushPolicy(12, 1500, 1.0), MEMORY, mixes_partitions=self.mixes)
-        self.exchange = Exchange(buffer, Ledger(), self.clock)
-        delivery = Delivery(
+        self.engine = HandLoops(
+            self.source,
             self.sink,
-            self.sink.open(),
             NumberFormat(),
+            policy=FlushPolicy(12, 1500, 1.0),
+            memory=MEMORY,
+            mixes=self.mixes,
+            offsets=Offsets(),
             dead_letters=self.queue,
-            poison=DeadLetterLimit(DeadLetterPolicy(max_ratio=1.0, max_consecutive=10**9)),
-            retry=RetryPolicy(wait_s=1e-9, max_wait_s=1e-9),
-            abort=self.exchange.aborting,
-            name="group",
+            clock=self.clock,
         )
-        observer = Observer()
-        self.consumer = Consumer(self.source, self.exchange, observer, drain_timeout_s=0, clock=self.clock)
-        self.flusher = Flusher(self.exchange, delivery, observer)
-        self.consumer.open()
 
     def refuse(self, block: Block) -> None:
         if block.table.schema.field("n").type != self.columns.field("n").type:
@@ -115,14 +104,14 @@ class PipelineMachine(RuleBasedStateMachine):
         # A commit for records this reading has not seen would be one from an earlier ownership.
         before = len(self.log.history)
         reached = {partition: self.source._positions.get(partition, -1) for partition in PARTITIONS}
-        self.consumer.step()
+        self.engine.fetch.step()
         for partition, position in self.log.history[before:]:
             assert position.next_offset <= max(reached[partition], self.source._positions.get(partition, -1))
 
     def flush(self) -> None:
         try:
-            self.flusher.prepare()
-            self.flusher.write()
+            self.engine.decode.step()
+            self.engine.write.step()
         except Crash:
             event("crashed during a write")
             self.restart()
@@ -153,7 +142,7 @@ class PipelineMachine(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0.0, 2.0]))
     def wait_and_decode_ahead(self, seconds: float) -> None:
         self.clock.advance(seconds)
-        if self.flusher.prepare():
+        if self.engine.decode.step():
             event("decoded ahead")
 
     @rule(seconds=st.sampled_from([0.5, 2.0]))
@@ -226,7 +215,7 @@ class PipelineMachine(RuleBasedStateMachine):
         more: list[str | None],
     ) -> None:
         def rebalance() -> None:
-            if any(partition in flight.receipt.epochs for flight in self.exchange._flights for partition in partitions):
+            if any(partition in flight.epochs for flight in self.engine.in_flight for partition in partitions):
                 event("rebalance with the partition in delivery")
             self.log.produce(partitions[0], more)
             self.change_hands(partitions, polite=polite, back=back)
@@ -244,7 +233,7 @@ class PipelineMachine(RuleBasedStateMachine):
 
     def change_hands(self, partitions: list[Partition], *, polite: bool, back: bool) -> None:
         self.disturbed = True
-        if self.exchange.snapshot().buffer.rows:
+        if self.engine.snapshot().rows:
             event("rebalance with records in the buffer")
         (self.source.revoke if polite else self.source.lose)(partitions)
         if back:
@@ -263,15 +252,15 @@ class PipelineMachine(RuleBasedStateMachine):
         self.fetch()
         owned = self.source.owned
         read = {partition: self.source._positions[partition] for partition in owned}
-        self.exchange.drain("stop")
+        self.engine.drain("stop")
         for _ in range(1000):
-            self.flusher.prepare()
-            self.flusher.write()
-            # Here the consumer thread would look, too: a batch is written and its commit is not made.
-            if self.exchange.drained:
+            self.engine.decode.step()
+            self.engine.write.step()
+            # Here the fetch loop would look, too: a batch is written and its commit is not made.
+            if self.engine.drained:
                 break
-            self.consumer.step()
-        assert self.exchange.drained, "a drain has to come to its end"
+            self.engine.fetch.step()
+        assert self.engine.drained, "a drain has to come to its end"
         for partition in owned:
             committed = self.log.committed.get(partition)
             seen = [run for run in self.log.runs[partition] if run.first_offset < read[partition]]
@@ -313,8 +302,8 @@ class PipelineMachine(RuleBasedStateMachine):
 
     @invariant()
     def memory_stays_within_its_bound(self) -> None:
-        if hasattr(self, "exchange"):
-            assert self.exchange.snapshot().buffer.bytes <= MEMORY + FETCH_BYTES
+        if hasattr(self, "engine"):
+            assert self.engine.snapshot().nbytes <= MEMORY + FETCH_BYTES
 
 
 PipelineMachine.TestCase.settings = settings(

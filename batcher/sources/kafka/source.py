@@ -363,7 +363,7 @@ class KafkaSource:
         if self._all_lost_at is not None and self._fetches - self._all_lost_at <= 1:
             # It took all of them away before it got round to saying why; what there is now is assigned anew.
             return
-        log.warning("max_poll_exceeded", hint="the consumer thread was held up longer than max.poll.interval.ms")
+        log.warning("max_poll_exceeded", hint="the fetch loop was held up longer than max.poll.interval.ms")
         self._give_up(tuple(self._progress), lost=True)
         self._open_consumer.unsubscribe()
         self._subscribe(self._open_consumer)

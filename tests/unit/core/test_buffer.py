@@ -108,28 +108,28 @@ def test_the_partition_that_waited_longest_goes_first() -> None:
 def test_memory_counts_batches_in_delivery_until_they_are_released() -> None:
     b = buffer(rows=10, nbytes=1000, memory=1000)
     b.extend([run(10, size=100)], 0.0)
-    assert b.full
+    assert b.above_high_watermark
     batch = taken(b, 0.0)
 
-    assert b.full
-    assert b.room_bytes == 0
+    assert b.above_high_watermark
+    assert b.free_bytes == 0
     b.release(batch)
     assert b.nbytes == 0
-    assert b.roomy
+    assert b.below_low_watermark
 
 
 def test_reading_resumes_only_well_below_the_bound() -> None:
     b = buffer(rows=1000, nbytes=10_000, memory=10_000)
     b.extend([run(70, size=100)], 0.0)
 
-    assert not b.full
-    assert not b.roomy
+    assert not b.above_high_watermark
+    assert not b.below_low_watermark
 
 
 def test_a_full_buffer_gives_up_its_largest_lane_although_none_is_due() -> None:
     b = buffer(rows=1000, nbytes=4000, memory=5000, mixes=False)
     b.extend([run(15, size=100), run(30, partition=B, size=100)], 0.0)
-    assert b.full
+    assert b.above_high_watermark
 
     assert b.due_in_s(0.0) == 0.0
     batch = taken(b, 0.0)
@@ -148,7 +148,7 @@ def test_forgotten_partitions_leave_the_others_untouched() -> None:
 
 
 def spans(batches: list[Batch]) -> list[tuple[str, int, int]]:
-    return [(batch.trigger, batch.runs[0].first_offset, batch.runs[0].last_offset) for batch in batches]
+    return [(batch.trigger, batch.ranges[0].first, batch.ranges[0].last) for batch in batches]
 
 
 @pytest.mark.parametrize("policy", [{"rows": 5}, {"nbytes": 100, "memory": 100}, {"wait": 0.001}, {"rows": 10_000}])
@@ -280,7 +280,7 @@ def test_a_full_buffer_does_not_cut_an_announced_range_short_and_says_that_readi
     b = buffer(rows=1000, nbytes=1000, memory=1000)
     b.expect(A, [99])
     b.extend([run(50, size=100), run(1, partition=B)], 0.0)
-    assert b.full
+    assert b.above_high_watermark
     assert b.replaying == {A}
 
     assert [list(batch.next_offsets) for batch in b.take(0.0)] == [[B]]
@@ -394,3 +394,33 @@ def test_what_a_full_batch_leaves_behind_waits_all_of_its_time() -> None:
     assert taken(b, 5.0).trigger == "rows"
 
     assert b.due_in_s(5.0) == 1.0
+
+
+def buffered(rows: int, policy: FlushPolicy = FlushPolicy(10, 1000, 1.0)) -> Buffer:  # noqa: B008  # frozen
+    buffer = Buffer(policy, 1000, mixes_partitions=False)
+    buffer.extend([make_records(["1"] * rows, partition=Partition("events", 0))], 0.0)
+    return buffer
+
+
+def test_scaled_batches_take_more_rows_and_wait_longer_and_go_back() -> None:
+    buffer = buffered(15)
+    buffer.scale(2)
+    assert buffer.take(1.5) == []
+    assert [batch.rows for batch in buffer.take(2.0)] == [15]
+    buffer = buffered(25)
+    buffer.scale(2)
+    assert [batch.rows for batch in buffer.take(0.0)] == [20]
+    buffer.scale(1)
+
+    assert [batch.trigger for batch in buffer.take(1.0)] == ["age"]
+
+
+def test_a_scaled_batch_takes_half_the_memory_at_most() -> None:
+    buffer = buffered(10, FlushPolicy(1000, 100, 1.0))
+    buffer.scale(16)
+    assert buffer.take(0.0) == []
+    buffer.extend([make_records(["1"], first_offset=10 + more) for more in range(50)], 0.0)
+    batch = buffer.take(0.0)[0]
+
+    assert batch.trigger == "bytes"
+    assert 500 <= batch.nbytes < 600

@@ -94,7 +94,9 @@ def test_a_search_for_refused_records_ends_after_so_many_inserts_of_a_batch() ->
         for _ in range(5):
             limit.bisect("t[0] 0-99", ValueError("refused"))
 
-    with pytest.raises(DeadLetterLimitExceeded, match=r"t\[0\] 0-99 .* 10 inserts: refused; .*--dlq\.max-bisect") as error:
+    with pytest.raises(
+        DeadLetterLimitExceeded, match=r"t\[0\] 0-99 .* 10 inserts: refused; .*--dlq\.max-bisect"
+    ) as error:
         limit.bisect("t[0] 0-99", ValueError("refused"))
     assert isinstance(error.value.__cause__, ValueError)
 

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from batcher.engine.decoding import Decoding
 from batcher.errors import ConfigurationError
-from batcher.protocols import SinkInfo
+from batcher.protocols import SinkCapability, SinkInfo
 from batcher.records import Batch, Decoded, Partition, Rejection, UnknownField
 from batcher.testing.sinks import MemorySink
 from batcher.testing.values import make_batch, make_records
@@ -92,7 +92,9 @@ class Growing(MemorySink):
         self._by_topic = by_topic
 
     def open(self) -> SinkInfo:
-        return SinkInfo("memory", None, self._coordinates, by_topic=self._by_topic)
+        takes: SinkCapability = "pin_topic" if self._by_topic else "pin"
+        capabilities = frozenset({takes})
+        return SinkInfo("memory", None, self._coordinates, capabilities=capabilities, by_topic=self._by_topic)
 
     def pin(self, proposed: pa.Schema) -> pa.Schema:
         return self.pin_topic("", proposed)
@@ -100,6 +102,9 @@ class Growing(MemorySink):
     def pin_topic(self, topic: str, proposed: pa.Schema) -> pa.Schema:
         self.pinned.append((topic, proposed))
         return proposed
+
+    def schema_of(self, topic: str) -> pa.Schema | None:
+        raise AssertionError("a pipeline does not ask for it")
 
 
 def call(action: Callable[..., Any], *arguments: Any) -> Any:
@@ -204,7 +209,11 @@ def test_a_column_without_a_type_of_an_earlier_run_gets_one_with_its_first_value
 def test_a_column_without_a_type_is_refused_once_it_has_a_value_where_the_target_takes_no_schema() -> None:
     class Fixed:
         def __init__(self, sink: MemorySink) -> None:
-            self.open, self.write, self.close = sink.open, sink.write, sink.close
+            self._info = replace(sink.open(), capabilities=frozenset())
+            self.write, self.close = sink.write, sink.close
+
+        def open(self) -> SinkInfo:
+            return self._info
 
     desk = decoding(Fixed(MemorySink(pa.schema([("id", pa.string()), ("before", pa.null())]))))  # type: ignore[arg-type]
     desk.prepare(batch({"id": "1"}))

@@ -1,4 +1,4 @@
-"""The consumer thread fails: what it does while it leaves the group must neither commit nor hide the reason."""
+"""The fetch loop fails: what it does while it leaves the group must neither commit nor hide the reason."""
 
 import threading
 from collections.abc import Collection, Mapping, Sequence
@@ -6,7 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 import pytest
 
 from batcher.core.buffer import FlushPolicy
-from batcher.engine.pipeline import DeliveryMode, Pipeline
+from batcher.engine.assembly import DeliveryMode
+from batcher.engine.pipeline import Pipeline
 from batcher.errors import RecordUnreadable, SourceLost
 from batcher.records import Block, Partition, Position, Records
 from batcher.testing.formats import NUMBERS, NumberFormat
@@ -43,10 +44,10 @@ class Buggy(MemorySource):
 class Damaged(MemorySource):
     """A source whose log cannot be read from offset 15 on."""
 
-    def fetch(self, max_records: int, timeout_s: float) -> Sequence[Records]:
+    def fetch(self, max_records: int, max_bytes: int, timeout_s: float) -> Sequence[Records]:
         if self._positions.get(A) == 15:
             raise RecordUnreadable("events[0]: the record at offset 15 cannot be read")
-        return super().fetch(min(max_records, 15 - self._positions.get(A, 0)), timeout_s)
+        return super().fetch(min(max_records, 15 - self._positions.get(A, 0)), max_bytes, timeout_s)
 
 
 def started(

@@ -8,15 +8,17 @@ import pytest
 from structlog.testing import capture_logs
 
 from batcher.core.buffer import FlushPolicy
-from batcher.engine.pipeline import DeliveryMode, Pipeline, Summary
+from batcher.engine.assembly import DeliveryMode
+from batcher.engine.pipeline import Pipeline
+from batcher.engine.reconcile import OnExisting
+from batcher.engine.report import Summary
 from batcher.engine.retry import RetryPolicy
-from batcher.engine.writer import OnExisting
 from batcher.errors import (
     BatcherError,
     ConfigurationError,
     DataGap,
-    DrainTimeout,
     DeadLetterLimitExceeded,
+    DrainTimeout,
     SinkMisconfigured,
     SinkUnavailable,
     SourceLost,
@@ -198,10 +200,10 @@ def test_a_write_that_hangs_does_not_keep_the_process_past_its_deadline(delivery
             eventually(plant.sink.holding.is_set)
             plant.pipeline.stop()
         assert isinstance(outcome.error, DrainTimeout)
-        assert "still busy: flusher" in str(outcome.error)
+        assert "still busy: write" in str(outcome.error)
     finally:
         plant.sink.release.set()
-    eventually(lambda: not any(thread.name == "flusher" for thread in threading.enumerate()))
+    eventually(lambda: not any(thread.name == "write" for thread in threading.enumerate()))
     assert plant.progress() == {}
 
 
@@ -238,7 +240,7 @@ def test_a_bug_in_the_sink_comes_out_of_run_and_nothing_more_is_committed(delive
     assert plant.progress() == {}
 
 
-def test_a_source_that_is_lost_takes_the_flusher_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_source_that_is_lost_takes_the_write_loop_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     plant = Plant()
 
     def lost(*_: object) -> None:
@@ -360,7 +362,7 @@ def died_after_a_write(sink: ScriptedSink, *, max_rows: int = 7, merge_partition
 
 
 SINKS: dict[str, Callable[[], ScriptedSink]] = {
-    "tokens are remembered": lambda: ScriptedSink(NUMBERS, mixes_partitions=False),
+    "tokens are remembered": lambda: ScriptedSink(NUMBERS),
     "rows can be asked for": lambda: TableSink(NUMBERS),
     "files have names": lambda: FileSink(NUMBERS),
 }
@@ -401,16 +403,16 @@ def test_partitions_are_merged_only_where_the_target_can_be_asked(sink: Scripted
 
 
 def test_exactly_once_is_refused_where_the_target_cannot_keep_it() -> None:
-    plant = Plant(sink=ScriptedSink(NUMBERS, guarantee="at-least-once"), delivery="exactly-once")
+    plant = Plant(sink=ScriptedSink(NUMBERS, repeats="none"), delivery="exactly-once")
 
     with pytest.raises(ConfigurationError, match="--delivery exactly-once: memory cannot keep it"):
         plant.run()
     assert plant.log.owners == {}
 
 
-def test_a_strange_note_stops_its_partition_and_in_the_end_the_process_says_so() -> None:
+def test_strange_metadata_stop_their_partition_and_in_the_end_the_process_says_so() -> None:
     log = MemoryLog([A, B])
-    log.committed[A] = strange = Position(0, "written by another tool")
+    log.committed[A] = strange = Position(0, unreadable="it is no intent of batcher")
     plant = Plant(until_eof=True, log=log)
     for partition in (A, B):
         log.produce(partition, ["1", "2"])
@@ -424,9 +426,9 @@ def test_a_strange_note_stops_its_partition_and_in_the_end_the_process_says_so()
 
 
 @both_guarantees
-def test_a_strange_note_that_is_ignored_is_replaced(delivery: DeliveryMode) -> None:
+def test_strange_metadata_that_are_ignored_are_replaced(delivery: DeliveryMode) -> None:
     log = MemoryLog([A, B])
-    log.committed[A] = Position(1, "written by another tool")
+    log.committed[A] = Position(1, unreadable="the metadata of the committed offset is no intent of batcher")
     plant = Plant(until_eof=True, log=log, ignore_intents=True, delivery=delivery)
     log.produce(A, ["1", "2"])
     plant.run()

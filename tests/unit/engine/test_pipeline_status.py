@@ -6,7 +6,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from batcher.core.buffer import FlushPolicy
-from batcher.engine.pipeline import STUCK_S, DeliveryMode, Pipeline
+from batcher.engine.assembly import DeliveryMode
+from batcher.engine.pipeline import STUCK_S, Pipeline
 from batcher.engine.retry import RetryPolicy
 from batcher.errors import SinkUnavailable
 from batcher.records import Batch, Block, Decoded, Partition, UnknownField
@@ -29,9 +30,10 @@ def test_a_run_can_be_followed_from_start_to_end_by_status_and_metrics(delivery:
         ScriptedSink(NUMBERS),
         NumberFormat(),
         name="group",
-        metrics=metrics,
+        subscribers=[metrics],
         delivery=delivery,
     )
+    metrics.watch(pipeline.status)
     assert pipeline.status().state == "starting"
 
     pipeline.run()
@@ -104,7 +106,7 @@ def test_a_member_without_partitions_stands_by_and_is_ready() -> None:
     assert pipeline.ready == (False, "stopped")
 
 
-def test_a_consumer_thread_that_hangs_is_not_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fetch_loop_that_hangs_is_not_alive(monkeypatch: pytest.MonkeyPatch) -> None:
     log = MemoryLog([A])
     log.produce(A, ["1"])
     pipeline = Pipeline(MemorySource(log), ScriptedSink(NUMBERS), NumberFormat(), name="group", max_records=1)
@@ -112,7 +114,7 @@ def test_a_consumer_thread_that_hangs_is_not_alive(monkeypatch: pytest.MonkeyPat
     assert pipeline.alive
 
     monkeypatch.setattr(pipeline, "_ended", False)
-    monkeypatch.setattr(pipeline._consumer, "_stepped_at", pipeline._consumer._clock() - STUCK_S)  # type: ignore[union-attr]
+    monkeypatch.setattr(pipeline._fetch, "_stepped_at", pipeline._fetch._clock() - STUCK_S)
     assert not pipeline.alive
 
 
@@ -189,8 +191,9 @@ def test_what_is_not_stored_is_in_the_summary_the_status_and_the_metrics() -> No
         Known(),
         name="group",
         dead_letters=MemoryDeadLetterQueue(),
-        metrics=metrics,
+        subscribers=[metrics],
     )
+    metrics.watch(pipeline.status)
     with capture_logs() as lines:
         summary = pipeline.run()
 

@@ -7,8 +7,10 @@ import pyarrow as pa
 import pytest
 
 from batcher.core.limits import DeadLetterLimit, DeadLetterPolicy
+from batcher.core.offsets import named
+from batcher.engine.reconcile import OnExisting
 from batcher.engine.retry import RetryPolicy
-from batcher.engine.writer import Delivery, OnExisting
+from batcher.engine.writer import Writer
 from batcher.errors import (
     BatchSuperseded,
     BlockRejected,
@@ -22,7 +24,7 @@ from batcher.errors import (
 )
 from batcher.formats.json.format import JsonFormat
 from batcher.protocols import Format
-from batcher.records import Batch, Block, Claim, Delivered, Partition, Range, Rejection, write_id
+from batcher.records import Batch, Block, Delivered, Intent, Partition, Range, Rejection, write_id
 from batcher.testing.dead_letters import MemoryDeadLetterQueue
 from batcher.testing.formats import NUMBERS, NumberFormat
 from batcher.testing.sinks import AnsweringSink, FileSink, ScriptedSink, TableSink
@@ -34,7 +36,7 @@ S = TypeVar("S", bound=ScriptedSink)
 
 
 class Desk:
-    """A delivery with everything it talks to."""
+    """A writer with everything it talks to."""
 
     def __init__(
         self,
@@ -51,24 +53,24 @@ class Desk:
         self.queue = MemoryDeadLetterQueue()
         self.abort = threading.Event()
         self.retries: list[BaseException] = []
-        self.delivery = Delivery(
+        self.writer = Writer(
             self.sink,
             self.sink.open(),
             format_ or NumberFormat(),
             dead_letters=self.queue if queue else None,
-            poison=DeadLetterLimit(DeadLetterPolicy(max_ratio=1.0, max_bisect=max_bisect)),
+            limit=DeadLetterLimit(DeadLetterPolicy(max_ratio=1.0, max_bisect=max_bisect)),
             retry=RetryPolicy(wait_s=1e-6, max_wait_s=1e-6),
             abort=self.abort,
-            name="group",
             on_retry=self.retries.append,
             on_existing=on_existing,
         )
 
     def deliver(self, batch: Batch, held: Callable[[], bool] = lambda: True) -> Delivered:
-        return self.delivery.write(self.delivery.prepare(batch), held)
+        return self.writer.write(self.writer.prepare(named("group", batch)), held)
 
     def check(self, positions: Mapping[Partition, int]) -> None:
-        self.delivery.judge(positions, self.delivery.beyond(positions))
+        reconciler = self.writer.reconciler
+        reconciler.check_existing(positions, reconciler.max_offset_above(positions))
 
     @property
     def asked(self) -> list[str]:
@@ -256,7 +258,9 @@ def test_a_batch_of_nothing_but_rejects_writes_nothing_and_is_done() -> None:
 def test_without_a_queue_the_first_bad_record_stops_before_anything_is_written() -> None:
     desk = Desk(queue=False)
 
-    with pytest.raises(DeadLetterLimitExceeded, match=r"events\[0\] offset 1 cannot be loaded: is not a number") as error:
+    with pytest.raises(
+        DeadLetterLimitExceeded, match=r"events\[0\] offset 1 cannot be loaded: is not a number"
+    ) as error:
         desk.deliver(numbers("1", "x"))
 
     assert desk.sink.attempts == []
@@ -494,7 +498,7 @@ def test_while_an_earlier_write_is_under_way_nothing_is_asked_or_written_and_its
     memory = table()
     desk = Desk(sink=memory)
     batch = replay(numbers("1", "2"))
-    whole = desk.delivery.prepare(batch)
+    whole = desk.writer.prepare(named("group", batch))
     name = write_id("group|events|0|0-1|1700000000000")
     memory.under_way.add(name)
     left = [1, 2, 3]
@@ -509,7 +513,7 @@ def test_while_an_earlier_write_is_under_way_nothing_is_asked_or_written_and_its
                 memory.blocks.update(earlier.sink.blocks)
 
     memory.on_question = question
-    delivered = desk.delivery.write(whole)
+    delivered = desk.writer.write(whole)
 
     assert memory.asked == ["running"] * 3 + ["present"]
     assert [type(error) for error in desk.retries] == [SinkUnavailable] * 2
@@ -521,8 +525,8 @@ def test_a_part_of_a_batch_of_several_partitions_asks_for_the_write_of_the_whole
     memory = table()
     desk = Desk(sink=memory)
     whole = "ab" * 16
-    claim = Claim(Range(A, 0, 1), 1_700_000_000_000, whole)
-    batch = replace(replay(numbers("1", "2")), claims=(claim,))
+    intent = Intent(Range(A, 0, 1), 1_700_000_000_000, whole)
+    batch = replace(replay(numbers("1", "2")), intents=(intent,))
     memory.under_way.add(whole)
 
     def question(_: str) -> None:

@@ -9,8 +9,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from batcher.core.limits import DeadLetterLimit, DeadLetterPolicy
+from batcher.core.offsets import named
 from batcher.engine.retry import RetryPolicy
-from batcher.engine.writer import Delivery
+from batcher.engine.writer import Writer
 from batcher.errors import (
     BlockRejected,
     DeadLetterLimitExceeded,
@@ -37,15 +38,14 @@ class Desk:
         self.queue = MemoryDeadLetterQueue()
         self.retries: list[BaseException] = []
         self.abort = threading.Event()
-        self.delivery = Delivery(
+        self.writer = Writer(
             self.sink,
             self.sink.open(),
             NumberFormat(),
             dead_letters=self.queue if queue else None,
-            poison=DeadLetterLimit(DeadLetterPolicy(max_ratio=1.0, max_consecutive=20, max_bisect=max_bisect)),
+            limit=DeadLetterLimit(DeadLetterPolicy(max_ratio=1.0, max_consecutive=20, max_bisect=max_bisect)),
             retry=RetryPolicy(wait_s=1e-6, max_wait_s=1e-6),
             abort=self.abort,
-            name="group",
             on_retry=self.retried,
         )
 
@@ -55,14 +55,14 @@ class Desk:
             self.abort.set()
 
     def deliver(self, batch: Batch) -> Delivered:
-        return self.delivery.write(self.delivery.prepare(batch))
+        return self.writer.write(self.writer.prepare(batch))
 
     def numbers(self) -> list[object]:
         return [row["n"] for row in self.sink.rows()]
 
 
 def batch(*values: object, first: int = 0) -> Batch:
-    return make_batch(make_records([str(value) for value in values], partition=A, first_offset=first))
+    return named("group", make_batch(make_records([str(value) for value in values], partition=A, first_offset=first)))
 
 
 def expecting(schema: pa.Schema, more: Callable[[Block], None] = lambda _: None) -> Callable[[Block], None]:
@@ -109,10 +109,10 @@ def test_a_column_that_became_narrower_bends_nothing() -> None:
 def test_what_was_decoded_ahead_is_decoded_again_and_later_batches_need_no_second_attempt() -> None:
     desk = Desk()
     desk.sink.before = expecting(NARROW)
-    ahead = [desk.delivery.prepare(batch(n, first=n)) for n in (1, 2)]
+    ahead = [desk.writer.prepare(batch(n, first=n)) for n in (1, 2)]
 
     for prepared in ahead:
-        desk.delivery.write(prepared)
+        desk.writer.write(prepared)
     desk.deliver(batch(3, first=3))
 
     assert desk.numbers() == [1, 2, 3]
@@ -315,17 +315,18 @@ def test_an_unknown_field_stops_the_pipeline_at_its_record_where_the_settings_sa
             )
 
     sink = ScriptedSink(WIDE, coordinates=())
-    delivery = Delivery(
+    writer = Writer(
         sink,
         sink.open(),
         Halting(),
         dead_letters=MemoryDeadLetterQueue(),
-        poison=DeadLetterLimit(DeadLetterPolicy()),
+        limit=DeadLetterLimit(DeadLetterPolicy()),
         retry=RetryPolicy(),
         abort=threading.Event(),
-        name="group",
         halt_on_unknown=True,
     )
-    with pytest.raises(DeadLetterLimitExceeded, match=r"events\[0\] offset 8 has a field that no column takes: user\.city"):
-        delivery.write(delivery.prepare(batch(1, 2, first=7)))
+    with pytest.raises(
+        DeadLetterLimitExceeded, match=r"events\[0\] offset 8 has a field that no column takes: user\.city"
+    ):
+        writer.write(writer.prepare(batch(1, 2, first=7)))
     assert sink.attempts == []

@@ -2,14 +2,12 @@
 
 import pytest
 
-from batcher.core.buffer import Buffer, FlushPolicy
-from batcher.core.sizing import CEILING, GROW_EVERY_S, LOOK_EVERY_S, SHRINK_EVERY_S, Pace
+from batcher.core.sizing import CEILING, GROW_EVERY_S, LOOK_EVERY_S, SHRINK_EVERY_S
+from batcher.engine.sizer import Sizer
 from batcher.errors import SinkOverwhelmed, SinkUnavailable
-from batcher.records import Partition
 from batcher.testing.clock import ManualClock
 from batcher.testing.formats import NUMBERS
 from batcher.testing.sinks import ScriptedSink
-from batcher.testing.values import make_records
 
 FULL = SinkOverwhelmed("too many parts")
 
@@ -33,7 +31,8 @@ class Bench:
         self.sink = WeighedSink(NUMBERS) if weighs else ScriptedSink(NUMBERS)
         self.clock = ManualClock()
         self.told: list[int] = []
-        self.pace = Pace(self.sink, self.told.append, self.clock)
+        target = self.sink if isinstance(self.sink, WeighedSink) else None
+        self.sizer = Sizer(target, self.told.append, self.clock)
 
     def write_for(self, seconds: float, load: float = 0.0) -> None:
         if isinstance(self.sink, WeighedSink):
@@ -41,24 +40,24 @@ class Bench:
         until = self.clock() + seconds
         while self.clock() < until:
             self.clock.advance(1.0)
-            self.pace.wrote()
+            self.sizer.wrote()
 
 
 def test_a_refusal_for_too_many_parts_doubles_the_batches_at_once_and_then_step_by_step_up_to_a_ceiling() -> None:
     bench = Bench()
-    bench.pace.failed(FULL)
-    bench.pace.failed(FULL)
+    bench.sizer.failed(FULL)
+    bench.sizer.failed(FULL)
     assert bench.told == [2]
     for _ in range(10):
         bench.clock.advance(GROW_EVERY_S)
-        bench.pace.failed(FULL)
+        bench.sizer.failed(FULL)
 
     assert bench.told == [2, 4, 8, CEILING]
 
 
 def test_other_failures_change_no_batch() -> None:
     bench = Bench()
-    bench.pace.failed(SinkUnavailable("away"))
+    bench.sizer.failed(SinkUnavailable("away"))
 
     assert bench.told == []
 
@@ -89,7 +88,7 @@ def test_a_target_that_cannot_be_asked_is_taken_for_recovered_only_if_it_never_c
     bench = Bench(weighs=weighs)
     if isinstance(bench.sink, WeighedSink):
         bench.sink.broken = True
-    bench.pace.failed(FULL)
+    bench.sizer.failed(FULL)
     bench.write_for(2 * SHRINK_EVERY_S)
 
     assert bench.told == ([2] if weighs else [2, 1])
@@ -101,33 +100,3 @@ def test_the_target_is_asked_now_and_then_and_not_for_every_batch() -> None:
 
     assert isinstance(bench.sink, WeighedSink)
     assert bench.sink.questions == 4
-
-
-def buffered(rows: int, policy: FlushPolicy = FlushPolicy(10, 1000, 1.0)) -> Buffer:  # noqa: B008  # frozen
-    buffer = Buffer(policy, 1000, mixes_partitions=False)
-    buffer.extend([make_records(["1"] * rows, partition=Partition("events", 0))], 0.0)
-    return buffer
-
-
-def test_stretched_batches_take_more_rows_and_wait_longer_and_go_back() -> None:
-    buffer = buffered(15)
-    buffer.stretch(2)
-    assert buffer.take(1.5) == []
-    assert [batch.rows for batch in buffer.take(2.0)] == [15]
-    buffer = buffered(25)
-    buffer.stretch(2)
-    assert [batch.rows for batch in buffer.take(0.0)] == [20]
-    buffer.stretch(1)
-
-    assert [batch.trigger for batch in buffer.take(1.0)] == ["age"]
-
-
-def test_a_stretched_batch_takes_half_the_memory_at_most() -> None:
-    buffer = buffered(10, FlushPolicy(1000, 100, 1.0))
-    buffer.stretch(16)
-    assert buffer.take(0.0) == []
-    buffer.extend([make_records(["1"], first_offset=10 + more) for more in range(50)], 0.0)
-    batch = buffer.take(0.0)[0]
-
-    assert batch.trigger == "bytes"
-    assert 500 <= batch.nbytes < 600

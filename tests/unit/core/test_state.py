@@ -1,26 +1,25 @@
 from collections.abc import Callable, Collection, Mapping
+from types import SimpleNamespace
 from typing import cast
 
-import pyarrow as pa
 import pytest
 
-from batcher.core.buffer import Buffer, FlushPolicy
-from batcher.core.intents import parse, render
-from batcher.core.offsets import Ledger, Receipt
-from batcher.engine.shared import LEASE_S, MAX_ANNOUNCED_UNCOMMITTED, Exchange
-from batcher.engine.write_loop import Flusher
-from batcher.engine.writer import Delivery
-from batcher.records import Claim, Decoded, Partition, Position, Prepared, Range
-from batcher.telemetry.observer import Observer
-from batcher.testing.clock import ManualClock
+from batcher.core.buffer import FlushPolicy
+from batcher.core.in_flight import BatchInFlight
+from batcher.core.offsets import Offsets
+from batcher.core.state import LEASE_S, MAX_ANNOUNCED_UNCOMMITTED
+from batcher.engine.write_loop import WriteLoop
+from batcher.engine.writer import Writer
+from batcher.records import Intent, Partition, Position, Range
 from batcher.testing.values import make_records
+from tests.harness.hand_engine import HandEngine
 
 A, B = Partition("events", 0), Partition("events", 1)
 MS = 1_700_000_000_000
 
 
 class Hall:
-    """An exchange; the test plays the consumer thread, the decoder and the flusher."""
+    """The state of an engine; the test plays its three loops."""
 
     def __init__(
         self,
@@ -31,40 +30,41 @@ class Hall:
         checks: bool = False,
         rows: int = 5,
     ) -> None:
-        self.clock = ManualClock()
-        self.buffer = Buffer(FlushPolicy(rows, 1 << 20, 1.0), 1 << 22, mixes_partitions=merges)
-        ledger = Ledger("group", announces=announces, checks=checks)
-        self.exchange = Exchange(self.buffer, ledger, self.clock)
-        self.exchange.assign(positions or {A: Position(0), B: Position(0)})
+        self.engine = HandEngine(
+            policy=FlushPolicy(rows, 1 << 20, 1.0),
+            mixes=merges,
+            offsets=Offsets("group", announces=announces, checks=checks),
+        )
+        self.clock, self.buffer = self.engine.clock, self.engine.buffer
+        self.engine.assign(positions or {A: Position(0), B: Position(0)})
         self.waits = 0
 
     def put(self, count: int, *, partition: Partition = A, first: int = 0) -> None:
         run = make_records(["1"] * count, partition=partition, first_offset=first, timestamp_ms=MS + first)
-        self.exchange.put([run])
+        self.engine.put([run])
 
     def commit(self, refused: Collection[Partition] = ()) -> Mapping[Partition, Position]:
-        wanted = self.exchange.commit_wanted()
-        self.exchange.forget([partition for partition in refused if partition in wanted])
-        self.exchange.committed({part: at for part, at in wanted.items() if part not in refused}, self.clock())
+        wanted = self.engine.take_commit()
+        self.engine.forget([partition for partition in refused if partition in wanted])
+        self.engine.committed({part: at for part, at in wanted.items() if part not in refused}, self.clock())
         return wanted
 
-    def decode(self) -> list[Receipt]:
+    def decode(self) -> list[BatchInFlight]:
         found = []
-        while (receipt := self.exchange.begin()) is not None:
-            self.ready(receipt)
-            found.append(receipt)
+        while (one := self.engine.begin()) is not None:
+            self.ready(one)
+            found.append(one)
         return found
 
-    def ready(self, receipt: Receipt) -> None:
-        empty = Decoded(pa.table({}), pa.array([], pa.int64()))
-        self.exchange.ready(receipt, Prepared(receipt.batch, empty, 0.0))
+    def ready(self, one: BatchInFlight) -> None:
+        self.engine.ready(one)
 
-    def head(self) -> Receipt:
-        head = self.exchange.head()
+    def head(self) -> BatchInFlight:
+        head = self.engine.head()
         assert head is not None
-        return head[0]
+        return head
 
-    def being_written(self) -> Receipt:
+    def being_written(self) -> BatchInFlight:
         self.decode()
         self.commit()
         return self.head()
@@ -78,16 +78,16 @@ class Hall:
             happens()
             return True
 
-        self.exchange._changed.wait = wait  # type: ignore[method-assign]
+        self.engine.shared._changed.wait = wait  # type: ignore[method-assign]
 
     def in_flight(self) -> list[tuple[str, list[tuple[Partition, int, int]]]]:
         """Return trigger and ranges of every batch on its way, in order."""
         return [
             (
-                flight.receipt.batch.trigger,
-                [(one.partition, one.first, one.last) for one in flight.receipt.batch.ranges],
+                flight.batch.trigger,
+                [(one.partition, one.first, one.last) for one in flight.batch.ranges],
             )
-            for flight in self.exchange._flights
+            for flight in self.engine.in_flight
         ]
 
 
@@ -100,38 +100,39 @@ def play(*moves: Callable[[Hall], object]) -> Callable[[Hall], None]:
 
 
 def spans(at: Position) -> list[tuple[int, int]]:
-    return [claim.range[1:] for claim in parse(A, at.note)]
+    return [intent.range[1:] for intent in at.intents]
 
 
-def note(*ends: int) -> str:
-    claims, first = [], 0
+def noted(at: int, *ends: int) -> Position:
+    """Return a position where ranges were announced that end there."""
+    intents, first = [], 0
     for last in ends:
-        claims.append(Claim(Range(A, first, last), MS + first))
+        intents.append(Intent(Range(A, first, last), MS + first))
         first = last + 1
-    return render(claims, "theirs-0")
+    return Position(at, tuple(intents), "theirs-0")
 
 
 def test_nothing_is_offered_to_the_target_before_its_intent_is_stored() -> None:
     hall = Hall()
     hall.put(5)
-    [receipt] = hall.decode()
-    assert hall.exchange.head() is None
-    assert hall.exchange.snapshot().awaits_commit
+    [one] = hall.decode()
+    assert hall.engine.head() is None
+    assert hall.engine.snapshot().awaits_commit
 
     wanted = hall.commit()
 
     assert (wanted[A].next_offset, spans(wanted[A])) == (0, [(0, 4)])
-    assert hall.head() is receipt
+    assert hall.head() is one
 
 
 def test_without_intents_a_batch_is_offered_at_once() -> None:
     hall = Hall(announces=False)
     hall.put(5)
-    [receipt] = hall.decode()
+    [one] = hall.decode()
 
-    assert hall.exchange.commit_wanted() == {}
-    assert hall.head() is receipt
-    assert hall.exchange.wait_held(receipt)
+    assert hall.engine.take_commit() == {}
+    assert hall.head() is one
+    assert hall.engine.shared.wait_held(one)
 
 
 def test_several_due_partitions_share_one_intent_commit() -> None:
@@ -143,7 +144,7 @@ def test_several_due_partitions_share_one_intent_commit() -> None:
     wanted = hall.commit()
 
     assert {partition: spans(at) for partition, at in wanted.items()} == {A: [(0, 4)], B: [(0, 4)]}
-    hall.exchange.finish(hall.head())
+    hall.engine.finish(hall.head())
     assert hall.head() is not None
 
 
@@ -154,10 +155,10 @@ def test_one_commit_carries_what_is_finished_and_the_intent_of_what_comes_next()
     commits = []
     for first in (5, 10):
         hall.put(5, first=first)
-        hall.exchange.finish(hall.head())
+        hall.engine.finish(hall.head())
         commits.append(hall.commit())
         hall.decode()
-    hall.exchange.finish(hall.head())
+    hall.engine.finish(hall.head())
     commits.append(hall.commit())
 
     assert [(each[A].next_offset, spans(each[A])) for each in commits] == [(5, [(5, 9)]), (10, [(10, 14)]), (15, [])]
@@ -171,10 +172,10 @@ def test_small_batches_are_not_held_up_by_each_others_commits_but_for_a_bound() 
     hall.decode()
     hall.commit()
     for _ in range(MAX_ANNOUNCED_UNCOMMITTED):
-        hall.exchange.finish(hall.head())
+        hall.engine.finish(hall.head())
         hall.decode()
 
-    assert hall.exchange.head() is None
+    assert hall.engine.head() is None
     hall.commit()
     assert hall.head() is not None
 
@@ -187,7 +188,7 @@ def test_a_batch_is_offered_only_when_the_broker_lately_took_us_for_the_owner(ag
     hall.commit()
     hall.clock.advance(age_s)
 
-    assert (hall.exchange.head() is not None) is fresh
+    assert (hall.engine.head() is not None) is fresh
     renewed = hall.commit()
     assert (renewed != {}) is not fresh
     if not fresh:
@@ -198,42 +199,42 @@ def test_a_batch_is_offered_only_when_the_broker_lately_took_us_for_the_owner(ag
 def test_an_attempt_waits_until_an_old_lease_is_renewed() -> None:
     hall = Hall()
     hall.put(5)
-    receipt = hall.being_written()
-    assert hall.exchange.wait_held(receipt)
+    one = hall.being_written()
+    assert hall.engine.shared.wait_held(one)
     assert hall.waits == 0
     hall.clock.advance(LEASE_S + 1)
     hall.when_waiting(hall.commit)
 
-    assert hall.exchange.wait_held(receipt)
+    assert hall.engine.shared.wait_held(one)
     assert hall.waits == 1
 
 
 def test_a_commit_that_was_sent_too_long_ago_renews_nothing() -> None:
     hall = Hall()
     hall.put(5)
-    receipt = hall.being_written()
+    one = hall.being_written()
     hall.clock.advance(LEASE_S + 1)
 
     def slow() -> None:
-        wanted, sent_at = hall.exchange.commit_wanted(), hall.clock()
+        wanted, sent_at = hall.engine.take_commit(), hall.clock()
         if hall.waits == 1:
             hall.clock.advance(LEASE_S + 1)
-        hall.exchange.committed(wanted, sent_at)
+        hall.engine.committed(wanted, sent_at)
 
     hall.when_waiting(slow)
-    assert hall.exchange.wait_held(receipt)
+    assert hall.engine.shared.wait_held(one)
     assert hall.waits == 2
 
 
 def test_a_refused_renewal_gives_the_batch_up() -> None:
     hall = Hall()
     hall.put(5)
-    receipt = hall.being_written()
+    one = hall.being_written()
     hall.clock.advance(LEASE_S + 1)
     hall.when_waiting(lambda: hall.commit(refused=[A]))
 
-    assert not hall.exchange.wait_held(receipt)
-    hall.exchange.hand_back(receipt)
+    assert not hall.engine.shared.wait_held(one)
+    hall.engine.hand_back(one)
     assert hall.in_flight() == []
     assert hall.buffer.nbytes == 0
 
@@ -243,20 +244,20 @@ def test_what_waits_of_a_partition_that_is_lost_is_dropped_and_counted() -> None
     hall.put(3)
     hall.put(4, partition=B)
 
-    assert hall.exchange.forget([A]) == 3
-    assert hall.exchange.snapshot().buffer.rows == 4
+    assert hall.engine.forget([A]) == 3
+    assert hall.engine.snapshot().rows == 4
 
 
 def test_a_partition_that_came_back_is_another_ownership() -> None:
     hall = Hall()
     hall.put(5)
-    receipt = hall.being_written()
-    hall.exchange.forget([A])
-    hall.exchange.assign({A: Position(0, note(4))})
+    one = hall.being_written()
+    hall.engine.forget([A])
+    hall.engine.assign({A: noted(0, 4)})
 
-    assert not hall.exchange.wait_held(receipt)
-    hall.exchange.finish(receipt)
-    assert hall.exchange.snapshot().committed[A] == 0
+    assert not hall.engine.shared.wait_held(one)
+    hall.engine.finish(one)
+    assert hall.engine.snapshot().committed[A] == 0
 
 
 def merged(*, announces: bool = True) -> Hall:
@@ -269,38 +270,38 @@ def merged(*, announces: bool = True) -> Hall:
 def test_a_batch_of_several_partitions_is_held_only_as_a_whole() -> None:
     for announces in (True, False):
         hall = merged(announces=announces)
-        receipt = hall.being_written()
-        assert hall.exchange.wait_held(receipt)
-        hall.exchange.forget([A])
+        one = hall.being_written()
+        assert hall.engine.shared.wait_held(one)
+        hall.engine.forget([A])
 
-        assert hall.exchange.wait_held(receipt) is not announces
+        assert hall.engine.shared.wait_held(one) is not announces
 
 
 def test_what_is_left_of_a_batch_that_was_given_up_comes_again_as_a_replay_under_its_claim() -> None:
     hall = merged()
-    receipt = hall.being_written()
-    claims = dict(zip((A, B), receipt.batch.claims, strict=True))
-    hall.exchange.forget([A])
-    hall.exchange.hand_back(receipt)
+    one = hall.being_written()
+    intents = dict(zip((A, B), one.batch.intents, strict=True))
+    hall.engine.forget([A])
+    hall.engine.hand_back(one)
 
     [again] = hall.decode()
 
-    assert (again.batch.replayed, again.batch.claims) == (True, (claims[B],))
+    assert (again.batch.replayed, again.batch.intents) == (True, (intents[B],))
     assert [run.partition for run in again.batch.runs] == [B]
     assert hall.buffer.nbytes == again.batch.nbytes > 0
     assert hall.head() is again
-    hall.exchange.finish(again)
-    assert hall.commit() == {B: Position(claims[B].range.next_offset)}
+    hall.engine.finish(again)
+    assert hall.commit() == {B: Position(intents[B].range.next_offset)}
     assert hall.buffer.nbytes == 0
 
 
 def test_a_batch_behind_one_that_was_given_up_keeps_its_place() -> None:
     hall = merged()
-    receipt = hall.being_written()
+    one = hall.being_written()
     hall.put(6, partition=B, first=3)
     hall.decode()
-    hall.exchange.forget([A])
-    hall.exchange.hand_back(receipt)
+    hall.engine.forget([A])
+    hall.engine.hand_back(one)
 
     first, second = (spans_of for _, spans_of in hall.in_flight())
     assert first[0][0] == B
@@ -312,92 +313,92 @@ def test_what_was_not_offered_to_the_target_is_dropped_at_a_revoke_and_its_annou
     hall = Hall()
     hall.put(5)
     hall.put(5, partition=B)
-    receipt = hall.exchange.begin()
-    assert receipt is not None
+    one = hall.engine.begin()
+    assert one is not None
     if stage in {"decoded", "announced"}:
-        hall.ready(receipt)
+        hall.ready(one)
     if stage == "announced":
         hall.commit()
     revoked = A if stage != "sealed" else B
-    hall.exchange.begin_revoke([revoked])
+    hall.engine.begin_revoke([revoked])
 
-    assert not hall.exchange.busy([revoked])
+    assert not hall.engine.busy([revoked])
     assert all(revoked != span[0] for _, spans_of in hall.in_flight() for span in spans_of)
     hall.commit()
-    assert hall.exchange._ledger._accounts[revoked].stored == Position(0)
-    hall.ready(receipt)
-    assert hall.exchange.forget([revoked]) == 0
-    assert hall.buffer.nbytes == sum(flight.receipt.batch.nbytes for flight in hall.exchange._flights)
+    assert hall.engine.offsets._accounts[revoked].stored == Position(0)
+    hall.ready(one)
+    assert hall.engine.forget([revoked]) == 0
+    assert hall.buffer.nbytes == sum(flight.batch.nbytes for flight in hall.engine.in_flight)
 
 
 def test_what_is_being_written_is_waited_for_at_a_revoke_until_it_is_committed() -> None:
     hall = Hall()
     hall.put(10)
-    receipt = hall.being_written()
-    hall.exchange.begin_revoke([A])
+    one = hall.being_written()
+    hall.engine.begin_revoke([A])
 
-    assert hall.exchange.busy([A])
-    assert not hall.exchange.busy([B])
-    hall.exchange.finish(receipt)
-    assert hall.exchange.busy([A])
+    assert hall.engine.busy([A])
+    assert not hall.engine.busy([B])
+    hall.engine.finish(one)
+    assert hall.engine.busy([A])
     assert hall.commit() == {A: Position(5)}
-    assert not hall.exchange.busy([A])
+    assert not hall.engine.busy([A])
 
 
 def test_an_announced_range_of_a_predecessor_stays_announced_at_a_revoke() -> None:
-    hall = Hall({A: Position(0, note(4))})
+    hall = Hall({A: noted(0, 4)})
     hall.put(5)
     hall.decode()
-    hall.exchange.begin_revoke([A])
+    hall.engine.begin_revoke([A])
 
     assert spans(hall.commit()[A]) == [(0, 4)]
 
 
 def test_what_is_kept_of_an_unwritten_batch_goes_on_by_itself_under_its_claim() -> None:
     hall = merged()
-    [receipt] = hall.decode()
-    claim = receipt.batch.claims[1]
+    [one] = hall.decode()
+    intent = one.batch.intents[1]
     hall.commit()
-    hall.exchange.begin_revoke([A])
+    hall.engine.begin_revoke([A])
 
     [(trigger, ranges)] = hall.in_flight()
-    assert (trigger, ranges) == (receipt.batch.trigger, [tuple(claim.range)])
+    assert (trigger, ranges) == (one.batch.trigger, [tuple(intent.range)])
     [again] = hall.decode()
-    assert again.batch.claims == (claim,)
+    assert again.batch.intents == (intent,)
     hall.commit()
     assert hall.head() is again
 
 
 def test_without_intents_an_unwritten_batch_of_which_something_is_kept_is_written_whole() -> None:
     hall = merged(announces=False)
-    [receipt] = hall.decode()
-    hall.exchange.begin_revoke([A])
+    [one] = hall.decode()
+    hall.engine.begin_revoke([A])
 
-    assert hall.exchange.busy([A])
-    assert hall.head() is receipt
+    assert hall.engine.busy([A])
+    assert hall.head() is one
 
 
 def test_announced_ranges_are_cut_announced_again_and_replayed_before_anything_else() -> None:
-    hall = Hall({A: Position(0, note(6, 7))})
-    assert hall.exchange.replaying == {A}
-    assert hall.exchange.replays([A, B]) == ["events[0] 0-6", "events[0] 7-7"]
+    hall = Hall({A: noted(0, 6, 7)})
+    assert hall.engine.replaying == {A}
+    assert hall.engine.state.replays([A, B]) == ["events[0] 0-6", "events[0] 7-7"]
     hall.put(20)
-    receipts = hall.decode()
-    assert [(receipt.batch.trigger, receipt.batch.replayed) for receipt in receipts] == [("range", True)] * 2
-    assert [receipt.batch.ranges[0][1:] for receipt in receipts] == [(0, 6), (7, 7)]
-    assert hall.exchange.head() is None
+    batches = hall.decode()
+    assert [(one.batch.trigger, one.batch.replayed) for one in batches] == [("range", True)] * 2
+    assert [one.batch.ranges[0][1:] for one in batches] == [(0, 6), (7, 7)]
+    assert hall.engine.head() is None
     assert spans(hall.commit()[A]) == [(0, 6), (7, 7)]
-    for receipt in receipts:
-        assert hall.head() is receipt
-        hall.exchange.finish(receipt)
+    for one in batches:
+        assert hall.head() is one
+        hall.engine.finish(one)
 
     assert hall.decode()[0].batch.ranges[0][1:] == (8, 12)
 
 
 def test_an_announced_range_without_any_record_is_stepped_over() -> None:
-    hall = Hall({A: Position(0, note(6))})
-    hall.exchange.reached({A: 7})
-    assert hall.exchange.wait_due()
+    hall = Hall({A: noted(0, 6)})
+    hall.engine.reached({A: 7})
+    assert hall.engine.shared.wait_decode_due()
 
     assert hall.decode() == []
     assert hall.commit() == {A: Position(7)}
@@ -406,57 +407,59 @@ def test_an_announced_range_without_any_record_is_stepped_over() -> None:
 def test_a_partition_that_is_not_taken_is_not_ours() -> None:
     hall = Hall()
 
-    assert list(hall.exchange.assign({Partition("events", 2): Position(3, "garbage")})) == [Partition("events", 2)]
-    assert hall.exchange.owned == {A, B}
+    assert list(hall.engine.assign({Partition("events", 2): Position(3, unreadable="it is no intent")})) == [
+        Partition("events", 2)
+    ]
+    assert hall.engine.owned == {A, B}
 
 
 def test_nothing_new_is_announced_before_the_target_was_looked_at_and_what_was_found_is() -> None:
-    hall = Hall({A: Position(0, note(4)), B: Position(3)}, checks=True)
+    hall = Hall({A: noted(0, 4), B: Position(3)}, checks=True)
     hall.put(10)
     hall.put(5, partition=B, first=3)
     hall.decode()
-    positions, epochs = hall.exchange.newcomers()
+    positions, epochs = hall.engine.unchecked()
     assert positions == {A: 5, B: 3}
     assert spans(hall.commit()[A]) == [(0, 4)]
-    hall.exchange.finish(hall.head())
+    hall.engine.finish(hall.head())
     hall.decode()
     assert hall.commit() == {A: Position(5)}
-    assert hall.exchange.head() is None
+    assert hall.engine.head() is None
 
-    hall.exchange.cleared(epochs)
+    hall.engine.mark_checked(epochs)
     assert {part: spans(at) for part, at in hall.commit().items()} == {A: [(5, 9)], B: [(3, 7)]}
-    assert hall.exchange.newcomers() == ({}, {})
+    assert hall.engine.unchecked() == ({}, {})
     assert hall.head() is not None
 
 
 def test_a_look_at_the_target_counts_for_the_ownership_in_which_it_was_made() -> None:
     hall = Hall(checks=True)
-    _, epochs = hall.exchange.newcomers()
-    hall.exchange.forget([A])
-    hall.exchange.assign({A: Position(4)})
-    hall.exchange.cleared(epochs)
+    _, epochs = hall.engine.unchecked()
+    hall.engine.forget([A])
+    hall.engine.assign({A: Position(4)})
+    hall.engine.mark_checked(epochs)
 
-    assert hall.exchange.newcomers()[0] == {A: 4}
+    assert hall.engine.unchecked()[0] == {A: 4}
 
 
 def test_what_was_found_in_the_target_is_believed_only_of_partitions_that_are_still_ours() -> None:
     hall = Hall(checks=True)
-    _, epochs = hall.exchange.newcomers()
+    _, epochs = hall.engine.unchecked()
     hall.when_waiting(lambda: hall.commit(refused=[A]))
 
-    assert hall.exchange.wait_confirmed(epochs) == {B}
+    assert hall.engine.shared.wait_confirmed(epochs) == {B}
 
 
 class Looking:
-    """A delivery to a target that holds more of both partitions than anybody announced."""
+    """A reconciler of a target that holds more of both partitions than was announced."""
 
     def __init__(self) -> None:
         self.judged: dict[Partition, int] | None = None
 
-    def beyond(self, positions: Mapping[Partition, int]) -> Mapping[Partition, int]:
+    def max_offset_above(self, positions: Mapping[Partition, int]) -> Mapping[Partition, int]:
         return dict.fromkeys(positions, 9)
 
-    def judge(self, positions: Mapping[Partition, int], found: Mapping[Partition, int]) -> None:
+    def check_existing(self, positions: Mapping[Partition, int], found: Mapping[Partition, int]) -> None:
         self.judged = dict(found)
 
 
@@ -464,28 +467,29 @@ def test_we_are_not_blamed_for_what_a_new_owner_wrote_while_the_target_was_asked
     hall, looking = Hall(checks=True), Looking()
     hall.when_waiting(lambda: hall.commit(refused=[A]))
 
-    Flusher(hall.exchange, cast(Delivery, looking), Observer()).write()
+    writer = cast(Writer, SimpleNamespace(reconciler=looking))
+    WriteLoop(hall.engine.shared, writer, hall.engine.events).step()
 
     assert looking.judged == {B: 9}
-    assert hall.exchange.newcomers() == ({}, {})
+    assert hall.engine.unchecked() == ({}, {})
 
 
 def test_a_commit_that_was_under_way_says_nothing_about_a_later_moment() -> None:
-    expired = render([Claim(Range(B, 0, 2), MS)], "theirs-0")
-    hall = Hall({A: Position(0, note(4)), B: Position(3, expired)}, checks=True)
-    _, epochs = hall.exchange.newcomers()
-    under_way, sent_at = hall.exchange.commit_wanted(), hall.clock()
+    expired = Position(3, (Intent(Range(B, 0, 2), MS),), "theirs-0")
+    hall = Hall({A: noted(0, 4), B: expired}, checks=True)
+    _, epochs = hall.engine.unchecked()
+    under_way, sent_at = hall.engine.take_commit(), hall.clock()
     hall.clock.advance(0.01)
     hall.when_waiting(
-        lambda: hall.exchange.committed(under_way, sent_at) if hall.waits == 1 else hall.commit(),
+        lambda: hall.engine.committed(under_way, sent_at) if hall.waits == 1 else hall.commit(),
     )
 
-    assert hall.exchange.wait_confirmed({B: epochs[B]}) == {B}
+    assert hall.engine.shared.wait_confirmed({B: epochs[B]}) == {B}
     assert hall.waits == 2
 
 
 def half_read(hall: Hall) -> None:
-    hall.exchange.assign({A: Position(0, note(9))})
+    hall.engine.assign({A: noted(0, 9)})
     hall.put(4)
 
 
@@ -495,13 +499,13 @@ def both(hall: Hall) -> None:
 
 
 def finished(hall: Hall) -> None:
-    hall.exchange.finish(hall.head())
+    hall.engine.finish(hall.head())
 
 
 STATES: dict[str, Callable[[Hall], object]] = {
     "nothing is there": play(),
     "something is buffered": lambda hall: hall.put(3),
-    "something is sealed": play(both, lambda hall: hall.exchange.begin()),
+    "something is sealed": play(both, lambda hall: hall.engine.begin()),
     "something is decoded": play(both, Hall.decode),
     "something is announced": play(both, Hall.decode, Hall.commit),
     "something is written": play(both, Hall.decode, Hall.commit, finished),
@@ -513,71 +517,71 @@ STATES: dict[str, Callable[[Hall], object]] = {
 def test_a_drain_comes_to_its_end_from_every_state_with_everything_read_committed(state: str) -> None:
     hall = Hall()
     STATES[state](hall)
-    read = dict(hall.exchange.snapshot().read)
-    hall.exchange.drain("stop")
-    for flight in hall.exchange._flights:
+    read = dict(hall.engine.snapshot().read)
+    hall.engine.drain("stop")
+    for flight in hall.engine.in_flight:
         if flight.stage == "decoding":
-            hall.ready(flight.receipt)
+            hall.ready(flight)
     for _ in range(10):
         hall.decode()
         hall.commit()
-        if hall.exchange.head() is not None:
-            assert not hall.exchange.drained
-            hall.exchange.finish(hall.head())
+        if hall.engine.head() is not None:
+            assert not hall.engine.drained
+            hall.engine.finish(hall.head())
 
-    assert hall.exchange.drained
-    assert not hall.exchange.wait_due()
-    assert not hall.exchange.wait_ready()
+    assert hall.engine.drained
+    assert not hall.engine.shared.wait_decode_due()
+    assert not hall.engine.shared.wait_write_due()
     if "not read" not in state:
-        assert hall.exchange.snapshot().committed == read
-    assert hall.exchange.commit_wanted() == {}
+        assert hall.engine.snapshot().committed == read
+    assert hall.engine.take_commit() == {}
 
 
 @pytest.mark.parametrize("state", STATES)
 def test_after_an_abort_nothing_is_begun_offered_or_committed_in_any_state(state: str) -> None:
     hall = Hall()
     STATES[state](hall)
-    left = hall.exchange._ledger.uncommitted
-    hall.exchange.abort()
+    left = hall.engine.offsets.uncommitted
+    hall.engine.abort()
 
-    assert hall.exchange.aborting.is_set()
-    assert hall.exchange.abandoned_offsets == left
-    assert hall.exchange.begin() is None
-    assert hall.exchange.head() is None
-    assert hall.exchange.commit_wanted() == {}
-    assert not hall.exchange.wait_due()
-    assert not hall.exchange.wait_ready()
-    assert not hall.exchange.busy([A, B])
+    assert hall.engine.shared.aborting.is_set()
+    assert hall.engine.state.abandoned_offsets == left
+    assert hall.engine.begin() is None
+    assert hall.engine.head() is None
+    assert hall.engine.take_commit() == {}
+    assert not hall.engine.shared.wait_decode_due()
+    assert not hall.engine.shared.wait_write_due()
+    assert not hall.engine.busy([A, B])
 
 
 def test_an_attempt_that_waits_is_given_up_at_an_abort() -> None:
     hall = Hall()
     hall.put(5)
-    receipt = hall.being_written()
+    one = hall.being_written()
     hall.clock.advance(LEASE_S + 1)
-    hall.when_waiting(hall.exchange.abort)
+    hall.when_waiting(hall.engine.abort)
 
-    assert not hall.exchange.wait_held(receipt)
-    hall.exchange.finish(receipt)
-    assert hall.exchange.commit_wanted() == {}
+    assert not hall.engine.shared.wait_held(one)
+    hall.engine.finish(one)
+    assert hall.engine.take_commit() == {}
 
 
 @pytest.mark.parametrize("writing_failed", [True, False])
 def test_after_a_halt_only_what_is_being_written_may_still_be_committed(writing_failed: bool) -> None:
     hall = Hall()
     hall.put(12)
-    receipt = hall.being_written()
+    one = hall.being_written()
     hall.put(5, partition=B)
     hall.decode()
     hall.commit()
-    hall.exchange.halt(writing_failed=writing_failed)
+    hall.engine.halt(writing_failed=writing_failed)
 
     if not writing_failed:
-        assert not hall.exchange.drained
-        hall.exchange.finish(receipt)
+        assert not hall.engine.drained
+        hall.engine.finish(one)
     hall.commit()
-    stored = {part: hall.exchange._ledger._accounts[part].stored for part in (A, B)}
-    assert hall.exchange.drained
+    stored = {part: hall.engine.offsets._accounts[part].stored for part in (A, B)}
+    assert hall.engine.drained
     assert hall.buffer.nbytes == 0
     if writing_failed:
         assert (stored[A].next_offset, spans(stored[A])[0]) == (0, (0, 4))
@@ -592,8 +596,8 @@ def test_a_query_of_the_status_renews_no_lease_and_wants_no_commit() -> None:
     hall.commit()
     hall.clock.advance(LEASE_S + 1)
 
-    assert hall.exchange.snapshot().awaits_commit
+    assert hall.engine.snapshot().awaits_commit
     assert hall.commit() == {}
 
-    assert hall.exchange.head() is None
+    assert hall.engine.head() is None
     assert hall.commit() != {}
