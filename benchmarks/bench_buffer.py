@@ -21,9 +21,8 @@ from typing import Final
 import pyarrow as pa
 
 from batcher.core.buffer import Buffer, FlushPolicy
-from batcher.core.offsets import Ledger
-from batcher.engine.fetch_loop import FETCH_RECORDS
-from batcher.engine.shared import Exchange
+from batcher.core.offsets import Offsets
+from batcher.core.state import FETCH_RECORDS, PipelineState
 from batcher.records import Decoded, Partition, Position, Prepared, Records
 from benchmarks.harness import RESULTS
 from benchmarks.report import Panel, Spread, Table, numbers, publish
@@ -103,42 +102,41 @@ def through_buffer_mixed(fetches: Fetches) -> int:
     return through_buffer(fetches, mixed=True)
 
 
-def through_exchange(fetches: Fetches, *, mixed: bool = False) -> int:
-    """Put everything through an exchange with intents and return the number of batches that came out."""
+def through_state(fetches: Fetches, *, mixed: bool = False) -> int:
+    """Put everything through a state that keeps intents and return the number of batches that came out."""
     clock = Ticking()
     buffer = Buffer(FlushPolicy(), MEMORY_BYTES, mixes_partitions=mixed)
-    exchange = Exchange(buffer, Ledger("bench", announces=True), clock)
-    exchange.assign({run.partition: Position(0) for runs in fetches for run in runs})
+    state = PipelineState(buffer, Offsets("bench", announces=True))
+    state.assign({run.partition: Position(0) for runs in fetches for run in runs})
     batches = 0
     for runs in fetches:
-        clock.after(sum(map(len, runs)))
-        exchange.put(runs)
-        batches += _settled(exchange, clock)
-    exchange.drain("end")
-    batches += _settled(exchange, clock)
-    if not exchange.drained:
-        raise RuntimeError("the exchange did not drain; please report this")
+        state.fetched(runs, {}, clock.after(sum(map(len, runs))))
+        batches += _settled(state, clock)
+    state.drain("end")
+    batches += _settled(state, clock)
+    if not state.drained(clock.now):
+        raise RuntimeError("the state did not drain; please report this")
     return batches
 
 
-def through_exchange_mixed(fetches: Fetches) -> int:
+def through_state_mixed(fetches: Fetches) -> int:
     """Do the same where partitions share a batch."""
-    return through_exchange(fetches, mixed=True)
+    return through_state(fetches, mixed=True)
 
 
-def _settled(exchange: Exchange, clock: Ticking) -> int:
-    """Do what the three threads would do until there is nothing to do, and return the number of batches."""
+def _settled(state: PipelineState, clock: Ticking) -> int:
+    """Do what the three loops would do until there is nothing to do, and return the number of batches."""
     batches, going = 0, True
     while going:
         going = False
-        while (receipt := exchange.begin()) is not None:
-            exchange.ready(receipt, Prepared(receipt.batch, NOTHING, 0.0))
+        while (one := state.next_decode(clock.now)) is not None:
+            state.decoded(one, Prepared(one.join(), NOTHING, 0.0))
             going = True
-        if positions := exchange.commit_wanted():
-            exchange.committed(positions, clock.now)
+        if positions := state.take_commit():
+            state.committed(positions, clock.now)
             going = True
-        while (head := exchange.head()) is not None:
-            exchange.finish(head[0])
+        while (one := state.next_write(clock.now)) is not None:
+            state.finished(one, clock.now)
             batches += 1
             going = True
     return batches
@@ -147,8 +145,8 @@ def _settled(exchange: Exchange, clock: Ticking) -> int:
 WAYS: Final[dict[str, Callable[[Fetches], int]]] = {
     "buffer": through_buffer,
     "buffer, shared batches": through_buffer_mixed,
-    "exchange": through_exchange,
-    "exchange, shared batches": through_exchange_mixed,
+    "state": through_state,
+    "state, shared batches": through_state_mixed,
 }
 
 

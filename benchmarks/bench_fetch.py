@@ -85,7 +85,7 @@ def fetched(broker: Broker, topic: str, records: int) -> tuple[float, float]:
     source = KafkaSource(KafkaOptions(broker.bootstrap, (topic,), f"fetch-{uuid.uuid4().hex}"))
     source.open(NullListener())
     try:
-        return timed(lambda: sum(map(len, source.fetch(FETCH_RECORDS, TIMEOUT_S))), records)
+        return timed(lambda: sum(map(len, source.fetch(FETCH_RECORDS, 1 << 24, TIMEOUT_S))), records)
     finally:
         source.close()
 

@@ -37,14 +37,14 @@ class TimedSource:
         self._watch = watch
         self._seen = False
 
-    def open(self, listener: PartitionListener) -> None:
+    def open(self, listener: PartitionListener) -> SourceInfo:
         """Pass on."""
-        self._source.open(listener)
+        return self._source.open(listener)
 
-    def fetch(self, max_records: int, timeout_s: float) -> Sequence[Records]:
+    def fetch(self, max_records: int, max_bytes: int, timeout_s: float) -> Sequence[Records]:
         """Pass on; the clock starts with the fetch that brings the first records."""
         self._watch.first(again=not self._seen)
-        runs: Sequence[Records] = self._source.fetch(max_records, timeout_s)
+        runs: Sequence[Records] = self._source.fetch(max_records, max_bytes, timeout_s)
         self._seen = self._seen or bool(runs)
         return runs
 
@@ -110,7 +110,7 @@ def pipeline(contender: str, bootstrap: str, topic: str, records: int, *flags: s
     logs.setup("json", "error")
     made = pipeline_of(settings)
     watch = Stopwatch()
-    made._source = TimedSource(made._source, watch)  # noqa: SLF001  # a stopwatch is no reason for a public seam
+    made._fetch._source = TimedSource(made._fetch._source, watch)  # noqa: SLF001  # a stopwatch needs no public seam
     tune_collector()
     tune_memory()
     summary = made.run()

@@ -25,13 +25,16 @@ from batcher.cli.support.outcome import INTERRUPTED
 from batcher.cli.verbs import VERBS
 from batcher.cli.verbs.run import parser, summary_facts
 from batcher.dead_letters.encoding import added_headers, now, to_fields
-from batcher.engine.pipeline import Summary
-from batcher.records import DeadLetter, Partition, Record
+from batcher.engine.report import Summary
+from batcher.errors import SinkUnavailable
+from batcher.records import DeadLetter, Delivered, Partition, Record
 from batcher.settings import UsageError, load, reference
+from batcher.telemetry.events import BatchWritten, GuaranteeAgreed, RecordsFetched, WriteRetried
 from batcher.telemetry.metrics import Metrics
 from batcher.telemetry.status import PartitionStatus, Status
 from batcher.testing.clickhouse import ClickHouseServer, embedded_engine_missing
 from batcher.testing.kafka import Broker
+from batcher.testing.values import make_batch, make_records
 from benchmarks.readme import table
 from sinks.clickhouse.errors import RULES, rule_for
 from sinks.clickhouse.options import PINNED_SETTINGS
@@ -153,20 +156,24 @@ def exercised() -> Metrics:
     metrics = Metrics("null")
     partition = Partition("t", 0)
     metrics.watch(lambda: Status("running", partitions={partition: PartitionStatus(lag=1)}))
-    metrics.delivery("exactly-once")
-    metrics.consumed(partition, 1, 1)
-    metrics.retried("SinkUnavailable")
-    metrics.batch_delivered(
-        trigger="rows",
-        rows=1,
-        nbytes=1,
+    metrics(GuaranteeAgreed("exactly-once"))
+    metrics(RecordsFetched(make_records(["1"], partition=partition)))
+    metrics(WriteRetried(SinkUnavailable("away")))
+    delivered = Delivered(
+        rows=4,
         written=0,
-        reasons={"syntax": 1},
-        unknown_fields={"city": 1},
-        skipped={"tombstone": 1},
+        suppressed=0,
+        dead_lettered=2,
+        skipped=2,
+        refused_by_sink=1,
+        nbytes=1,
         decode_s=0,
         write_s=0,
+        reasons={"syntax": 1},
+        unknown_fields={"city": 1},
+        dropped=1,
     )
+    metrics(BatchWritten(make_batch(make_records(["1"])), delivered))
     return metrics
 
 

@@ -121,6 +121,7 @@ class Sink(Protocol):
         """Let go of connections and temporary files. Twice is harmless."""
 
 
+@runtime_checkable
 class SchemaPinning(Protocol):
     """Fix the schema of a target that had none when it was opened (capability `pin`). Decode loop, before any write.
 
@@ -135,6 +136,7 @@ class SchemaPinning(Protocol):
         """
 
 
+@runtime_checkable
 class TopicPinning(Protocol):
     """Fix one schema for each topic, as `SchemaPinning` does one for all (capability `pin_topic`). Decode loop."""
 
@@ -148,6 +150,7 @@ class TopicPinning(Protocol):
         """
 
 
+@runtime_checkable
 class Reconcilable(Protocol):
     """Answer which records a target already has (capability `query`): what a replay and `verify` need. Write loop.
 
@@ -165,6 +168,7 @@ class Reconcilable(Protocol):
         """
 
 
+@runtime_checkable
 class Auditable(Protocol):
     """Count what a target holds: what `verify` and `repair` ask (capability `count`). Main thread.
 
@@ -179,6 +183,7 @@ class Auditable(Protocol):
         """
 
 
+@runtime_checkable
 class Removable(Protocol):
     """Remove rows from a target: what `repair` does to duplicates (capability `remove`). Main thread."""
 
@@ -189,6 +194,7 @@ class Removable(Protocol):
         """
 
 
+@runtime_checkable
 class Interruptible(Protocol):
     """Know which writes go on in a server after the process that sent them died (capability `running`). Write loop."""
 
@@ -199,6 +205,7 @@ class Interruptible(Protocol):
         """
 
 
+@runtime_checkable
 class Pressured(Protocol):
     """Know how close the target is to more writes than it can bear (capability `pressure`).
 

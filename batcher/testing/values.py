@@ -7,7 +7,20 @@ from typing import Final
 
 import pyarrow as pa
 
-from batcher.records import COORDINATES, HEADERS_TYPE, Batch, Block, Headers, Partition, Records, Trigger
+from batcher.records import (
+    COORDINATES,
+    HEADERS_TYPE,
+    MAX_INTENTS,
+    Batch,
+    Block,
+    Headers,
+    Intent,
+    Partition,
+    Position,
+    Range,
+    Records,
+    Trigger,
+)
 
 EVENTS_0: Final = Partition("events", 0)
 
@@ -74,3 +87,13 @@ def make_block(
         token or f"test|{ranges[0]}",
         ranges,
     )
+
+
+def make_position(partition: Partition, next_offset: int, mark: str = "test-0-0") -> Position:
+    """Return a position with the largest announcement that there may be: all ranges, each with the name of a write."""
+    first, intents = next_offset, []
+    for number in range(MAX_INTENTS):
+        last = (1 << 62) + number
+        intents.append(Intent(Range(partition, first, last), -(1 << 62), "f" * 32))
+        first = last + 1
+    return Position(next_offset, tuple(intents), mark)

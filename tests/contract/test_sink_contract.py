@@ -469,17 +469,17 @@ def test_a_reconcilable_sink_knows_what_it_has_beyond_a_position(case: SinkCase,
     if not isinstance(sink, Reconcilable):
         return
     other, never = EVENTS_0._replace(number=1), EVENTS_0._replace(topic="never")
-    assert sink.beyond({EVENTS_0: 0}) == {}
+    assert sink.max_offset_above({EVENTS_0: 0}) == {}
     sink.write(block_for(info, schema, first_offset=10))
-    assert sink.beyond({EVENTS_0: 14, other: 0, never: 0}) == {}
-    assert sink.beyond({EVENTS_0: 13, other: 0}) == {EVENTS_0: 13}
-    assert sink.beyond({EVENTS_0: 0}) == {EVENTS_0: 13}
-    assert sink.beyond({}) == {}
+    assert sink.max_offset_above({EVENTS_0: 14, other: 0, never: 0}) == {}
+    assert sink.max_offset_above({EVENTS_0: 13, other: 0}) == {EVENTS_0: 13}
+    assert sink.max_offset_above({EVENTS_0: 0}) == {EVENTS_0: 13}
+    assert sink.max_offset_above({}) == {}
 
 
 def test_a_sink_that_is_asked_at_replays_can_be_asked(case: SinkCase, sink: Sink) -> None:
     info, _ = opened(sink)
-    if info.verifies_replays:
+    if info.repeats == "query":
         assert isinstance(sink, Reconcilable)
         assert info.guarantee == "exactly-once"
 

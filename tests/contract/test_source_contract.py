@@ -13,7 +13,6 @@ from typing import Final
 
 import pytest
 
-from batcher.core.intents import MAX_NOTE
 from batcher.embedded.mock_cluster import MockCluster
 from batcher.errors import CommitRefused
 from batcher.protocols import Source
@@ -21,12 +20,10 @@ from batcher.records import Partition, Position
 from batcher.sources.kafka.source import KafkaOptions, KafkaSource
 from batcher.testing.kafka import Broker, produce
 from batcher.testing.sources import MemoryLog, MemorySource
+from batcher.testing.values import make_position
 from tests.harness.listening import RecordingListener, numbered, offsets, read, read_for, read_until, values
 
 A, B = Partition("topic", 0), Partition("topic", 1)
-
-LONG_NOTE: Final = '"é"'.ljust(MAX_NOTE - 1, "x")
-"""As long as a note may be, counted in bytes."""
 
 QUIET_S: Final = 0.4
 """Long enough to see records that must not come, because the source has them at hand."""
@@ -163,7 +160,7 @@ def test_no_more_records_are_returned_than_asked_for(case: SourceCase, opened: O
 
     sizes: list[int] = []
     while sum(sizes) < 100:
-        sizes.append(sum(map(len, source.fetch(7, 0.1))))
+        sizes.append(sum(map(len, source.fetch(7, 1 << 24, 0.1))))
 
     assert max(sizes) <= 7
 
@@ -174,7 +171,7 @@ def test_a_paused_partition_is_silent_and_goes_on_where_it_stopped(case: SourceC
     source, listener = opened()
     runs = list(read_until(source, lambda _: len(listener.owned) == 2))
     while not runs:
-        runs += source.fetch(50, 0.1)
+        runs += source.fetch(50, 1 << 24, 0.1)
 
     source.pause([a])
     case.produce(a, numbered(200, 100))
@@ -188,19 +185,19 @@ def test_a_paused_partition_is_silent_and_goes_on_where_it_stopped(case: SourceC
     assert values(runs)[a] == numbered(0, 300)
 
 
-def test_a_successor_starts_at_the_commit_and_is_given_its_note(case: SourceCase, opened: Opened) -> None:
+def test_a_successor_starts_at_the_commit_and_is_given_its_intents(case: SourceCase, opened: Opened) -> None:
     a, b = case.partitions
     case.produce(a, numbered(0, 100))
     case.produce(b, numbered(0, 10))
     first, _ = opened()
     read(first, 110)
-    first.commit({a: Position(40, LONG_NOTE), b: Position(10)}, 20.0)
+    first.commit({a: make_position(a, 40), b: Position(10)}, 20.0)
     first.close()
 
     second, listener = opened()
     runs = read(second, 60) + read_for(second, QUIET_S)
 
-    assert listener.assigned[-1][a] == Position(40, LONG_NOTE)
+    assert listener.assigned[-1][a] == make_position(a, 40)
     assert offsets(runs) == {a: list(range(40, 100))}
 
 
@@ -243,13 +240,13 @@ def test_a_commit_for_a_foreign_partition_is_refused_and_the_others_are_stored(
     read_until(source, lambda _: len(listener.owned) == 2)
 
     with pytest.raises(CommitRefused) as refusal:
-        source.commit({a: Position(5, "kept"), foreign: Position(1)}, 20.0)
+        source.commit({a: Position(5, (), "kept"), foreign: Position(1)}, 20.0)
     source.close()
     successor, after = opened()
     read_until(successor, lambda _: len(after.owned) == 2)
 
     assert set(refusal.value.reasons) == {foreign}
-    assert after.assigned[-1][a] == Position(5, "kept")
+    assert after.assigned[-1][a] == Position(5, (), "kept")
     assert after.assigned[-1][b].next_offset == 0
 
 
@@ -314,7 +311,7 @@ def test_what_was_reached_is_what_was_delivered(case: SourceCase, opened: Opened
     before = source.reached
     runs = list(read_until(source, lambda _: len(listener.owned) == 2))
     while sum(map(len, runs)) < 20:
-        runs += source.fetch(7, 0.1)
+        runs += source.fetch(7, 1 << 24, 0.1)
         assert source.reached == {a: sum(map(len, runs)), b: 0}
 
     source.close()

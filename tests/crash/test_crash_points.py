@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import pytest
 
-from batcher.core.intents import parse
 from batcher.records import Partition, Position
 from batcher.testing.kafka import Broker
 from tests.harness.census import Census, Filling, dead_letters_in, fill, letter_coordinates
@@ -80,7 +79,7 @@ class Job(NamedTuple):
     def found(self) -> Found:
         partition = Partition(self.orders.topic, 0)
         position = self.broker.committed(self.group, [partition]).get(partition, Position(0))
-        announced = [(claim.range.first, claim.range.last) for claim in parse(partition, position.note)]
+        announced = [(intent.range.first, intent.range.last) for intent in position.intents]
         return Found(position.next_offset, announced, sorted(o for _, o in self.written()), len(self.letters()))
 
     def written(self) -> list[tuple[Partition, int]]:

@@ -1,7 +1,7 @@
 """Read every commit that a consumer group ever made, in the order in which the broker took them.
 
 Asking a group where it stands, now and then, misses what happens in between. The broker's own topic of offsets does
-not: it has each commit with its note and its time, and the generations of the group between them.
+not: it has each commit with what it announces and its time, and the generations of the group between them.
 
     log = CommitLog.of(broker.bootstrap, group)
     assert not log.went_back, log.went_back
@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
-from batcher.records import Partition
+from batcher.records import Partition, Position
 from batcher.sources.kafka.metadata import unpack
 from batcher.testing.kafka import REQUEST_TIMEOUT_S
 
@@ -30,12 +30,16 @@ _GENERATIONS: Final = frozenset({2, 3})
 
 
 class Commit(NamedTuple):
-    """Say where a group put a partition, with which note, and when: seconds of the broker's clock."""
+    """Say where a group put a partition, and when: seconds of the broker's clock."""
 
     partition: Partition
-    next_offset: int
-    note: str
+    position: Position
     at_s: float
+
+    @property
+    def next_offset(self) -> int:
+        """Return where the group reads on."""
+        return self.position.next_offset
 
 
 class Step(NamedTuple):
@@ -126,9 +130,9 @@ def _commit(partition: Partition, value: bytes) -> Commit:
     next_offset = fields.int64()
     if version >= 3:
         fields.int32()  # the leader's epoch
-    note = fields.compact_string() if version >= 4 else fields.string()
-    # The Python client counts the zero byte behind a note as part of it, and takes it off again when it reads.
-    position = unpack(partition, next_offset, note.removesuffix("\0")).position
+    metadata = fields.compact_string() if version >= 4 else fields.string()
+    # The Python client counts the zero byte behind them as a part, and takes it off again when it reads.
+    position = unpack(partition, next_offset, metadata.removesuffix("\0")).position
     return Commit(partition, position, fields.int64() / 1000)
 
 

@@ -25,7 +25,6 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
 from confluent_kafka.admin._resource import ResourceType
 
-from batcher.core.intents import parse
 from batcher.testing.kafka import REQUEST_TIMEOUT_S, Broker
 from tests.harness.attack import Scene, Worker
 from tests.harness.commit_log import CommitLog, Step
@@ -210,8 +209,7 @@ def unannounced(log: CommitLog) -> list[Step]:
         step
         for step in log.steps
         if step.after.next_offset != step.before.next_offset
-        and step.after.next_offset
-        not in {claim.range.next_offset for claim in parse(step.before.partition, step.before.note)}
+        and step.after.next_offset not in {intent.range.next_offset for intent in step.before.position.intents}
     ]
 
 

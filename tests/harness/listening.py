@@ -57,7 +57,7 @@ def read_until(source: Source, done: Callable[[Sequence[Records]], bool], timeou
     while not done(runs):
         if time.monotonic() > deadline:
             raise TimeoutError(f"after {timeout_s:g} s only {sum(map(len, runs))} records")
-        runs += source.fetch(10_000, FETCH_S)
+        runs += source.fetch(10_000, 1 << 24, FETCH_S)
     return runs
 
 

@@ -78,7 +78,7 @@ def until(done: Callable[[], bool], *sources: KafkaSource, timeout_s: float = 60
         if time.monotonic() > deadline:
             raise TimeoutError(f"not so within {timeout_s:g} s")
         for source in sources:
-            source.fetch(1000, 0.05)
+            source.fetch(1000, 1 << 24, 0.05)
 
 
 def transaction(broker: Broker, topic: str, values: Mapping[bytes, bytes | None], *, commit: bool) -> None:

@@ -98,7 +98,7 @@ def table(clickhouse_server: ClickHouseServer, new_table: Callable[[], str]) -> 
 
 
 def replay(sink: ClickHouseSink, info: SinkInfo, block: Block) -> None:
-    if not info.verifies_replays:
+    if info.repeats != "query":
         sink.write(block)
         return
     if sink.running(write_id(block.token)):
@@ -215,7 +215,7 @@ def test_rows_are_there_once_after_the_server_forgot_the_token(table: Callable[.
     target.sink()[0].write(target.block())
     target.others_write(8)
     successor, info = target.sink()
-    assert info.verifies_replays
+    assert info.repeats == "query"
     replay(successor, info, target.block())
     assert target.counts == (108, 108)
 
@@ -227,7 +227,7 @@ def test_without_coordinates_a_forgotten_token_doubles_which_is_why_the_window_m
     target.sink()[0].write(target.block())
     target.others_write(8)
     successor, info = target.sink()
-    assert not info.verifies_replays
+    assert info.repeats != "query"
     replay(successor, info, target.block())
     assert target.counts == (208, 108)
 
@@ -255,7 +255,7 @@ def test_a_table_with_coordinates_needs_no_window_for_a_replay(table: Callable[.
     target = table(window=0)
     target.sink()[0].write(target.block())
     successor, info = target.sink()
-    assert (info.guarantee, info.verifies_replays) == ("exactly-once", True)
+    assert info.repeats == "query"
     replay(successor, info, target.block())
     assert target.counts == (100, 100)
     # A late write of a process that was frozen is what it cannot stop; the reason says what can.
@@ -301,7 +301,7 @@ def test_a_view_that_failed_once_is_completed_by_the_same_token(table: Callable[
     broken = f"(SELECT max(broken) FROM {target.name}_switch)"
     sums = feed(target, window=100, select=f"id + throwIf({broken} = 1)")
     sink, info = target.sink()
-    assert (info.guarantee, info.verifies_replays) == ("exactly-once", False)
+    assert info.repeats == "token"
     refused(sink, target.block(), SinkMisconfigured, "395")
     assert (target.counts, rows_of(target, sums)) == ((100, 100), 0)
     target.server.query(f"TRUNCATE TABLE {target.name}_switch")
@@ -315,7 +315,7 @@ def test_a_view_whose_target_forgets_makes_the_table_incapable_until_it_is_cured
     target = table()
     sums = feed(target, window=0)
     sink, info = target.sink()
-    assert (info.guarantee, info.verifies_replays) == ("at-least-once", False)
+    assert info.repeats == "none"
     assert f"{sums}_view" in info.reason
     for _ in range(2):
         sink.write(target.block())
@@ -484,16 +484,16 @@ def test_offsets_beyond_a_position_are_found_for_each_partition(table: Callable[
         sink.write(make_block(block.table.select(["id", "part"]), partition=partition, first_offset=first,
                               coordinates=["_topic", "_partition", "_offset"]))  # fmt: skip
     asked = {EVENTS_0: 9, Partition("events", 1): 60, Partition("events", 7): 0, other: 0, hostile: 0}
-    assert sink.beyond(asked) == {EVENTS_0: 9, other: 509}
-    assert sink.beyond({EVENTS_0: 10}) == {}
-    assert sink.beyond({}) == {}
+    assert sink.max_offset_above(asked) == {EVENTS_0: 9, other: 509}
+    assert sink.max_offset_above({EVENTS_0: 10}) == {}
+    assert sink.max_offset_above({}) == {}
 
 
 def test_a_table_without_coordinates_knows_of_no_offsets_beyond(table: Callable[..., Table]) -> None:
     target = table(PLAIN)
     sink, _ = target.sink()
     sink.write(target.block())
-    assert sink.beyond({EVENTS_0: 0}) == {}
+    assert sink.max_offset_above({EVENTS_0: 0}) == {}
 
 
 def denied(right: str) -> Callable[[Catalog, str], bool]:
@@ -505,9 +505,9 @@ def test_a_user_who_may_not_see_running_inserts_is_told_at_open(
 ) -> None:
     # The engine behind the test server has no users: its answer is made up, the rest is real.
     monkeypatch.setattr(Catalog, "granted", denied("SELECT ON system.processes"))
-    for window, expected in ((0, "at-least-once"), (100, "exactly-once")):
+    for window, expected in ((0, "none"), (100, "token")):
         _, info = table(window=window).sink()
-        assert (info.guarantee, info.verifies_replays) == (expected, False)
+        assert info.repeats == expected
         assert "GRANT SELECT ON system.processes" in info.reason
 
 

@@ -332,7 +332,7 @@ def test_json_over_http_holds_what_it_was_given_or_refuses_it(
 ASKED: list[Callable[[Any], object]] = [
     lambda sink: sink.present(EVENTS_0, 0, 10).to_pylist(),
     lambda sink: sink.copies(EVENTS_0, 0, 10).num_rows,
-    lambda sink: sink.beyond({EVENTS_0: 0}),
+    lambda sink: sink.max_offset_above({EVENTS_0: 0}),
     lambda sink: sink.running("x"),
     lambda sink: sink.pressure(),
     lambda sink: sink.remove(EVENTS_0, [(5, 6)]),

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from batcher.records import Partition, Position
+from batcher.records import Intent, Partition, Position, Range
 from batcher.testing.kafka import Broker
 from tests.harness.commit_log import Commit, CommitLog
 from tests.harness.processes import BatcherProcess
@@ -14,20 +14,21 @@ from tests.harness.processes import BatcherProcess
 pytestmark = [pytest.mark.broker]
 
 
-def test_every_commit_is_there_with_its_note_and_a_step_back_is_named(
+def test_every_commit_is_there_with_its_intents_and_a_step_back_is_named(
     broker: Broker, new_topic: Callable[..., str], new_group: Callable[[], str]
 ) -> None:
     topic, group = new_topic(2), new_group()
     one, two = Partition(topic, 0), Partition(topic, 1)
-    note = '{"v":1,"s":10,"r":[[19,null]]}' + "ä" * 100
-    for positions in ({one: Position(10, note), two: Position(5)}, {one: Position(20)}, {one: Position(3)}):
+    announced = (Intent(Range(one, 10, 19), None),)
+    first = {one: Position(10, announced, "ä" * 100), two: Position(5)}
+    for positions in (first, {one: Position(20)}, {one: Position(3)}):
         broker.commit(group, positions)
     broker.commit(new_group(), {one: Position(1)})
 
     log = CommitLog.of(broker.bootstrap, group)
 
-    found = [(commit.next_offset, commit.note) for commit in log.by_partition[one]]
-    assert found == [(10, note), (20, ""), (3, "")]
+    found = [commit.position for commit in log.by_partition[one]]
+    assert found == [Position(10, announced, "ä" * 100), Position(20), Position(3)]
     assert [commit.next_offset for commit in log.by_partition[two]] == [5]
     assert [(step.before.next_offset, step.after.next_offset) for step in log.went_back] == [(20, 3)]
     times = [commit.at_s for commit in log.commits]
@@ -37,7 +38,7 @@ def test_every_commit_is_there_with_its_note_and_a_step_back_is_named(
 def test_the_longest_rest_is_between_commits_that_move() -> None:
     partition = Partition("orders", 0)
     steps = ((0, 100.0), (5, 101.0), (5, 107.0), (9, 108.5), (9, 120.0))
-    log = CommitLog([Commit(partition, next_offset, "", at_s) for next_offset, at_s in steps], generations=1)
+    log = CommitLog([Commit(partition, Position(next_offset), at_s) for next_offset, at_s in steps], generations=1)
     assert log.longest_rest_s == {partition: 7.5}
 
 

@@ -156,7 +156,7 @@ def test_a_lone_record_does_not_wait_for_company(broker: Broker, new_topic: NewT
     read_until(source, owns(listener, 1))
     broker.produce(topic, [b"alone"])
 
-    runs = source.fetch(10_000, 20.0)
+    runs = source.fetch(10_000, 1 << 24, 20.0)
 
     assert len(runs) == 1
 
@@ -203,7 +203,7 @@ def test_a_topic_that_is_not_there_is_refused_by_name(broker: Broker, reader: Re
 def test_a_regular_expression_that_matches_nothing_yet_is_accepted(reader: Readers) -> None:
     source, _ = reader("^nothing-like-this-.*")
 
-    assert source.fetch(10, 0.2) == []
+    assert source.fetch(10, 1 << 24, 0.2) == []
 
 
 def test_a_broker_that_does_not_answer_is_named(reader: Readers) -> None:
@@ -254,7 +254,7 @@ def test_a_commit_and_a_close_end_in_time_when_the_broker_is_frozen_or_gone(
     with pytest.raises(SourceLost, match=r"events\[0\] not confirmed within 2 s"):
         source.commit({part: Position(5)}, 2.0)
     own_broker.resume()
-    source.commit({part: Position(6, "again")}, 30.0)
+    source.commit({part: Position(6, (), "again")}, 30.0)
     own_broker.kill()
     with pytest.raises(SourceLost, match=r"events\[0\] not confirmed within 2 s"):
         source.commit({part: Position(7)}, 2.0)

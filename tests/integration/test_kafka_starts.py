@@ -35,7 +35,7 @@ def test_all_records_arrive_beside_those_with_a_negative_timestamp(
     for number in range(30):
         broker.produce(topic, [b"%d" % number], partition=1, timestamps_ms=[int(time.time() * 1000)])
         broker.produce(topic, [b"%d" % number], partition=0, timestamps_ms=[-5])
-        runs += source.fetch(1000, 0.0)
+        runs += source.fetch(1000, 1 << 24, 0.0)
     runs += read(source, 60 - sum(map(len, runs)))
 
     assert values(runs) == {odd: numbered(0, 30), now: numbered(0, 30)}
@@ -107,7 +107,7 @@ def test_an_expression_with_nothing_yet_waits_and_reads_what_comes(
 ) -> None:
     name = new_topic()
     source, _ = reader(f"^{name}[.]x", properties=SOON)
-    assert source.fetch(10, 0.2) == []
+    assert source.fetch(10, 1 << 24, 0.2) == []
 
     broker.create_topic(f"{name}.x")
     broker.produce(f"{name}.x", numbered(0, 3))

@@ -24,7 +24,7 @@ def expired(broker: Broker, new_topic: NewTopic, reader: Readers) -> Partition:
     """Return a partition of 20 records with a commit at 5 and nothing below 12 any more."""
     part = Partition(new_topic(), 0)
     broker.produce(part.topic, numbered(0, 20))
-    broker.commit(reader.group, {part: Position(5, "intent")})
+    broker.commit(reader.group, {part: Position(5, (), "intent")})
     broker.delete_records(part, 12)
     return part
 
@@ -39,14 +39,14 @@ def test_records_that_expired_before_they_were_read_stop_the_source_with_the_exa
 
     assert listener.assigned == []
     with pytest.raises(DataGap):
-        source.fetch(1, 0.1)
+        source.fetch(1, 1 << 24, 0.1)
 
 
 def test_expired_records_can_be_skipped_and_the_note_of_the_commit_is_kept(expired: Partition, reader: Readers) -> None:
     source, listener = reader(expired.topic, on_gap="skip")
     runs = read(source, 8)
 
-    assert listener.assigned == [{expired: Position(12, "intent")}]
+    assert listener.assigned == [{expired: Position(12, (), "intent")}]
     assert offsets(runs) == {expired: list(range(12, 20))}
 
 
@@ -92,7 +92,7 @@ def test_a_topic_created_anew_is_read_from_its_first_record(
     broker.produce(topic, numbered(0, 10))
     first, _ = reader(topic)
     read(first, 10)
-    first.commit({part: Position(10, "note")}, 20.0)
+    first.commit({part: Position(10, (), "note")}, 20.0)
     first.close()
 
     broker.create_anew(topic)
@@ -145,14 +145,14 @@ def test_a_compacted_log_is_read_over_its_holes_and_known_to_have_ended_without_
     topic = new_topic(1, **COMPACTED)
     part = Partition(topic, 0)
     broker.produce(topic, ["0", "1", "2", "3", None], keys=[b"a", b"b", b"a", b"c", b"d"])
-    broker.commit(reader.group, {part: Position(0, "announced up to 4")})
+    broker.commit(reader.group, {part: Position(0, (), "announced up to 4")})
     clean(broker, reader, topic, {part: [1, 2, 3]})
 
     source, listener = reader(topic)
     runs = read(source, 3)
     until(lambda: source.reached[part] > 4, source, timeout_s=5.0)
 
-    assert listener.assigned == [{part: Position(0, "announced up to 4")}]
+    assert listener.assigned == [{part: Position(0, (), "announced up to 4")}]
     assert offsets(runs) == {part: [1, 2, 3]}
     assert source.reached == broker.ends(topic)
 

@@ -14,7 +14,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from batcher.core.buffer import FlushPolicy
-from batcher.engine.pipeline import Pipeline, Summary
+from batcher.engine.pipeline import Pipeline
+from batcher.engine.report import Summary
 from batcher.formats.json.format import JsonFormat, JsonOptions
 from batcher.protocols import Sink
 from batcher.records import Partition

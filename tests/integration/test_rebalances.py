@@ -8,12 +8,13 @@ from collections.abc import Callable, Collection, Mapping
 
 import pytest
 
-from batcher.core.intents import MAX_NOTE
 from batcher.errors import CommitRefused, ConfigurationError, SourceLost
 from batcher.records import Partition, Position
-from batcher.sources.kafka.commit import store
+from batcher.sources.kafka.commit import Committed, store
+from batcher.sources.kafka.metadata import Stored, pack
 from batcher.sources.kafka.source import KafkaSource
 from batcher.testing.kafka import Broker
+from batcher.testing.values import make_position
 from tests.harness.listening import RecordingListener, numbered, offsets, read, read_until, values
 from tests.harness.readers import PROTOCOLS, Opened, Readers, share, until
 
@@ -33,14 +34,14 @@ def committing(source: KafkaSource, done: Callable[[Partition], Position]) -> Ca
 
 
 @BY_PROTOCOL
-def test_a_partition_moves_to_a_second_member_with_its_commit_and_a_note_of_full_size(
+def test_a_partition_moves_to_a_second_member_with_its_commit_and_intents_of_full_size(
     broker: Broker, new_topic: NewTopic, reader: Readers, properties: dict[str, str]
 ) -> None:
     topic = new_topic(2)
     broker.produce(topic, numbered(0, 100), partition=0)
     broker.produce(topic, numbered(0, 100), partition=1)
     first, old = reader(topic, properties=properties)
-    done = {Partition(topic, number): Position(60 + number, f"{number}".ljust(MAX_NOTE, "é")) for number in (0, 1)}
+    done = {Partition(topic, number): make_position(Partition(topic, number), 60 + number) for number in (0, 1)}
     old.revoking = committing(first, done.__getitem__)
     read(first, 200)
 
@@ -91,7 +92,7 @@ def test_the_first_record_after_partitions_were_taken_and_given_back_within_one_
 
     other = threading.Thread(target=join_and_fill)
     other.start()
-    runs = list(first.fetch(1000, 60.0))
+    runs = list(first.fetch(1000, 1 << 24, 60.0))
     other.join()
     [kept] = old.owned
 
@@ -108,14 +109,14 @@ def test_after_max_poll_was_exceeded_everything_is_lost_and_read_again_from_the_
     broker.produce(topic, numbered(0, 10), partition=0)
     source, listener = reader(topic, properties=reader.short_poll(protocol))
     read(source, 10)
-    source.commit({part: Position(4, "note")}, 10.0)
+    source.commit({part: Position(4, (), "note")}, 10.0)
 
     time.sleep(reader.poll_s + STALL_S)
     runs = read(source, 6, 60.0)
 
     assert listener.lost == [frozenset({Partition(topic, 0), Partition(topic, 1)})]
     assert listener.revoked == []
-    assert listener.assigned[-1][part] == Position(4, "note")
+    assert listener.assigned[-1][part] == Position(4, (), "note")
     assert offsets(runs) == {part: [4, 5, 6, 7, 8, 9]}
 
 
@@ -132,7 +133,7 @@ def test_partitions_that_others_own_by_the_time_they_are_revoked_are_given_up_wi
     refused: list[CommitRefused] = []
 
     def commit(partitions: Collection[Partition]) -> None:
-        stale = {one: Position(1, "late") for one in partitions if old.owned[one] == Position(0)}
+        stale = {one: Position(1, (), "late") for one in partitions if old.owned[one] == Position(0)}
         try:
             first.commit(stale, 20.0)
         except CommitRefused as refusal:
@@ -143,12 +144,12 @@ def test_partitions_that_others_own_by_the_time_they_are_revoked_are_given_up_wi
 
     second, new = reader(topic, properties=properties)
     until(lambda: len(new.owned) == 2, second)
-    second.commit({part: Position(9, "theirs") for part in parts}, 20.0)
+    second.commit({part: Position(9, (), "theirs") for part in parts}, 20.0)
     share((first, old), (second, new), 1)
 
     [back] = old.owned
-    assert old.owned[back] == Position(9, "theirs")
-    assert set(broker.committed(reader.group, parts).values()) == {Position(9, "theirs")}
+    assert old.owned[back] == Position(9, (), "theirs")
+    assert set(broker.committed(reader.group, parts).values()) == {Position(9, (), "theirs")}
     assert refused or old.lost
 
 
@@ -169,12 +170,12 @@ def test_two_processes_of_one_instance_do_not_both_read_and_the_message_names_th
     victim, survivor = (other, one) if protocol == "kip848" else (one, other)
     assert _fails(victim)
     until(lambda: bool(survivor[1].owned), survivor[0])
-    survivor[0].commit({Partition(topic, 0): Position(0, "alive")}, 20.0)
+    survivor[0].commit({Partition(topic, 0): Position(0, (), "alive")}, 20.0)
 
 
 def _fails(opened: Opened) -> bool:
     try:
-        opened[0].fetch(1, 0.05)
+        opened[0].fetch(1, 1 << 24, 0.05)
     except SourceLost:
         return True
     return False
@@ -214,13 +215,15 @@ def test_a_commit_that_fails_for_one_partition_is_not_taken_for_a_commit_of_it(
     read_until(source, lambda _: bool(listener.owned))
     assert source._consumer is not None
 
-    refused = store(source._consumer, {there: Position(0, "note"), missing: Position(3)}, 20.0)
+    refused = store(
+        source._consumer, {there: Committed(0, pack(Stored(Position(0, (), "note")))), missing: Committed(3)}, 20.0
+    )
 
     assert set(refused) == {missing}
-    assert broker.committed(reader.group, [there, missing]) == {there: Position(0, "note")}
+    assert broker.committed(reader.group, [there, missing]) == {there: Position(0, (), "note")}
 
 
-def test_a_note_that_the_broker_does_not_take_is_a_fault_that_names_the_partition(
+def test_metadata_that_the_broker_does_not_take_are_a_fault_that_names_the_partition(
     broker: Broker, new_topic: NewTopic, reader: Readers
 ) -> None:
     topic = new_topic(1)
@@ -228,7 +231,7 @@ def test_a_note_that_the_broker_does_not_take_is_a_fault_that_names_the_partitio
     read_until(source, lambda _: bool(listener.owned))
 
     with pytest.raises(ConfigurationError, match=rf"{topic}\[0\] at 0 refused: .*METADATA_TOO_LARGE"):
-        source.commit({Partition(topic, 0): Position(0, "x" * 4097)}, 20.0)
+        source.commit({Partition(topic, 0): Position(0, (), "x" * 4097)}, 20.0)
 
 
 def test_a_partition_that_is_not_taken_is_offered_again_when_it_comes_back(

@@ -12,7 +12,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from batcher.errors import DataGap
 from batcher.records import Partition, Position
-from batcher.sources.kafka.envelope import Stored, pack, unpack
+from batcher.sources.kafka.metadata import Stored, pack, unpack
 from batcher.testing.kafka import REQUEST_TIMEOUT_S, Broker
 from tests.harness.listening import numbered, read, values
 from tests.harness.processes import BatcherProcess
@@ -24,17 +24,28 @@ NewTopic = Callable[..., str]
 OLD_ID = "A" * 21 + "w"
 
 
-def raw(broker: Broker, group: str, partition: Partition) -> Position:
+def raw(broker: Broker, group: str, partition: Partition) -> Stored:
     """Return what a group has committed, as it stands there."""
     consumer = Consumer({"bootstrap.servers": broker.bootstrap, "group.id": group})
     try:
         [found] = consumer.committed([TopicPartition(*partition)], REQUEST_TIMEOUT_S)
-        return Position(found.offset, found.metadata or "")
+        return unpack(partition, found.offset, found.metadata)
     finally:
         consumer.close()
 
 
-def test_a_commit_says_for_which_topic_it_is_and_its_note_comes_back_without(
+def commit_raw(broker: Broker, group: str, partition: Partition, next_offset: int, metadata: str) -> None:
+    """Commit for a group, with metadata as they are."""
+    consumer = Consumer({"bootstrap.servers": broker.bootstrap, "group.id": group, "enable.auto.commit": False})
+    try:
+        offsets = [TopicPartition(*partition, next_offset, metadata)]
+        consumer.assign(offsets)
+        consumer.commit(offsets=offsets, asynchronous=False)
+    finally:
+        consumer.close()
+
+
+def test_a_commit_says_for_which_topic_it_is_and_its_intents_come_back_without(
     broker: Broker, new_topic: NewTopic, reader: Readers
 ) -> None:
     topic = new_topic()
@@ -42,14 +53,14 @@ def test_a_commit_says_for_which_topic_it_is_and_its_note_comes_back_without(
     broker.produce(topic, numbered(0, 10))
     first, _ = reader(topic)
     read(first, 10)
-    first.commit({part: Position(4, "note")}, 20.0)
+    first.commit({part: Position(4, (), "note")}, 20.0)
     first.close()
 
     second, listener = reader(topic)
     read(second, 6)
 
-    assert unpack(raw(broker, reader.group, part)).topic_id is not None
-    assert listener.assigned == [{part: Position(4, "note")}]
+    assert raw(broker, reader.group, part).topic_id is not None
+    assert listener.assigned == [{part: Position(4, (), "note")}]
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -59,7 +70,7 @@ def test_a_commit_for_another_topic_of_the_name_stops_the_source(
     topic = new_topic()
     part = Partition(topic, 0)
     broker.produce(topic, numbered(0, 10))
-    broker.commit(reader.group, {part: pack(Stored(Position(3, "note"), OLD_ID))})
+    commit_raw(broker, reader.group, part, 3, pack(Stored(Position(3, (), "note"), OLD_ID)))
 
     source, listener = reader(topic, properties=PROTOCOLS[protocol])
 
@@ -84,7 +95,7 @@ def test_a_topic_created_anew_under_a_reader_is_not_committed_as_the_old_one(
     with pytest.raises(DataGap, match=f"topic {topic} was deleted and created anew while it was read"):
         source.commit({part: Position(3)}, 20.0)
     with pytest.raises(DataGap):
-        source.fetch(10, 0.1)
+        source.fetch(10, 1 << 24, 0.1)
     source.close()
     second, _ = reader(topic, properties=PROTOCOLS[protocol])
     assert values(read(second, 10)) == {part: numbered(100, 10)}

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from batcher.core.offsets import named
 from batcher.engine.blocks import block_of
 from batcher.formats.json.format import JsonFormat, JsonOptions
 from batcher.testing.clickhouse import EmbeddedEngine
@@ -41,7 +42,7 @@ def test_an_id_here_and_an_object_there_fit_a_string_column(
         )
         decoded = JsonFormat(options).decoder(info.schema).decode(batch)
         assert decoded.rejections == ()
-        sink.write(block_of("values", info.coordinates, batch, decoded))
+        sink.write(block_of(info, named("values", batch), decoded))
     finally:
         sink.close()
     assert chdb_engine.rows(f"SELECT _id, toString(born), tags FROM {name} ORDER BY born") == [

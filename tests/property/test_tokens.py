@@ -7,8 +7,8 @@ import string
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batcher.core.offsets import token
-from batcher.records import Batch, Claim, Partition, Range, write_id
+from batcher.core.offsets import named
+from batcher.records import Batch, Intent, Partition, Range, write_id
 
 TOPICS = st.text(st.sampled_from(string.ascii_letters + string.digits + "._-"), min_size=1, max_size=6)
 """What Kafka allows in a topic's name."""
@@ -19,25 +19,25 @@ PARTITIONS = st.builds(Partition, st.one_of(st.sampled_from(["t", "t-0", "0"]), 
 
 
 @st.composite
-def claims(draw: st.DrawFn) -> Claim:
+def intents(draw: st.DrawFn) -> Intent:
     first = draw(st.integers(0, 12))
     last = first + draw(st.integers(0, 12))
     first_ms = draw(st.one_of(st.none(), st.integers(-1, 12)))
-    return Claim(Range(draw(PARTITIONS), first, last), first_ms)
+    return Intent(Range(draw(PARTITIONS), first, last), first_ms)
 
 
-Write = tuple[str, tuple[Claim, ...]]
+Write = tuple[str, tuple[Intent, ...]]
 WRITES: st.SearchStrategy[Write] = st.tuples(
     NAMES,
-    st.lists(claims(), min_size=1, max_size=3, unique_by=lambda claim: claim.range.partition).map(
-        lambda found: tuple(sorted(found, key=lambda claim: claim.range.partition))
+    st.lists(intents(), min_size=1, max_size=3, unique_by=lambda intent: intent.range.partition).map(
+        lambda found: tuple(sorted(found, key=lambda intent: intent.range.partition))
     ),
 )
 
 
 def token_of(write: Write, *, replayed: bool = False, number: int = 0) -> str:
     name, found = write
-    return token(name, Batch((), "range" if replayed else "rows", number, found, replayed))
+    return named(name, Batch((), "range" if replayed else "rows", number, found, replayed)).token
 
 
 @given(WRITES, WRITES)
@@ -48,18 +48,18 @@ def test_two_writes_have_one_token_only_if_they_are_the_same(one: Write, other: 
 
 @given(WRITES, st.data())
 def test_any_one_difference_makes_another_token(write: Write, data: st.DataObject) -> None:
-    name, (claim, *rest) = write
-    span = claim.range
+    name, (intent, *rest) = write
+    span = intent.range
     changed = data.draw(
         st.sampled_from(
             [
-                claim._replace(first_ms=(claim.first_ms or 0) + 1),
-                claim._replace(range=span._replace(first=span.first + 1, last=span.last + 1)),
-                claim._replace(range=span._replace(last=span.last + 1)),
-                claim._replace(
+                intent._replace(first_ms=(intent.first_ms or 0) + 1),
+                intent._replace(range=span._replace(first=span.first + 1, last=span.last + 1)),
+                intent._replace(range=span._replace(last=span.last + 1)),
+                intent._replace(
                     range=span._replace(partition=span.partition._replace(number=span.partition.number + 20))
                 ),
-                claim._replace(
+                intent._replace(
                     range=span._replace(partition=span.partition._replace(topic=span.partition.topic + "x"))
                 ),
             ]

@@ -274,8 +274,9 @@ class Plant:
             dead_letters=queue,
             flush=FlushPolicy(max_rows=10, max_wait_s=0.02),
             retry=RetryPolicy(wait_s=0.001, max_wait_s=0.001),
-            metrics=self.metrics,
+            subscribers=[self.metrics],
         )
+        self.metrics.watch(self.pipeline.status)
 
     def produce(
         self,
@@ -545,7 +546,7 @@ def test_names_of_tables_columns_and_topics_are_never_statements(name: str, chdb
         block = make_block(table, partition=partition, coordinates=("_topic", "_partition", "_offset"))
         sink.write(block)
         assert sink.present(partition, 0, 9).to_pylist() == [0, 1]  # type: ignore[attr-defined]
-        assert sink.beyond({partition: 1}) == {partition: 1}  # type: ignore[attr-defined]
+        assert sink.max_offset_above({partition: 1}) == {partition: 1}  # type: ignore[attr-defined]
         assert sink.running(f"{name}") is False  # type: ignore[attr-defined]
     finally:
         sink.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import pyarrow as pa
 import pytest
@@ -15,9 +16,9 @@ from batcher.audit.ranges import Span, windows
 from batcher.audit.repair import Mended, Mender, NotingQueue
 from batcher.core.limits import DeadLetterLimit, DeadLetterPolicy
 from batcher.engine.retry import RetryPolicy
-from batcher.engine.writer import Delivery
+from batcher.engine.writer import Writer
 from batcher.errors import DeadLetterLimitExceeded, SinkUnavailable
-from batcher.protocols import Removable
+from batcher.protocols import SinkInfo
 from batcher.records import Block, Partition, Range, Records
 from batcher.testing.dead_letters import MemoryDeadLetterQueue
 from batcher.testing.formats import NUMBERS, NumberFormat
@@ -54,6 +55,10 @@ class RemovableTable(TableSink):
         super().__init__(NUMBERS)
         self.removed: list[tuple[int, int]] = []
 
+    def open(self) -> SinkInfo:
+        info = super().open()
+        return replace(info, capabilities=info.capabilities | {"remove"})
+
     def remove(self, partition: Partition, spans: Sequence[tuple[int, int]]) -> None:
         self.removed += spans
         for token, block in list(self.blocks.items()):
@@ -80,27 +85,25 @@ class Desk:
         self.mender = Mender(
             self.log,
             target,
-            self.delivery,
+            self.writer,
             self.noting,
             max_rows=max_rows,
             max_bytes=1 << 20,
-            whole_ranges=not self.info.verifies_replays,
+            whole_ranges=self.info.repeats != "query",
         )
 
-    def delivery(self, attempt: int) -> Delivery:
-        made = Delivery(
+    def writer(self, attempt: int) -> tuple[Writer, str]:
+        made = Writer(
             self.target,
             self.info,
             NumberFormat(),
             dead_letters=self.noting,
-            poison=DeadLetterLimit(DeadLetterPolicy(max_ratio=1.0)),
+            limit=DeadLetterLimit(DeadLetterPolicy(max_ratio=1.0)),
             retry=RetryPolicy(wait_s=1e-6, max_wait_s=1e-6),
             abort=threading.Event(),
-            name=f"group|repair|{attempt}",
-            on_existing="skip",
+            reconcile="always",
         )
-        made.judge({EVENTS_0: 0}, {EVENTS_0: 1000})
-        return made
+        return made, f"group|repair|{attempt}"
 
     def put(self, *rows: int) -> None:
         """Write a row for each of these offsets, each by itself."""
@@ -122,7 +125,7 @@ class Desk:
         return done
 
     def replace_doubles(self) -> Mended:
-        assert isinstance(self.target, Removable)
+        assert isinstance(self.target, RemovableTable)
         (finding,) = self.findings()
         return self.mender.replace_doubles(finding, self.target)
 

@@ -368,14 +368,14 @@ def test_generated_records_are_the_same_each_time_and_offsets_have_no_holes() ->
 def test_replayed_records_come_in_order_in_the_amounts_asked_for_and_not_while_paused() -> None:
     partition = Partition("events", 0)
     source = Replayed([make_records([b"{}"] * 5), make_records([b"{}"] * 2, first_offset=5)])
-    assert [len(run) for run in source.fetch(3, 0.0)] == [3]
+    assert [len(run) for run in source.fetch(3, 1 << 24, 0.0)] == [3]
     source.pause([partition])
-    assert source.fetch(3, 0.0) == []
+    assert source.fetch(3, 1 << 24, 0.0) == []
     source.resume([partition])
-    assert [run.first_offset for run in source.fetch(3, 0.0)] == [3, 5]
+    assert [run.first_offset for run in source.fetch(3, 1 << 24, 0.0)] == [3, 5]
     assert not source.exhausted
     assert source.reached == {partition: 6}
-    assert [run.first_offset for run in source.fetch(3, 0.0)] == [6]
+    assert [run.first_offset for run in source.fetch(3, 1 << 24, 0.0)] == [6]
     assert source.exhausted
 
 

@@ -21,11 +21,12 @@ from hypothesis import strategies as st
 from batcher.cli.support import replay as replaying
 from batcher.cli.support.replay import Loading, islands, replay, spans
 from batcher.core.limits import DeadLetterLimit, DeadLetterPolicy
+from batcher.core.offsets import named
 from batcher.dead_letters.directory import DirectoryDeadLetterQueue
 from batcher.dead_letters.kit.report import Pace, Report, steps
 from batcher.dead_letters.kit.select import Stored
 from batcher.engine.retry import RetryPolicy
-from batcher.engine.writer import Delivery
+from batcher.engine.writer import Writer
 from batcher.errors import BlockRejected, ConfigurationError, RowsRejected, SinkUnavailable
 from batcher.protocols import Sink
 from batcher.records import Block, DeadLetter, Partition, Record, Rejection
@@ -77,20 +78,19 @@ class Pipeline:
     """Load batches as a pipeline does: as live records, under its own name."""
 
     def __init__(self, sink: Sink) -> None:
-        self.delivery = Delivery(
+        self.writer = Writer(
             sink,
             sink.open(),
             NumberFormat(),
             dead_letters=MemoryDeadLetterQueue(),
-            poison=DeadLetterLimit(DeadLetterPolicy()),
+            limit=DeadLetterLimit(DeadLetterPolicy()),
             retry=RetryPolicy(max_elapsed_s=0.001),
             abort=threading.Event(),
-            name="g",
         )
 
     def load(self, offsets: Sequence[int], partition: Partition = EVENTS, *, bad: Sequence[int] = ()) -> None:
         records = [stored(offset, b"x" if offset in bad else None, partition) for offset in offsets]
-        self.delivery.write(self.delivery.prepare(replaying.batch_of([records])))
+        self.writer.write(self.writer.prepare(named("g", replaying.batch_of([records]))))
 
 
 TABLES: list[Callable[[], AnsweringSink]] = [lambda: TableSink(NUMBERS), lambda: FileSink(NUMBERS)]
@@ -264,7 +264,7 @@ def test_the_ends_of_a_file_are_not_written_under_its_name(parquet: Callable[[],
     found = parquet().present(EVENTS, 0, 1000).to_pylist()
     assert found == list(range(100, 200))
     assert rows_in(root) == list(range(100, 200))
-    assert dict(parquet().beyond({EVENTS: 200})) == {}
+    assert dict(parquet().max_offset_above({EVENTS: 200})) == {}
 
 
 def test_a_group_of_another_name_does_not_overwrite_files_either(

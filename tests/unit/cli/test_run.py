@@ -7,7 +7,7 @@ import pytest
 
 from batcher.cli.support import wiring
 from batcher.cli.verbs import run as command
-from batcher.engine.pipeline import Summary
+from batcher.engine.report import Summary
 from batcher.errors import ConfigurationError, DrainTimeout, SinkUnavailable
 from batcher.settings import Settings
 

@@ -4,17 +4,32 @@ from __future__ import annotations
 
 import json
 import re
+import time
+from dataclasses import replace
 from typing import get_args
 
+import pyarrow as pa
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from batcher import __version__
-from batcher.records import Partition, Range, Trigger
+from batcher.errors import SinkUnavailable
+from batcher.records import Delivered, Partition, Range, Trigger
+from batcher.telemetry.events import (
+    BatchWritten,
+    CommitAnswered,
+    GuaranteeAgreed,
+    Rebalanced,
+    RecordsFetched,
+    TimeSpent,
+    WriteRetried,
+)
 from batcher.telemetry.metrics import Metrics
 from batcher.telemetry.status import STATES, BufferStatus, Counts, InFlight, LastError, PartitionStatus, State, Status
+from batcher.testing.values import make_batch, make_records
 
 EVENTS_0, EVENTS_1 = Partition("events", 0), Partition("events", 1)
+MS = 1_700_000_000_000
 
 
 def samples(metrics: Metrics) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
@@ -34,20 +49,30 @@ def metrics() -> Metrics:
     return Metrics("parquet")
 
 
-def test_a_delivered_batch_is_counted_where_its_records_went(metrics: Metrics) -> None:
+def written(first_ms: int | None = MS) -> BatchWritten:
+    """Return the event of a batch of a hundred records, of which some were not written."""
+    run = make_records(["1"], timestamp_ms=first_ms or 0)
+    if first_ms is None:
+        run = replace(run, timestamps_ms=pa.array([None], pa.int64()))
+    delivered = Delivered(
+        rows=100,
+        written=94,
+        suppressed=5,
+        dead_lettered=4,
+        skipped=3,
+        refused_by_sink=1,
+        nbytes=18_000,
+        decode_s=0.02,
+        write_s=0.3,
+        dropped=1,
+    )
+    return BatchWritten(make_batch(run, trigger="age"), delivered)
+
+
+def test_a_delivered_batch_is_counted_where_its_records_went(metrics: Metrics, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("batcher.telemetry.metrics.time.time", lambda: MS / 1000 + 1.5)
     for _ in range(2):
-        metrics.batch_delivered(
-            trigger="age",
-            rows=100,
-            nbytes=18_000,
-            written=94,
-            dead_lettered={"decode": 3, "sink": 1},
-            skipped={"tombstone": 2},
-            duplicates_suppressed=5,
-            decode_s=0.02,
-            write_s=0.3,
-            latency_s=1.5,
-        )
+        metrics(written())
     assert value(metrics, "batcher_batches_total", sink="parquet", trigger="age") == 2
     assert value(metrics, "batcher_batches_total", sink="parquet", trigger="rows") == 0
     assert value(metrics, "batcher_records_written_total", sink="parquet") == 188
@@ -55,6 +80,7 @@ def test_a_delivered_batch_is_counted_where_its_records_went(metrics: Metrics) -
     assert value(metrics, "batcher_records_dead_lettered_total", stage="decode") == 6
     assert value(metrics, "batcher_records_dead_lettered_total", stage="sink") == 2
     assert value(metrics, "batcher_records_skipped_total", reason="tombstone") == 4
+    assert value(metrics, "batcher_records_skipped_total", reason="dropped") == 2
     assert value(metrics, "batcher_duplicates_suppressed_total", sink="parquet") == 10
     assert value(metrics, "batcher_batch_rows_sum") == 200
     assert value(metrics, "batcher_batch_bytes_sum") == 36_000
@@ -66,29 +92,32 @@ def test_a_delivered_batch_is_counted_where_its_records_went(metrics: Metrics) -
 
 
 def test_a_producer_whose_clock_is_ahead_makes_no_negative_latency(metrics: Metrics) -> None:
-    metrics.batch_delivered(trigger="rows", rows=1, nbytes=1, written=1, decode_s=0, write_s=0, latency_s=-3600)
-    metrics.batch_delivered(trigger="rows", rows=1, nbytes=1, written=1, decode_s=0, write_s=0)
+    metrics(written(int(time.time() * 1000) + 3_600_000))
+    metrics(written(None))
     assert value(metrics, "batcher_end_to_end_latency_seconds_sum") == 0
     assert value(metrics, "batcher_end_to_end_latency_seconds_count") == 1
 
 
 def test_fetched_records_are_counted_for_each_partition(metrics: Metrics) -> None:
-    metrics.consumed(EVENTS_0, 10, 1000)
-    metrics.consumed(EVENTS_0, 5, 500)
-    metrics.consumed(EVENTS_1, 1, 100)
+    counts = ((EVENTS_0, 10), (EVENTS_0, 5), (EVENTS_1, 1))
+    runs = [make_records(["1"] * count, partition=part) for part, count in counts]
+    for run in runs:
+        metrics(RecordsFetched(run))
     assert value(metrics, "batcher_records_consumed_total", topic="events", partition="0") == 15
-    assert value(metrics, "batcher_bytes_consumed_total", topic="events", partition="0") == 1500
+    assert (
+        value(metrics, "batcher_bytes_consumed_total", topic="events", partition="0") == runs[0].nbytes + runs[1].nbytes
+    )
     assert value(metrics, "batcher_records_consumed_total", topic="events", partition="1") == 1
 
 
 def test_events_are_counted_by_what_they_were(metrics: Metrics) -> None:
-    metrics.retried("SinkUnavailable")
-    metrics.committed("refused")
+    metrics(WriteRetried(SinkUnavailable("away")))
+    metrics(CommitAnswered("refused"))
     assert value(metrics, "batcher_last_commit_timestamp_seconds") == 0
-    metrics.committed("ok")
-    metrics.rebalanced("revoked")
-    metrics.spent("backpressure", 1.5)
-    metrics.delivery("at-least-once")
+    metrics(CommitAnswered("ok"))
+    metrics(Rebalanced("revoked"))
+    metrics(TimeSpent("backpressure", 1.5))
+    metrics(GuaranteeAgreed("at-least-once"))
     assert value(metrics, "batcher_retries_total", sink="parquet", reason="SinkUnavailable") == 1
     assert value(metrics, "batcher_commits_total", outcome="ok") == 1
     assert value(metrics, "batcher_commits_total", outcome="refused") == 1
@@ -159,7 +188,7 @@ def test_names_follow_the_rules_of_prometheus(metrics: Metrics) -> None:
 
 def test_two_pipelines_in_one_process_count_apart() -> None:
     first, second = Metrics("parquet"), Metrics("clickhouse")
-    first.committed("ok")
+    first(CommitAnswered("ok"))
     assert value(second, "batcher_commits_total", outcome="ok") == 0
 
 

@@ -217,15 +217,15 @@ def test_beyond_names_the_partitions_that_are_further_than_their_position(
 ) -> None:
     sink = root.sink(partition_by=partition_by)
     one, other = Partition("events", 1), Partition("a+b_Ä", 0)
-    assert sink.beyond({EVENTS_0: 0}) == {}
+    assert sink.max_offset_above({EVENTS_0: 0}) == {}
     sink.write(block())
     sink.write(block(first_offset=3))
     sink.write(block(partition=one))
     sink.write(block(partition=other, first_offset=7))
-    assert sink.beyond({EVENTS_0: 6, one: 3, other: 10, Partition("events", 2): 0}) == {}
-    assert sink.beyond({EVENTS_0: 0, one: 0, other: 7}) == {EVENTS_0: 5, one: 2, other: 9}
-    assert sink.beyond({EVENTS_0: 3}) == {EVENTS_0: 5}
-    assert sink.beyond({EVENTS_0: 5, one: 3}) == {EVENTS_0: 5}
+    assert sink.max_offset_above({EVENTS_0: 6, one: 3, other: 10, Partition("events", 2): 0}) == {}
+    assert sink.max_offset_above({EVENTS_0: 0, one: 0, other: 7}) == {EVENTS_0: 5, one: 2, other: 9}
+    assert sink.max_offset_above({EVENTS_0: 3}) == {EVENTS_0: 5}
+    assert sink.max_offset_above({EVENTS_0: 5, one: 3}) == {EVENTS_0: 5}
 
 
 def test_beyond_looks_into_a_range_only_where_the_position_lies_inside(
@@ -242,12 +242,12 @@ def test_beyond_looks_into_a_range_only_where_the_position_lies_inside(
         return real(store, name)
 
     monkeypatch.setattr(LocalStore, "opened", recorded)
-    assert sink.beyond({EVENTS_0: 10}) == {EVENTS_0: 29}
-    assert sink.beyond({EVENTS_0: 30}) == {}
-    assert sink.beyond({EVENTS_0: 5}) == {EVENTS_0: 29}
+    assert sink.max_offset_above({EVENTS_0: 10}) == {EVENTS_0: 29}
+    assert sink.max_offset_above({EVENTS_0: 30}) == {}
+    assert sink.max_offset_above({EVENTS_0: 5}) == {EVENTS_0: 29}
     assert opened == []
-    assert sink.beyond({EVENTS_0: 12}) == {EVENTS_0: 12}
-    assert sink.beyond({EVENTS_0: 13}) == {}
+    assert sink.max_offset_above({EVENTS_0: 12}) == {EVENTS_0: 12}
+    assert sink.max_offset_above({EVENTS_0: 13}) == {}
     assert len(opened) == 2
 
 
@@ -255,8 +255,8 @@ def test_beyond_goes_by_names_where_files_have_no_offsets(root: Root) -> None:
     sink = root.sink(coordinates="none")
     sink.write(make_block(TABLE))
     (root.path / "part-0.parquet").write_bytes(b"foreign")
-    assert sink.beyond({EVENTS_0: 2}) == {EVENTS_0: 2}
-    assert sink.beyond({EVENTS_0: 3}) == {}
+    assert sink.max_offset_above({EVENTS_0: 2}) == {EVENTS_0: 2}
+    assert sink.max_offset_above({EVENTS_0: 3}) == {}
 
 
 def test_what_is_asked_of_a_root_that_went_away_is_no_empty_answer(root: Root) -> None:
@@ -264,10 +264,10 @@ def test_what_is_asked_of_a_root_that_went_away_is_no_empty_answer(root: Root) -
     sink.write(block())
     root.path.rename(root.path.with_name("unmounted"))
     with pytest.raises(SinkMisconfigured, match="no longer mounted"):
-        sink.beyond({EVENTS_0: 0})
+        sink.max_offset_above({EVENTS_0: 0})
     root.path.mkdir()
     with pytest.raises(SinkMisconfigured, match="no longer mounted"):
-        sink.beyond({EVENTS_0: 0})
+        sink.max_offset_above({EVENTS_0: 0})
     root.path.rmdir()
     root.path.with_name("unmounted").rename(root.path)
 

@@ -150,7 +150,7 @@ def test_topics_with_names_that_mean_something_have_directories_of_their_own(pat
 
 
 def test_a_run_without_a_record_leaves_no_directories(path: Path, sink: TopicRootsSink) -> None:
-    assert sink.beyond({A: 0}) == {}
+    assert sink.max_offset_above({A: 0}) == {}
     assert sink.copies(A, 0, 9).num_rows == 0
     sink.close()
     assert not path.exists()
@@ -165,8 +165,8 @@ def test_offsets_are_looked_for_in_the_root_of_their_topic(sink: TopicRootsSink)
     load(sink, AMOUNTS, B)
     assert sink.present(A, 0, 99).to_pylist() == [5, 6]
     assert sink.present(B, 0, 99).to_pylist() == [0]
-    assert sink.beyond({A: 6, B: 1}) == {A: 6}
-    assert sink.beyond({A: 0, B: 0, Partition("other", 0): 0}) == {A: 6, B: 0}
+    assert sink.max_offset_above({A: 6, B: 1}) == {A: 6}
+    assert sink.max_offset_above({A: 0, B: 0, Partition("other", 0): 0}) == {A: 6, B: 0}
 
 
 def test_a_replay_replaces_the_file_of_its_topic(path: Path, sink: TopicRootsSink) -> None:
@@ -211,7 +211,7 @@ def test_an_object_store_has_roots_of_topics_too_and_refuses_the_other_layout() 
     made.open()
     load(made, CITIES, A)
     load(made, AMOUNTS, B)
-    assert made.beyond({A: 0, B: 0}) == {A: 1, B: 0}
+    assert made.max_offset_above({A: 0, B: 0}) == {A: 1, B: 0}
     made.close()
     filesystem = fs.PyFileSystem(bucket.objects)
     assert ds.dataset("bucket/events/m-b", filesystem=filesystem, format="parquet").count_rows() == 1

@@ -59,20 +59,20 @@ def source(mock_cluster: MockCluster, listener: RecordingListener) -> Iterator[K
 def test_what_may_pass_is_repeated_until_it_has(mock_cluster: MockCluster, source: KafkaSource, code: int) -> None:
     mock_cluster.push_errors(ApiKey.OFFSET_COMMIT, [code] * 2)
 
-    source.commit({PART: Position(3, "note")}, 30.0)
+    source.commit({PART: Position(3, (), "note")}, 30.0)
 
-    assert Broker(mock_cluster.bootstrap).committed("g", [PART]) == {PART: Position(3, "note")}
+    assert Broker(mock_cluster.bootstrap).committed("g", [PART]) == {PART: Position(3, (), "note")}
 
 
 def test_the_same_offset_with_another_note_is_no_proof_of_a_commit(
     mock_cluster: MockCluster, source: KafkaSource
 ) -> None:
-    source.commit({PART: Position(3, "before")}, 30.0)
+    source.commit({PART: Position(3, (), "before")}, 30.0)
     mock_cluster.push_errors(ApiKey.OFFSET_COMMIT, [KafkaError.REBALANCE_IN_PROGRESS])
 
-    source.commit({PART: Position(3, "after")}, 30.0)
+    source.commit({PART: Position(3, (), "after")}, 30.0)
 
-    assert Broker(mock_cluster.bootstrap).committed("g", [PART]) == {PART: Position(3, "after")}
+    assert Broker(mock_cluster.bootstrap).committed("g", [PART]) == {PART: Position(3, (), "after")}
 
 
 def test_a_group_that_waits_for_a_partition_to_be_given_up_is_not_waited_for(
@@ -122,7 +122,7 @@ def test_a_member_that_is_refused_and_keeps_its_partition_joins_anew_and_reads_f
     source.open(listener)
     try:
         read(source, 10)
-        source.commit({PART: Position(4, "note")}, 20.0)
+        source.commit({PART: Position(4, (), "note")}, 20.0)
         mock_cluster.push_errors(ApiKey.OFFSET_COMMIT, [code] * ALWAYS)
         with pytest.raises(CommitRefused):
             source.commit({PART: Position(8)}, 20.0)
@@ -133,7 +133,7 @@ def test_a_member_that_is_refused_and_keeps_its_partition_joins_anew_and_reads_f
         source.close()
 
     assert listener.lost == [frozenset({PART})]
-    assert listener.assigned[1:] == [{PART: Position(4, "note")}]
+    assert listener.assigned[1:] == [{PART: Position(4, (), "note")}]
     assert offsets(runs) == {PART: [4, 5, 6, 7, 8, 9]}
 
 

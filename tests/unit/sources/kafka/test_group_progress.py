@@ -6,7 +6,7 @@ import pytest
 from batcher.errors import SourceLost
 from batcher.records import Partition, Position
 from batcher.sources.kafka.group_progress import ASK_EVERY_S, Others
-from batcher.sources.kafka.offsets import Offsets
+from batcher.sources.kafka.offsets import StartOffsets
 from batcher.testing.clock import ManualClock
 
 A, B = Partition("events", 0), Partition("events", 1)
@@ -32,7 +32,7 @@ class Group:
 
 
 def others(group: Group, clock: ManualClock) -> Others:
-    return Others(cast(Offsets, group), [A, B], PATIENCE_S, clock)
+    return Others(cast(StartOffsets, group), [A, B], PATIENCE_S, clock)
 
 
 def test_what_is_ours_needs_no_commit_of_others() -> None:

@@ -8,8 +8,8 @@ import pytest
 from batcher.errors import DataGap
 from batcher.records import Partition, Position
 from batcher.sources.kafka.admin import Admin
-from batcher.sources.kafka.envelope import Stored
 from batcher.sources.kafka.identity import CHECK_EVERY_S, REST_S, Identity
+from batcher.sources.kafka.metadata import Stored
 from batcher.testing.clock import ManualClock
 
 OLD, NEW = "A" * 21 + "w", "B" * 21 + "w"

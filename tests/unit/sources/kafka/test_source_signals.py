@@ -76,7 +76,7 @@ def test_signals_that_are_only_noted_cost_no_record(source: KafkaSource) -> None
     runs: list[Records] = []
     with signalled(source):
         while sum(map(len, runs)) < RECORDS:
-            runs += source.fetch(100, 0.1)
+            runs += source.fetch(100, 1 << 24, 0.1)
 
     assert noted > 10
     assert offsets(runs) == {PART: list(range(RECORDS))}
@@ -98,11 +98,11 @@ def test_a_handler_that_raises_ends_the_source_and_a_successor_reads_what_was_no
     # librdkafka has moved on behind these records by now.
     monkeypatch.setattr(kafka, "to_records", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        source.fetch(100, 5.0)
+        source.fetch(100, 1 << 24, 5.0)
     monkeypatch.undo()
 
     with pytest.raises(KeyboardInterrupt):
-        source.fetch(100, 0.1)
+        source.fetch(100, 1 << 24, 0.1)
     source.commit({PART: Position(len(returned))}, 20.0)
     source.close()
     successor = KafkaSource(options(mock_cluster))

@@ -43,7 +43,7 @@ def test_a_fetch_without_records_asks_once_and_does_not_spin(monkeypatch: pytest
     source, idle = KafkaSource(KafkaOptions("nowhere:9092", ("events",), "g")), Idle(clock)
     monkeypatch.setattr(source, "_consumer", cast("Any", idle))
 
-    assert source.fetch(100, 0.1) == []
+    assert source.fetch(100, 1 << 24, 0.1) == []
 
     assert idle.calls == 1
     assert clock.now == pytest.approx(0.1, abs=0.002)
