@@ -17,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from batcher.protocols import PartitionListener
+from batcher.protocols import PartitionListener, SourceInfo
 from batcher.records import Partition, Position, Records
 from benchmarks.harness import Measured, Stopwatch
 from benchmarks.orders import COLUMNS, NAMES

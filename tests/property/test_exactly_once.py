@@ -1,7 +1,7 @@
 """The promise "nothing lost and nothing doubled": several processes, one log, one target, every order of events.
 
 A process of this machine is a fetch loop that is stepped by hand and a write loop that stops at every point where
-another thread, another process or the end could come in between: before a question to the target and before its answer is
+another thread, another process or the end could come in between: before a question to the target, before its answer is
 used, before a write is sent, while the server is at it, after it is stored, around the dead-letter queue, while it
 waits for a commit. Time stands still unless a rule moves it.
 

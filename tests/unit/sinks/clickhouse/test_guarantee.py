@@ -79,20 +79,20 @@ def test_what_makes_a_table_with_views_incapable_is_named_with_its_cure(
     table: str, target: Storage | None, said: list[str]
 ) -> None:
     kept = promise(storage(full=table), IDENTITY, [View("d.v", target)])
-    assert (kept.guarantee, kept.verifies, kept.asks) == ("at-least-once", False, False)
+    assert (kept.repeats, kept.asks) == ("none", False)
     assert [text for text in said if text not in kept.reason] == []
 
 
 def test_a_target_that_stores_nothing_needs_no_window() -> None:
     views = [View("d.v", storage("Null", name="null")), View("d.w", storage(full=WINDOW_9, name="target"))]
-    assert promise(storage(full=WINDOW_9), (), views).guarantee == "exactly-once"
+    assert promise(storage(full=WINDOW_9), (), views).repeats == "token"
 
 
 def test_without_the_right_to_ask_the_tokens_have_to_carry_it() -> None:
     with_window = promise(storage(full=WINDOW_9), IDENTITY, [], ["SELECT ON system.processes"])
     without = promise(storage(), IDENTITY, [], ["SELECT ON system.processes"])
-    assert (with_window.guarantee, with_window.verifies) == ("exactly-once", False)
-    assert (without.guarantee, without.verifies) == ("at-least-once", False)
+    assert with_window.repeats == "token"
+    assert without.repeats == "none"
     assert "GRANT SELECT ON system.processes" in with_window.reason
     assert "GRANT SELECT ON system.processes" in without.reason
 
@@ -100,12 +100,12 @@ def test_without_the_right_to_ask_the_tokens_have_to_carry_it() -> None:
 def test_tokens_alone_carry_it_on_a_server_with_a_caveat_and_not_in_an_engine_that_dies_with_batcher() -> None:
     plain, replicated = storage(full=WINDOW_9), storage("ReplicatedMergeTree", full=WINDOW_9)
     on_server, embedded = promise(plain, (), []), promise(plain, (), [], embedded=True)
-    assert on_server.guarantee == "exactly-once"
+    assert on_server.repeats == "token"
     assert "crashes inside an insert" in on_server.reason
     assert "crashes" not in promise(replicated, (), []).reason
-    assert embedded.guarantee == "at-least-once"
+    assert embedded.repeats == "none"
     assert "ADD COLUMN _topic" in embedded.reason
-    assert promise(plain, IDENTITY, [], embedded=True).verifies
+    assert promise(plain, IDENTITY, [], embedded=True).repeats == "query"
 
 
 @pytest.mark.parametrize(
