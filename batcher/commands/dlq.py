@@ -265,9 +265,9 @@ def _purge(argv: list[str]) -> int:
 
     letters, settings, arguments = letters_of(found.settings), found.settings, found.arguments
     if isinstance(letters, Directory):
-        plan = purging.old_files(letters, arguments.before, datetime.now(UTC))
+        plan, kept = purging.old_files(letters, arguments.before, datetime.now(UTC))
     else:
-        plan = purging.old_records(letters, arguments.before)
+        plan, kept = purging.old_records(letters, arguments.before), []
     require_letters(letters)
     if arguments.yes and plan:
         if isinstance(letters, Directory):
@@ -284,6 +284,12 @@ def _purge(argv: list[str]) -> int:
         below = f" below offset {part.before_offset}" if part.before_offset else ""
         done = "purged" if arguments.yes else "to be purged"
         print(json.dumps(facts) if arguments.json else f"{done}: {part.place}{below}, {part.letters} letters")
+    if kept:
+        print(
+            f"batcher: {len(kept)} old files are kept, with lines that are no dead letters or have no time, the first "
+            f"{kept[0]}; look into them, and remove them yourself",
+            file=sys.stderr,
+        )
     if plan and not arguments.yes:
         raise UsageError(["--yes: nothing was purged; give it to have this done"])
     return 0
