@@ -88,8 +88,11 @@ def loaded(parser: Parser, argv: list[str], settings: Sequence[str] = PLACES) ->
     return found
 
 
-def letters_of(settings: Settings) -> Directory | Topic:
-    """Return what reads the letters; raise UsageError where the settings do not say which."""
+def letters_of(settings: Settings, stopped: Callable[[], bool] = lambda: False) -> Directory | Topic:
+    """Return what reads the letters; raise UsageError where the settings do not say which.
+
+    `stopped` tells whether brokers are no longer to be waited for: where a signal does not raise by itself.
+    """
     if settings.dlq.path:
         from batcher.dead_letters.reading import Directory
 
@@ -107,7 +110,8 @@ def letters_of(settings: Settings) -> Directory | Topic:
     options = KafkaOptions(
         kafka.brokers or "", (settings.dlq.topic,), "batcher-dlq", properties=given, allow_insecure=kafka.allow_insecure
     )
-    return Topic(settings.dlq.topic, {**options.librdkafka(), "statistics.interval.ms": "0", "log_level": "2"})
+    properties = {**options.librdkafka(), "statistics.interval.ms": "0", "log_level": "2"}
+    return Topic(settings.dlq.topic, properties, stopped=stopped)
 
 
 def filter_of(arguments: argparse.Namespace) -> Where:

@@ -71,10 +71,11 @@ def main(argv: Sequence[str]) -> int:
     from batcher.commands.replaying import replay
     from batcher.dead_letters.report import Pace, Report, steps
     from batcher.dead_letters.selecting import each_once
+    from batcher.kafka_asking import Stopped
 
-    letters = letters_of(settings)
-    chosen = islice(each_once(filter(filter_of(arguments), letters)), arguments.max)
     report, stop = Report(), threading.Event()
+    letters = letters_of(settings, stop.is_set)
+    chosen = islice(each_once(filter(filter_of(arguments), letters)), arguments.max)
     code, whole = 0, False
     pace = Pace(arguments.rate, stop)
     try:
@@ -85,6 +86,8 @@ def main(argv: Sequence[str]) -> int:
             require_letters(letters)
     except UsageError:
         raise
+    except Stopped:
+        code = STOPPED
     except (KeyboardInterrupt, Exception) as error:  # whatever it is, what was done so far is said
         code = explained(error)
     else:
@@ -113,6 +116,7 @@ def _taker(
                 report,
                 max_attempts=arguments.max_attempts,
                 dry_run=arguments.dry_run,
+                stopped=stop.is_set,
             )
         ) as resender:
             resender.open()

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -211,11 +212,12 @@ def _require(topic: str, producer: Producer, settings: Settings, arguments: argp
     from confluent_kafka import KafkaException
 
     from batcher.errors import ConfigurationError, Unreachable
+    from batcher.kafka_asking import asked
 
     try:
         if arguments.create:
             _create(topic, settings, arguments)
-        error = producer.list_topics(topic, timeout=TIMEOUT_S).topics[topic].error
+        error = asked(partial(producer.list_topics, topic), TIMEOUT_S).topics[topic].error
     except KafkaException as failure:
         raise Unreachable(f"no broker answers at {settings.kafka.brokers}: {failure.args[0].str()}") from failure
     if error is not None and not error.retriable():

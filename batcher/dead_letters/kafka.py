@@ -19,6 +19,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from batcher.dead_letters.letters import added_headers, coordinates, from_headers, now, one_line
 from batcher.errors import ConfigurationError, DeadLetterFailed, Unreachable
+from batcher.kafka_asking import asked
 from batcher.kafka_files import check_files
 from batcher.kafka_headers import headers_of
 from batcher.records import DeadLetter
@@ -111,7 +112,7 @@ class KafkaDeadLetterQueue:
         except KafkaException as error:
             raise ConfigurationError(f"-X: {one_line(error.args[0].str())} (producer of --dlq.topic)") from error
         try:
-            found = producer.list_topics(self._topic, timeout=self._timeout_s).topics[self._topic].error
+            found = asked(partial(producer.list_topics, self._topic), self._timeout_s).topics[self._topic].error
         except KafkaException as error:
             producer.poll(0)
             reason = self._last_error if self._last_error is not None else error.args[0]
