@@ -106,9 +106,11 @@ def _taker(
     """Open where letters go to, and yield what takes a step of them."""
     if arguments.to == "topic":
         from batcher.dead_letters.resending import Resender
+        from batcher.sources.kafka_options import check_properties
 
         if not settings.kafka.brokers:
             raise UsageError(["--kafka.brokers: which brokers have the topics? -b HOST:PORT"])
+        check_properties(settings.kafka.options, allow_insecure=settings.kafka.allow_insecure)
         with closing(
             Resender(
                 settings.kafka.brokers,

@@ -112,7 +112,7 @@ def _parser() -> Parser:
         "--compression", choices=("none", "lz4", "zstd", "snappy", "gzip"), default="lz4", help="codec [lz4]"
     )
     parser.add_argument("--json", action="store_true", help="print the summary on stdout as one JSON object")
-    parser.add_settings(only=("kafka.brokers", "kafka.topics", "kafka.options", "log.format"))
+    parser.add_settings(only=("kafka.brokers", "kafka.topics", "kafka.options", "kafka.allow_insecure", "log.format"))
     return parser
 
 
@@ -190,11 +190,13 @@ def _keys(field: str | None) -> Keys | None:
 def _producer(settings: Settings, arguments: argparse.Namespace) -> Producer:
     import logging
 
-    from confluent_kafka import KafkaException, Producer
+    from confluent_kafka import Producer
 
     from batcher.dead_letters.kafka import producer_properties
-    from batcher.errors import ConfigurationError
+    from batcher.kafka_properties import accepted
+    from batcher.sources.kafka_options import check_properties
 
+    check_properties(settings.kafka.options, allow_insecure=settings.kafka.allow_insecure)
     properties = producer_properties(settings.kafka.brokers or "", settings.kafka.options, TIMEOUT_S)
     properties |= {"compression.type": arguments.compression}
     # Larger batches compress better and cost the brokers less; nobody waits for a single record here.
@@ -202,10 +204,8 @@ def _producer(settings: Settings, arguments: argparse.Namespace) -> Producer:
         "linger.ms": settings.kafka.options.get("linger.ms", "20"),
         "queue.buffering.max.messages": 1_000_000,
     }
-    try:
+    with accepted(properties):
         return Producer(properties, logger=logging.getLogger("librdkafka"))
-    except KafkaException as error:
-        raise ConfigurationError(f"-X: {error.args[0].str()}") from error
 
 
 def _require(topic: str, producer: Producer, settings: Settings, arguments: argparse.Namespace) -> None:

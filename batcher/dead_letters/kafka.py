@@ -20,8 +20,8 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from batcher.dead_letters.letters import added_headers, coordinates, from_headers, now, one_line
 from batcher.errors import ConfigurationError, DeadLetterFailed, Unreachable
 from batcher.kafka_asking import asked
-from batcher.kafka_files import check_files
 from batcher.kafka_headers import headers_of
+from batcher.kafka_properties import accepted
 from batcher.records import DeadLetter
 
 MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
@@ -103,14 +103,11 @@ class KafkaDeadLetterQueue:
     def open(self) -> None:
         """Connect and check that the topic is there; it is never created, least of all with defaults.
 
-        Raise Unreachable when no broker answers, ConfigurationError for a missing topic, for rights, and for
-        properties that librdkafka refuses.
+        Raise Unreachable when no broker answers, ConfigurationError for a missing topic and for rights, SettingRefused
+        for properties that librdkafka refuses.
         """
-        check_files({name: value for name, value in self._properties.items() if isinstance(value, str)})
-        try:
+        with accepted(self._properties, "producer of --dlq.topic"):
             producer = self._connected()
-        except KafkaException as error:
-            raise ConfigurationError(f"-X: {one_line(error.args[0].str())} (producer of --dlq.topic)") from error
         try:
             found = asked(partial(producer.list_topics, self._topic), self._timeout_s).topics[self._topic].error
         except KafkaException as error:

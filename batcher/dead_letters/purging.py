@@ -19,6 +19,7 @@ from batcher.dead_letters.kafka import CONSUMER_ONLY, NOT_OURS
 from batcher.dead_letters.letters import one_line
 from batcher.dead_letters.reading import Directory, Topic
 from batcher.errors import ConfigurationError, Unreachable
+from batcher.kafka_properties import accepted
 
 QUIET: Final = timedelta(hours=1)
 """A file that was written to within this time may be again."""
@@ -103,7 +104,9 @@ def delete_records(brokers: str, properties: Mapping[str, Any], topic: str, part
     Raise ConfigurationError when the broker refuses (rights, a compacted topic), Unreachable when it does not answer.
     """
     given = {name: value for name, value in properties.items() if name not in CONSUMER_ONLY | NOT_OURS}
-    client = AdminClient({**given, "bootstrap.servers": brokers})
+    given["bootstrap.servers"] = brokers
+    with accepted(given, "admin client of --dlq.topic"):
+        client = AdminClient(given)
     wanted = [TopicPartition(topic, part.number, part.before_offset) for part in parts]
     for one, done in client.delete_records(wanted, request_timeout=TIMEOUT_S).items():
         try:

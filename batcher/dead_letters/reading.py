@@ -24,6 +24,7 @@ from batcher.dead_letters.selecting import Stored
 from batcher.errors import ConfigurationError, SourceLost, Unreachable
 from batcher.kafka_asking import Stopped, asked
 from batcher.kafka_headers import headers_of
+from batcher.kafka_properties import accepted
 from batcher.records import Partition
 
 TIMEOUT_S: Final = 30.0
@@ -138,13 +139,12 @@ class Topic:
     def messages(self) -> Iterator[Message]:
         """Yield every record of the topic, letter or not.
 
-        Raise ConfigurationError for a topic that is not there and for refused properties, Unreachable when no broker
-        answers, SourceLost when one falls silent on the way, Stopped when `stopped` says so while one is waited for.
+        Raise ConfigurationError for a topic that is not there, SettingRefused for refused properties, Unreachable when
+        no broker answers, SourceLost when one falls silent on the way, Stopped when `stopped` says so while one is
+        waited for.
         """
-        try:
+        with accepted(self._properties, "reader of --dlq.topic"):
             consumer = Consumer(self._properties, logger=log)
-        except KafkaException as error:
-            raise ConfigurationError(f"-X: {one_line(error.args[0].str())} (reader of --dlq.topic)") from error
         try:
             for partition in self._partitions(consumer):
                 yield from self._read(consumer, partition)

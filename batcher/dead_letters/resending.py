@@ -18,8 +18,9 @@ from batcher.dead_letters.kafka import producer_properties
 from batcher.dead_letters.letters import one_line
 from batcher.dead_letters.report import Report
 from batcher.dead_letters.selecting import ATTEMPTS, Stored
-from batcher.errors import ConfigurationError, Unreachable
+from batcher.errors import Unreachable
 from batcher.kafka_asking import asked
+from batcher.kafka_properties import accepted
 
 TIMEOUT_S: Final = 30.0
 
@@ -49,10 +50,9 @@ class Resender:
         self._timeout_s = timeout_s
         self._dry_run = dry_run
         self._stopped = stopped
-        try:
-            self._producer = Producer(producer_properties(brokers, properties, timeout_s), logger=log)
-        except KafkaException as error:
-            raise ConfigurationError(f"-X: {one_line(error.args[0].str())} (producer of --to topic)") from error
+        made = producer_properties(brokers, properties, timeout_s)
+        with accepted(made, "producer of --to topic"):
+            self._producer = Producer(made, logger=log)
 
     def open(self) -> None:
         """Raise Unreachable when no broker answers, Stopped when `stopped` says so before one does."""

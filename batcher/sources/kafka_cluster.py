@@ -13,7 +13,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka.admin import ClusterMetadata  # type: ignore[attr-defined]
 
 from batcher.errors import ConfigurationError, Unreachable
-from batcher.kafka_files import check_files
+from batcher.kafka_properties import accepted
 from batcher.records import Partition
 from batcher.sources.kafka_errors import (
     AUTHENTICATION,
@@ -21,7 +21,6 @@ from batcher.sources.kafka_errors import (
     DOWN,
     FORBIDDEN,
     GONE,
-    bad_property,
     error_of,
     forbidden,
     text_of,
@@ -86,12 +85,9 @@ class Incidents:
 
 
 def connect(settings: dict[str, Any]) -> Consumer:
-    """Return a consumer. Raise ConfigurationError, naming the property, for what librdkafka does not accept."""
-    check_files({name: value for name, value in settings.items() if isinstance(value, str)})
-    try:
+    """Return a consumer. Raise SettingRefused or ConfigurationError, as `accepted` does."""
+    with accepted(settings):
         return Consumer(settings)
-    except (KafkaException, TypeError, ValueError) as error:
-        raise bad_property(error, settings) from error
 
 
 @dataclass(frozen=True, slots=True)
