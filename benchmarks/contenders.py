@@ -39,7 +39,8 @@ class TimedSource:
 
     def open(self, listener: PartitionListener) -> SourceInfo:
         """Pass on."""
-        return self._source.open(listener)
+        info: SourceInfo = self._source.open(listener)
+        return info
 
     def fetch(self, max_records: int, max_bytes: int, timeout_s: float) -> Sequence[Records]:
         """Pass on; the clock starts with the fetch that brings the first records."""

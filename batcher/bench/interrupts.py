@@ -19,14 +19,17 @@ class Interrupts:
     def __init__(self) -> None:
         self.seen = 0
         self._pipeline: Pipeline | None = None
+        self._raises = False
 
     def listen(self, number: int, _frame: FrameType | None) -> None:
-        """Handle a signal; only flags are set."""
+        """Handle a signal; only flags are set, but in `at_once`."""
         self.seen += 1
         if self.seen > 1:
             signal.signal(number, signal.SIG_DFL)
         if self._pipeline is not None:
             (self._pipeline.stop if self.seen == 1 else self._pipeline.abort)()
+        if self._raises:
+            raise KeyboardInterrupt
 
     def wanted(self) -> bool:
         """Tell whether there was a signal."""
@@ -36,6 +39,16 @@ class Interrupts:
         """Raise KeyboardInterrupt if there was a signal."""
         if self.seen:
             raise KeyboardInterrupt
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Raise KeyboardInterrupt at a signal as long as the context is open, where nothing is made or measured yet."""
+        self._raises = True
+        try:
+            self.check()
+            yield
+        finally:
+            self._raises = False
 
     @contextmanager
     def running(self, pipeline: Pipeline) -> Iterator[None]:

@@ -20,8 +20,9 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from batcher.dead_letters.encoding import added_headers, coordinates, from_headers, now, one_line
 from batcher.errors import ConfigurationError, DeadLetterFailed, Unreachable
 from batcher.records import DeadLetter
-from batcher.sources.kafka.files import check_files
+from batcher.sources.kafka.asking import asked
 from batcher.sources.kafka.headers import headers_of
+from batcher.sources.kafka.properties import accepted
 
 MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
 """What the producer lets through, so that the topic's own `max.message.bytes` decides. Brokers cut the
@@ -102,16 +103,13 @@ class KafkaDeadLetterQueue:
     def open(self) -> None:
         """Connect and check that the topic is there; it is never created, least of all with defaults.
 
-        Raise Unreachable when no broker answers, ConfigurationError for a missing topic, for rights, and for
-        properties that librdkafka refuses.
+        Raise Unreachable when no broker answers, ConfigurationError for a missing topic and for rights, SettingRefused
+        for properties that librdkafka refuses.
         """
-        check_files({name: value for name, value in self._properties.items() if isinstance(value, str)})
-        try:
+        with accepted(self._properties, "producer of --dlq.topic"):
             producer = self._connected()
-        except KafkaException as error:
-            raise ConfigurationError(f"-X: {one_line(error.args[0].str())} (producer of --dlq.topic)") from error
         try:
-            found = producer.list_topics(self._topic, timeout=self._timeout_s).topics[self._topic].error
+            found = asked(partial(producer.list_topics, self._topic), self._timeout_s).topics[self._topic].error
         except KafkaException as error:
             producer.poll(0)
             reason = self._last_error if self._last_error is not None else error.args[0]

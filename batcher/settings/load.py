@@ -32,6 +32,8 @@ _FOREIGN: Final = re.compile(
     r"BATCHER_(?:TEST_.*|CONFIG|(?:\w+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT(?:_\d+_(?:TCP|UDP)(?:_\w+)?)?))"
 )
 
+# The one that an editor puts behind a secret; a blank may belong to it.
+_LINE_END: Final = re.compile(r"\r?\n\Z")
 
 # What each layer gives, from the weakest to the strongest.
 _Layers = dict[str, Mapping[str, Any]]
@@ -155,7 +157,8 @@ def _secret_files(variables: Mapping[str, str]) -> Mapping[str, str]:
         if row.env in variables:
             raise UsageError([f"{name}: {row.env} is given too; which one?"])
         try:
-            found[row.env] = Path(variables[name]).read_text(encoding="utf-8").strip()
+            # As bytes: reading text would make "\n" of every "\r".
+            found[row.env] = _LINE_END.sub("", Path(variables[name]).read_bytes().decode())
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
             raise UsageError([f"{name}: {variables[name]}: {reason}"]) from None

@@ -12,7 +12,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from batcher.disks import passes
-from batcher.errors import SinkMisconfigured, SinkUnavailable
+from batcher.errors import SettingRefused, SinkMisconfigured, SinkUnavailable
 from sinks.parquet.files import SUFFIX
 from sinks.parquet.stores import Fault
 
@@ -32,6 +32,13 @@ REFUSALS: Final = frozenset(
         "UNRECOGNIZED_CLIENT",
     }
 )
+
+SCHEMES: Final = ("s3", "gs", "abfs", "hdfs", "file")
+"""What a URI may begin with, for people; some have a second spelling."""
+
+# Arrow's words for what it does not know of a URI. Its other ones quote values, which may be secrets.
+NO_SCHEME: Final = re.compile(r"Unrecognized filesystem type")
+NO_PARAMETER: Final = re.compile(r"Unexpected query parameter in .*: '([A-Za-z][A-Za-z0-9_.-]*)'")
 
 AWS_ERROR: Final = re.compile(r"AWS Error (\w+)")
 
@@ -58,13 +65,19 @@ class ObjectStore:
     def at(uri: str) -> ObjectStore:
         """Return the store that a URI names. Credentials in it are never shown."""
         parts = urlsplit(uri)
+        # As it was written: Arrow knows s3, and no S3.
+        scheme = uri[: len(parts.scheme)]
         label = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
         def connect() -> tuple[fs.FileSystem, str]:
             try:
                 found, base = fs.FileSystem.from_uri(uri)
-            except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
-                raise SinkMisconfigured(f"--parquet.path {label} is not a URI that this pyarrow can open") from error
+            except pa.ArrowNotImplementedError as error:
+                raise SinkMisconfigured(
+                    f"--parquet.path {label}: this pyarrow was built without {scheme}://"
+                ) from error
+            except ValueError as error:
+                raise SettingRefused(f"--parquet.path {label}{_unopened(scheme, str(error))}") from error
             return found, base
 
         return ObjectStore(connect, label)
@@ -178,3 +191,14 @@ class ObjectStore:
             if match and match[1] == "ACCESS_DENIED":
                 raise PermissionError(str(error)) from error
             raise
+
+
+def _unopened(scheme: str, said: str) -> str:
+    """Return why a URI cannot be opened, of what Arrow said about it; no value of a parameter."""
+    if NO_SCHEME.search(said):
+        known = ", ".join(f"{one}://" for one in SCHEMES)
+        return f": {scheme}:// is no scheme that can be opened: give one of {known}, or a directory"
+    found = NO_PARAMETER.search(said)
+    if found is not None:
+        return f": {scheme}:// has no parameter {found[1]}: check how it is spelled, or leave it out"
+    return " is not a URI that this pyarrow can open: check how it and its parameters are written"

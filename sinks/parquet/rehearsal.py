@@ -1,9 +1,9 @@
-"""A root like another one, for as long as somebody measures."""
+"""What a root is like, found out without making it, and one like it for as long as somebody measures."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -12,7 +12,21 @@ import pyarrow as pa
 from pyarrow import fs
 
 from batcher.errors import SinkMisconfigured
+from batcher.protocols import Sink, SinkInfo
 from sinks.parquet.options import local_path
+from sinks.parquet.stores import Store, faults
+
+
+def described(sink: Sink, path: str, store: Store, look: Callable[[], SinkInfo]) -> SinkInfo:
+    """Return what `sink.open` would find; makes no directory. `look` reads a local root. Raise as `Sink.open`."""
+    if local_path(path) is None:
+        # Opening makes nothing in an object store.
+        try:
+            return sink.open()
+        finally:
+            sink.close()
+    with faults(store, "looking into"):
+        return look()
 
 
 @contextmanager

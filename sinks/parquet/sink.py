@@ -16,9 +16,9 @@ from batcher.records import Block, Partition, Range, Rejection
 from sinks.parquet import hive, inventory, schemas
 from sinks.parquet.files import block_metadata, encode, file_name, poison
 from sinks.parquet.locations import store_for
-from sinks.parquet.options import ParquetOptions, local_path
+from sinks.parquet.options import ParquetOptions
 from sinks.parquet.pins import Pin, Pins
-from sinks.parquet.rehearsal import scratch_path
+from sinks.parquet.rehearsal import described, scratch_path
 from sinks.parquet.stores import Store, faults
 
 
@@ -123,15 +123,7 @@ class ParquetSink:
 
     def described(self) -> SinkInfo:
         """Return what `open` would find; makes no directory. Raise as `Sink.open`."""
-        if local_path(self._options.path) is None:
-            # Opening makes nothing in an object store.
-            try:
-                return self.open()
-            finally:
-                self.close()
-        with faults(self._store, "looking into"):
-            found = self._pins.find()
-        return self._info(self._agreed(found))
+        return described(self, self._options.path, self._store, lambda: self._info(self._agreed(self._pins.find())))
 
     @contextmanager
     def rehearsal(self, name: str) -> Iterator[Sink]:

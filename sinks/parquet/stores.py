@@ -31,7 +31,10 @@ class Store(Protocol):
         """Return the store of a directory in the root, which shares what this one has open: close it first."""
 
     def open(self) -> None:
-        """Check the root, creating it where that is usual; once, before anything else. Raise OSError or a Fault."""
+        """Check the root, creating it where that is usual; once, before anything else.
+
+        Raise OSError or a Fault, SettingRefused for a URI that cannot be meant.
+        """
 
     def close(self) -> None:
         """Remove what is temporary. Twice, or without `open`, is harmless."""

@@ -15,8 +15,8 @@ from batcher.records import Block, Partition
 from sinks.parquet import pins, schemas
 from sinks.parquet.files import topic_name
 from sinks.parquet.locations import store_for
-from sinks.parquet.options import ParquetOptions, local_path
-from sinks.parquet.rehearsal import scratch_path
+from sinks.parquet.options import ParquetOptions
+from sinks.parquet.rehearsal import described, scratch_path
 from sinks.parquet.sink import ParquetSink
 from sinks.parquet.stores import Store, faults
 
@@ -38,14 +38,13 @@ class TopicRootsSink:
         try:
             with faults(self._store, "opening"):
                 self._store.open()
-                self._refuse_flat()
+                return self._looked_into()
         except SinkUnavailable as error:
             self._store.close()
             raise Unreachable(str(error)) from error
         except BaseException:
             self._store.close()
             raise
-        return self._info()
 
     def pin_topic(self, topic: str, proposed: pa.Schema) -> pa.Schema:
         """Pin the schema of a topic, or give the one it has the types it lacks. Raise as `ParquetSink.pin`."""
@@ -89,15 +88,7 @@ class TopicRootsSink:
 
     def described(self) -> SinkInfo:
         """Return what `open` would find; makes no directory. Raise as `Sink.open`."""
-        if local_path(self._options.path) is None:
-            # Opening makes nothing in an object store.
-            try:
-                return self.open()
-            finally:
-                self.close()
-        with faults(self._store, "looking into"):
-            self._refuse_flat()
-        return self._info()
+        return described(self, self._options.path, self._store, self._looked_into)
 
     @contextmanager
     def rehearsal(self, name: str) -> Iterator[Sink]:
@@ -105,6 +96,10 @@ class TopicRootsSink:
         self.described()
         with scratch_path(self._options.path, name) as path:
             yield TopicRootsSink(replace(self._options, path=path), store_for(path))
+
+    def _looked_into(self) -> SinkInfo:
+        self._refuse_flat()
+        return self._info()
 
     def _info(self) -> SinkInfo:
         return SinkInfo(

@@ -121,7 +121,8 @@ class Subject:
             return {}, len({run.partition for run in self.made})
         looking = DetachedSource(options)
         try:
-            looking.open(readers.Listening())
+            with self.interrupts.at_once():
+                looking.open(readers.Listening())
             places = looking.places
         finally:
             looking.close()

@@ -144,12 +144,14 @@ class Team:
         self._passed_on = 0
         self._halted: int | None = None
         self._codes: list[int] = []
+        self._begun = False
         self.reports: list[Facts] = []
 
     def run(self) -> int:
         """Run until the last worker is over and return the exit code that stands for all.
 
-        The first SIGTERM or SIGINT stops all of them, the second aborts, the third kills.
+        The first SIGTERM or SIGINT stops all of them, the second aborts, the third kills. Where that was before
+        any of them had begun, it is 75.
         """
 
         def listen(_number: int, _frame: FrameType | None) -> None:
@@ -166,7 +168,10 @@ class Team:
             # After a bug: what still runs hears that nobody is there, and stops.
             for member in self._members:
                 member.let_go()
-        return worst(self._codes) if self._halted is None else self._halted
+        if self._halted is not None:
+            return self._halted
+        # Where all were stopped before they had begun there is nobody to forgive them for: as one process alone.
+        return worst(self._codes) or (STOPPED if self._signals and not self._begun else 0)
 
     @property
     def _stopping(self) -> bool:
@@ -181,8 +186,7 @@ class Team:
 
     def _forgiven(self, code: int, report: Facts | None) -> int:
         """Return the exit code of a worker; 0 where it was stopped before it had begun, with nothing in hand."""
-        idle = report is None or not report.get("consumed")
-        return 0 if self._signals and code == STOPPED and idle else code
+        return 0 if self._signals and code == STOPPED and not _consumed(report) else code
 
     def _look_after(self, member: Member) -> None:
         if member.over:
@@ -198,6 +202,7 @@ class Team:
             return
         if member.report is not None:
             self.reports.append(member.report)
+        self._begun |= code == 0 or _consumed(member.report)
         code = self._forgiven(code, member.report)
         following = next_after(code, stopping=self._stopping, until_eof=self._until_eof, replaces=member.starts > 1)
         shown: dict[str, Any] = {"worker": member.number, **_ending(code)}
@@ -295,6 +300,10 @@ class Member:
         except ValueError:
             return None
         return found if isinstance(found, dict) else None
+
+
+def _consumed(report: Facts | None) -> bool:
+    return report is not None and bool(report.get("consumed"))
 
 
 def _ending(code: int) -> Facts:

@@ -88,8 +88,11 @@ def loaded(parser: Parser, argv: list[str], settings: Sequence[str] = PLACES) ->
     return found
 
 
-def letters_of(settings: Settings) -> Directory | Topic:
-    """Return what reads the letters; raise UsageError where the settings do not say which."""
+def letters_of(settings: Settings, stopped: Callable[[], bool] = lambda: False) -> Directory | Topic:
+    """Return what reads the letters; raise UsageError where the settings do not say which.
+
+    `stopped` tells whether brokers are no longer to be waited for: where a signal does not raise by itself.
+    """
     if settings.dlq.path:
         from batcher.dead_letters.kit.read import Directory
 
@@ -107,7 +110,8 @@ def letters_of(settings: Settings) -> Directory | Topic:
     options = KafkaOptions(
         kafka.brokers or "", (settings.dlq.topic,), "batcher-dlq", properties=given, allow_insecure=kafka.allow_insecure
     )
-    return Topic(settings.dlq.topic, {**options.librdkafka(), "statistics.interval.ms": "0", "log_level": "2"})
+    properties = {**options.librdkafka(), "statistics.interval.ms": "0", "log_level": "2"}
+    return Topic(settings.dlq.topic, properties, stopped=stopped)
 
 
 def filter_of(arguments: argparse.Namespace) -> Where:
@@ -265,9 +269,9 @@ def _purge(argv: list[str]) -> int:
 
     letters, settings, arguments = letters_of(found.settings), found.settings, found.arguments
     if isinstance(letters, Directory):
-        plan = purge.old_files(letters, arguments.before, datetime.now(UTC))
+        plan, kept = purge.old_files(letters, arguments.before, datetime.now(UTC))
     else:
-        plan = purge.old_records(letters, arguments.before)
+        plan, kept = purge.old_records(letters, arguments.before), []
     require_letters(letters)
     if arguments.yes and plan:
         if isinstance(letters, Directory):
@@ -284,6 +288,12 @@ def _purge(argv: list[str]) -> int:
         below = f" below offset {part.before_offset}" if part.before_offset else ""
         done = "purged" if arguments.yes else "to be purged"
         print(json.dumps(facts) if arguments.json else f"{done}: {part.place}{below}, {part.letters} letters")
+    if kept:
+        print(
+            f"batcher: {len(kept)} old files are kept, with lines that are no dead letters or have no time, the first "
+            f"{kept[0]}; look into them, and remove them yourself",
+            file=sys.stderr,
+        )
     if plan and not arguments.yes:
         raise UsageError(["--yes: nothing was purged; give it to have this done"])
     return 0

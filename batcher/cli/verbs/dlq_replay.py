@@ -71,10 +71,11 @@ def main(argv: Sequence[str]) -> int:
     from batcher.cli.support.replay import replay
     from batcher.dead_letters.kit.report import Pace, Report, steps
     from batcher.dead_letters.kit.select import each_once
+    from batcher.sources.kafka.asking import Stopped
 
-    letters = letters_of(settings)
-    chosen = islice(each_once(filter(filter_of(arguments), letters)), arguments.max)
     report, stop = Report(), threading.Event()
+    letters = letters_of(settings, stop.is_set)
+    chosen = islice(each_once(filter(filter_of(arguments), letters)), arguments.max)
     code, whole = 0, False
     pace = Pace(arguments.rate, stop)
     try:
@@ -85,6 +86,8 @@ def main(argv: Sequence[str]) -> int:
             require_letters(letters)
     except UsageError:
         raise
+    except Stopped:
+        code = STOPPED
     except (KeyboardInterrupt, Exception) as error:  # whatever it is, what was done so far is said
         code = explained(error)
     else:
@@ -103,9 +106,11 @@ def _taker(
     """Open where letters go to, and yield what takes a step of them."""
     if arguments.to == "topic":
         from batcher.dead_letters.kit.resend import Resender
+        from batcher.sources.kafka.options import check_properties
 
         if not settings.kafka.brokers:
             raise UsageError(["--kafka.brokers: which brokers have the topics? -b HOST:PORT"])
+        check_properties(settings.kafka.options, allow_insecure=settings.kafka.allow_insecure)
         with closing(
             Resender(
                 settings.kafka.brokers,
@@ -113,6 +118,7 @@ def _taker(
                 report,
                 max_attempts=arguments.max_attempts,
                 dry_run=arguments.dry_run,
+                stopped=stop.is_set,
             )
         ) as resender:
             resender.open()

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -111,7 +112,7 @@ def _parser() -> Parser:
         "--compression", choices=("none", "lz4", "zstd", "snappy", "gzip"), default="lz4", help="codec [lz4]"
     )
     parser.add_argument("--json", action="store_true", help="print the summary on stdout as one JSON object")
-    parser.add_settings(only=("kafka.brokers", "kafka.topics", "kafka.options", "log.format"))
+    parser.add_settings(only=("kafka.brokers", "kafka.topics", "kafka.options", "kafka.allow_insecure", "log.format"))
     return parser
 
 
@@ -189,11 +190,13 @@ def _keys(field: str | None) -> Keys | None:
 def _producer(settings: Settings, arguments: argparse.Namespace) -> Producer:
     import logging
 
-    from confluent_kafka import KafkaException, Producer
+    from confluent_kafka import Producer
 
     from batcher.dead_letters.kafka import producer_properties
-    from batcher.errors import ConfigurationError
+    from batcher.sources.kafka.options import check_properties
+    from batcher.sources.kafka.properties import accepted
 
+    check_properties(settings.kafka.options, allow_insecure=settings.kafka.allow_insecure)
     properties = producer_properties(settings.kafka.brokers or "", settings.kafka.options, TIMEOUT_S)
     properties |= {"compression.type": arguments.compression}
     # Larger batches compress better and cost the brokers less; nobody waits for a single record here.
@@ -201,21 +204,20 @@ def _producer(settings: Settings, arguments: argparse.Namespace) -> Producer:
         "linger.ms": settings.kafka.options.get("linger.ms", "20"),
         "queue.buffering.max.messages": 1_000_000,
     }
-    try:
+    with accepted(properties):
         return Producer(properties, logger=logging.getLogger("librdkafka"))
-    except KafkaException as error:
-        raise ConfigurationError(f"-X: {error.args[0].str()}") from error
 
 
 def _require(topic: str, producer: Producer, settings: Settings, arguments: argparse.Namespace) -> None:
     from confluent_kafka import KafkaException
 
     from batcher.errors import ConfigurationError, Unreachable
+    from batcher.sources.kafka.asking import asked
 
     try:
         if arguments.create:
             _create(topic, settings, arguments)
-        error = producer.list_topics(topic, timeout=TIMEOUT_S).topics[topic].error
+        error = asked(partial(producer.list_topics, topic), TIMEOUT_S).topics[topic].error
     except KafkaException as failure:
         raise Unreachable(f"no broker answers at {settings.kafka.brokers}: {failure.args[0].str()}") from failure
     if error is not None and not error.retriable():

@@ -19,6 +19,7 @@ from batcher.dead_letters.encoding import one_line
 from batcher.dead_letters.kafka import CONSUMER_ONLY, NOT_OURS
 from batcher.dead_letters.kit.read import Directory, Topic
 from batcher.errors import ConfigurationError, Unreachable
+from batcher.sources.kafka.properties import accepted
 
 QUIET: Final = timedelta(hours=1)
 """A file that was written to within this time may be again."""
@@ -38,13 +39,14 @@ class Part:
     number: int = 0
 
 
-def old_files(directory: Directory, before: datetime, now: datetime) -> list[Part]:
+def old_files(directory: Directory, before: datetime, now: datetime) -> tuple[list[Part], list[Path]]:
     """Return the files whose letters all failed before a moment, and that nobody writes to any more.
 
     A process begins another file each day (UTC), so those of today are left alone, like what was changed within the
-    last hour. A file with a line that is no letter, or a letter without a moment, stays.
+    last hour. A file with a line that is no letter, or a letter without a moment, stays, too: where all else in it is
+    old, it is in the second list.
     """
-    found = []
+    found, kept = [], []
     for file in directory.files():
         begun = BEGUN.match(file.name)
         today = begun is not None and begun[1] >= f"{now:%Y%m%d}"
@@ -52,9 +54,13 @@ def old_files(directory: Directory, before: datetime, now: datetime) -> list[Par
             continue
         before_it = directory.passed_over
         times = [stored.failed_at for stored in directory.letters(file)]
-        if directory.passed_over == before_it and all(time is not None and time < before for time in times):
+        if any(time is not None and time >= before for time in times):
+            continue
+        if directory.passed_over == before_it and None not in times:
             found.append(Part(str(file), len(times)))
-    return found
+        else:
+            kept.append(file)
+    return found, kept
 
 
 def remove(files: list[Part]) -> None:
@@ -98,7 +104,9 @@ def delete_records(brokers: str, properties: Mapping[str, Any], topic: str, part
     Raise ConfigurationError when the broker refuses (rights, a compacted topic), Unreachable when it does not answer.
     """
     given = {name: value for name, value in properties.items() if name not in CONSUMER_ONLY | NOT_OURS}
-    client = AdminClient({**given, "bootstrap.servers": brokers})
+    given["bootstrap.servers"] = brokers
+    with accepted(given, "admin client of --dlq.topic"):
+        client = AdminClient(given)
     wanted = [TopicPartition(topic, part.number, part.before_offset) for part in parts]
     for one, done in client.delete_records(wanted, request_timeout=TIMEOUT_S).items():
         try:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -22,7 +23,9 @@ from batcher.dead_letters.kafka import letter_of
 from batcher.dead_letters.kit.select import Stored
 from batcher.errors import ConfigurationError, SourceLost, Unreachable
 from batcher.records import Partition
+from batcher.sources.kafka.asking import Stopped, asked
 from batcher.sources.kafka.headers import headers_of
+from batcher.sources.kafka.properties import accepted
 
 TIMEOUT_S: Final = 30.0
 """How long a broker may stay silent."""
@@ -97,10 +100,17 @@ class Topic:
     that are no letter.
     """
 
-    def __init__(self, topic: str, properties: Mapping[str, Any], timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        topic: str,
+        properties: Mapping[str, Any],
+        timeout_s: float = TIMEOUT_S,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._topic = topic
         self._properties = {**properties, "error_cb": self._note}
         self._timeout_s = timeout_s
+        self._stopped = stopped
         self._last_error: KafkaError | None = None
         self.label = f"--dlq.topic {topic}"
         self.found = self.passed_over = 0
@@ -129,13 +139,12 @@ class Topic:
     def messages(self) -> Iterator[Message]:
         """Yield every record of the topic, letter or not.
 
-        Raise ConfigurationError for a topic that is not there and for refused properties, Unreachable when no broker
-        answers, SourceLost when one falls silent on the way.
+        Raise ConfigurationError for a topic that is not there, SettingRefused for refused properties, Unreachable when
+        no broker answers, SourceLost when one falls silent on the way, Stopped when `stopped` says so while one is
+        waited for.
         """
-        try:
+        with accepted(self._properties, "reader of --dlq.topic"):
             consumer = Consumer(self._properties, logger=log)
-        except KafkaException as error:
-            raise ConfigurationError(f"-X: {one_line(error.args[0].str())} (reader of --dlq.topic)") from error
         try:
             for partition in self._partitions(consumer):
                 yield from self._read(consumer, partition)
@@ -144,18 +153,20 @@ class Topic:
 
     def _partitions(self, consumer: Consumer) -> Sequence[Partition]:
         try:
-            found = consumer.list_topics(self._topic, timeout=self._timeout_s).topics[self._topic]
+            cluster = asked(partial(consumer.list_topics, self._topic), self._timeout_s, self._stopped)
         except KafkaException as error:
             reason = self._last_error if self._last_error is not None else error.args[0]
             text = f"no broker answers for --dlq.topic {self._topic}: {reason.str()}; check brokers and -X"
             raise Unreachable(one_line(text)) from error
+        found = cluster.topics[self._topic]
         if found.error is not None:
             raise ConfigurationError(one_line(f"--dlq.topic {self._topic}: {found.error.str()}"))
         return [Partition(self._topic, number) for number in sorted(found.partitions)]
 
     def _read(self, consumer: Consumer, partition: Partition) -> Iterator[Message]:
         try:
-            first, end = consumer.get_watermark_offsets(TopicPartition(*partition), timeout=self._timeout_s)
+            place = TopicPartition(*partition)
+            first, end = asked(partial(consumer.get_watermark_offsets, place), self._timeout_s, self._stopped)
         except KafkaException as error:
             raise self._lost(partition, error.args[0]) from error
         if first >= end:
@@ -163,7 +174,7 @@ class Topic:
         consumer.assign([TopicPartition(*partition, first)])
         position, heard_at = first, time.monotonic()
         while position < end:
-            messages = consumer.consume(FETCHED, 1.0)
+            messages = self._consumed(consumer)
             if not messages and time.monotonic() - heard_at > self._timeout_s:
                 raise self._lost(partition, self._last_error)
             for message in messages:
@@ -182,6 +193,12 @@ class Topic:
             # Whoever takes the letters may have needed his time: silence counts from here.
             heard_at = time.monotonic() if messages else heard_at
         consumer.unassign()
+
+    def _consumed(self, consumer: Consumer) -> Sequence[Message]:
+        messages = consumer.consume(FETCHED, 1.0)
+        if not messages and self._stopped():
+            raise Stopped
+        return messages
 
     def _lost(self, partition: Partition, error: KafkaError | None) -> SourceLost:
         reason = error.str() if error is not None else f"no answer within {self._timeout_s:g} s"

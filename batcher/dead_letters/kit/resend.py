@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -18,7 +18,9 @@ from batcher.dead_letters.encoding import one_line
 from batcher.dead_letters.kafka import producer_properties
 from batcher.dead_letters.kit.report import Report
 from batcher.dead_letters.kit.select import ATTEMPTS, Stored
-from batcher.errors import ConfigurationError, Unreachable
+from batcher.errors import Unreachable
+from batcher.sources.kafka.asking import asked
+from batcher.sources.kafka.properties import accepted
 
 TIMEOUT_S: Final = 30.0
 
@@ -41,20 +43,21 @@ class Resender:
         max_attempts: int = 3,
         timeout_s: float = TIMEOUT_S,
         dry_run: bool = False,
+        stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         self._report = report
         self._max_attempts = max_attempts
         self._timeout_s = timeout_s
         self._dry_run = dry_run
-        try:
-            self._producer = Producer(producer_properties(brokers, properties, timeout_s), logger=log)
-        except KafkaException as error:
-            raise ConfigurationError(f"-X: {one_line(error.args[0].str())} (producer of --to topic)") from error
+        self._stopped = stopped
+        made = producer_properties(brokers, properties, timeout_s)
+        with accepted(made, "producer of --to topic"):
+            self._producer = Producer(made, logger=log)
 
     def open(self) -> None:
-        """Raise Unreachable when no broker answers."""
+        """Raise Unreachable when no broker answers, Stopped when `stopped` says so before one does."""
         try:
-            self._producer.list_topics(timeout=self._timeout_s)
+            asked(partial(self._producer.list_topics, None), self._timeout_s, self._stopped)
         except KafkaException as error:
             reason = one_line(error.args[0].str())
             raise Unreachable(f"no broker answers for --to topic: {reason}; check brokers and -X") from error

@@ -20,13 +20,12 @@ from batcher.sources.kafka.errors import (
     DOWN,
     FORBIDDEN,
     GONE,
-    bad_property,
     error_of,
     forbidden,
     text_of,
 )
-from batcher.sources.kafka.files import check_files
 from batcher.sources.kafka.options import KafkaOptions
+from batcher.sources.kafka.properties import accepted
 from batcher.sources.kafka.subscription import is_expression, matches
 
 log = structlog.get_logger(__name__)
@@ -86,12 +85,9 @@ class Incidents:
 
 
 def connect(settings: dict[str, Any]) -> Consumer:
-    """Return a consumer. Raise ConfigurationError, naming the property, for what librdkafka does not accept."""
-    check_files({name: value for name, value in settings.items() if isinstance(value, str)})
-    try:
+    """Return a consumer. Raise SettingRefused or ConfigurationError, as `accepted` does."""
+    with accepted(settings):
         return Consumer(settings)
-    except (KafkaException, TypeError, ValueError) as error:
-        raise bad_property(error, settings) from error
 
 
 @dataclass(frozen=True, slots=True)

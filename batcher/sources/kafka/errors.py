@@ -4,14 +4,11 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException
 
 from batcher.errors import BatcherError, ConfigurationError, SourceLost
-from batcher.sources.kafka.files import names_file
 
 PARTITION_EOF: Final = KafkaError._PARTITION_EOF
 MAX_POLL_EXCEEDED: Final = KafkaError._MAX_POLL_EXCEEDED
@@ -126,10 +123,6 @@ OUT_OF_RANGE: Final = frozenset(
 )
 """The next record to read is not in the log."""
 
-_PROPERTY: Final = re.compile(
-    r'property:? "?([A-Za-z0-9._]+)"?|`?\b([a-z0-9]+(?:\.[a-z0-9]+)+)`? (?:failed|is mandatory)'
-)
-
 
 def error_of(exception: KafkaException) -> KafkaError:
     """Return the KafkaError inside an exception of confluent-kafka."""
@@ -139,17 +132,6 @@ def error_of(exception: KafkaException) -> KafkaError:
 def text_of(error: KafkaError) -> str:
     """Return what went wrong as one line for people."""
     return f"{' '.join(error.str().split())} ({error.name()})"
-
-
-def bad_property(exception: Exception, properties: Mapping[str, object]) -> ConfigurationError:
-    """Return the error for a configuration that librdkafka refused, naming the property, and its file if it has one."""
-    text = error_of(exception).str() if isinstance(exception, KafkaException) else str(exception)
-    found = _PROPERTY.search(text)
-    name = (found[1] or found[2]) if found else ""
-    said = " ".join(text.split())
-    if names_file(name):
-        return ConfigurationError(f"-X {name}: {str(properties.get(name))!r} is not what it should be: {said}")
-    return ConfigurationError(f"{f'-X {name}' if name else '-X'}: {said}; -X list shows the properties there are")
 
 
 def forbidden(error: KafkaError, what: str) -> ConfigurationError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from typing import Final
@@ -14,6 +15,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from batcher.errors import DataGap, SourceLost
 from batcher.records import Partition, Position
+from batcher.sources.kafka.asking import asked
 from batcher.sources.kafka.errors import FATAL, FORBIDDEN, error_of, fatal, forbidden, text_of
 from batcher.sources.kafka.metadata import Stored, unpack
 from batcher.sources.kafka.options import KafkaOptions
@@ -100,10 +102,11 @@ class StartOffsets:
 
     def watermarks(self, partition: Partition) -> tuple[int, int]:
         """Return the first offset of the log and the one behind the last that may be read."""
+        place = TopicPartition(*partition)
         deadline = time.monotonic() + LOOKUP_TIMEOUT_S
         while True:
             try:
-                return self._consumer.get_watermark_offsets(TopicPartition(*partition), LOOKUP_TIMEOUT_S)
+                return asked(partial(self._consumer.get_watermark_offsets, place), LOOKUP_TIMEOUT_S)
             except KafkaException as exception:
                 _raise_unless_worth_retry(
                     error_of(exception), f"the watermarks of {partition}", self._options, deadline
@@ -125,10 +128,11 @@ class StartOffsets:
 
     def at_time(self, partition: Partition, time_ms: int) -> int | None:
         """Return the first offset whose record is of this time or later; None where no record is that young."""
+        wanted = [TopicPartition(*partition, time_ms)]
         deadline = time.monotonic() + LOOKUP_TIMEOUT_S
         while True:
             try:
-                [found] = self._consumer.offsets_for_times([TopicPartition(*partition, time_ms)], LOOKUP_TIMEOUT_S)
+                [found] = asked(partial(self._consumer.offsets_for_times, wanted), LOOKUP_TIMEOUT_S)
             except KafkaException as exception:
                 _raise_unless_worth_retry(
                     error_of(exception), f"the offset of {partition} at a time", self._options, deadline
@@ -151,7 +155,7 @@ class StartOffsets:
         what = f"the committed offsets of group {self._options.group}"
         while True:
             try:
-                answered = self._consumer.committed(wanted, LOOKUP_TIMEOUT_S)
+                answered = asked(partial(self._consumer.committed, wanted), LOOKUP_TIMEOUT_S)
                 errors = [one.error for one in answered if one.error is not None]
             except KafkaException as exception:
                 errors = [error_of(exception)]

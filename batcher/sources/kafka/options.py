@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from batcher.errors import ConfigurationError
+from batcher.errors import ConfigurationError, SettingRefused
 from batcher.sources.kafka.credentials import Reload
 from batcher.sources.kafka.subscription import compiled, is_expression
 
@@ -110,7 +110,7 @@ class KafkaOptions:
             raise ConfigurationError("no consumer group: give one with -g NAME")
         self._check_start()
         self._check_topics()
-        self._check_properties()
+        check_properties(self.properties, allow_insecure=self.allow_insecure)
         if self.max_memory_bytes < KIB:
             raise ConfigurationError("the memory for prefetched records must be at least 1 KiB")
 
@@ -163,7 +163,7 @@ class KafkaOptions:
 
     @property
     def _next_generation(self) -> bool:
-        return self.properties.get("group.protocol", "classic").lower() == "consumer"
+        return _next_generation(self.properties)
 
     @property
     def _merged(self) -> dict[str, str]:
@@ -196,16 +196,22 @@ class KafkaOptions:
                     f"the dead-letter topic {topic} is inside the subscription -t {topic}: change --dlq.topic"
                 )
 
-    def _check_properties(self) -> None:
-        for name, value in self.properties.items():
-            reason = BLOCKED.get(name)
-            if name.endswith("_cb"):
-                reason = _CALLBACK
-            elif name.startswith("test."):
-                reason = "it replaces the cluster by a simulated one"
-            elif self._next_generation and name in KIP_848_REFUSES:
-                reason = "with group.protocol=consumer the broker decides it"
-            elif name in SECURE and not SECURE[name](value) and not self.allow_insecure:
-                reason = "it lets anybody in between read and change records; --kafka.allow-insecure permits it"
-            if reason is not None:
-                raise ConfigurationError(f"-X {name} is refused: {reason}")
+
+def check_properties(properties: Mapping[str, str], *, allow_insecure: bool = False) -> None:
+    """Raise SettingRefused, naming the flag, for the first property that no client of ours may be given."""
+    for name, value in properties.items():
+        reason = BLOCKED.get(name)
+        if name.endswith("_cb"):
+            reason = _CALLBACK
+        elif name.startswith("test."):
+            reason = "it replaces the cluster by a simulated one"
+        elif _next_generation(properties) and name in KIP_848_REFUSES:
+            reason = "with group.protocol=consumer the broker decides it"
+        elif name in SECURE and not SECURE[name](value) and not allow_insecure:
+            reason = "it lets anybody in between read and change records; --kafka.allow-insecure permits it"
+        if reason is not None:
+            raise SettingRefused(f"-X {name} is refused: {reason}")
+
+
+def _next_generation(properties: Mapping[str, str]) -> bool:
+    return properties.get("group.protocol", "classic").lower() == "consumer"

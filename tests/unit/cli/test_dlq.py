@@ -186,6 +186,24 @@ def test_nothing_is_purged_without_yes(run: Callable[..., Ran], kept: Path) -> N
     assert not old.exists()
 
 
+@pytest.mark.parametrize("flags", [("--yes",), ("--yes", "--json")])
+def test_a_file_that_is_kept_for_its_broken_lines_is_named(
+    run: Callable[..., Ran], kept: Path, flags: tuple[str, ...]
+) -> None:
+    (file,) = kept.iterdir()
+    for number, broken in (1, b"a note\n"), (2, b""), (3, b'{"n": 1}\n{"n": 2}\n'):
+        old = kept / f"letters-20200101T000000Z-1-1-00000{number}.ndjson"
+        old.write_bytes(file.read_bytes() + broken)
+        os.utime(old, (0, 0))
+    code, lines, errors = run("purge", "--before", "2100-01-01", *flags)
+    assert (code, len(lines)) == (0, 1)
+    assert errors == (
+        "batcher: 2 old files are kept, with lines that are no dead letters or have no time, the first "
+        f"{kept}/letters-20200101T000000Z-1-1-000001.ndjson; look into them, and remove them yourself\n"
+    )
+    assert len(list(kept.iterdir())) == 3
+
+
 @pytest.mark.parametrize(
     ("argv", "said"),
     [

@@ -77,6 +77,47 @@ def test_every_verb_gives_a_setting_that_cannot_be_the_same_code(verb: str, caps
     assert "--clickhouse.dsn: begins with none of" in capsys.readouterr().err
 
 
+READERS = {
+    "run": ["--sink", "null", *KAFKA],
+    "verify": ["--sink", "parquet", "--parquet.path", "files", *KAFKA[:-2]],
+    "repair": ["--sink", "parquet", "--parquet.path", "files", *KAFKA[:-2]],
+    "bench": ["--sink", "null", *KAFKA[:-2]],
+    "produce": ["-b", "127.0.0.1:1", "-t", "t", "--count", "1"],
+    "dlq ls": ["-b", "127.0.0.1:1", "--dlq.topic", "d"],
+    "dlq replay": ["-b", "127.0.0.1:1", "--dlq.path", ".", "--to", "topic"],
+}
+"""Every verb that makes a Kafka client of what `-X` gives it."""
+
+
+@pytest.mark.parametrize("verb", READERS)
+@pytest.mark.parametrize(
+    ("given", "code", "said"),
+    [
+        ("linger.ms=abc", 2, "-X linger.ms: Invalid value for configuration property"),
+        ("sasl.passwort=hunter22", 2, '-X sasl.passwort: No such configuration property: "sasl.passwort"'),
+        ("ssl.ca.location=none.pem", 78, "-X ssl.ca.location: 'none.pem' cannot be read: No such file or directory"),
+        ("ssl.providers=p", 2, "-X ssl.providers is refused: it loads code into the process"),
+    ],
+)
+def test_every_verb_refuses_a_property_with_the_same_code_and_words(
+    verb: str, given: str, code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([*verb.split(), *READERS[verb], "-X", given]) == code
+
+    err = capsys.readouterr().err
+    assert said in err.replace('\\"', '"')
+    assert "hunter22" not in err
+
+
+def test_what_anybody_could_listen_to_has_to_be_asked_for_to_send_too(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["produce", *READERS["produce"], "-X", "enable.ssl.certificate.verification=false"]
+
+    assert cli.main(words) == 2
+    assert "--kafka.allow-insecure permits it" in capsys.readouterr().err
+    assert cli.main([*words, "-X", "linger.ms=abc", "--kafka.allow-insecure"]) == 2
+    assert "-X linger.ms" in capsys.readouterr().err
+
+
 ODD = ["", " ", "-", "--", "=", ",", "\x00", "\n", "²", "-1", "0", "9" * 30, "1e9", "nan", "none", "/", "../..", "://"]
 ODD += ["a=b", "^(", "*", "'", "😀", "\udc80", "x" * 5000, "[::1", "%zz", "{}", "1s", "1MiB", "auto", "yes"]
 

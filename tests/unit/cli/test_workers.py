@@ -279,6 +279,32 @@ def test_a_worker_that_was_stopped_before_it_had_begun_keeps_nobody_from_a_clean
         assert team.run() == 0
 
 
+def test_a_stop_before_anybody_has_begun_is_75_as_with_one_process() -> None:
+    stopped = "import os; os.read(0, 1); raise SystemExit(75)"
+    team, members = started(stopped, stopped)
+
+    with signalling_once(lambda: all(member.starts for member in members)):
+        assert team.run() == 75
+
+
+def test_a_stop_before_any_worker_is_started_is_75(monkeypatch: pytest.MonkeyPatch) -> None:
+    team, members = started(HEARS_NOTHING, HEARS_NOTHING)
+    monkeypatch.setattr(Member, "start", lambda _: os.kill(os.getpid(), signal.SIGTERM))
+
+    assert team.run() == 75
+    assert [member.starts for member in members] == [0, 0]
+
+
+def test_one_that_had_begun_and_waits_for_its_next_start_is_enough_for_a_clean_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(workers, "pause_s", lambda _: 3600.0)
+    team, members = started(f"{REPORTS}; raise SystemExit(75)", "import os; os.read(0, 1); raise SystemExit(75)")
+
+    with signalling_once(lambda: bool(team.reports) and members[1].starts > 0):
+        assert team.run() == 0
+
+
 def test_a_worker_that_was_stopped_with_something_in_hand_is_75() -> None:
     report = json.dumps({**REPORT, "exit": 75}).encode()
     team, members = started(f"import os; os.read(0, 1); os.write(0, {report!r}); raise SystemExit(75)")

@@ -18,7 +18,7 @@ from batcher.dead_letters import kafka
 from batcher.dead_letters.encoding import MAX_TEXT, one_line
 from batcher.dead_letters.kafka import CONSUMER_ONLY, KafkaDeadLetterQueue, letter_of, producer_properties
 from batcher.embedded.mock_cluster import ApiKey, MockCluster
-from batcher.errors import ConfigurationError, DeadLetterFailed, Unreachable
+from batcher.errors import ConfigurationError, DeadLetterFailed, SettingRefused, Unreachable
 from batcher.records import DeadLetter, Partition, Record
 
 TOPIC = "dlq"
@@ -228,7 +228,7 @@ def test_no_broker_is_unreachable_and_says_why(cluster: MockCluster) -> None:
 
 
 def test_a_property_librdkafka_refuses_is_a_wrong_setting(cluster: MockCluster) -> None:
-    with pytest.raises(ConfigurationError, match=r'-X: .*"no\.such\.property"'):
+    with pytest.raises(SettingRefused, match=r"-X no\.such\.property: .*\(producer of --dlq\.topic\)"):
         KafkaDeadLetterQueue(cluster.bootstrap, TOPIC, {"no.such.property": "1"}).open()
 
 

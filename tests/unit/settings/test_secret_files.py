@@ -41,6 +41,39 @@ def test_properties_of_a_rotated_file_are_the_new_ones_and_are_hidden(file: Path
     assert logs.scrub("refused: after-22") == "refused: ***"
 
 
+@pytest.mark.parametrize(
+    ("content", "secret"),
+    [
+        (b" pass word ", " pass word "),
+        (b" pass word \n", " pass word "),
+        (b"\tpassword\t\r\n", "\tpassword\t"),
+        (b"password\n\n", "password\n"),
+        (b"\npass\rword\r", "\npass\rword\r"),
+        ("gehei\u00a0\n".encode(), "gehei\u00a0"),
+        (b"\n", ""),
+        (b"", ""),
+    ],
+)
+def test_of_a_file_that_is_a_secret_only_one_line_end_does_not_count(
+    content: bytes, secret: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "password"
+    path.write_bytes(content)
+
+    password = settings_of([], BATCHER_CLICKHOUSE_PASSWORD_FILE=path).clickhouse.password
+
+    assert password is not None
+    assert password.get_secret_value() == secret
+
+
+def test_of_a_file_of_pairs_blanks_around_names_and_values_do_not_count(file: Path) -> None:
+    file.write_bytes(b"\r\n  sasl.username = svc \r\n# why\r\nsasl.password=in between \r\n\r\n")
+
+    options = settings_of(KAFKA, BATCHER_KAFKA_OPTIONS_FILE=file).kafka.options
+
+    assert options == {"sasl.username": "svc", "sasl.password": "in between"}
+
+
 def test_a_property_given_by_flag_wins_over_a_rotated_file_too(file: Path) -> None:
     settings = settings_of([*KAFKA, "-X", "sasl.username=mine"], BATCHER_KAFKA_OPTIONS_FILE=file)
     reload = wiring.kafka_options_of(settings).reload

@@ -131,7 +131,7 @@ def aged(file: Path, begun: str = "20200101T000000Z", *, quiet: bool = True) -> 
 
 
 def purged(kept: Path, before: datetime = NOW + timedelta(hours=1)) -> list[tuple[str, int]]:
-    plan = old_files(Directory(str(kept)), before, NOW)
+    plan, _ = old_files(Directory(str(kept)), before, NOW)
     remove(plan)
     return [(part.place, part.letters) for part in plan]
 
@@ -166,3 +166,6 @@ def test_a_file_with_something_unknown_in_it_stays(kept: Path) -> None:
     file.write_bytes(file.read_bytes() + b"a note\n")
     os.utime(file, (0, 0))
     assert purged(kept) == []
+    # Where it stays anyway there is nothing to say.
+    for before, named in ((NOW + timedelta(hours=1), [file]), (NOW - timedelta(hours=1), [])):
+        assert old_files(Directory(str(kept)), before, NOW) == ([], named)

@@ -28,29 +28,29 @@ NO_ZERO = f"ReplicatedMergeTree ORDER BY id SETTINGS {REPLICATED} = 0"
 
 
 @pytest.mark.parametrize(
-    ("table", "coordinates", "guarantee", "verifies", "asks"),
+    ("table", "coordinates", "repeats", "asks"),
     [
-        (storage(), (), "at-least-once", False, False),
-        (storage(), IDENTITY, "exactly-once", True, True),
-        (storage(), IDENTITY[1:], "at-least-once", False, False),
-        (storage(full=WINDOW_9), (), "exactly-once", False, False),
-        (storage(full=WINDOW_9), IDENTITY, "exactly-once", True, False),
-        (storage(defaults={PLAIN: "5"}), (), "exactly-once", False, False),
-        (storage(defaults={REPLICATED: "5"}), (), "at-least-once", False, False),
-        (storage("ReplicatedMergeTree"), (), "exactly-once", False, False),
-        (storage("SharedMergeTree"), IDENTITY, "exactly-once", True, False),
-        (storage("ReplicatedMergeTree", NO_ZERO), (), "at-least-once", False, False),
-        (storage("SummingMergeTree"), IDENTITY, "at-least-once", False, False),
-        (storage("ReplacingMergeTree", key="_topic, _partition, _offset"), IDENTITY, "exactly-once", True, True),
-        (storage("Memory"), IDENTITY, "at-least-once", False, False),
-        (storage("Distributed"), IDENTITY, "at-least-once", False, False),
+        (storage(), (), "none", False),
+        (storage(), IDENTITY, "query", True),
+        (storage(), IDENTITY[1:], "none", False),
+        (storage(full=WINDOW_9), (), "token", False),
+        (storage(full=WINDOW_9), IDENTITY, "query", False),
+        (storage(defaults={PLAIN: "5"}), (), "token", False),
+        (storage(defaults={REPLICATED: "5"}), (), "none", False),
+        (storage("ReplicatedMergeTree"), (), "token", False),
+        (storage("SharedMergeTree"), IDENTITY, "query", False),
+        (storage("ReplicatedMergeTree", NO_ZERO), (), "none", False),
+        (storage("SummingMergeTree"), IDENTITY, "none", False),
+        (storage("ReplacingMergeTree", key="_topic, _partition, _offset"), IDENTITY, "query", True),
+        (storage("Memory"), IDENTITY, "none", False),
+        (storage("Distributed"), IDENTITY, "none", False),
     ],
 )
 def test_the_guarantee_is_the_strongest_the_table_can_keep(
-    table: Storage, coordinates: tuple[str, ...], guarantee: str, verifies: bool, asks: bool
+    table: Storage, coordinates: tuple[str, ...], repeats: str, asks: bool
 ) -> None:
     kept = promise(table, coordinates, [])
-    assert (kept.guarantee, kept.verifies, kept.asks) == (guarantee, verifies, asks)
+    assert (kept.repeats, kept.asks) == (repeats, asks)
     if table.merges and not table.window:
         # Also where the columns are enough for a replay: only a window stops what a worker sends when it is late.
         assert f"ALTER TABLE `d`.`t` MODIFY SETTING {table.window_setting} = 10000" in kept.reason
@@ -59,7 +59,7 @@ def test_the_guarantee_is_the_strongest_the_table_can_keep(
 def test_a_table_that_feeds_views_is_not_asked_because_its_rows_say_nothing_about_theirs() -> None:
     view = View("d.v", storage(full=WINDOW_9, name="target"))
     kept = promise(storage(full=WINDOW_9), IDENTITY, [view])
-    assert (kept.guarantee, kept.verifies, kept.asks) == ("exactly-once", False, False)
+    assert (kept.repeats, kept.asks) == ("token", False)
 
 
 ALTER = "ALTER TABLE `d`.`{}` MODIFY SETTING non_replicated_deduplication_window = 10000"

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow import fs
 
-from batcher.errors import RowsRejected, SinkMisconfigured, SinkUnavailable, Unreachable
+from batcher.errors import RowsRejected, SettingRefused, SinkMisconfigured, SinkUnavailable, Unreachable
 from batcher.records import Block
 from batcher.testing.values import EVENTS_0, make_block
 from sinks.parquet import one_root
@@ -125,8 +125,23 @@ def test_what_the_store_answers_at_the_start_decides_the_class(code: str, error:
 def test_credentials_in_the_uri_are_never_shown() -> None:
     store = ObjectStore.at("s3://user:hunter2@bucket/prefix?endpoint_override=localhost:1&secret=hunter2")
     assert store.label == "s3://bucket/prefix"
-    with pytest.raises(SinkMisconfigured, match="not a URI that this pyarrow can open") as caught:
-        one_root({"path": "nosuch://user:hunter2@bucket/prefix"}).open()
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("nosuch://user:hunter2@bucket/p", "nosuch://bucket/p: nosuch:// is no scheme .*: give one of s3://, gs://, "),
+        ("S3://user:hunter2@bucket/p", "S3:// is no scheme that can be opened"),
+        ("s3://bucket/p?nope=hunter2&region=eu", "s3://bucket/p: s3:// has no parameter nope: check how it is spelled"),
+        ("gs://bucket/p?nope=hunter2", "gs:// has no parameter nope"),
+        ("s3://bucket/p?hunter2@=1&region=eu", "not a URI that this pyarrow can open: check how"),
+        ("s3://bucket/p?scheme=hunter2&region=eu", "not a URI that this pyarrow can open: check how"),
+        ("s3://bucket/p?%zz=hunter2", "not a URI that this pyarrow can open: check how"),
+    ],
+)
+def test_a_uri_that_cannot_be_opened_is_a_wrong_setting_that_says_what_of_it(uri: str, said: str) -> None:
+    with pytest.raises(SettingRefused, match=f"^--parquet.path .*{said}") as caught:
+        one_root({"path": uri}).open()
     assert "hunter2" not in str(caught.value)
 
 
