@@ -40,7 +40,7 @@ test: $(READY) ## run the tests; says what was skipped and why
 test-crash: $(READY) ## kill, freeze and rebalance it for an hour; keep the score
 	@rows=$$(mktemp); \
 	BATCHER_TEST_LONG=1 BATCHER_TEST_SCORE=$$rows $(BIN)/python -m pytest tests/crash -p no:randomly $(ARGS); code=$$?; \
-	keep=$$([ $$code = 0 ] && [ -z "$(ARGS)" ] && echo "--write tests/crash/score.json README.md"); \
+	keep=$$([ $$code = 0 ] && [ -z "$(ARGS)" ] && echo "--write tests/crash/score.json docs/testing.md"); \
 	$(BIN)/python -m tests.harness.crash_score $$rows $$keep; rm -f $$rows; exit $$code
 
 test-soak: $(READY) ## let everything fail at random for ten minutes (SECONDS=600), then for as long with Parquet
