@@ -31,19 +31,19 @@ $(READY): $(LOCK) pyproject.toml
 	fi
 	@touch $(READY)
 
-demo: $(READY) ## load an embedded Kafka into an embedded ClickHouse, with a crash in the middle
+demo: $(READY) ## load a small Kafka into an embedded ClickHouse, with a crash in the middle
 	@$(BIN)/python -m batcher demo $(ARGS)
 
-test: $(READY) ## run the tests; says what was skipped and why
+test: $(READY) ## run the tests, and say what was skipped and why
 	@$(BIN)/python -m pytest $(or $(ARGS),-n $(JOBS))
 
-test-crash: $(READY) ## kill, freeze and rebalance it for an hour; keep the score
+test-crash: $(READY) ## kill, freeze and rebalance it for an hour, and keep the score in docs/testing.md
 	@rows=$$(mktemp); \
 	BATCHER_TEST_LONG=1 BATCHER_TEST_SCORE=$$rows $(BIN)/python -m pytest tests/crash -p no:randomly $(ARGS); code=$$?; \
-	keep=$$([ $$code = 0 ] && [ -z "$(ARGS)" ] && echo "--write tests/crash/score.json README.md"); \
+	keep=$$([ $$code = 0 ] && [ -z "$(ARGS)" ] && echo "--write tests/crash/score.json docs/testing.md"); \
 	$(BIN)/python -m tests.harness.crash_score $$rows $$keep; rm -f $$rows; exit $$code
 
-test-soak: $(READY) ## let everything fail at random for ten minutes (SECONDS=600), then for as long with Parquet
+test-soak: $(READY) ## let everything fail at random for ten minutes (SECONDS=600), then the same with Parquet
 	@BATCHER_TEST_SOAK_S=$(or $(SECONDS),600) $(BIN)/python -m pytest tests/crash/test_soak.py -s $(ARGS)
 
 check: $(READY) ## lint, format, types, import rules
@@ -58,7 +58,7 @@ bench: $(READY) ## measure this machine: rows a second beside the bare client li
 bench-compare: $(READY) ## measure it beside loops, ClickHouse's Kafka engine, Spark and three frameworks
 	@$(BIN)/python -m benchmarks.bench_compare $(ARGS)
 
-lock: ## resolve the dependencies anew (needs uv)
+lock: ## resolve the dependencies again (needs uv)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --quiet --upgrade \
 		--custom-compile-command "make lock" -o requirements/runtime.lock
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --quiet --upgrade \

@@ -1,9 +1,9 @@
-"""Keep what the crash tests found: rows added by each test, a file with all of them, a table in the README.
+"""Keep what the crash tests found: rows added by each test, a file with all of them, a table in docs/testing.md.
 
 A test calls `add("Parquet, 2 workers", verdict)`; where `BATCHER_TEST_SCORE` names a file the row goes there, else
 nowhere. `make test-crash` sets it, runs the tests, and then this module:
 
-    python -m tests.harness.crash_score ROWS [--write SCORE.json README.md]
+    python -m tests.harness.crash_score ROWS [--write SCORE.json docs/testing.md]
 
 prints the table and, with `--write`, keeps it. `control` marks rows of a pipeline that promises less on purpose.
 """
@@ -33,6 +33,9 @@ BLOCK: Final = re.compile(r"(?<=<!-- score:begin -->\n).*?(?=<!-- score:end -->)
 PACKAGES: Final = ("confluent-kafka", "clickhouse-connect", "pyarrow", "chdb")
 
 HEADINGS: Final = ("kills", "stops", "rebalances", "rows", "lost", "doubled", "replays", "present", "suppressed")
+
+SHOWN: Final = {"doubled": "duplicates"}
+"""What the page calls a count where that is not its name in the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +81,9 @@ def score_of(lines: Sequence[str]) -> Mapping[str, Any]:
 
 
 def table(score: Mapping[str, Any]) -> str:
-    """Return the block of the README for a score."""
+    """Return the block of the page for a score."""
     lines = [
-        f"| Attack | {' | '.join(HEADINGS)} |",
+        f"| Attack | {' | '.join(SHOWN.get(heading, heading) for heading in HEADINGS)} |",
         f"|---|{'---|' * len(HEADINGS)}",
         *(_line(row, row["name"]) for row in score["rows"] if not row["control"]),
         *(_line(row, f"*control, at-least-once:* {row['name']}") for row in score["rows"] if row["control"]),
@@ -91,10 +94,10 @@ def table(score: Mapping[str, Any]) -> str:
     return "\n".join([*lines, "", seen, ""])
 
 
-def into_readme(text: str, score: Mapping[str, Any]) -> str:
-    """Return a README with the block of this score; raise ValueError where it has no place for one."""
+def into_page(text: str, score: Mapping[str, Any]) -> str:
+    """Return a page with the block of this score; raise ValueError where it has no place for one."""
     if BLOCK.search(text) is None:
-        raise ValueError("there is no <!-- score:begin --> … <!-- score:end --> in the README")
+        raise ValueError("there is no <!-- score:begin --> … <!-- score:end --> in the page")
     return BLOCK.sub(lambda _: table(score), text)
 
 
@@ -111,18 +114,18 @@ def _engine() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table of a file of rows; with `--write`, keep the score and put it into the README."""
+    """Print the table of a file of rows; with `--write`, keep the score and put it into the page."""
     parser = argparse.ArgumentParser(prog="python -m tests.harness.crash_score")
     parser.add_argument("rows", type=Path)
-    parser.add_argument("--write", nargs=2, type=Path, metavar=("SCORE", "README"))
+    parser.add_argument("--write", nargs=2, type=Path, metavar=("SCORE", "PAGE"))
     options = parser.parse_args(arguments)
     lines = options.rows.read_text(encoding="utf-8").splitlines() if options.rows.exists() else []
     score = score_of(lines)
     sys.stdout.write(table(score))
     if options.write is not None:
-        kept, readme = options.write
+        kept, page = options.write
         kept.write_text(json.dumps(score, indent=1) + "\n", encoding="utf-8")
-        readme.write_text(into_readme(readme.read_text(encoding="utf-8"), score), encoding="utf-8")
+        page.write_text(into_page(page.read_text(encoding="utf-8"), score), encoding="utf-8")
     return 0
 
 

@@ -37,7 +37,7 @@ def parser(verb: str, usage: str, description: str, notes: str) -> Parser:
         "--to",
         dest="end",
         metavar="OFFSET|TIME",
-        help="end before this [the committed offset; never behind it]",
+        help="end before this [the committed offset; never beyond it]",
     )
     made.add_argument(
         "--partition", action="append", default=[], metavar="N[,…]", help="only these partitions; may be repeated"

@@ -4,13 +4,13 @@ from typing import Final
 
 VERBS: Final = {
     "run": "load topics into a target (the default verb)",
-    "demo": "show the whole thing on this machine, nothing else running",
-    "produce": "send made-up events, or lines of a file, to a topic",
-    "dlq": "look at dead letters, load them again, export or purge them",
+    "demo": "show the whole thing on this machine, with nothing else running",
+    "produce": "send made-up events, or the lines of a file, to a topic",
+    "dlq": "list, show and count dead letters, load them again, export or purge them",
     "verify": "prove that what was read is in the target or a dead letter",
-    "repair": "load what verify finds missing, and take doubles out",
-    "bench": "measure your own records and target, and say what limits them",
+    "repair": "load what verify finds missing, and remove duplicates",
+    "bench": "measure your own records and target, and say what limits the speed",
     "config": "show the settings and where each comes from",
-    "plugins": "list the targets that can be written to",
+    "plugins": "list the sinks that --sink may name",
 }
 """The verbs with what they do; each is a module of `batcher.cli.verbs` with a `main(argv) -> int`."""

@@ -30,13 +30,13 @@ batcher bench -b BROKERS -t TOPIC --sink … [--target scratch] [--try] [flags o
 """
 
 NOTES: Final = """\
-Give the flags that the pipeline runs with. Nothing about it changes: no group is joined and no offset committed, the
-table or directory is asked for its schema and not written to, bad records are counted and thrown away. With --target
-scratch rows go into a table or directory made like the real one beside it, which is removed at the end. Without -t
-records are made up, and fetching is not measured.
+Give the flags that the pipeline runs with. Nothing of it is changed: no group is joined and no offset is committed. The
+table or directory is asked for its schema and not written to. Bad records are counted and thrown away. With --target
+scratch rows go into a table or directory like the real one, made beside it and removed at the end. Without -t records
+are made up, and fetching is not measured.
 
 Exit codes: 0 measured · 2 bad command line · 69 unreachable at start · 75 the target stopped answering · 78 a setting
-or a right is wrong, there is no record, or not one fits the target · 130 Ctrl-C.\
+or a right is wrong, there is no record, or none fits the target · 130 Ctrl-C.\
 """
 
 PASS_S: Final = 10.0

@@ -18,7 +18,7 @@ from batcher.settings import Parser, UsageError
 
 NOTES: Final = """\
 Nothing else has to run: Kafka is librdkafka's own small one inside this process, ClickHouse is the embedded engine.
-The pipeline is a process of its own; it is killed once with SIGKILL and started again. Then the rows are counted in
+The pipeline is a process of its own. It is killed once with SIGKILL and started again. Then the rows are counted in
 the target itself.
 
 Exit codes: 0 every order is in the target or a dead letter · 1 the sums do not fit · 2 bad command line · 69 the

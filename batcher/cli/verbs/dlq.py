@@ -27,19 +27,19 @@ PLACES: Final = ("kafka.brokers", "kafka.options", "kafka.allow_insecure", "dlq.
 
 NOTES: Final = """\
 commands:
-  ls                a line for each letter: when, stage, reason, TOPIC:PARTITION:OFFSET of the record, message
-  show ID           one letter whole, by the TOPIC:PARTITION:OFFSET of its record
-  stats             how many letters, by topic, stage and reason
-  replay            load letters into the target again, or send them to their topic (--to sink|topic [sink]);
+  ls                a line for each: when, stage, reason, TOPIC:PARTITION:OFFSET of the record, message
+  show ID           one dead letter whole, by the TOPIC:PARTITION:OFFSET of its record
+  stats             count them by topic, stage and reason
+  replay            load them into the target again, or send them to their topic (--to sink|topic [sink]);
                     --dry-run, --rate N, --max-attempts N, and the target's flags as for run
-  export FILE|-     letters as NDJSON, as a directory has them
-  purge             take away letters older than --before TIME; nothing happens without --yes
+  export FILE|-     write them as NDJSON, as a directory has them
+  purge             remove those older than --before TIME; nothing happens without --yes
 
-which letters:
-  --where reason=R,stage=S,topic=T,partition=P    several of one kind are alternatives, several kinds hold together
+which dead letters:
+  --where reason=R,stage=S,topic=T,partition=P    values of one name are alternatives, all names have to match
   --since TIME, --before TIME                     when they failed: ISO 8601 (UTC unless it says otherwise),
                                                   epoch milliseconds, or how long ago, such as 2h
-  --max N                                         at most so many
+  --max N                                         at most N of them
   --json                                          one JSON object a line
 
 `batcher dlq COMMAND --help` shows all flags of a command.\
@@ -73,7 +73,7 @@ def parser_of(command: str, what: str, *, filtered: bool = True) -> Parser:
         parser.add_argument("--where", type=_where, metavar="NAME=VALUE[,…]", help="reason, stage, topic, partition")
         parser.add_argument("--since", type=_moment, metavar="TIME", help="failed then or later")
         parser.add_argument("--before", type=_moment, metavar="TIME", help="failed earlier")
-        parser.add_argument("--max", type=_whole, metavar="N", help="at most so many letters")
+        parser.add_argument("--max", type=_whole, metavar="N", help="at most N dead letters")
     return parser
 
 
@@ -216,7 +216,7 @@ def _replay(argv: list[str]) -> int:
 
 
 def _export(argv: list[str]) -> int:
-    parser = parser_of("export", "Write dead letters to a file as NDJSON, one letter a line.")
+    parser = parser_of("export", "Write dead letters to a file as NDJSON, one a line.")
     parser.add_argument("file", metavar="FILE|-", help="a file that is not there yet, or stdout")
     found = loaded(parser, argv)
     name = found.arguments.file
@@ -260,9 +260,9 @@ def _new_file(name: str) -> Iterator[TextIO]:
 
 
 def _purge(argv: list[str]) -> int:
-    parser = parser_of("purge", "Take old dead letters away, for good.", filtered=False)
-    parser.add_argument("--before", type=_moment, required=True, metavar="TIME", help="what failed earlier goes")
-    parser.add_argument("--yes", action="store_true", help="do it; without, only say what would go")
+    parser = parser_of("purge", "Remove old dead letters for good.", filtered=False)
+    parser.add_argument("--before", type=_moment, required=True, metavar="TIME", help="remove what failed earlier")
+    parser.add_argument("--yes", action="store_true", help="do it; without this, only say what would be removed")
     found = loaded(parser, argv)
     from batcher.dead_letters.kit import purge
     from batcher.dead_letters.kit.read import Directory

@@ -62,9 +62,9 @@ def main(argv: Sequence[str]) -> int:
     parser = parser_of("replay", "Load dead letters into the target again, or send them back to their topic.")
     parser.add_argument("--to", choices=("sink", "topic"), default="sink", help="where to [sink]")
     parser.add_argument("--dry-run", action="store_true", help="decode and ask the target, write nothing")
-    parser.add_argument("--rate", type=_rate, metavar="N", help="letters a second at most")
+    parser.add_argument("--rate", type=_rate, metavar="N", help="at most N dead letters a second")
     parser.add_argument(
-        "--max-attempts", type=_count, default=MAX_ATTEMPTS, metavar="N", help="to a topic: so often at most [3]"
+        "--max-attempts", type=_count, default=MAX_ATTEMPTS, metavar="N", help="send a record back at most N times [3]"
     )
     found = loaded(parser, list(argv), SETTINGS)
     arguments, settings = found.arguments, found.settings

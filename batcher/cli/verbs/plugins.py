@@ -10,7 +10,7 @@ from batcher.settings import Parser
 
 def main(argv: Sequence[str]) -> int:
     """Print the sinks and return 0."""
-    parser = Parser("batcher plugins", description="List what --sink may name; a module:attribute may be named too.")
+    parser = Parser("batcher plugins", description="List what --sink may name. It also takes module:attribute.")
     parser.add_argument("--json", action="store_true", help="as a JSON list")
     arguments = parser.parse(argv)
     import sinks

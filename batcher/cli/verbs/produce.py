@@ -27,7 +27,7 @@ USAGE: Final = "batcher produce -b BROKERS -t TOPIC [--count N] [--rate N] [--fr
 NOTES: Final = """\
 A template is text with fields in double braces: {{seq}} {{int 1 100}} {{float 0 1 2}} {{choice a b c}} {{bool 0.9}}
 {{now}} {{now ms}} {{uuid}} {{hex 8}}. Without one, events are orders of about 180 bytes. Without --count they go on
-until Ctrl-C. Exit code 0 means that the brokers confirmed every single one, 2 that there was nothing to send.\
+until Ctrl-C. Exit code 0 means that the brokers confirmed every event, 2 that there was nothing to send.\
 """
 
 TIMEOUT_S: Final = 30.0

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 USAGE: Final = "batcher repair --sink … -b … -t … -g … [--yes] [--remove-doubles] [flags of verify]"
 
 NOTES: Final = """\
-Without --yes it only says what it would do. Stop the pipeline first: it refuses while the group has members. Afterwards
-it verifies again; the exit codes are those of verify, and 78 when all that was to be loaded was refused.\
+Without --yes it only says what it would do. Stop the pipeline first: repair refuses while the group has members. Then
+it verifies again. The exit codes are those of verify, and 78 when all that was to be loaded was refused.\
 """
 
 
@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
     made.add_argument(
         "--remove-doubles",
         action="store_true",
-        help="ClickHouse: delete every copy of doubled records and load them again, where Kafka still has them",
+        help="ClickHouse: delete every copy of duplicates and load them again, where Kafka still has the records",
     )
     made.add_argument("--force", action="store_true", help="also while the group has members")
     found = loaded(made, argv)

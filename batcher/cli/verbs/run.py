@@ -90,7 +90,9 @@ def parser() -> Parser:
         epilog=NOTES,
     )
     add_config_flag(made)
-    made.add_argument("--version", action="store_true", help="print the versions of batcher and what it stands on")
+    made.add_argument(
+        "--version", action="store_true", help="print the versions of batcher and of the libraries it uses"
+    )
     made.add_argument("--json", action="store_true", help="print the final summary on stdout as one JSON object")
     made.add_argument("--as-worker", type=int, help=argparse.SUPPRESS)  # see `worker.py`
     add_loudness(made)

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 USAGE: Final = "batcher verify --sink … -b … -t … -g … [--from OFFSET|TIME] [--to OFFSET|TIME] [flags of run]"
 
 NOTES: Final = """\
-Give the flags that the pipeline runs with, those for dead letters too. It may go on running: what it has committed is
-looked at, nothing is changed.
+Give the flags that the pipeline runs with, those for dead letters too. The pipeline may go on running: verify examines
+what it has committed, and changes nothing.
 
-Exit codes: 0 everything adds up · 1 records are missing or doubled · 69 unreachable at start · 75 no answer ·
+Exit codes: 0 everything adds up · 1 records are missing or duplicated · 69 unreachable at start · 75 no answer ·
 78 the target cannot be asked, or a setting is wrong.\
 """
 
