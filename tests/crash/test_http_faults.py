@@ -15,7 +15,8 @@ import pytest
 
 from batcher.testing.clickhouse import ClickHouseServer
 from tests.harness import crash_score
-from tests.harness.disturbance import Disturbed, unannounced, wait_for
+from tests.harness.disturbance import Disturbed, unannounced
+from tests.harness.patience import wait_for
 from tests.harness.targets import TableKind
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]

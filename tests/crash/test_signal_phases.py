@@ -17,7 +17,8 @@ import pytest
 from batcher.testing.clickhouse import ClickHouseServer
 from tests.harness import crash_score
 from tests.harness.attack import Worker
-from tests.harness.disturbance import Disturbed, unannounced, wait_for
+from tests.harness.disturbance import Disturbed, unannounced
+from tests.harness.patience import wait_for
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
 

@@ -13,7 +13,8 @@ import pytest
 
 from tests.harness import crash_score
 from tests.harness.attack import Worker
-from tests.harness.disturbance import Disturbed, Membership, owned_by, unannounced, wait_for
+from tests.harness.disturbance import Disturbed, Membership, owned_by, unannounced
+from tests.harness.patience import wait_for
 from tests.harness.targets import TableKind
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]

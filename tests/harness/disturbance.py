@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal
 
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
@@ -29,10 +29,9 @@ from batcher.core.intents import parse
 from batcher.testing.kafka import REQUEST_TIMEOUT_S, Broker
 from tests.harness.attack import Scene, Worker
 from tests.harness.commit_log import CommitLog, Step
-from tests.harness.processes import PATIENCE_S, BatcherProcess
+from tests.harness.patience import wait_for
+from tests.harness.processes import BatcherProcess
 from tests.harness.targets import Target
-
-_T = TypeVar("_T")
 
 Membership = Literal["range", "cooperative-sticky", "consumer"]
 """An assignor of the classic protocol, or `consumer`: KIP-848."""
@@ -213,16 +212,6 @@ def unannounced(log: CommitLog) -> list[Step]:
         and step.after.next_offset
         not in {claim.range.next_offset for claim in parse(step.before.partition, step.before.note)}
     ]
-
-
-def wait_for(condition: Callable[[], _T | None], what: str, timeout_s: float = PATIENCE_S) -> _T:
-    """Return what the condition returns once that is true; raise TimeoutError saying what was waited for."""
-    deadline = time.monotonic() + timeout_s
-    while not (found := condition()):
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"waited {timeout_s:.0f} s in vain: {what}")
-        time.sleep(0.05)
-    return found
 
 
 def _without_sessions(flags: Sequence[str]) -> Iterator[str]:

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +18,7 @@ import pytest
 from batcher.records import Partition
 from batcher.testing.clickhouse import ClickHouseServer
 from batcher.testing.kafka import Broker
-from tests.harness.processes import BatcherProcess
+from tests.harness.processes import BatcherProcess, run
 from tests.harness.targets import ParquetDirectory
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(900)]
@@ -135,19 +133,17 @@ def job(broker: Broker, new_topic: Callable[..., str], new_group: Callable[[], s
     return Job(broker, topic, new_group(), tmp_path / "dead", {kind: count for kind, count in kinds.items() if count})
 
 
-def batcher(*arguments: str, code: int = 0) -> dict[str, Any]:
+def batcher(*arguments: str, code: int = 0) -> Mapping[str, Any]:
     """Run a verb with --json and return what its last line says."""
-    command = [sys.executable, "-m", "batcher", *arguments, "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
-    assert done.returncode == code, done.stderr[-3000:] + done.stdout[-2000:]
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1]) if done.stdout else {}
-    return found
+    done = run(*arguments, "--json", timeout_s=600)
+    assert done.code == code, done.stderr[-3000:] + done.stdout[-2000:]
+    return done.facts if done.stdout else {}
 
 
 def reasons(job: Job) -> Mapping[str, int]:
-    command = [sys.executable, "-m", "batcher", "dlq", "stats", "--dlq.path", str(job.letters), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
-    return {row["reason"]: row["records"] for row in map(json.loads, done.stdout.splitlines())}
+    done = run("dlq", "stats", "--dlq.path", str(job.letters), "--json")
+    assert done.code == 0, done.stderr
+    return {row["reason"]: row["records"] for row in done.lines}
 
 
 def offsets(kept: Mapping[str, Any], holes: Sequence[int] = ()) -> set[int]:

@@ -14,7 +14,7 @@ from batcher.records import Partition
 from batcher.testing.clickhouse import ClickHouseServer
 from batcher.testing.kafka import Broker
 from batcher.testing.real_broker import RealBroker
-from tests.harness.census import Census, Filling, fill
+from tests.harness.census import Census, Filling, committed_offsets, fill
 from tests.harness.processes import BatcherProcess
 from tests.harness.targets import ClickHouseTable, ParquetDirectory
 
@@ -80,8 +80,7 @@ def sinks_of_mine(tmp_path: Path) -> Path:
 
 def committed_in(broker: Broker, source: tuple[str, ...], orders: Filling) -> dict[Partition, range]:
     """Return the offsets that the group of a command line has committed."""
-    positions = broker.committed(source[source.index("-g") + 1], orders.ends)
-    return {partition: range(at.next_offset) for partition, at in positions.items()}
+    return committed_offsets(broker, source[source.index("-g") + 1], orders.ends)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -14,20 +13,20 @@ import pytest
 
 from batcher.cli.verbs import VERBS
 from batcher.testing.kafka import Broker
-from tests.harness.processes import PATIENCE_S
+from tests.harness.patience import PATIENCE_S
+from tests.harness.processes import BatcherProcess, clean_environment
 
 BATCHER = f"{sys.executable} -m batcher"
 
 
 def shell(command: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("BATCHER_")}
     return subprocess.run(
         ["bash", "-c", command],
         capture_output=True,
         text=True,
         timeout=PATIENCE_S,
         check=False,
-        env=clean | variables,
+        env=clean_environment(**variables),
         stdin=subprocess.DEVNULL,
     )
 
@@ -81,11 +80,8 @@ def test_no_verb_ends_in_a_traceback_over_its_streams(verb: str, streams: str) -
 @pytest.mark.parametrize("after_s", [0.15, 0.4, 0.8])
 def test_a_signal_is_heard_before_a_loader_has_begun(number: int, after_s: float, tmp_path: Path) -> None:
     argv = ["--sink", "parquet", "--parquet.path", str(tmp_path), "-b", "127.0.0.1:1", "-t", "t", "-g", "g"]
-    with subprocess.Popen(
-        [sys.executable, "-m", "batcher", *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    with BatcherProcess(*argv) as running:
         time.sleep(after_s)
-        process.send_signal(number)
-        _, errors = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode in {75, -number}
-    assert "Traceback" not in errors
+        running.signal(number)
+        assert running.wait() in {75, -number}
+    assert "Traceback" not in running.stderr
