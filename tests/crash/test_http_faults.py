@@ -16,12 +16,11 @@ import pytest
 from batcher.testing.clickhouse import ClickHouseServer
 from tests.harness import crash_score
 from tests.harness.disturbance import Disturbed, unannounced
-from tests.harness.patience import wait_for
+from tests.harness.patience import LONG, wait_for
 from tests.harness.targets import TableKind
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
 
-LONG = os.environ.get("BATCHER_TEST_LONG") == "1"
 SEED = int(os.environ.get("BATCHER_TEST_SEED", "1"))
 FAULTS = 40 if LONG else 3
 KILLS = 6 if LONG else 1

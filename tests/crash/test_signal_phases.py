@@ -18,11 +18,10 @@ from batcher.testing.clickhouse import ClickHouseServer
 from tests.harness import crash_score
 from tests.harness.attack import Worker
 from tests.harness.disturbance import Disturbed, unannounced
-from tests.harness.patience import wait_for
+from tests.harness.patience import LONG, wait_for
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
 
-LONG = os.environ.get("BATCHER_TEST_LONG") == "1"
 SEED = int(os.environ.get("BATCHER_TEST_SEED", "1"))
 PARTITIONS = 12 if LONG else 8
 """Enough for every worker to have one."""

@@ -13,10 +13,10 @@ import pytest
 
 from tests.harness import crash_score
 from tests.harness.disturbance import Disturbed, Membership, Storm, unannounced
+from tests.harness.patience import LONG
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
 
-LONG = os.environ.get("BATCHER_TEST_LONG") == "1"
 SEED = int(os.environ.get("BATCHER_TEST_SEED", "1"))
 STORM_S = 60.0 if LONG else 8.0
 SESSION_S = 6.0 if LONG else 3.0

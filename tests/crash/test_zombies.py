@@ -14,12 +14,11 @@ import pytest
 from tests.harness import crash_score
 from tests.harness.attack import Worker
 from tests.harness.disturbance import Disturbed, Membership, owned_by, unannounced
-from tests.harness.patience import wait_for
+from tests.harness.patience import LONG, wait_for
 from tests.harness.targets import TableKind
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
 
-LONG = os.environ.get("BATCHER_TEST_LONG") == "1"
 SEED = int(os.environ.get("BATCHER_TEST_SEED", "1"))
 SESSION_S = 6.0 if LONG else 3.0
 FREEZES = 9 if LONG else 1

@@ -4,7 +4,6 @@ Rivals that need an environment of their own run where it is set up already, or 
 """
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,9 @@ import pytest
 from batcher.testing.kafka import Broker
 from benchmarks.compare.environments import default_directory, is_ready
 from benchmarks.compare.rivals import RIVALS
+from tests.harness.patience import LONG
 from tests.harness.processes import ROOT, run
 
-LONG = os.environ.get("BATCHER_TEST_LONG") == "1"
 WITH_ENVIRONMENT = sorted(name for name, one in RIVALS.items() if one.environment)
 
 

@@ -30,13 +30,12 @@ from tests.harness.census import (
     letter_coordinates,
     offsets_below,
 )
-from tests.harness.patience import wait_for
+from tests.harness.patience import LONG, wait_for
 from tests.harness.processes import BatcherProcess
 from tests.harness.targets import ClickHouseTable, EmbeddedTable, ParquetDirectory, Target
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(900)]
 
-LONG = os.environ.get("BATCHER_TEST_LONG") == "1"
 RECORDS = 1_000_000 if LONG else 200_000
 POISON = 1_000 if LONG else 200
 PARTITIONS = 4

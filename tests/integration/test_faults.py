@@ -19,13 +19,12 @@ from batcher.records import Partition
 from batcher.testing.clickhouse import ClickHouseServer
 from batcher.testing.kafka import Broker
 from tests.harness.census import Census, Filling, committed_offsets, dead_letters_in, fill, offsets_below
-from tests.harness.patience import PATIENCE_S
+from tests.harness.patience import LONG, PATIENCE_S
 from tests.harness.processes import BatcherProcess, run
 from tests.harness.targets import ClickHouseTable, EmbeddedTable, ParquetDirectory
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
 
-LONG = os.environ.get("BATCHER_TEST_LONG") == "1"
 AWAY_S = 20 if LONG else 5
 STALL_S = 60 if LONG else 9
 MAX_POLL_S = 6
