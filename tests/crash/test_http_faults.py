@@ -15,7 +15,7 @@ import pytest
 
 from batcher.testing.clickhouse import ClickHouseServer
 from tests.harness import crash_score
-from tests.harness.disturbance import Disturbed, unannounced
+from tests.harness.disturbance import GroupScene, unannounced
 from tests.harness.patience import LONG, wait_for
 from tests.harness.targets import TableKind
 
@@ -83,7 +83,7 @@ def long_insert(server: ClickHouseServer) -> str:
 
 @pytest.mark.parametrize("case", CASES if LONG else SHORT, ids=lambda case: case.name)
 def test_whatever_the_server_answers_each_record_is_there_once(
-    case: Case, disturbed: Callable[..., Disturbed], clickhouse_server: ClickHouseServer
+    case: Case, disturbed: Callable[..., GroupScene], clickhouse_server: ClickHouseServer
 ) -> None:
     server = clickhouse_server
     flags = (*STEADY_RETRY, *IMPATIENCE, *case.flags)

@@ -1,6 +1,6 @@
 """Freeze workers until they are taken for dead, let them come and go, and watch who owns what meanwhile.
 
-with Disturbed(broker, target, tmp_path, "range", topic=topic, group=group, delivery="exactly-once") as scene:
+with GroupScene(broker, target, tmp_path, "range", topic=topic, group=group, delivery="exactly-once") as scene:
     scene.start()
     zombie = scene.workers[0]
     scene.freeze(zombie)            # returns once the others have what it had
@@ -68,7 +68,7 @@ class PhasedWorker(Worker):
         return self.running
 
 
-class Disturbed(Scene):
+class GroupScene(Scene):
     """Hold a scene whose group has a chosen membership, dynamic unless `static`, with sessions of `session_s`.
 
     With `consumer` the session is a setting of the group on the broker, which has to allow it: see IMPATIENT.
@@ -151,7 +151,7 @@ class Storm:
     The first worker of the scene stays. `exits` are the exit codes of those that were asked to leave.
     """
 
-    def __init__(self, scene: Disturbed, *, kill_share: float = KILL_SHARE) -> None:
+    def __init__(self, scene: GroupScene, *, kill_share: float = KILL_SHARE) -> None:
         self.exits: list[int] = []
         self._scene = scene
         self._kill_share = kill_share

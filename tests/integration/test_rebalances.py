@@ -14,7 +14,7 @@ from batcher.records import Partition, Position
 from batcher.sources.kafka.commit import store
 from batcher.sources.kafka.source import KafkaSource
 from batcher.testing.kafka import Broker
-from tests.harness.listening import RecordingListener, numbered, offsets, read, read_until, values
+from tests.harness.listener import RecordingListener, numbered, offsets, read, read_until, values
 from tests.harness.readers import PROTOCOLS, Opened, Readers, share, until
 
 pytestmark = pytest.mark.broker
