@@ -25,9 +25,9 @@ from tests.harness.targets import ClickHouseTable, EmbeddedTable, ParquetDirecto
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
 
-AWAY_S = 20 if LONG else 5
-STALL_S = 60 if LONG else 9
-MAX_POLL_S = 6
+AWAY_S = 20 if LONG else 2
+STALL_S = 60 if LONG else 6
+MAX_POLL_S = 6 if LONG else 4
 RECORDS = 60_000
 PARTITIONS = 2
 MIB = 1 << 20

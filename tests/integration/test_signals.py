@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from batcher.embedded.jars import Unavailable
 from batcher.records import Partition
 from batcher.testing.clickhouse import ClickHouseServer
 from batcher.testing.kafka import Broker
@@ -170,15 +169,6 @@ def test_a_target_that_is_away_does_not_hold_up_a_stop_and_nothing_is_lost_or_do
     # What the message promises to read again is what was read and is not committed.
     again = running.summary["consumed"] - sum(len(offsets) for offsets in committed.values())
     assert f"{again} records will be read again" in running.named("pipeline_failed")[0]["reason"]
-
-
-@pytest.fixture
-def own_broker() -> Iterator[RealBroker]:
-    try:
-        with RealBroker() as running:
-            yield running
-    except Unavailable as error:
-        pytest.skip(f"no Kafka broker of one's own: {error}")
 
 
 def test_brokers_that_are_gone_do_not_hold_up_a_stop_and_nothing_is_lost_or_doubled(

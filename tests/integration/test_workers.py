@@ -26,7 +26,7 @@ PARTITIONS = 4
 SMALL_BATCHES = ("--batch.max-rows", "500", "--batch.max-bytes", "512KiB", "--batch.memory", "1MiB")
 
 # A new member waits until the broker has missed a dead one.
-SHORT_SESSION = ("-X", "session.timeout.ms=3000", "-X", "heartbeat.interval.ms=500")
+SHORT_SESSION = ("-X", "session.timeout.ms=3000", "-X", "heartbeat.interval.ms=200")
 
 LATE_S = 60.0
 
