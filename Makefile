@@ -7,9 +7,11 @@ READY := $(VENV)/.ready
 LOCK := requirements/development.lock
 # Most tests wait for brokers and servers, so there are more processes than cores; each has a broker of its own.
 JOBS ?= 3
+# Tests of a module stay together, for the topics they share; a process that has none left takes some from another.
+PARALLEL := -n $(JOBS) --dist worksteal
 SOURCES := batcher sinks tests benchmarks
 
-.PHONY: help setup demo test test-crash test-soak check bench bench-compare lock format clean
+.PHONY: help setup demo test test-long test-crash test-soak coverage check bench bench-compare lock format clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1	\2/' | expand -t 22
@@ -35,7 +37,11 @@ demo: $(READY) ## load a small Kafka into an embedded ClickHouse, with a crash i
 	@$(BIN)/python -m batcher demo $(ARGS)
 
 test: $(READY) ## run the tests, and say what was skipped and why
-	@$(BIN)/python -m pytest $(or $(ARGS),-n $(JOBS))
+	@$(BIN)/python -m pytest $(or $(ARGS),$(PARALLEL))
+
+test-long: $(READY) ## the long form of all tests: more records, every case; then test-crash
+	@BATCHER_TEST_LONG=1 $(BIN)/python -m pytest $(or $(ARGS),$(PARALLEL) --ignore=tests/crash)
+	@[ -n "$(ARGS)" ] || $(MAKE) --no-print-directory test-crash
 
 test-crash: $(READY) ## kill, freeze and rebalance it for an hour, and keep the score in docs/testing.md
 	@rows=$$(mktemp); \
@@ -45,6 +51,10 @@ test-crash: $(READY) ## kill, freeze and rebalance it for an hour, and keep the 
 
 test-soak: $(READY) ## let everything fail at random for ten minutes (SECONDS=600), then the same with Parquet
 	@BATCHER_TEST_SOAK_S=$(or $(SECONDS),600) $(BIN)/python -m pytest tests/crash/test_soak.py -s $(ARGS)
+
+coverage: $(READY) ## lines and branches that the tests reach, in subprocesses too; lists the files below 90 %
+	@$(BIN)/python -m pytest --cov --cov-report= $(or $(ARGS),$(PARALLEL))
+	@$(BIN)/coverage report | awk '/^(Name|TOTAL)/ || $$6 + 0 < 90'
 
 check: $(READY) ## lint, format, types, import rules
 	@$(BIN)/ruff check $(SOURCES)
@@ -69,4 +79,4 @@ format: $(READY) ## format the code
 	@$(BIN)/ruff format $(SOURCES)
 
 clean: ## remove the virtual environment and caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage build dist

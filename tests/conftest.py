@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +11,22 @@ import structlog
 from batcher.telemetry import logs
 
 pytest_plugins = ["batcher.testing.pytest_plugin", "batcher.testing.clickhouse_plugin"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Take `-m long` for a wish for the long form; it is set before any test is read, and for all processes."""
+    if "long" in config.option.markexpr.split() and "not long" not in config.option.markexpr:
+        os.environ["BATCHER_TEST_LONG"] = "1"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what only the long form has."""
+    if os.environ.get("BATCHER_TEST_LONG") == "1":
+        return
+    left_out = [item for item in items if item.get_closest_marker("long")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker("long")]
 
 
 @pytest.fixture(scope="session", autouse=True)

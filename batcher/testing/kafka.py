@@ -88,14 +88,24 @@ class Broker:
         self._admin.delete_records([target])[target].result(REQUEST_TIMEOUT_S)
 
     def records(self, topic: str) -> list[Message]:
-        """Return every record of a topic that has no holes."""
+        """Return every record that a topic without holes has now, each partition in its order.
+
+        Raise TimeoutError when one does not come, KafkaException when the broker says why.
+        """
         consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": "reader", "enable.auto.commit": False})
         try:
-            ends = self.ends(topic)
-            consumer.assign([TopicPartition(topic, partition.number, 0) for partition in ends])
+            spans = self._watermarks(consumer, topic)
+            consumer.assign([TopicPartition(*partition, low) for partition, (low, _) in spans.items()])
+            left = sum(high - low for low, high in spans.values())
             found: list[Message] = []
-            while len(found) < sum(ends.values()):
-                found += consumer.consume(1000, 10)
+            while len(found) < left:
+                came = consumer.consume(left - len(found), REQUEST_TIMEOUT_S)
+                if not came:
+                    raise TimeoutError(f"{len(found)} of {left} records of {topic} within {REQUEST_TIMEOUT_S:.0f} s")
+                for message in came:
+                    if (error := message.error()) is not None:
+                        raise KafkaException(error)
+                found += came
             return found
         finally:
             consumer.close()
@@ -104,13 +114,7 @@ class Broker:
         """Return the offset at which the next record of each partition will be written."""
         consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": "batcher-testing-ends"})
         try:
-            numbers = consumer.list_topics(topic, REQUEST_TIMEOUT_S).topics[topic].partitions
-            return {
-                Partition(topic, number): consumer.get_watermark_offsets(
-                    TopicPartition(topic, number), REQUEST_TIMEOUT_S
-                )[1]
-                for number in numbers
-            }
+            return {partition: high for partition, (_, high) in self._watermarks(consumer, topic).items()}
         finally:
             consumer.close()
 
@@ -137,6 +141,14 @@ class Broker:
     def produce(self, topic: str, values: Iterable[bytes | str | None], **options: Any) -> int:
         """Produce to this broker: see `produce`."""
         return produce(self.bootstrap, topic, values, **options)
+
+    @staticmethod
+    def _watermarks(consumer: Consumer, topic: str) -> dict[Partition, tuple[int, int]]:
+        numbers = consumer.list_topics(topic, REQUEST_TIMEOUT_S).topics[topic].partitions
+        return {
+            Partition(topic, number): consumer.get_watermark_offsets(TopicPartition(topic, number), REQUEST_TIMEOUT_S)
+            for number in numbers
+        }
 
     @property
     def _admin(self) -> AdminClient:

@@ -38,8 +38,8 @@ class RealBroker(Broker):
 
     `properties` are added to `server.properties`. Start it from a thread that lives as long as the broker is
     needed: on Linux it dies with that thread. Members of groups are missed sooner, and topics compacted sooner, than by
-    Kafka's defaults. Raises Unavailable where Java or the jars are missing, or when the
-    broker does not come up; its files are kept then, and after a `with` block that failed.
+    Kafka's defaults, and no record expires by its time. Raises Unavailable where Java or the jars are missing, or when
+    the broker does not come up; its files are kept then, and after a `with` block that failed.
     """
 
     shortest_session_ms = 1000
@@ -66,8 +66,10 @@ class RealBroker(Broker):
             # A second of waiting for members that never come would be the longest part of most tests.
             "group.initial.rebalance.delay.ms": "0",
             # 5 s by default: with KIP-848, as long as a member may take to hear of its partitions.
-            "group.consumer.min.heartbeat.interval.ms": "500",
-            "group.consumer.heartbeat.interval.ms": "500",
+            "group.consumer.min.heartbeat.interval.ms": "200",
+            "group.consumer.heartbeat.interval.ms": "200",
+            # Records of tests carry times long past: the cleaner would take them away, once it has looked.
+            "log.retention.ms": "-1",
             "group.min.session.timeout.ms": str(self.shortest_session_ms),
             # 15 s by default, until a compacted topic is looked at again.
             "log.cleaner.backoff.ms": "200",

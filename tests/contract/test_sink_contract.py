@@ -42,7 +42,7 @@ from batcher.testing.values import EVENTS_0, make_block
 from sinks.parquet.objects import ObjectStore
 from sinks.parquet.options import ParquetOptions
 from sinks.parquet.sink import ParquetSink
-from tests.harness.objects import Objects
+from tests.harness.object_store import Objects
 
 pytest_plugins = ["batcher.testing.clickhouse_plugin"]
 

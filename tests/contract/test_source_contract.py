@@ -21,7 +21,7 @@ from batcher.sources.kafka.source import KafkaOptions, KafkaSource
 from batcher.testing.kafka import Broker, produce
 from batcher.testing.sources import MemoryLog, MemorySource
 from batcher.testing.values import make_position
-from tests.harness.listening import RecordingListener, numbered, offsets, read, read_for, read_until, values
+from tests.harness.listener import RecordingListener, numbered, offsets, read, read_for, read_until, values
 
 A, B = Partition("topic", 0), Partition("topic", 1)
 

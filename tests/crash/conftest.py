@@ -11,7 +11,7 @@ import pytest
 
 from batcher.embedded.jars import Unavailable
 from batcher.testing.real_broker import RealBroker
-from tests.harness.disturbance import IMPATIENT, Disturbed, Membership
+from tests.harness.disturbance import IMPATIENT, GroupScene, Membership
 from tests.harness.targets import ClickHouseTable, ParquetDirectory, TableKind, Target
 
 TABLE = TableKind(window=10_000)
@@ -29,7 +29,9 @@ def impatient_broker() -> Iterator[RealBroker]:
 
 
 @pytest.fixture
-def disturbed(impatient_broker: RealBroker, tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., Disturbed]:
+def disturbed(
+    impatient_broker: RealBroker, tmp_path: Path, request: pytest.FixtureRequest
+) -> Callable[..., GroupScene]:
     """Return what makes a scene: with a membership, a target (`Parquet`, or a table), and whatever a scene takes."""
 
     def target_of(kind: str | TableKind) -> Target:
@@ -38,10 +40,10 @@ def disturbed(impatient_broker: RealBroker, tmp_path: Path, request: pytest.Fixt
         table = kind if isinstance(kind, TableKind) else TABLE
         return ClickHouseTable(request.getfixturevalue("clickhouse_server"), f"orders_{uuid4().hex[:8]}", table)
 
-    def make(membership: Membership, kind: str | TableKind, *, partitions: int = 3, **options: Any) -> Disturbed:
+    def make(membership: Membership, kind: str | TableKind, *, partitions: int = 3, **options: Any) -> GroupScene:
         topic = f"orders-{uuid4().hex[:8]}"
         impatient_broker.create_topic(topic, partitions)
-        return Disturbed(
+        return GroupScene(
             impatient_broker,
             target_of(kind),
             tmp_path,

@@ -14,10 +14,10 @@ from batcher.records import Partition, Position
 from batcher.testing.kafka import Broker
 from tests.harness.census import Census, Filling, dead_letters_in, fill, letter_coordinates
 from tests.harness.crash_points import Trap, traps_of
+from tests.harness.patience import LONG
 from tests.harness.processes import BatcherProcess
 from tests.harness.targets import ParquetDirectory
 
-LONG = os.environ.get("BATCHER_TEST_LONG") == "1"
 EVERY = (
     *("before_intent", "after_intent", "before_write", "mid_write"),
     *("after_write", "after_dead_letters", "before_commit", "after_commit"),

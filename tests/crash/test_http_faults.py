@@ -15,12 +15,12 @@ import pytest
 
 from batcher.testing.clickhouse import ClickHouseServer
 from tests.harness import crash_score
-from tests.harness.disturbance import Disturbed, unannounced, wait_for
+from tests.harness.disturbance import GroupScene, unannounced
+from tests.harness.patience import LONG, wait_for
 from tests.harness.targets import TableKind
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
 
-LONG = os.environ.get("BATCHER_TEST_LONG") == "1"
 SEED = int(os.environ.get("BATCHER_TEST_SEED", "1"))
 FAULTS = 40 if LONG else 3
 KILLS = 6 if LONG else 1
@@ -83,7 +83,7 @@ def long_insert(server: ClickHouseServer) -> str:
 
 @pytest.mark.parametrize("case", CASES if LONG else SHORT, ids=lambda case: case.name)
 def test_whatever_the_server_answers_each_record_is_there_once(
-    case: Case, disturbed: Callable[..., Disturbed], clickhouse_server: ClickHouseServer
+    case: Case, disturbed: Callable[..., GroupScene], clickhouse_server: ClickHouseServer
 ) -> None:
     server = clickhouse_server
     flags = (*STEADY_RETRY, *IMPATIENCE, *case.flags)

@@ -17,12 +17,12 @@ from batcher.testing.kafka import Broker
 from tests.harness import crash_score
 from tests.harness.attack import Scene
 from tests.harness.kill_loop import WITH_INTENTS, WITH_INTENTS_OVER_HTTP, WITHOUT_INTENTS, kill_loop, named
+from tests.harness.patience import LONG
 from tests.harness.targets import ClickHouseTable, EmbeddedTable, ParquetDirectory, TableKind, Target
 from tests.harness.verdict import Verdict
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
 
-LONG = os.environ.get("BATCHER_TEST_LONG") == "1"
 KILLS = 32 if LONG else 5
 CONTROL_KILLS = 12 if LONG else 4
 SEED = int(os.environ.get("BATCHER_TEST_SEED", "1"))

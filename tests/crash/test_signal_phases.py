@@ -17,11 +17,11 @@ import pytest
 from batcher.testing.clickhouse import ClickHouseServer
 from tests.harness import crash_score
 from tests.harness.attack import Worker
-from tests.harness.disturbance import Disturbed, unannounced, wait_for
+from tests.harness.disturbance import GroupScene, unannounced
+from tests.harness.patience import LONG, wait_for
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
 
-LONG = os.environ.get("BATCHER_TEST_LONG") == "1"
 SEED = int(os.environ.get("BATCHER_TEST_SEED", "1"))
 PARTITIONS = 12 if LONG else 8
 """Enough for every worker to have one."""
@@ -56,7 +56,7 @@ HURRIED = ("consume", "decode", "intent", "insert", "dead letters", "commit") if
 
 
 @contextmanager
-def hanging(scene: Disturbed, phases: Mapping[str, str], seconds: float) -> Iterator[dict[str, Worker]]:
+def hanging(scene: GroupScene, phases: Mapping[str, str], seconds: float) -> Iterator[dict[str, Worker]]:
     """Start a worker for each phase that will hang there once, for so long."""
     with ExitStack() as ending:
         workers = {phase: scene.worker(phase.replace(" ", "-")) for phase in phases}
@@ -86,7 +86,7 @@ def signalled_there(workers: Mapping[str, Worker], event: str = "crash_point") -
 
 @pytest.mark.parametrize("kind", ["ClickHouse", "Parquet"] if LONG else ["ClickHouse"])
 def test_a_signal_in_any_phase_leaves_everything_once(
-    kind: str, disturbed: Callable[..., Disturbed], clickhouse_server: ClickHouseServer
+    kind: str, disturbed: Callable[..., GroupScene], clickhouse_server: ClickHouseServer
 ) -> None:
     phases = {**PHASES, **(MORE_PHASES if LONG else {})}
     with disturbed(

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.harness import crash_score
-from tests.harness.disturbance import Disturbed, unannounced
+from tests.harness.disturbance import GroupScene, unannounced
 from tests.harness.soak import Soak
 
 SECONDS = float(os.environ.get("BATCHER_TEST_SOAK_S", "20"))
@@ -39,7 +39,7 @@ FLAGS = (
 
 @pytest.mark.parametrize("kind", ["ClickHouse", "Parquet"] if SECONDS >= LONG_S else ["ClickHouse"])
 def test_with_everything_failing_at_random_each_record_is_there_once_and_no_memory_is_lost(
-    kind: str, disturbed: Callable[..., Disturbed], request: pytest.FixtureRequest
+    kind: str, disturbed: Callable[..., GroupScene], request: pytest.FixtureRequest
 ) -> None:
     server = request.getfixturevalue("clickhouse_server") if kind == "ClickHouse" else None
     with disturbed(

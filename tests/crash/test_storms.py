@@ -12,11 +12,11 @@ from dataclasses import replace
 import pytest
 
 from tests.harness import crash_score
-from tests.harness.disturbance import Disturbed, Membership, Storm, unannounced
+from tests.harness.disturbance import GroupScene, Membership, Storm, unannounced
+from tests.harness.patience import LONG
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
 
-LONG = os.environ.get("BATCHER_TEST_LONG") == "1"
 SEED = int(os.environ.get("BATCHER_TEST_SEED", "1"))
 STORM_S = 60.0 if LONG else 8.0
 SESSION_S = 6.0 if LONG else 3.0
@@ -38,7 +38,7 @@ CASES: list[tuple[Membership, str]] = [
 
 @pytest.mark.parametrize(("membership", "kind"), CASES if LONG else CASES[:1])
 def test_workers_that_come_and_go_all_the_time_lose_nothing_and_double_nothing(
-    membership: Membership, kind: str, disturbed: Callable[..., Disturbed]
+    membership: Membership, kind: str, disturbed: Callable[..., GroupScene]
 ) -> None:
     with disturbed(membership, kind, workers=4 if LONG else 3, session_s=SESSION_S, seed=SEED, rate=RATE) as scene:
         scene.workers[0].start().wait_for("batch_written")

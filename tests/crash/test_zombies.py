@@ -13,12 +13,12 @@ import pytest
 
 from tests.harness import crash_score
 from tests.harness.attack import Worker
-from tests.harness.disturbance import Disturbed, Membership, owned_by, unannounced, wait_for
+from tests.harness.disturbance import GroupScene, Membership, owned_by, unannounced
+from tests.harness.patience import LONG, wait_for
 from tests.harness.targets import TableKind
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
 
-LONG = os.environ.get("BATCHER_TEST_LONG") == "1"
 SEED = int(os.environ.get("BATCHER_TEST_SEED", "1"))
 SESSION_S = 6.0 if LONG else 3.0
 FREEZES = 9 if LONG else 1
@@ -38,7 +38,7 @@ def rows(*short: tuple[Membership, str]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(("membership", "kind"), chosen, ids=[f"{kind}-{one}" for one, kind in chosen])
 
 
-def play_dead(scene: Disturbed, *zombies: Worker) -> None:
+def play_dead(scene: GroupScene, *zombies: Worker) -> None:
     """Wait until workers have frozen themselves, and thaw them when others have taken their places."""
     for zombie in zombies:
         zombie.stops += 1
@@ -50,7 +50,7 @@ def play_dead(scene: Disturbed, *zombies: Worker) -> None:
 
 @rows(("consumer", "Parquet"))
 def test_workers_frozen_at_any_moment_double_nothing_when_they_go_on(
-    membership: Membership, kind: str, disturbed: Callable[..., Disturbed]
+    membership: Membership, kind: str, disturbed: Callable[..., GroupScene]
 ) -> None:
     with disturbed(membership, kind, **GROUP) as scene:
         scene.start()
@@ -71,7 +71,7 @@ def test_workers_frozen_at_any_moment_double_nothing_when_they_go_on(
 
 @rows(("cooperative-sticky", "ClickHouse"))
 def test_workers_frozen_with_a_batch_in_hand_double_nothing_when_they_go_on(
-    membership: Membership, kind: str, disturbed: Callable[..., Disturbed]
+    membership: Membership, kind: str, disturbed: Callable[..., GroupScene]
 ) -> None:
     first, second, *others = MOMENTS if LONG else MOMENTS[:2]
     with disturbed(membership, kind, **GROUP) as scene:
@@ -98,7 +98,7 @@ def test_workers_frozen_with_a_batch_in_hand_double_nothing_when_they_go_on(
 
 @rows(("range", "ClickHouse"))
 def test_without_intents_the_same_freezes_double_records_and_this_test_sees_it(
-    membership: Membership, kind: str, disturbed: Callable[..., Disturbed]
+    membership: Membership, kind: str, disturbed: Callable[..., GroupScene]
 ) -> None:
     # Cut by time alone, a successor, which has some seconds to make up for, never cuts as the one before it did.
     by_time = ("--batch.max-rows", "100000")
@@ -120,7 +120,7 @@ def test_without_intents_the_same_freezes_double_records_and_this_test_sees_it(
 @pytest.mark.skipif(not LONG, reason="waits for a session of 20 s; BATCHER_TEST_LONG=1 runs it")
 @pytest.mark.parametrize("membership", ["range", "cooperative-sticky", "consumer"])
 def test_one_worker_that_is_dead_and_one_that_joins_do_not_end_the_others(
-    membership: Membership, disturbed: Callable[..., Disturbed]
+    membership: Membership, disturbed: Callable[..., GroupScene]
 ) -> None:
     with disturbed(membership, "Parquet", workers=3, session_s=20.0, seed=SEED) as scene:
         dead, living, joining = scene.workers

@@ -1,1 +1,30 @@
-"""What only this project's tests need: attacks, oracles, made-up documents, scores."""
+"""What only this project's tests need. What writers of plug-ins need as well is in `batcher.testing`.
+
+Time and processes
+    patience        the long and the short form of a run, how long things are waited for, the loop that waits
+    processes       batcher as a process: run to its end, or watched by its log, signals and memory
+    crash_points    batcher as a process that dies, hangs or freezes at a named step
+    phases          the same, with more steps for signals
+
+Sources and targets
+    listener        a partition listener that remembers, and the loops that read a source
+    readers         Kafka sources of one group, opened for a test and closed at its end
+    live_orders     a producer that goes on while a test does
+    targets         Parquet roots and tables for orders: made empty, loaded, counted
+    object_store    an object store in memory whose uploads fail when told to
+    documents       made-up documents whose fields and types drift
+
+Attacks
+    attack          one scene: a topic with a live producer, workers that load it, and the truth about both
+    disturbance     scenes whose group is disturbed: workers are frozen, or come and go
+    kill_loop       workers killed again and again
+    soak            everything at once, for as long as one likes
+    fibers          two threads in every order, one step at a time
+
+What arrived
+    census          records in the target and in the dead letters against those produced
+    commit_log      every commit that a group ever made
+    leaves          values of a document that a row does not have
+    verdict         all of it together after an attack
+    crash_score     the table of the README with the verdicts of a long run
+"""

@@ -29,8 +29,10 @@ from typing import Final, Self
 from batcher.dead_letters.directory import read_letters
 from batcher.records import Partition
 from batcher.testing.kafka import Broker
+from tests.harness.census import committed_offsets, offsets_below
 from tests.harness.live_orders import LiveOrders
-from tests.harness.processes import PATIENCE_S, BatcherProcess, Event
+from tests.harness.patience import PATIENCE_S
+from tests.harness.processes import BatcherProcess, Event
 from tests.harness.targets import Target
 from tests.harness.verdict import Deeds, Verdict, judged
 
@@ -200,15 +202,15 @@ class Scene:
             if not worker.alive:
                 worker.start()
         deadline = time.monotonic() + timeout_s
-        ends = {part: end for part, end in self.broker.ends(self.topic).items() if end}
-        while (done := self._committed(ends)) != ends:
+        everything = offsets_below({part: end for part, end in self.broker.ends(self.topic).items() if end})
+        while (done := committed_offsets(self.broker, self.group, everything)) != everything:
             for worker in self.workers:
                 if not worker.alive:
                     worker.running.kill()
                     raise RuntimeError(f"{worker.name} has ended by itself\n{worker.running.stderr[-3000:]}")
             if time.monotonic() > deadline:
                 logs = "\n".join(worker.running.stderr[-2000:] for worker in self.workers)
-                raise TimeoutError(f"committed {done} of {ends} within {timeout_s:.0f} s\n{logs}")
+                raise TimeoutError(f"committed {done} of {everything} within {timeout_s:.0f} s\n{logs}")
             time.sleep(0.1)
         for worker in self.workers:
             worker.drain()
@@ -229,7 +231,3 @@ class Scene:
             runs=[run for worker in self.workers for run in worker.runs],
         )
         return judged(self.orders.ids, self.orders.poison, loaded, letters, deeds)
-
-    def _committed(self, ends: Mapping[Partition, int]) -> Mapping[Partition, int]:
-        found = self.broker.committed(self.group, ends)
-        return {partition: position.next_offset for partition, position in found.items()}

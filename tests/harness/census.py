@@ -14,12 +14,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from confluent_kafka import Consumer, Message, TopicPartition
-
 from batcher.dead_letters.kafka import letter_of
 from batcher.generate.events import POISON, EventGenerator
 from batcher.records import DeadLetter, Partition
-from batcher.testing.kafka import REQUEST_TIMEOUT_S, Broker
+from batcher.testing.kafka import Broker
 
 Coordinate = tuple[Partition, int]
 """A partition and an offset."""
@@ -84,7 +82,7 @@ class Filling:
     @property
     def offsets(self) -> Mapping[Partition, range]:
         """Return the offsets of each partition."""
-        return {partition: range(end) for partition, end in self.ends.items()}
+        return offsets_below(self.ends)
 
 
 def fill(
@@ -112,34 +110,22 @@ def fill(
     )
 
 
+def offsets_below(ends: Mapping[Partition, int]) -> dict[Partition, range]:
+    """Return the offsets of partitions that have nothing removed from them."""
+    return {partition: range(end) for partition, end in ends.items()}
+
+
+def committed_offsets(broker: Broker, group: str, partitions: Iterable[Partition]) -> dict[Partition, range]:
+    """Return the offsets that a group has done with, by what it has committed."""
+    positions = broker.committed(group, partitions)
+    return offsets_below({partition: at.next_offset for partition, at in positions.items()})
+
+
 def dead_letters_in(bootstrap: str, topic: str) -> list[DeadLetter]:
     """Return the dead letters that a topic holds now, as `--dlq.topic` wrote them."""
-    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "batcher-testing-census", "log_level": 3})
-    try:
-        numbers = consumer.list_topics(topic, REQUEST_TIMEOUT_S).topics[topic].partitions
-        letters: list[DeadLetter] = []
-        for number in numbers:
-            low, high = consumer.get_watermark_offsets(TopicPartition(topic, number), REQUEST_TIMEOUT_S)
-            consumer.assign([TopicPartition(topic, number, low)])
-            position = low
-            while position < high:
-                message = _next(consumer)
-                letters.append(letter_of(message))
-                position = (message.offset() or 0) + 1
-        return letters
-    finally:
-        consumer.close()
+    return [letter_of(message) for message in Broker(bootstrap).records(topic)]
 
 
 def letter_coordinates(letters: Iterable[DeadLetter]) -> list[Coordinate]:
     """Return where the records of dead letters came from."""
     return [(letter.record.partition, letter.record.offset) for letter in letters]
-
-
-def _next(consumer: Consumer) -> Message:
-    message = consumer.poll(REQUEST_TIMEOUT_S)
-    if message is None:
-        raise TimeoutError(f"no record within {REQUEST_TIMEOUT_S:.0f} s")
-    if message.error() is not None:
-        raise RuntimeError(str(message.error()))
-    return message

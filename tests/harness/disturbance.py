@@ -1,6 +1,6 @@
 """Freeze workers until they are taken for dead, let them come and go, and watch who owns what meanwhile.
 
-with Disturbed(broker, target, tmp_path, "range", topic=topic, group=group, delivery="exactly-once") as scene:
+with GroupScene(broker, target, tmp_path, "range", topic=topic, group=group, delivery="exactly-once") as scene:
     scene.start()
     zombie = scene.workers[0]
     scene.freeze(zombie)            # returns once the others have what it had
@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal
 
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
@@ -28,10 +28,9 @@ from confluent_kafka.admin._resource import ResourceType
 from batcher.testing.kafka import REQUEST_TIMEOUT_S, Broker
 from tests.harness.attack import Scene, Worker
 from tests.harness.commit_log import CommitLog, Step
-from tests.harness.processes import PATIENCE_S, BatcherProcess
+from tests.harness.patience import wait_for
+from tests.harness.processes import BatcherProcess
 from tests.harness.targets import Target
-
-_T = TypeVar("_T")
 
 Membership = Literal["range", "cooperative-sticky", "consumer"]
 """An assignor of the classic protocol, or `consumer`: KIP-848."""
@@ -68,7 +67,7 @@ class PhasedWorker(Worker):
         return self.running
 
 
-class Disturbed(Scene):
+class GroupScene(Scene):
     """Hold a scene whose group has a chosen membership, dynamic unless `static`, with sessions of `session_s`.
 
     With `consumer` the session is a setting of the group on the broker, which has to allow it: see IMPATIENT.
@@ -151,7 +150,7 @@ class Storm:
     The first worker of the scene stays. `exits` are the exit codes of those that were asked to leave.
     """
 
-    def __init__(self, scene: Disturbed, *, kill_share: float = KILL_SHARE) -> None:
+    def __init__(self, scene: GroupScene, *, kill_share: float = KILL_SHARE) -> None:
         self.exits: list[int] = []
         self._scene = scene
         self._kill_share = kill_share
@@ -211,16 +210,6 @@ def unannounced(log: CommitLog) -> list[Step]:
         if step.after.next_offset != step.before.next_offset
         and step.after.next_offset not in {intent.range.next_offset for intent in step.before.position.intents}
     ]
-
-
-def wait_for(condition: Callable[[], _T | None], what: str, timeout_s: float = PATIENCE_S) -> _T:
-    """Return what the condition returns once that is true; raise TimeoutError saying what was waited for."""
-    deadline = time.monotonic() + timeout_s
-    while not (found := condition()):
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"waited {timeout_s:.0f} s in vain: {what}")
-        time.sleep(0.05)
-    return found
 
 
 def _without_sessions(flags: Sequence[str]) -> Iterator[str]:

@@ -5,6 +5,12 @@ with BatcherProcess("--sink", "my_module:MySink", "-b", broker.bootstrap, "-t", 
     running.signal(signal.SIGTERM)
     assert running.wait() == 0
     assert running.summary["written"] > 0
+
+What comes to its end by itself, `run` runs:
+
+done = run("dlq", "stats", "--dlq.path", path, "--json")
+assert done.code == 0, done.stderr
+assert done.facts["records"] == 3
 """
 
 from __future__ import annotations
@@ -19,16 +25,77 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, Final, Self
+from typing import IO, Any, Final, NamedTuple, Self, TypeVar
+
+from tests.harness.patience import PATIENCE_S
+
+_T = TypeVar("_T")
 
 Event = Mapping[str, Any]
 """One line of the log: `event` is its name."""
 
-PATIENCE_S: Final = 60.0
-"""How long things are waited for that take a second on a machine with nothing else to do."""
-
 SHOWN_LINES: Final = 15
 """Lines of the log that a failure shows."""
+
+
+ROOT: Final = Path(__file__).parents[2]
+
+# A setting of the shell that runs the tests must not become one of the tests.
+_SETTINGS: Final = ("BATCHER_", "CLICKHOUSE_")
+
+
+class Ending(NamedTuple):
+    """Say how a process ended: its exit code, or minus the number of a signal, and all that it printed."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def lines(self) -> Sequence[Any]:
+        """Return what `--json` printed, one object a line."""
+        return [json.loads(line) for line in self.stdout.splitlines()]
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """Return the last object that `--json` printed."""
+        found: Mapping[str, Any] = json.loads(self.stdout.splitlines()[-1])
+        return found
+
+
+def clean_environment(**added: str) -> dict[str, str]:
+    """Return this process's variables without settings of batcher, and with others.
+
+    A process with another working directory finds the project of this one as well.
+    """
+    inherited = {name: text for name, text in os.environ.items() if not name.startswith(_SETTINGS)}
+    path = os.pathsep.join(filter(None, (str(ROOT), inherited.get("PYTHONPATH"))))
+    return {**inherited, "PYTHONPATH": path, **added}
+
+
+def run(
+    *arguments: str,
+    stdin: str = "",
+    environment: Mapping[str, str] | None = None,
+    directory: Path | None = None,
+    module: str = "batcher",
+    timeout_s: float = 120.0,
+) -> Ending:
+    """Run `python -m batcher`, or another module, to its end; raise TimeoutExpired when that takes too long.
+
+    `environment` and `directory` are as in `BatcherProcess`.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        env=clean_environment(**(environment or {})),
+        cwd=directory,
+        check=False,
+        timeout=timeout_s,
+    )
+    return Ending(done.returncode, done.stdout, done.stderr)
 
 
 class BatcherProcess:
@@ -49,8 +116,7 @@ class BatcherProcess:
         module: str = "batcher",
     ) -> None:
         self._command = [*prefix, sys.executable, "-m", module, *arguments, "--json"]
-        inherited = {name: text for name, text in os.environ.items() if not name.startswith("BATCHER_")}
-        self._environment = {**inherited, "BATCHER_LOG_FORMAT": "json", **(environment or {})}
+        self._environment = clean_environment(BATCHER_LOG_FORMAT="json", **(environment or {}))
         self._directory = directory
         self._process: subprocess.Popen[str] | None = None
         self._readers: list[threading.Thread] = []
@@ -132,19 +198,16 @@ class BatcherProcess:
         The first `after` events of the log, whatever their names, do not count. Raise TimeoutError when it does not
         come, RuntimeError when the process ends without it; both show the end of the log.
         """
-        deadline = time.monotonic() + timeout_s
-        with self._changed:
-            while True:
-                ended = not any(reader.is_alive() for reader in self._readers)
-                found = [one for one in self._events[after:] if one["event"] == event and where(one)]
-                if len(found) >= count:
-                    return found[count - 1]
-                self._require(not ended, f"ended without {event}")
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    raise TimeoutError(f"no {event} within {timeout_s:.0f} s\n{self._tail()}")
-                # Short, because the end of a reader is not announced.
-                self._changed.wait(min(left, 0.2))
+
+        def found() -> Event | None:
+            those = [one for one in self._events[after:] if one["event"] == event and where(one)]
+            return those[count - 1] if len(those) >= count else None
+
+        return self._wait(found, event, timeout_s)
+
+    def wait_for_text(self, text: str, timeout_s: float = PATIENCE_S) -> str:
+        """Return the first line on stderr that has a text in it, event or not, as `wait_for` does."""
+        return self._wait(lambda: next((line for line in self._errors if text in line), None), text, timeout_s)
 
     def signal(self, number: int) -> None:
         """Send a signal."""
@@ -193,6 +256,21 @@ class BatcherProcess:
         if self._process is None:
             raise RuntimeError("the process has not been started")
         return self._process
+
+    def _wait(self, look: Callable[[], _T | None], what: str, timeout_s: float) -> _T:
+        """Return what `look` finds, once that is something; raise TimeoutError or RuntimeError."""
+        deadline = time.monotonic() + timeout_s
+        with self._changed:
+            while True:
+                ended = not any(reader.is_alive() for reader in self._readers)
+                if (found := look()) is not None:
+                    return found
+                self._require(not ended, f"ended without {what}")
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise TimeoutError(f"no {what} within {timeout_s:.0f} s\n{self._tail()}")
+                # Short, because the end of a reader is not announced.
+                self._changed.wait(min(left, 0.2))
 
     def _read(self, stream: IO[str], keep: Callable[[str], object]) -> None:
         with stream:

@@ -26,7 +26,7 @@ from typing import Final
 from batcher.testing.clickhouse import ClickHouseServer
 from batcher.testing.real_broker import RealBroker
 from tests.harness.attack import Scene, Worker
-from tests.harness.disturbance import wait_for
+from tests.harness.patience import wait_for
 
 TICK_S: Final = 0.1
 

@@ -1,4 +1,4 @@
-"""Compare what was produced with what is in a target and in the dead letters, after an attack (see `crashing`)."""
+"""Compare what was produced with what is in a target and in the dead letters, after an attack (see `attack`)."""
 
 from __future__ import annotations
 

@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from batcher.embedded.jars import Unavailable
 from batcher.testing.kafka import Broker
+from batcher.testing.real_broker import RealBroker
 from tests.harness.readers import Readers
 
 
@@ -13,3 +15,20 @@ def reader(broker: Broker, new_group: Callable[[], str]) -> Iterator[Readers]:
     """Return what opens Kafka sources of one group, which are closed at the end."""
     with Readers(broker, new_group()) as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def killable_broker() -> Iterator[RealBroker]:
+    """Return the broker of `own_broker`; take that instead, which runs."""
+    try:
+        with RealBroker() as running:
+            yield running
+    except Unavailable as error:
+        pytest.skip(f"no Kafka broker of one's own: {error}")
+
+
+@pytest.fixture
+def own_broker(killable_broker: RealBroker) -> RealBroker:
+    """Return a broker that a test may freeze or kill; the next test finds it running again, with what it has on disk."""
+    killable_broker.start()
+    return killable_broker

@@ -1,8 +1,6 @@
 """Each benchmark runs with tiny sizes, so that none can rot; no figure is checked."""
 
 import json
-import subprocess
-import sys
 import uuid
 from pathlib import Path
 
@@ -12,25 +10,21 @@ from batcher.testing.kafka import Broker
 from benchmarks.shapes import SHAPES
 from benchmarks.steady import fill
 from benchmarks.turn import Turn
+from tests.harness.processes import ROOT, run
 
-ROOT = Path(__file__).resolve().parents[2]
 
-
-def run(name: str, *flags: str) -> None:
-    command = [sys.executable, "-m", f"benchmarks.{name}", *flags]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=280, cwd=ROOT)
-    assert done.returncode == 0, done.stderr[-2000:]
+def bench(name: str, *flags: str, broker: Broker | None = None) -> None:
+    environment = {} if broker is None else {"BATCHER_TEST_BROKERS": broker.bootstrap}
+    done = run(*flags, environment=environment, directory=ROOT, module=f"benchmarks.bench_{name}", timeout_s=280)
+    assert done.code == 0, done.stderr[-2000:]
 
 
 @pytest.mark.broker
-def test_the_pipeline_benchmark_measures_every_contender(
-    broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_pipeline_benchmark_measures_every_contender(broker: Broker, tmp_path: Path) -> None:
     pytest.importorskip("chdb", reason="needs the extra [embedded]")
-    monkeypatch.setenv("BATCHER_TEST_BROKERS", broker.bootstrap)
     written = tmp_path / "results.json"
 
-    run("bench_pipeline", "--records", "8000", "--rounds", "1", "--json", str(written))
+    bench("pipeline", "--records", "8000", "--rounds", "1", "--json", str(written), broker=broker)
 
     results = {one["contender"]: one for one in json.loads(written.read_text())["results"]}
     assert set(results) == {
@@ -48,32 +42,30 @@ def test_the_pipeline_benchmark_measures_every_contender(
 
 
 @pytest.mark.broker
-def test_the_fetch_benchmark_runs(broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("BATCHER_TEST_BROKERS", broker.bootstrap)
-    run("bench_fetch", "--records", "60000", "--rounds", "1", "--json", str(tmp_path / "fetch.json"))
+def test_the_fetch_benchmark_runs(broker: Broker, tmp_path: Path) -> None:
+    bench("fetch", "--records", "60000", "--rounds", "1", "--json", str(tmp_path / "fetch.json"), broker=broker)
 
 
 def test_the_parquet_benchmark_runs(tmp_path: Path) -> None:
-    run("bench_parquet", "--seconds", "0.01", "--dir", str(tmp_path), "--json", str(tmp_path / "parquet.json"))
+    bench("parquet", "--seconds", "0.01", "--dir", str(tmp_path), "--json", str(tmp_path / "parquet.json"))
 
 
 def test_the_decode_benchmark_runs(tmp_path: Path) -> None:
-    run("bench_decode", "--rows", "400", "--repeats", "1", "--json", str(tmp_path / "decode.json"))
+    bench("decode", "--rows", "400", "--repeats", "1", "--json", str(tmp_path / "decode.json"))
 
 
 def test_the_clickhouse_benchmark_runs(tmp_path: Path) -> None:
     pytest.importorskip("chdb", reason="needs the extra [embedded]")
-    run("bench_clickhouse", "--rows", "100", "--blocks", "1", "--json", str(tmp_path / "clickhouse.json"))
+    bench("clickhouse", "--rows", "100", "--blocks", "1", "--json", str(tmp_path / "clickhouse.json"))
 
 
 @pytest.mark.broker
-def test_the_takeover_benchmark_runs(broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("BATCHER_TEST_BROKERS", broker.bootstrap)
+def test_the_takeover_benchmark_runs(broker: Broker, tmp_path: Path) -> None:
     written = tmp_path / "takeover.json"
 
     # A killed static member is back at once; the cases that wait for a session to end are left out.
     flags = ("--protocols", "range", "--cases", "kill-static", "--session-timeout", "6", "--json", str(written))
-    run("bench_takeover", *flags)
+    bench("takeover", *flags, broker=broker)
 
     assert json.loads(written.read_text())["seconds"]["kill-static"]["range"] > 0
 
@@ -82,7 +74,7 @@ def test_the_buffer_benchmark_covers_every_way(tmp_path: Path) -> None:
     written = tmp_path / "buffer.json"
 
     sizes = ("--partitions", "1,3", "--run-rows", "1,50", "--records", "1000", "--runs", "40", "--repeats", "1")
-    run("bench_buffer", *sizes, "--json", str(written))
+    bench("buffer", *sizes, "--json", str(written))
 
     results = json.loads(written.read_text())["results"]
     assert {one["way"] for one in results} == {
@@ -96,15 +88,12 @@ def test_the_buffer_benchmark_covers_every_way(tmp_path: Path) -> None:
 
 
 @pytest.mark.broker
-def test_the_latency_benchmark_measures_every_part(
-    broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("BATCHER_TEST_BROKERS", broker.bootstrap)
+def test_the_latency_benchmark_measures_every_part(broker: Broker, tmp_path: Path) -> None:
     written = tmp_path / "latency.json"
 
     load = ("--rates", "200", "--waits", "0.1", "--seconds", "0.5", "--windows", "1")
     others = ("--times", "1", "--idle-seconds", "0.2", "--idle-partitions", "2", "--starts", "1")
-    run("bench_latency", "--sinks", "parquet", *load, *others, "--json", str(written))
+    bench("latency", "--sinks", "parquet", *load, *others, "--json", str(written), broker=broker)
 
     results = json.loads(written.read_text())["results"]
     # Never before its time: what is seen is the commit, and the wait comes before it.
@@ -116,14 +105,11 @@ def test_the_latency_benchmark_measures_every_part(
 
 
 @pytest.mark.broker
-def test_the_scale_benchmark_measures_every_part(
-    broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("BATCHER_TEST_BROKERS", broker.bootstrap)
+def test_the_scale_benchmark_measures_every_part(broker: Broker, tmp_path: Path) -> None:
     written = tmp_path / "scale.json"
 
     sizes = ("--records", "2000", "--rounds", "1", "--partitions", "1,3", "--max-rows", "500", "--waits-ms", "50")
-    run("bench_scale", "--sinks", "null", *sizes, "--workers", "2", "--json", str(written))
+    bench("scale", "--sinks", "null", *sizes, "--workers", "2", "--json", str(written), broker=broker)
 
     results = json.loads(written.read_text())["results"]
     assert {one["contender"] for one in results["partitions"]} == {"null @ 1", "null @ 3"}
@@ -150,11 +136,10 @@ def test_wide_records_go_into_a_table_of_their_own_columns(broker: Broker, monke
 
 
 @pytest.mark.broker
-def test_the_memory_benchmark_runs(broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("BATCHER_TEST_BROKERS", broker.bootstrap)
+def test_the_memory_benchmark_runs(broker: Broker, tmp_path: Path) -> None:
     written = tmp_path / "memory.json"
 
     sizes = ("--records", "20000", "--rounds", "1", "--stall", "1", "--seconds", "3", "--rate", "2000")
-    run("bench_memory", *sizes, "--json", str(written))
+    bench("memory", *sizes, "--json", str(written), broker=broker)
 
     assert [one["part"] for one in json.loads(written.read_text())["results"]] == ["backlog", "stall", "steady"]

@@ -4,9 +4,6 @@ Rivals that need an environment of their own run where it is set up already, or 
 """
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +12,28 @@ import pytest
 from batcher.testing.kafka import Broker
 from benchmarks.compare.environments import default_directory, is_ready
 from benchmarks.compare.rivals import RIVALS
+from tests.harness.patience import LONG
+from tests.harness.processes import ROOT, run
 
-ROOT = Path(__file__).resolve().parents[2]
-LONG = os.environ.get("BATCHER_TEST_LONG") == "1"
 WITH_ENVIRONMENT = sorted(name for name, one in RIVALS.items() if one.environment)
 
 
-def compare(only: str, to: Path) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.bench_compare", "--records", "8000", "--rounds", "1"]
-    command += ["--only", only, "--json", str(to)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=280, cwd=ROOT)
-    assert done.returncode == 0, done.stderr[-2000:]
+def compare(broker: Broker, only: str, to: Path) -> dict[str, Any]:
+    flags = ("--records", "8000", "--rounds", "1", "--only", only, "--json", str(to))
+    brokers = {"BATCHER_TEST_BROKERS": broker.bootstrap}
+    done = run(*flags, environment=brokers, directory=ROOT, module="benchmarks.bench_compare", timeout_s=280)
+    assert done.code == 0, done.stderr[-2000:]
     written: dict[str, Any] = json.loads(to.read_text())
     return written
 
 
 @pytest.mark.broker
-def test_the_comparison_measures_and_judges(broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_comparison_measures_and_judges(broker: Broker, tmp_path: Path) -> None:
     pytest.importorskip("chdb", reason="needs the extra [embedded]")
-    monkeypatch.setenv("BATCHER_TEST_BROKERS", broker.bootstrap)
 
-    written = compare("consume,parquet,naive-parquet,naive-msgspec,kafka-engine-best", tmp_path / "compare.json")
+    written = compare(
+        broker, "consume,parquet,naive-parquet,naive-msgspec,kafka-engine-best", tmp_path / "compare.json"
+    )
 
     results = {one["contender"]: one for one in written["results"]}
     assert set(results) == {"consume", "parquet", "naive-parquet", "naive-msgspec", "kafka-engine-best"}
@@ -48,23 +46,21 @@ def test_the_comparison_measures_and_judges(broker: Broker, tmp_path: Path, monk
 
 
 @pytest.mark.broker
-def test_the_usual_shapes_run(broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_usual_shapes_run(broker: Broker, tmp_path: Path) -> None:
     pytest.importorskip("chdb", reason="needs the extra [embedded]")
-    monkeypatch.setenv("BATCHER_TEST_BROKERS", broker.bootstrap)
 
-    written = compare("kafka-engine-usual,naive-columns", tmp_path / "compare.json")
+    written = compare(broker, "kafka-engine-usual,naive-columns", tmp_path / "compare.json")
 
     assert [one["contender"] for one in written["results"]] == ["kafka-engine-usual", "naive-columns"]
 
 
 @pytest.mark.broker
 @pytest.mark.parametrize("name", WITH_ENVIRONMENT)
-def test_the_rival_loads_everything(name: str, broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_rival_loads_everything(name: str, broker: Broker, tmp_path: Path) -> None:
     if not (LONG or is_ready(name, default_directory())):
         pytest.skip(f"no environment for {name}: BATCHER_TEST_LONG=1 or `make bench-compare` sets it up")
-    monkeypatch.setenv("BATCHER_TEST_BROKERS", broker.bootstrap)
 
-    written = compare(name, tmp_path / "compare.json")
+    written = compare(broker, name, tmp_path / "compare.json")
 
     assert written["left out"] == []
     assert [one["contender"] for one in written["results"]] == [name]

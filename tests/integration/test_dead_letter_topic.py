@@ -35,7 +35,7 @@ def opened(broker: Broker, topic: str, timeout_s: float = 30.0) -> KafkaDeadLett
 
 
 def test_letters_come_back_from_a_real_broker_unchanged(broker: Broker, new_topic: Callable[..., str]) -> None:
-    topic = new_topic(3)
+    topic = new_topic(3, retention_ms="-1")
     sent = [
         letter(offset, timestamp_ms=timestamp) for offset, timestamp in enumerate([None, 0, -1, 1, 1_700_000_000_000])
     ]

@@ -1,13 +1,8 @@
-import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from io import StringIO
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -22,8 +17,10 @@ from batcher.demo.view import View
 from batcher.embedded.jars import Unavailable
 from batcher.embedded.mock_cluster import MockCluster
 from batcher.testing.clickhouse import embedded_engine_missing
+from tests.harness.patience import wait_for
+from tests.harness.processes import BatcherProcess, run
 
-COMMAND = [sys.executable, "-m", "batcher", "demo", "--json", "--records", "10000"]
+DEMO = ("demo", "--records", "10000")
 
 # Settings of somebody who uses batcher on this machine: none of them is the demo's.
 OTHERS = {"BATCHER_SINK": "null", "BATCHER_KAFKA_TOPICS": "theirs", "BATCHER_BATCH_MAX_WAIT": "1h"}
@@ -54,17 +51,10 @@ def test_after_a_kill_in_the_middle_every_order_is_in_the_target_or_a_dead_lette
         pytest.skip(reason)
     kept = tmp_path / "kept here"
 
-    done = subprocess.run(
-        [*COMMAND, "--sink", sink, "--keep", str(kept)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-        env={**os.environ, **OTHERS},
-    )
+    done = run(*DEMO, "--json", "--sink", sink, "--keep", str(kept), environment=OTHERS)
 
-    assert done.returncode == 0, done.stderr
-    facts = json.loads(done.stdout)
+    assert done.code == 0, done.stderr
+    facts = done.facts
     assert {
         name: facts[name] for name in ("produced", "poison", "written", "dead_lettered", "lost", "doubled", "kills")
     } == {
@@ -93,22 +83,13 @@ def _ctrl_c_is_heard() -> Iterator[None]:
 
 @pytest.mark.usefixtures("_ctrl_c_is_heard")
 def test_ctrl_c_ends_the_pipeline_too_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        [*COMMAND, "--sink", "parquet"],
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "TMPDIR": str(tmp_path)},
-    )
-    assert process.stderr is not None
-    pid = next(int(line.rpartition("pid ")[2]) for line in process.stderr if "Pipeline:" in line)
+    with BatcherProcess(*DEMO, "--sink", "parquet", environment={"TMPDIR": str(tmp_path)}) as running:
+        pid = int(running.wait_for_text("Pipeline:").rpartition("pid ")[2])
+        running.signal(signal.SIGINT)
+        assert running.wait() == 130
 
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-
-    assert process.returncode == 130
-    assert out == ""
-    assert "Traceback" not in err
+    assert running.stdout == ""
+    assert "Traceback" not in running.stderr
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
     assert list(tmp_path.iterdir()) == []
@@ -163,19 +144,12 @@ def test_orders_wait_while_nothing_is_committed(mock_cluster: MockCluster) -> No
     orders = Orders(mock_cluster.bootstrap, 10 * PARTITIONS * BACKLOG, 1e9, lambda: committed)
     orders.start()
     try:
-        until(lambda: orders.throttled and orders.made == PARTITIONS * BACKLOG)
+        wait_for(lambda: orders.throttled and orders.made == PARTITIONS * BACKLOG, "a full backlog")
         committed[0] = 100
-        until(lambda: orders.made == PARTITIONS * BACKLOG + 100)
+        wait_for(lambda: orders.made == PARTITIONS * BACKLOG + 100, "a hundred more")
     finally:
         orders.stop()
 
     assert orders.error == ""
     assert orders.confirmed == orders.made
     assert [list(run) for run in orders.offsets] == [list(range(len(run))) for run in orders.offsets]
-
-
-def until(holds: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)

@@ -8,8 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,16 +18,16 @@ import pytest
 from batcher.records import Partition
 from batcher.testing.clickhouse import ClickHouseServer
 from batcher.testing.kafka import Broker
-from tests.harness.census import Census, Filling, dead_letters_in, fill
-from tests.harness.processes import PATIENCE_S, BatcherProcess
+from tests.harness.census import Census, Filling, committed_offsets, dead_letters_in, fill, offsets_below
+from tests.harness.patience import LONG, PATIENCE_S
+from tests.harness.processes import BatcherProcess, run
 from tests.harness.targets import ClickHouseTable, EmbeddedTable, ParquetDirectory
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
 
-LONG = os.environ.get("BATCHER_TEST_LONG") == "1"
-AWAY_S = 20 if LONG else 5
-STALL_S = 60 if LONG else 9
-MAX_POLL_S = 6
+AWAY_S = 20 if LONG else 2
+STALL_S = 60 if LONG else 6
+MAX_POLL_S = 6 if LONG else 4
 RECORDS = 60_000
 PARTITIONS = 2
 MIB = 1 << 20
@@ -75,9 +74,8 @@ class Job(NamedTuple):
         """Return the flags without the topic."""
         return ("-b", self.broker.bootstrap, "-g", self.group)
 
-    def committed(self, ends: Mapping[Partition, int] | None = None) -> Mapping[Partition, int]:
-        found = self.broker.committed(self.group, ends or self.orders.ends)
-        return {partition: position.next_offset for partition, position in found.items()}
+    def committed(self, partitions: Iterable[Partition] = ()) -> Mapping[Partition, range]:
+        return committed_offsets(self.broker, self.group, partitions or self.orders.ends)
 
 
 @pytest.fixture
@@ -107,7 +105,7 @@ def test_a_server_that_is_away_for_a_while_loses_nothing_and_doubles_nothing(
 
     census = Census.of(job.orders.offsets, target.loaded().coordinates)
     assert census.exact, census
-    assert job.committed() == job.orders.ends
+    assert job.committed() == job.orders.offsets
     assert running.summary["written"] == RECORDS
     assert not running.named("partitions_lost")
 
@@ -206,7 +204,7 @@ def test_a_full_disk_is_waited_for_and_no_half_file_is_ever_seen(
         refusal = running.wait_for("sink_unavailable", count=3)
         running.wait_for("reading_paused")
         stored = ParquetDirectory.loaded_at(outside)
-        waiting = Census.of(offsets_below(job.committed()), stored.coordinates)
+        waiting = Census.of(job.committed(), stored.coordinates)
         small_disk.free()
         assert running.wait() == 0
 
@@ -218,23 +216,17 @@ def test_a_full_disk_is_waited_for_and_no_half_file_is_ever_seen(
     assert {path.name for path in outside.iterdir() if path.suffix != ".parquet"} == {"_schema.arrow"}
 
 
-def offsets_below(ends: Mapping[Partition, int]) -> dict[Partition, range]:
-    return {partition: range(end) for partition, end in ends.items()}
-
-
 def refused(*flags: str, engine_says: str | None = None) -> tuple[int, str]:
     """Run to the end and return the exit code and what it says, which has to be one line.
 
     `engine_says` begins a line that chDB writes to stderr by itself.
     """
-    environment = {name: text for name, text in os.environ.items() if not name.startswith("BATCHER_")}
-    command = [sys.executable, "-m", "batcher", *flags, "--log.format", "console", "-q"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_S, env=environment)
+    done = run(*flags, "--log.format", "console", "-q", timeout_s=PATIENCE_S)
     assert done.stdout == ""
     lines = [line for line in done.stderr.splitlines() if engine_says is None or not line.startswith(engine_says)]
     assert len(lines) == 1, done.stderr
     assert lines[0].startswith("batcher: ")
-    return done.returncode, lines[0]
+    return done.code, lines[0]
 
 
 NULL = ("--sink", "null")
@@ -328,7 +320,7 @@ def test_a_table_that_the_records_do_not_fit_is_78_with_nothing_committed_and_no
     assert (without_queue[0], with_queue[0]) == (78, 78)
     assert "colour" in without_queue[1]
     assert "colour" in with_queue[1]
-    assert set(job.committed().values()) == {0}
+    assert set(job.committed().values()) == {range(0)}
     assert dead_letters_in(job.broker.bootstrap, letters_topic) == []
     assert clickhouse_server.query(f"SELECT count() FROM {table}") == [(0,)]
 
@@ -360,5 +352,5 @@ def test_a_group_that_reads_another_topic_reads_this_one_as_well(job: Job, new_t
 
     assert second.summary["written"] == 10
     ends = job.broker.ends(other)
-    assert job.committed(ends) == ends
+    assert job.committed(ends) == offsets_below(ends)
     assert job.committed() == before

@@ -17,7 +17,7 @@ from batcher.embedded.jars import Unavailable
 from batcher.records import Partition
 from batcher.sources.kafka.source import KafkaOptions, KafkaSource
 from batcher.testing.real_broker import RealBroker
-from tests.harness.listening import RecordingListener, numbered, read, values
+from tests.harness.listener import RecordingListener, numbered, read, values
 
 pytestmark = pytest.mark.broker
 

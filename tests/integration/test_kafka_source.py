@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from batcher.embedded.jars import Unavailable
 from batcher.errors import ConfigurationError, SourceLost, Unreachable
 from batcher.records import Partition, Position
 from batcher.sources.kafka.source import KafkaOptions, KafkaSource
 from batcher.testing.kafka import Broker
 from batcher.testing.real_broker import RealBroker
-from tests.harness.listening import RecordingListener, numbered, offsets, read, read_until, values
+from tests.harness.listener import RecordingListener, numbered, offsets, read, read_until, values
 from tests.harness.processes import BatcherProcess
 from tests.harness.readers import PROTOCOLS, Readers
 
@@ -164,7 +163,7 @@ def test_a_lone_record_does_not_wait_for_company(broker: Broker, new_topic: NewT
 def test_before_a_damaged_batch_everything_is_loaded_and_committed_and_then_it_ends_naming_the_offset(
     own_broker: RealBroker, tmp_path: Path
 ) -> None:
-    part = Partition("events", 0)
+    part = Partition("damaged", 0)
     own_broker.create_topic(part.topic)
     for first in (0, 10, 20):
         own_broker.produce(part.topic, [b'{"n": %d}' % number for number in range(first, first + 10)])
@@ -172,14 +171,14 @@ def test_before_a_damaged_batch_everything_is_loaded_and_committed_and_then_it_e
     segment.write_bytes(segment.read_bytes().replace(b'"n": 15', b'"n": 1X'))
     flags = ("--sink", "parquet", "--parquet.path", str(tmp_path), "-b", own_broker.bootstrap, "-t", part.topic)
 
-    with BatcherProcess(*flags, "-g", "g", "--until-eof") as running:
+    with BatcherProcess(*flags, "-g", part.topic, "--until-eof") as running:
         assert running.wait() == 78
 
     [failed] = running.named("pipeline_failed")
-    assert "events[0]: the record at offset 10 cannot be read: " in failed["reason"]
-    assert "commit offset 11 for group g" in failed["reason"]
+    assert "damaged[0]: the record at offset 10 cannot be read: " in failed["reason"]
+    assert "commit offset 11 for group damaged" in failed["reason"]
     assert running.summary["written"] == 10
-    assert own_broker.committed("g", [part])[part].next_offset == 10
+    assert own_broker.committed(part.topic, [part])[part].next_offset == 10
 
 
 def test_a_deleted_topic_stops_the_source_by_name(broker: Broker, new_topic: NewTopic, reader: Readers) -> None:
@@ -223,27 +222,15 @@ def test_a_property_librdkafka_does_not_take_is_named(reader: Readers, name: str
         reader("events", properties={name: value})
 
 
-@pytest.fixture
-def own_broker() -> Iterator[RealBroker]:
-    """Return a broker that the test may kill."""
-    try:
-        running = RealBroker()
-        running.start()
-    except Unavailable as error:
-        pytest.skip(f"no Kafka broker: {error}")
-    with running:
-        yield running
-
-
 @pytest.mark.parametrize("properties", [PROTOCOLS["range"], PROTOCOLS["kip848"]], ids=["classic", "kip848"])
 def test_a_commit_and_a_close_end_in_time_when_the_broker_is_frozen_or_gone(
-    own_broker: RealBroker, properties: dict[str, str]
+    own_broker: RealBroker, new_group: NewGroup, properties: dict[str, str]
 ) -> None:
-    own_broker.create_topic("events")
-    own_broker.produce("events", numbered(0, 10))
-    part = Partition("events", 0)
+    part = Partition(f"frozen-{new_group()}", 0)
+    own_broker.create_topic(part.topic)
+    own_broker.produce(part.topic, numbered(0, 10))
     source, listener = (
-        KafkaSource(KafkaOptions(own_broker.bootstrap, ("events",), "g", properties=properties)),
+        KafkaSource(KafkaOptions(own_broker.bootstrap, (part.topic,), part.topic, properties=properties)),
         RecordingListener(),
     )
     source.open(listener)
@@ -251,12 +238,12 @@ def test_a_commit_and_a_close_end_in_time_when_the_broker_is_frozen_or_gone(
 
     own_broker.suspend()
     started = time.monotonic()
-    with pytest.raises(SourceLost, match=r"events\[0\] not confirmed within 2 s"):
+    with pytest.raises(SourceLost, match=r"\[0\] not confirmed within 2 s"):
         source.commit({part: Position(5)}, 2.0)
     own_broker.resume()
     source.commit({part: Position(6, (), "again")}, 30.0)
     own_broker.kill()
-    with pytest.raises(SourceLost, match=r"events\[0\] not confirmed within 2 s"):
+    with pytest.raises(SourceLost, match=r"\[0\] not confirmed within 2 s"):
         source.commit({part: Position(7)}, 2.0)
     source.close()
 

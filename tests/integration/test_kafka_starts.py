@@ -13,7 +13,7 @@ from batcher.errors import Unreachable
 from batcher.records import Partition, Position, Records
 from batcher.sources.kafka.source import KafkaOptions, KafkaSource
 from batcher.testing.kafka import Broker
-from tests.harness.listening import RecordingListener, numbered, offsets, read, read_for, read_until, values
+from tests.harness.listener import RecordingListener, numbered, offsets, read, read_for, read_until, values
 from tests.harness.processes import BatcherProcess
 from tests.harness.readers import PROTOCOLS, Readers, open_transaction, until
 
@@ -32,13 +32,13 @@ def test_all_records_arrive_beside_those_with_a_negative_timestamp(
     read_until(source, lambda _: len(listener.owned) == 2)
 
     runs: list[Records] = []
-    for number in range(30):
+    for number in range(10):
         broker.produce(topic, [b"%d" % number], partition=1, timestamps_ms=[int(time.time() * 1000)])
         broker.produce(topic, [b"%d" % number], partition=0, timestamps_ms=[-5])
         runs += source.fetch(1000, 1 << 24, 0.0)
-    runs += read(source, 60 - sum(map(len, runs)))
+    runs += read(source, 20 - sum(map(len, runs)))
 
-    assert values(runs) == {odd: numbered(0, 30), now: numbered(0, 30)}
+    assert values(runs) == {odd: numbered(0, 10), now: numbered(0, 10)}
     assert {time_ms for run in runs if run.partition == odd for time_ms in run.timestamps_ms.to_pylist()} == {-5}
 
 

@@ -107,7 +107,17 @@ ONCE = Counter(range(RECORDS))
 POINTS = ["after_intent:2", "before_write:3", "mid_write:3", "after_write:3", "before_commit:3"]
 
 
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize(
+    ("job", "point"),
+    [
+        *(("flat", point) for point in POINTS),
+        # Where a batch is several files, the steps of the write are others; the rest is the same.
+        ("hive", "mid_write:3"),
+        ("hive", "after_write:3"),
+        *(pytest.param("hive", POINTS[index], marks=pytest.mark.long) for index in (0, 1, 4)),
+    ],
+    indirect=["job"],
+)
 def test_a_kill_leaves_each_record_once(job: Job, point: str) -> None:
     job.run(crash_at=point)
     assert job.committed().intents
@@ -150,7 +160,7 @@ def test_records_that_the_rules_of_the_next_process_refuse_are_dead_letters_and_
     assert job.offsets() == Counter(set(range(RECORDS)) - refused)
 
 
-@pytest.mark.parametrize("position", [150, 550])
+@pytest.mark.parametrize(("job", "position"), [("flat", 150), ("hive", 550)], indirect=["job"])
 def test_offsets_that_were_set_back_stop_every_start_and_change_no_file(job: Job, position: int) -> None:
     assert job.run(static=False).wait() == 0
     before = {path: path.read_bytes() for path in job.root.rglob("*.parquet")}

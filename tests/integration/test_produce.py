@@ -1,41 +1,20 @@
 import json
 import signal
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Consumer, TopicPartition
 
 from batcher.embedded.mock_cluster import MockCluster
 from batcher.generate.events import EventGenerator
 from batcher.testing.kafka import Broker
+from tests.harness.patience import wait_for
+from tests.harness.processes import BatcherProcess, Ending, run
 
 
-def produce(*argv: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(
-        [sys.executable, "-m", "batcher", "produce", *argv], input=stdin, capture_output=True, check=False, timeout=120
-    )
-
-
-def read(bootstrap: str, topic: str, partitions: int) -> list[tuple[bytes | None, bytes | None]]:
-    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "reader", "enable.partition.eof": True})
-    try:
-        consumer.assign([TopicPartition(topic, number, 0) for number in range(partitions)])
-        found: list[tuple[bytes | None, bytes | None]] = []
-        ends = 0
-        while ends < partitions:
-            message = consumer.poll(30.0)
-            assert message is not None
-            if message.error() is not None:
-                ends += 1
-            else:
-                found.append((message.key(), message.value()))
-        return found
-    finally:
-        consumer.close()
+def produce(*argv: str, stdin: str = "") -> Ending:
+    return run("produce", *argv, stdin=stdin)
 
 
 def test_exactly_the_seeded_events_arrive_with_their_keys_and_their_poison(mock_cluster: MockCluster) -> None:
@@ -44,12 +23,12 @@ def test_exactly_the_seeded_events_arrive_with_their_keys_and_their_poison(mock_
 
     done = produce(*argv, "--key", "id", "--json")
 
-    assert done.returncode == 0, done.stderr
-    summary = json.loads(done.stdout)
+    assert done.code == 0, done.stderr
+    summary = done.facts
     assert (summary["delivered"], summary["undelivered"], summary["poison"], summary["exit"]) == (2500, 0, 25, 0)
-    arrived = read(mock_cluster.bootstrap, "orders", 3)
-    assert Counter(value for _, value in arrived) == Counter(EventGenerator(seed=5, poison=0.01).take(2500))
-    by_key = {key: json.loads(value or b"") for key, value in arrived if key is not None and value is not None}
+    arrived = Broker(mock_cluster.bootstrap).records("orders")
+    assert Counter(message.value() for message in arrived) == Counter(EventGenerator(seed=5, poison=0.01).take(2500))
+    by_key = {one.key(): json.loads(one.value() or b"") for one in arrived if one.key() and one.value()}
     assert all(str(order["id"]).encode() == key for key, order in by_key.items())
     assert len(by_key) > 2400
 
@@ -60,10 +39,11 @@ def test_lines_of_a_file_and_of_stdin_arrive(mock_cluster: MockCluster, tmp_path
     file.write_bytes(b'{"a":1}\n\n{"a":2}')
     argv = ("-b", mock_cluster.bootstrap, "-t", "lines")
 
-    assert produce(*argv, "--from", str(file)).returncode == 0
-    assert produce(*argv, "--from", "-", "--count", "1", stdin=b'{"a":3}\n{"a":4}\n').returncode == 0
+    assert produce(*argv, "--from", str(file)).code == 0
+    assert produce(*argv, "--from", "-", "--count", "1", stdin='{"a":3}\n{"a":4}\n').code == 0
 
-    assert [value for _, value in read(mock_cluster.bootstrap, "lines", 1)] == [b'{"a":1}', b'{"a":2}', b'{"a":3}']
+    arrived = Broker(mock_cluster.bootstrap).records("lines")
+    assert [message.value() for message in arrived] == [b'{"a":1}', b'{"a":2}', b'{"a":3}']
 
 
 def test_nothing_to_send_is_no_success_and_fewer_lines_than_asked_for_are_said(
@@ -73,49 +53,38 @@ def test_nothing_to_send_is_no_success_and_fewer_lines_than_asked_for_are_said(
     argv = ("-b", mock_cluster.bootstrap, "-t", "fewer")
     (tmp_path / "empty").touch()
 
-    for source, stdin in (("-", b""), (str(tmp_path / "empty"), b"")):
-        done = produce(*argv, "--from", source, "--json", stdin=stdin)
-        assert (done.returncode, json.loads(done.stdout)["exit"]) == (2, 2)
-        assert f"--from {source}: there is no line in it, so nothing was sent" in done.stderr.decode()
-    done = produce(*argv, "--from", "-", "--count", "5", stdin=b'{"a":3}\n{"a":4}\n')
-    assert done.returncode == 0
-    assert "--from - ended after 2 lines, --count asks for 5" in done.stderr.decode()
+    for source in ("-", str(tmp_path / "empty")):
+        done = produce(*argv, "--from", source, "--json")
+        assert (done.code, done.facts["exit"]) == (2, 2)
+        assert f"--from {source}: there is no line in it, so nothing was sent" in done.stderr
+    done = produce(*argv, "--from", "-", "--count", "5", stdin='{"a":3}\n{"a":4}\n')
+    assert done.code == 0
+    assert "--from - ended after 2 lines, --count asks for 5" in done.stderr
 
 
 def test_a_signal_before_the_end_of_a_count_is_75(mock_cluster: MockCluster) -> None:
     mock_cluster.create_topic("stopped")
-    argv = ("-b", mock_cluster.bootstrap, "-t", "stopped", "--rate", "50", "--count", "100000", "--json")
-    with subprocess.Popen(
-        [sys.executable, "-m", "batcher", "produce", *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as running:
-        consumer = Consumer({"bootstrap.servers": mock_cluster.bootstrap, "group.id": "first"})
-        try:
-            consumer.assign([TopicPartition("stopped", 0, 0)])
-            assert consumer.poll(60.0) is not None
-        finally:
-            consumer.close()
-        running.send_signal(signal.SIGINT)
-        out, errors = running.communicate(timeout=60)
-    assert (running.returncode, json.loads(out)["exit"]) == (75, 75)
-    assert "of 100,000 events" in errors.decode()
+    argv = ("-b", mock_cluster.bootstrap, "-t", "stopped", "--rate", "50", "--count", "100000")
+    broker = Broker(mock_cluster.bootstrap)
+    with BatcherProcess("produce", *argv) as running:
+        wait_for(lambda: sum(broker.ends("stopped").values()), "a record")
+        running.signal(signal.SIGINT)
+        assert running.wait() == 75
+    assert running.summary["exit"] == 75
+    assert "of 100,000 events" in running.stderr
 
 
 def test_an_endless_run_ends_on_a_signal_with_everything_delivered(mock_cluster: MockCluster) -> None:
     mock_cluster.create_topic("endless")
-    argv = ["-b", mock_cluster.bootstrap, "-t", "endless", "--rate", "500", "--json", "--template", "{{seq}}"]
-    process = subprocess.Popen([sys.executable, "-m", "batcher", "produce", *argv], stdout=subprocess.PIPE, text=True)
-    reader = Consumer({"bootstrap.servers": mock_cluster.bootstrap, "group.id": "reader"})
-    reader.assign([TopicPartition("endless", 0, 0)])
-    assert reader.poll(60.0) is not None
-    reader.close()
+    argv = ("-b", mock_cluster.bootstrap, "-t", "endless", "--rate", "500", "--template", "{{seq}}")
+    broker = Broker(mock_cluster.bootstrap)
+    with BatcherProcess("produce", *argv) as running:
+        wait_for(lambda: sum(broker.ends("endless").values()), "a record")
+        running.signal(signal.SIGTERM)
+        assert running.wait() == 0
 
-    process.send_signal(signal.SIGTERM)
-    out, _ = process.communicate(timeout=60)
-
-    summary = json.loads(out)
-    assert process.returncode == summary["exit"] == 0
-    values = [value for _, value in read(mock_cluster.bootstrap, "endless", 1)]
-    assert values == [str(number).encode() for number in range(summary["delivered"])]
+    values = [message.value() for message in broker.records("endless")]
+    assert values == [str(number).encode() for number in range(running.summary["delivered"])]
 
 
 def test_what_the_broker_does_not_take_is_told_and_is_75(mock_cluster: MockCluster) -> None:
@@ -124,9 +93,9 @@ def test_what_the_broker_does_not_take_is_told_and_is_75(mock_cluster: MockClust
 
     done = produce(*argv, "x" * 2000, "--count", "1", "--json")
 
-    assert done.returncode == 75
-    assert json.loads(done.stdout)["undelivered"] == 1
-    assert done.stderr == b""
+    assert done.code == 75
+    assert done.facts["undelivered"] == 1
+    assert done.stderr == ""
 
 
 @pytest.mark.parametrize(
@@ -147,8 +116,8 @@ def test_what_the_broker_does_not_take_is_told_and_is_75(mock_cluster: MockClust
 def test_bad_input_is_one_line_that_says_what_to_change(argv: list[str], code: int, text: str) -> None:
     done = produce(*argv)
 
-    lines = done.stderr.decode().splitlines()
-    assert done.returncode == code
+    lines = done.stderr.splitlines()
+    assert done.code == code
     assert len(lines) == 1
     assert lines[0].startswith(f"batcher: {text}")
 
@@ -156,8 +125,8 @@ def test_bad_input_is_one_line_that_says_what_to_change(argv: list[str], code: i
 def test_a_topic_that_is_not_there_is_78_and_names_the_flag(mock_cluster: MockCluster) -> None:
     done = produce("-b", mock_cluster.bootstrap, "-t", "absent", "--count", "1")
 
-    assert done.returncode == 78
-    assert b"--create" in done.stderr
+    assert done.code == 78
+    assert "--create" in done.stderr
 
 
 @pytest.mark.broker
@@ -167,8 +136,8 @@ def test_a_topic_is_created_with_its_partitions_and_kept_when_it_is_there(
     name = f"{new_topic()}-made"
     argv = ("-b", broker.bootstrap, "-t", name, "--count", "100", "--create", "--partitions", "3")
 
-    assert produce(*argv).returncode == 0
-    assert produce(*argv).returncode == 0
+    assert produce(*argv).code == 0
+    assert produce(*argv).code == 0
 
     ends = broker.ends(name)
     assert len(ends) == 3

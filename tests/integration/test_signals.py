@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from batcher.embedded.jars import Unavailable
 from batcher.records import Partition
 from batcher.testing.clickhouse import ClickHouseServer
 from batcher.testing.kafka import Broker
 from batcher.testing.real_broker import RealBroker
-from tests.harness.census import Census, Filling, fill
+from tests.harness.census import Census, Filling, committed_offsets, fill
 from tests.harness.processes import BatcherProcess
 from tests.harness.targets import ClickHouseTable, ParquetDirectory
 
@@ -80,8 +79,7 @@ def sinks_of_mine(tmp_path: Path) -> Path:
 
 def committed_in(broker: Broker, source: tuple[str, ...], orders: Filling) -> dict[Partition, range]:
     """Return the offsets that the group of a command line has committed."""
-    positions = broker.committed(source[source.index("-g") + 1], orders.ends)
-    return {partition: range(at.next_offset) for partition, at in positions.items()}
+    return committed_offsets(broker, source[source.index("-g") + 1], orders.ends)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -171,15 +169,6 @@ def test_a_target_that_is_away_does_not_hold_up_a_stop_and_nothing_is_lost_or_do
     # What the message promises to read again is what was read and is not committed.
     again = running.summary["consumed"] - sum(len(offsets) for offsets in committed.values())
     assert f"{again} records will be read again" in running.named("pipeline_failed")[0]["reason"]
-
-
-@pytest.fixture
-def own_broker() -> Iterator[RealBroker]:
-    try:
-        with RealBroker() as running:
-            yield running
-    except Unavailable as error:
-        pytest.skip(f"no Kafka broker of one's own: {error}")
 
 
 def test_brokers_that_are_gone_do_not_hold_up_a_stop_and_nothing_is_lost_or_doubled(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
@@ -145,16 +146,17 @@ def test_what_was_loaded_adds_up_with_tombstones_dead_letters_and_aborted_record
     assert "complete: 6,000 records read" in job.said("verify")
 
 
-def take_out(target: Target, first: int, last: int) -> None:
+def take_out(target: Target, *offsets: int) -> None:
     """Delete rows as somebody does who does not know what they are for."""
     if isinstance(target, ClickHouseTable):
         server, name = target.server, target.arguments[-1]
-        server.query(f"ALTER TABLE {name} DELETE WHERE _offset BETWEEN {first} AND {last} SETTINGS mutations_sync = 2")
+        listed = ", ".join(map(str, offsets))
+        server.query(f"ALTER TABLE {name} DELETE WHERE _offset IN ({listed}) SETTINGS mutations_sync = 2")
         return
     assert isinstance(target, ParquetDirectory)
     for file in target.path.rglob("*.parquet"):
         content = pq.ParquetFile(file).read()
-        gone = pc.and_(pc.greater_equal(content["_offset"], first), pc.less_equal(content["_offset"], last))
+        gone = pc.is_in(content["_offset"], pa.array(offsets, pa.int64()))
         if gone.combine_chunks().true_count == content.num_rows:
             file.unlink()
         elif gone.combine_chunks().true_count:
@@ -178,7 +180,7 @@ def double(target: Target, first: int, last: int) -> None:
 
 @jobs(*ALL)
 def test_what_is_taken_out_and_doubled_is_named_to_the_record_and_mended(job: Job) -> None:
-    take_out(job.target, 1500, 2499)
+    take_out(job.target, *range(1500, 2500))
     double(job.target, 4210, 4219)
 
     found = job.ask("verify", code=1)
@@ -208,9 +210,8 @@ def test_what_is_taken_out_and_doubled_is_named_to_the_record_and_mended(job: Jo
 
 @jobs(*ALL)
 def test_single_records_come_back_as_often_as_they_are_taken_out_and_nothing_else_is_touched(job: Job) -> None:
-    for _ in range(3):
-        for offset in (0, 5, 8, 999, 1000, 3003, RECORDS + 2):
-            take_out(job.target, offset, offset)
+    for _ in range(2):
+        take_out(job.target, 0, 5, 8, 999, 1000, 3003, RECORDS + 2)
         assert job.ask("repair", "--yes")["repaired"]["loaded"] == 7
         census = job.census(ROWS)
         assert census.exact, census
@@ -220,7 +221,7 @@ def test_single_records_come_back_as_often_as_they_are_taken_out_and_nothing_els
 def test_bad_records_among_the_missing_are_put_aside_as_in_a_run(job: Job, tmp_path: Path) -> None:
     for file in (tmp_path / "letters").iterdir():
         file.unlink()
-    take_out(job.target, 2000, 2999)
+    take_out(job.target, *range(2000, 3000))
 
     found = job.ask("verify", code=1)
     # Tombstones and what is missing by itself are not one run: what lies between them is there.
@@ -233,7 +234,7 @@ def test_bad_records_among_the_missing_are_put_aside_as_in_a_run(job: Job, tmp_p
 
 @jobs(("table", "path"), ("parquet", "path"))
 def test_only_what_is_asked_for_is_looked_at_and_nothing_behind_the_commit(job: Job) -> None:
-    take_out(job.target, 1500, 2499)
+    take_out(job.target, *range(1500, 2500))
     job.broker.produce(job.topic, [b'{"late": 1}'] * 50, partition=0)
 
     (whole,) = job.ask("verify", "--to", "999999", code=1)["partitions"]
@@ -264,7 +265,7 @@ def test_doubles_that_kafka_no_longer_has_are_left_alone_and_said(job: Job) -> N
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
 @jobs(("table", "path"))
 def test_repair_keeps_its_hands_off_while_the_group_has_members(job: Job, protocol: str) -> None:
-    take_out(job.target, 1500, 2499)
+    take_out(job.target, *range(1500, 2500))
     with BatcherProcess(*job.flags, "-X", f"group.protocol={protocol}") as running:
         running.wait_for("partitions_assigned")
         assert "has 1 members: stop the pipeline first" in job.said("repair", "--yes", code=78)
@@ -279,7 +280,7 @@ def test_repair_keeps_its_hands_off_while_the_group_has_members(job: Job, protoc
 def test_a_group_that_never_committed_proves_nothing_unless_it_is_said_how_far_it_should_be(
     job: Job, new_group: Callable[[], str]
 ) -> None:
-    take_out(job.target, 1500, 2499)
+    take_out(job.target, *range(1500, 2500))
     other = ("-g", new_group())
     assert "has no committed offset" in job.said("verify", *other, code=78)
     (found,) = job.ask("verify", *other, "--to", "2000", code=1)["partitions"]
@@ -324,14 +325,14 @@ def test_a_log_that_was_compacted_since_adds_up_and_is_mended_as_far_as_it_goes(
         # Aborted transactions make segments in which nothing is to be read.
         transaction(broker, topic, {b"x": b"x"}, commit=False)
         job.run()
-        take_out(job.target, 0, 0)
+        take_out(job.target, 0)
         (found,) = job.ask("verify", "--to", "40", code=None)["partitions"]
         if found["records"] == 10:
             break
         assert time.monotonic() < deadline, found
     assert (found["written"], found["only_in_target"], found["gaps"], found["adds_up"]) == (10, 29, 30, True)
 
-    take_out(job.target, 25, 34)
+    take_out(job.target, *range(25, 35))
     double(job.target, 10, 11)
     double(job.target, 39, 39)
     (found,) = job.ask("verify", code=1)["partitions"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,8 @@ import pytest
 
 from batcher.records import Partition
 from batcher.testing.kafka import Broker
-from tests.harness.census import Census, Filling, fill
+from tests.harness.census import Census, Filling, committed_offsets, fill
+from tests.harness.patience import wait_for
 from tests.harness.processes import BatcherProcess
 from tests.harness.targets import ParquetDirectory
 
@@ -26,7 +26,7 @@ PARTITIONS = 4
 SMALL_BATCHES = ("--batch.max-rows", "500", "--batch.max-bytes", "512KiB", "--batch.memory", "1MiB")
 
 # A new member waits until the broker has missed a dead one.
-SHORT_SESSION = ("-X", "session.timeout.ms=3000", "-X", "heartbeat.interval.ms=500")
+SHORT_SESSION = ("-X", "session.timeout.ms=3000", "-X", "heartbeat.interval.ms=200")
 
 LATE_S = 60.0
 
@@ -78,8 +78,7 @@ def sinks_of_mine(tmp_path: Path) -> Path:
 
 def committed_in(broker: Broker, source: tuple[str, ...], orders: Filling) -> dict[Partition, range]:
     """Return the offsets that the group of a command line has committed."""
-    positions = broker.committed(source[source.index("-g") + 1], orders.ends)
-    return {partition: range(at.next_offset) for partition, at in positions.items()}
+    return committed_offsets(broker, source[source.index("-g") + 1], orders.ends)
 
 
 def owned_by(running: BatcherProcess, number: int) -> set[str]:
@@ -90,13 +89,6 @@ def owned_by(running: BatcherProcess, number: int) -> set[str]:
             owned |= set(event["positions"] if event["event"] == "partitions_assigned" else ())
             owned -= set(event["partitions"] if event["event"] == "partitions_revoked" else ())
     return owned
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + LATE_S
-    while not holds():
-        assert time.monotonic() < deadline, "it does not come to that"
-        time.sleep(0.05)
 
 
 def started(running: BatcherProcess, count: int) -> dict[int, int]:
@@ -121,9 +113,9 @@ def test_workers_share_the_partitions_and_a_signal_ends_all_with_0_stored_and_co
 
     with BatcherProcess(*flags, *SHORT_SESSION, "--workers", "2") as running:
         # The first one to join has all of them for a moment.
-        wait_until(lambda: [len(owned_by(running, number)) for number in range(2)] == [2, 2])
+        wait_for(lambda: [len(owned_by(running, number)) for number in range(2)] == [2, 2], "two partitions each")
         orders = fill(broker, topic, PARTITIONS, 8000)
-        wait_until(lambda: sum(event["rows"] for event in running.named("batch_written")) == 8000)
+        wait_for(lambda: sum(event["rows"] for event in running.named("batch_written")) == 8000, "all written")
         running.signal(signal.SIGTERM)
         assert running.wait(LATE_S) == 0
 
@@ -200,7 +192,7 @@ def test_a_parent_that_is_killed_leaves_no_worker_behind_and_nothing_uncommitted
         pids = started(running, 2)
         running.wait_for("batch_written")
         running.signal(signal.SIGKILL)
-        wait_until(lambda: not any(runs(pid) for pid in pids.values()))
+        wait_for(lambda: not any(runs(pid) for pid in pids.values()), "no worker left")
         running.wait()
 
     assert len(running.named("parent_gone")) == 2

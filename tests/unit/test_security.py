@@ -7,12 +7,10 @@ import io
 import json
 import os
 import socket
-import subprocess
-import sys
 import textwrap
 import threading
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -41,6 +39,7 @@ from batcher.testing.dead_letters import MemoryDeadLetterQueue
 from batcher.testing.sinks import ScriptedSink
 from batcher.testing.sources import MemoryLog, MemorySource
 from batcher.testing.values import make_block, make_records
+from tests.harness.processes import Ending, run
 
 CANARY = "canary-9f3a"
 """Part of every secret here."""
@@ -79,21 +78,7 @@ def secrets(tmp_path: Path) -> dict[str, str]:
     }
 
 
-def batcher(*argv: str, environ: Mapping[str, str], directory: Path | None = None) -> subprocess.CompletedProcess[str]:
-    clean = {name: text for name, text in os.environ.items() if not name.startswith(("BATCHER_", "CLICKHOUSE_"))}
-    path = os.pathsep.join([str(Path(__file__).parents[2]), clean.get("PYTHONPATH", "")])
-    return subprocess.run(
-        [sys.executable, "-m", "batcher", *argv],
-        capture_output=True,
-        text=True,
-        env={**clean, "PYTHONPATH": path, **environ},
-        cwd=directory,
-        check=False,
-        timeout=120,
-    )
-
-
-def unsaid(done: subprocess.CompletedProcess[str]) -> str:
+def unsaid(done: Ending) -> str:
     """Return what was said; fail if a secret was."""
     said = done.stdout + done.stderr
     assert CANARY not in said
@@ -105,8 +90,8 @@ KAFKA = ("-b", "127.0.0.1:1", "-t", "events", "-g", "loaders")
 
 @pytest.mark.parametrize("argv", [["config", "show"], ["config", "show", "--json"], ["--help"], [*KAFKA, "-X", "dump"]])
 def test_no_verb_shows_a_secret_of_the_settings(argv: list[str], secrets: dict[str, str]) -> None:
-    done = batcher(*argv, environ=secrets)
-    assert done.returncode == 0, done.stderr
+    done = run(*argv, environment=secrets)
+    assert done.code == 0, done.stderr
     assert len(unsaid(done)) > 100
 
 
@@ -116,8 +101,8 @@ def test_a_run_that_finds_nobody_at_the_target_shows_no_secret(
 ) -> None:
     argv = ["run", *KAFKA, "--sink", "clickhouse", "--clickhouse.table", "t", "--log.format", shown, "-v", "--json"]
     dsn = f"http://loader:{quote(AWKWARD, safe='')}@127.0.0.1:{dead_port}/db"
-    done = batcher(*argv, "--clickhouse.dsn", dsn, "--start-timeout", "0s", environ=secrets)
-    assert done.returncode == 69, done.stderr
+    done = run(*argv, "--clickhouse.dsn", dsn, "--start-timeout", "0s", environment=secrets)
+    assert done.code == 69, done.stderr
     assert f"127.0.0.1:{dead_port}" in unsaid(done)
 
 
@@ -173,8 +158,8 @@ def test_a_crash_shows_its_traceback_and_no_secret_and_no_process_has_one_among_
     environ = {**secrets, "BATCHER_OPTIONS_FILE": str(tmp_path / "options")}
     del environ["BATCHER_OPTIONS"]
     argv = ["run", *KAFKA, "--sink", "spy:Spy", "--log.format", shown, "-v"]
-    done = batcher(*argv, environ=environ, directory=tmp_path)
-    assert done.returncode == code, done.stderr
+    done = run(*argv, environment=environ, directory=tmp_path)
+    assert done.code == code, done.stderr
     said = unsaid(done)
     assert ("Traceback" in said) is (how == "crash")
     assert not [line for line in said.splitlines() if line.startswith("batcher: forged")]
@@ -251,8 +236,8 @@ def test_a_property_that_loads_code_ends_the_run_before_anything_is_connected(de
     proof = tmp_path / "loaded.so"
     for name in ("plugin.library.paths", "ssl.engine.location", "ssl.providers"):
         argv = ["-b", f"127.0.0.1:{dead_port}", "-t", "t", "-g", "g", "--sink", "null", "-X", f"{name}={proof}"]
-        done = batcher(*argv, environ={})
-        assert done.returncode == 2, done.stderr
+        done = run(*argv)
+        assert done.code == 2, done.stderr
         assert f"-X {name} is refused" in done.stderr
         assert str(proof) not in done.stderr
 

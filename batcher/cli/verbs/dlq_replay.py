@@ -128,8 +128,9 @@ def _taker(
         raise UsageError(["--sink: where to load? clickhouse, parquet, a name from `batcher plugins`; or --to topic"])
     from batcher.cli.support import wiring
     from batcher.cli.support.replay import Loading, quiet
+    from batcher.engine import refusals, writer
 
-    delivery_logs = [logging.getLogger(f"batcher.{name}") for name in ("delivery", "refusals")]
+    delivery_logs = [logging.getLogger(module.__name__) for module in (writer, refusals)]
     with closing(wiring.sink_of(settings)) as sink:
         info = sink.open()
         for log in delivery_logs:

@@ -36,7 +36,7 @@ from sinks.clickhouse.rehearsal import made_like
 from sinks.parquet import one_root as parquet
 from sinks.parquet import rehearsal
 from sinks.parquet.local import LocalStore
-from tests.harness.objects import Objects
+from tests.harness.object_store import Objects
 from tests.harness.targets import ORDER_COLUMNS
 
 TINY = ("--records", "3000", "--quiet")

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
@@ -35,6 +31,7 @@ from batcher.testing.formats import NUMBERS, NumberFormat
 from batcher.testing.sinks import AnsweringSink, FileSink, MemorySink, TableSink
 from sinks.parquet import one_root
 from sinks.parquet.sink import ParquetSink
+from tests.harness.processes import Ending, run
 
 EVENTS = Partition("events", 0)
 FIRST_MS = 1_700_000_000_000
@@ -367,28 +364,16 @@ def test_a_replay_that_was_killed_between_two_batches_is_finished_by_running_it_
     queue.close()
     (tmp_path / "killing.py").write_text(KILLING)
     root = tmp_path / "root"
-    command = [sys.executable, "-m", "batcher", "dlq", "replay", "--dlq.path", "dead", "--json"]
-    command += ["--sink", "killing:plugin", "--options", f"path={root}", "--batch.max-rows", "10"]
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("BATCHER_")}
-    # The project is where this process imports it from.
-    environ["PYTHONPATH"] = str(Path(replaying.__file__).parents[3])
+    flags = ("--dlq.path", "dead", "--sink", "killing:plugin", "--options", f"path={root}", "--batch.max-rows", "10")
 
-    def run(writes: int) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            command,
-            cwd=tmp_path,
-            env={**environ, "WRITES": str(writes)},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
+    def replay(writes: int) -> Ending:
+        return run("dlq", "replay", *flags, "--json", environment={"WRITES": str(writes)}, directory=tmp_path)
 
-    assert run(2).returncode == -signal.SIGKILL
+    assert replay(2).code == -signal.SIGKILL
     assert rows_in(root) == list(range(20))
-    done = run(100)
-    assert done.returncode == 0, done.stderr
-    facts = json.loads(done.stdout)
+    done = replay(100)
+    assert done.code == 0, done.stderr
+    facts = done.facts
     assert (facts["replayed"], facts["already_there"], facts["exit"]) == (20, 20, 0)
     assert rows_in(root) == list(range(40))
     assert done.stderr == ""

@@ -1,5 +1,4 @@
 import json
-import os
 import subprocess
 import sys
 import tomllib
@@ -12,13 +11,7 @@ from batcher.cli.support import outcome
 from batcher.cli.verbs import VERBS
 from batcher.errors import ConfigurationError, SinkUnavailable
 from batcher.settings import UsageError
-
-
-def batcher(*argv: str, environ: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    env = {name: value for name, value in os.environ.items() if not name.startswith("BATCHER_")} | (environ or {})
-    return subprocess.run(
-        [sys.executable, "-m", "batcher", *argv], capture_output=True, text=True, env=env, check=False, timeout=60
-    )
+from tests.harness.processes import run
 
 
 def test_help_loads_none_of_the_heavy_libraries() -> None:
@@ -77,9 +70,9 @@ def test_a_mistyped_verb_gets_a_suggestion(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_a_mistyped_flag_is_one_line_without_a_traceback() -> None:
-    done = batcher("--snik", "parquet")
+    done = run("--snik", "parquet")
 
-    assert done.returncode == 2
+    assert done.code == 2
     assert done.stderr == "batcher: --snik: no such flag, did you mean --sink?; see batcher --help\n"
     assert done.stdout == ""
 
@@ -146,11 +139,11 @@ def test_config_show_is_a_configuration_file_that_says_the_same(tmp_path: Path) 
         "--sink",
         "null",
     ]
-    shown = batcher("config", "show", *given).stdout
+    shown = run("config", "show", *given).stdout
     file = tmp_path / "shown.toml"
     file.write_text(shown)
 
-    again = batcher("config", "show", "-c", str(file)).stdout
+    again = run("config", "show", "-c", str(file)).stdout
 
     assert tomllib.loads(again) == tomllib.loads(shown)
     assert tomllib.loads(shown)["kafka"]["options"] == {"client.id": "x"}
@@ -159,8 +152,8 @@ def test_config_show_is_a_configuration_file_that_says_the_same(tmp_path: Path) 
 def test_config_show_says_where_values_come_from_and_masks_secrets() -> None:
     environ = {"BATCHER_CLICKHOUSE_PASSWORD": "hunter22", "BATCHER_SNIK": "x"}
 
-    done = batcher("config", "show", "-g", "loader", "--clickhouse.dsn", "http://u:hunter22@h/d", environ=environ)
-    as_json = batcher("config", "show", "--json", environ=environ)
+    done = run("config", "show", "-g", "loader", "--clickhouse.dsn", "http://u:hunter22@h/d", environment=environ)
+    as_json = run("config", "show", "--json", environment=environ)
 
     assert 'kafka.group = "loader"  # --kafka.group' in done.stdout
     assert 'clickhouse.password = "***"  # BATCHER_CLICKHOUSE_PASSWORD' in done.stdout

@@ -18,7 +18,7 @@ from sinks.parquet.objects import ObjectStore
 from sinks.parquet.options import ParquetOptions
 from sinks.parquet.schemas import PIN
 from sinks.parquet.sink import ParquetSink
-from tests.harness.objects import Objects
+from tests.harness.object_store import Objects
 
 TABLE = pa.table({"id": [1, 2, 3], "country": ["DE", "FR", "DE"]})
 ROOT = "bucket/events"

@@ -27,7 +27,7 @@ from sinks.parquet.objects import ObjectStore
 from sinks.parquet.options import ParquetOptions
 from sinks.parquet.schemas import PIN
 from sinks.parquet.sink import ParquetSink
-from tests.harness.objects import Objects
+from tests.harness.object_store import Objects
 
 pytest_plugins = ["batcher.testing.clickhouse_plugin"]
 

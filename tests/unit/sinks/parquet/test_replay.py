@@ -26,7 +26,7 @@ from sinks.parquet.objects import ObjectStore
 from sinks.parquet.options import ParquetOptions
 from sinks.parquet.schemas import PIN
 from sinks.parquet.sink import ParquetSink
-from tests.harness.objects import Objects
+from tests.harness.object_store import Objects
 
 CLAIMED: Final = Range(EVENTS_0, 10, 19)
 """What all blocks here were announced as; neither its first nor its last record need exist."""

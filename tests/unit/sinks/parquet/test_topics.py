@@ -21,7 +21,7 @@ from sinks.parquet.options import ParquetOptions
 from sinks.parquet.schemas import PIN
 from sinks.parquet.sink import ParquetSink
 from sinks.parquet.topics import TopicRootsSink
-from tests.harness.objects import Objects
+from tests.harness.object_store import Objects
 
 A, B = Partition("m-a", 0), Partition("m-b", 0)
 CITIES = pa.table({"id": [1, 2], "city": ["Rome", "Oslo"]})
