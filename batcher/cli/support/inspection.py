@@ -8,9 +8,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
+from batcher.cli.support.kafka_only import kafka_of
 from batcher.cli.support.tuning import tune_collector, tune_memory
 from batcher.cli.verbs.run import add_loudness, log_level
 from batcher.settings import Loaded, Parser, Settings, UsageError, add_config_flag, load, secrets
+from batcher.sources.kafka.settings import Kafka
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -51,6 +53,7 @@ def loaded(made: Parser, argv: Sequence[str]) -> Loaded:
     """Return the settings and flags of a command line, with the log set up as they say. Raise UsageError."""
     made.add_settings()
     found = load(made, list(argv), runnable=True)
+    kafka_of(found.settings, made.prog.removeprefix("batcher "))
     from batcher.telemetry import logs
 
     logs.hide(tuple(secrets(found.settings)))
@@ -84,6 +87,7 @@ class Inspection:
     def report(self) -> Report:
         """Look at everything. Raise as the parts do."""
         from batcher.audit.report import Report
+        from batcher.cli.support import wiring
         from batcher.protocols import Reconcilable
 
         auditor = self.auditor()
@@ -96,7 +100,7 @@ class Inspection:
             beyond = self.attempt(self.sink.beyond, {one.partition: one.next_offset for one in self.scopes})
         return Report(
             self.info.target,
-            self.settings.kafka.group or "",
+            wiring.name_of(self.settings),
             tuple(self._compared(auditor, one, beyond.get(one.scope.partition)) for one in accounts),
             survey.fields(),
         )
@@ -174,7 +178,10 @@ def letters_of(settings: Settings) -> Letters:
     from batcher.sources.kafka.options import KafkaOptions
     from batcher.sources.kafka.window import LogReader
 
-    kafka, group = settings.kafka, settings.kafka.group or ""
+    if settings.dlq.queue not in (None, "directory", "kafka"):
+        raise UsageError([f"--dlq.queue {settings.dlq.queue}: only letters in topics and directories can be looked up"])
+    kafka = settings.section(Kafka)
+    group = kafka.group or ""
     if settings.dlq.path:
         return in_directory(settings.dlq.path, group)
     if settings.dlq.topic:

@@ -11,6 +11,6 @@ VERBS: Final = {
     "repair": "load what verify finds missing, and take doubles out",
     "bench": "measure your own records and target, and say what limits them",
     "config": "show the settings and where each comes from",
-    "plugins": "list the targets that can be written to",
+    "plugins": "list the sources, formats, sinks and dead-letter queues there are",
 }
 """The verbs with what they do; each is a module of `batcher.cli.verbs` with a `main(argv) -> int`."""

@@ -13,8 +13,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
+from batcher.options.units import parse_duration
 from batcher.settings import Loaded, Parser, Settings, UsageError, add_config_flag, load, secrets, suggestion
-from batcher.settings.units import parse_duration
+from batcher.sources.kafka.settings import Kafka
 
 if TYPE_CHECKING:
     from batcher.dead_letters.kit.read import Directory, Topic
@@ -90,18 +91,20 @@ def loaded(parser: Parser, argv: list[str], settings: Sequence[str] = PLACES) ->
 
 def letters_of(settings: Settings) -> Directory | Topic:
     """Return what reads the letters; raise UsageError where the settings do not say which."""
+    if settings.dlq.queue not in (None, "directory", "kafka"):
+        raise UsageError([f"dlq: reads topics and directories, and --dlq.queue is {settings.dlq.queue}"])
     if settings.dlq.path:
         from batcher.dead_letters.kit.read import Directory
 
         return Directory(settings.dlq.path)
     if not settings.dlq.topic:
         raise UsageError(["--dlq.path: which dead letters? --dlq.path DIR, or --dlq.topic TOPIC with -b BROKERS"])
-    if not settings.kafka.brokers:
+    kafka = settings.section(Kafka)
+    if not kafka.brokers:
         raise UsageError(["--kafka.brokers: which brokers have --dlq.topic? -b HOST:PORT"])
     from batcher.dead_letters.kit.read import Topic
     from batcher.sources.kafka.options import KafkaOptions
 
-    kafka = settings.kafka
     # Which partitions are read is ours to say: how a group would share them out does not matter.
     given = {name: value for name, value in kafka.options.items() if not name.startswith("group.")}
     options = KafkaOptions(
@@ -273,8 +276,8 @@ def _purge(argv: list[str]) -> int:
         if isinstance(letters, Directory):
             purge.remove(plan)
         else:
-            brokers, topic = settings.kafka.brokers or "", settings.dlq.topic or ""
-            purge.delete_records(brokers, settings.kafka.options, topic, plan)
+            kafka, topic = settings.section(Kafka), settings.dlq.topic or ""
+            purge.delete_records(kafka.brokers or "", kafka.options, topic, plan)
     if not plan and not arguments.json:
         print("nothing to purge")
     for part in plan:

@@ -13,10 +13,12 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from batcher.cli.support.kafka_only import kafka_of
 from batcher.cli.support.signals import setting
 from batcher.generate.events import CHUNK, ORDERS, EventGenerator, Poison
 from batcher.generate.load import Keys, Load, limited, lines, per_tick
 from batcher.settings import Parser, Settings, UsageError, add_config_flag, load, secrets
+from batcher.sources.kafka.settings import Kafka
 
 if TYPE_CHECKING:
     from confluent_kafka import Producer
@@ -136,11 +138,12 @@ def _share(text: str) -> float:
 
 
 def _topic(settings: Settings) -> str:
-    if not settings.kafka.brokers:
+    kafka = kafka_of(settings, "produce")
+    if not kafka.brokers:
         raise UsageError(["--kafka.brokers: which brokers? -b HOST:PORT"])
-    if len(settings.kafka.topics) != 1 or settings.kafka.topics[0].startswith("^"):
+    if len(kafka.topics) != 1 or kafka.topics[0].startswith("^"):
         raise UsageError(["--kafka.topics: which topic? exactly one, by name: -t TOPIC"])
-    return settings.kafka.topics[0]
+    return kafka.topics[0]
 
 
 def _chunks(arguments: argparse.Namespace, stop: threading.Event) -> Iterator[list[bytes]]:
@@ -194,11 +197,12 @@ def _producer(settings: Settings, arguments: argparse.Namespace) -> Producer:
     from batcher.dead_letters.kafka import producer_properties
     from batcher.errors import ConfigurationError
 
-    properties = producer_properties(settings.kafka.brokers or "", settings.kafka.options, TIMEOUT_S)
+    kafka = settings.section(Kafka)
+    properties = producer_properties(kafka.brokers or "", kafka.options, TIMEOUT_S)
     properties |= {"compression.type": arguments.compression}
     # Larger batches compress better and cost the brokers less; nobody waits for a single record here.
     properties |= {
-        "linger.ms": settings.kafka.options.get("linger.ms", "20"),
+        "linger.ms": kafka.options.get("linger.ms", "20"),
         "queue.buffering.max.messages": 1_000_000,
     }
     try:
@@ -217,7 +221,8 @@ def _require(topic: str, producer: Producer, settings: Settings, arguments: argp
             _create(topic, settings, arguments)
         error = producer.list_topics(topic, timeout=TIMEOUT_S).topics[topic].error
     except KafkaException as failure:
-        raise Unreachable(f"no broker answers at {settings.kafka.brokers}: {failure.args[0].str()}") from failure
+        brokers = settings.section(Kafka).brokers
+        raise Unreachable(f"no broker answers at {brokers}: {failure.args[0].str()}") from failure
     if error is not None and not error.retriable():
         raise ConfigurationError(f"topic {topic}: {error.str()}; --create makes it")
 
@@ -229,7 +234,8 @@ def _create(topic: str, settings: Settings, arguments: argparse.Namespace) -> No
 
     from batcher.errors import ConfigurationError
 
-    client = AdminClient({**settings.kafka.options, "bootstrap.servers": settings.kafka.brokers or ""})
+    kafka = settings.section(Kafka)
+    client = AdminClient({**kafka.options, "bootstrap.servers": kafka.brokers or ""})
     new = NewTopic(topic, num_partitions=arguments.partitions, replication_factor=arguments.replication or -1)
     try:
         client.create_topics([new], request_timeout=TIMEOUT_S)[topic].result()

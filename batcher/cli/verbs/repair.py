@@ -107,12 +107,13 @@ def _removable(inspection: Inspection) -> Removable:
 
 
 def _refuse_beside_members(inspection: Inspection) -> None:
+    from batcher.cli.support import wiring
     from batcher.errors import ConfigurationError
 
     members = inspection.reader.members()
     if members:
         raise ConfigurationError(
-            f"group {inspection.settings.kafka.group} has {members} members: stop the pipeline first (one that was "
+            f"group {wiring.name_of(inspection.settings)} has {members} members: stop the pipeline first (one that was "
             "killed is a member until its session timeout), or give --force"
         )
 
@@ -181,7 +182,7 @@ def _deliveries(inspection: Inspection, queue: NotingQueue | None) -> Callable[[
                 poison=poison,
                 retry=retry_of(settings),
                 abort=threading.Event(),
-                name=f"{settings.kafka.group}|repair|{len(made)}",
+                name=f"{wiring.name_of(settings)}|repair|{len(made)}",
                 on_existing="skip",
             )
             scopes = [scope for scope in inspection.scopes if scope.next_offset > scope.first]

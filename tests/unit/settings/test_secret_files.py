@@ -9,6 +9,8 @@ from batcher.cli.support import wiring
 from batcher.errors import ConfigurationError
 from batcher.settings import Parser, Settings, load
 from batcher.telemetry import logs
+from sinks.clickhouse import mapping
+from sinks.clickhouse.settings import ClickHouse
 
 KAFKA = ["-b", "k:1", "-t", "t", "-g", "g"]
 
@@ -83,7 +85,7 @@ def test_the_password_of_a_file_is_read_again_only_where_it_counts(tmp_path: Pat
     path.write_text("after-22\n")
 
     assert again is not None
-    password = again().clickhouse.password
+    password = again().section(ClickHouse).password
     assert password is not None
     assert password.get_secret_value() == "after-22"
     assert of_flag.read_again("clickhouse.password") is None
@@ -94,7 +96,7 @@ def test_the_sink_is_given_what_reads_the_password_of_a_file_anew(tmp_path: Path
     path = tmp_path / "password"
     path.write_text("before-1\n")
     settings = settings_of(["--sink", "clickhouse"], BATCHER_CLICKHOUSE_PASSWORD_FILE=path)
-    password = wiring.sink_options(settings)["password"]
+    password = mapping(settings.section(ClickHouse), wiring.context_of(settings, "clickhouse"))["password"]
     path.write_text("after-22\n")
 
     assert callable(password)
