@@ -207,7 +207,7 @@ class Registry(Generic[Part]):
         contract = getattr(plugin, "contract", CONTRACT)
         if contract != CONTRACT:
             _refuse(
-                f"{self.flag} {name!r} is written for contract {contract}, and batcher {__version__} has {CONTRACT}: "
+                f"{self.flag} {name!r} is written for contract {contract!r}, and batcher {__version__} has {CONTRACT}: "
                 f"install a version of the {self.kind} for this one"
             )
         model = getattr(plugin, "options", None)

@@ -294,7 +294,8 @@ def _refused(kind: type[Settings], problems: list[Problem], origins: Mapping[tup
     for problem in problems:
         row = _row(kind, problem.paths[0])
         origin = origins.get(problem.paths[0]) or (row.flag if row else ".".join(problem.paths[0]))
-        place = origin if origin.startswith(("-", ENV_PREFIX)) else f"{origin}: {'.'.join(problem.paths[0])}"
+        whole = origin == ".".join(problem.paths[0])
+        place = origin if whole or origin.startswith(("-", ENV_PREFIX)) else f"{origin}: {'.'.join(problem.paths[0])}"
         lines.append(f"{place}: {problem.message}")
     return UsageError(lines)
 
