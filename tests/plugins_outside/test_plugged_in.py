@@ -34,7 +34,7 @@ def run(*argv: str, **variables: str) -> subprocess.CompletedProcess[str]:
 
 ALL = (
     *("--source", "files:files", "--files.path", "people.txt"),
-    *("--decode.format", "pipes:Pipes", "--pipes.columns", "id,name,city"),
+    *("--decode.format", "bars:Bars", "--bars.columns", "id,name,city"),
     *("--sink", "lines:Lines", "--lines.path", "out.ndjson"),
     *("--dlq.queue", "shelf:Shelf", "--shelf.path", "letters.txt"),
     *("--until-eof", "--json"),
@@ -51,14 +51,14 @@ def test_a_source_a_format_a_sink_and_a_queue_of_other_people_load_records() -> 
         {"id": "7", "name": "Anna", "city": "Oslo", "_partition": 0, "_offset": 0},
         {"id": "9", "name": "Cleo", "city": "Rome", "_partition": 0, "_offset": 2},
     ]
-    assert Path("letters.txt").read_text() == ("people.txt[0] 1 syntax: has 2 parts, and --pipes.columns 3\n")
+    assert Path("letters.txt").read_text() == ("people.txt[0] 1 syntax: has 2 parts, and --bars.columns 3\n")
 
 
 def test_options_come_from_file_variables_and_secret_files_too_and_the_secret_is_not_logged() -> None:
     Path("batcher.toml").write_text(
         'source = "files:files"\nsink = "lines:Lines"\nuntil_eof = true\n'
         '[files]\npath = "people.txt"\n[lines]\npath = "of_the_file.ndjson"\n'
-        '[decode]\nformat = "pipes:Pipes"\n[pipes]\ncolumns = ["id", "name", "city"]\n'
+        '[decode]\nformat = "bars:Bars"\n[bars]\ncolumns = ["id", "name", "city"]\n'
     )
     Path("signature").write_text("hunter22\n")
     done = run(
@@ -89,7 +89,7 @@ def test_help_has_the_options_of_the_plug_in_that_is_named(capsys: pytest.Captur
     assert "--lines.path FILE" in shown
     assert "$BATCHER_LINES_SIGNATURE" in shown
     assert "--parquet.path DIR|URI" in shown
-    assert "--pipes.columns" not in shown
+    assert "--bars.columns" not in shown
 
 
 def test_config_show_masks_what_is_secret_there(capsys: pytest.CaptureFixture[str]) -> None:
@@ -117,7 +117,7 @@ RUN = ["--sink", "lines:Lines", "-b", "k:1", "-t", "t", "-g", "g"]
         (["-c", "wrong.toml"], "wrong.toml: lines.ident: no such setting, did you mean indent?"),
         (["--sink", "lines:Liness", "--lines.path", "o"], "--sink 'lines:Liness': lines has no 'Liness'"),
         (["--sink", "nosuch:Lines", "--lines.path", "o"], "--sink 'nosuch:Lines': there is no module 'nosuch' on"),
-        (["--lines.path", "o", "--decode.format", "pipes:Pipes"], "--pipes.columns: has to be given"),
+        (["--lines.path", "o", "--decode.format", "bars:Bars"], "--bars.columns: has to be given"),
     ],
 )
 def test_what_is_wrong_with_the_options_is_one_line_and_2(

@@ -1,4 +1,4 @@
-# pipes.py: a format, for lines such as 7|Anna|Oslo
+# bars.py: a format, for lines such as 7|Anna|Oslo
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -9,7 +9,7 @@ from batcher.options import Flag, Names, Section
 from batcher.records import Batch, Decoded, Rejection
 
 
-class PipesOptions(Section):
+class BarsOptions(Section):
     """Lines of parts with something between them."""
 
     columns: Annotated[Names, Flag(metavar="COLUMN[,…]")]
@@ -18,10 +18,10 @@ class PipesOptions(Section):
     """What stands between them."""
 
 
-class Pipes:
-    options = PipesOptions
+class Bars:
+    options = BarsOptions
 
-    def __init__(self, options: PipesOptions) -> None:
+    def __init__(self, options: BarsOptions) -> None:
         self.columns, self.separator = options.columns, options.separator
 
     def infer(self, batch: Batch) -> pa.Schema:
@@ -30,14 +30,14 @@ class Pipes:
     def grow(self, schema: pa.Schema, batch: Batch) -> pa.Schema:
         return schema
 
-    def decoder(self, schema: pa.Schema) -> "PipesDecoder":
+    def decoder(self, schema: pa.Schema) -> "BarsDecoder":
         for field in schema:
             if field.name not in self.columns or field.type != pa.string():
-                raise ConfigurationError(f"--pipes.columns: {field.name} {field.type} cannot be filled, only texts can")
-        return PipesDecoder(schema, self.columns, self.separator)
+                raise ConfigurationError(f"--bars.columns: {field.name} {field.type} cannot be filled, only texts can")
+        return BarsDecoder(schema, self.columns, self.separator)
 
 
-class PipesDecoder:
+class BarsDecoder:
     def __init__(self, schema: pa.Schema, columns: Sequence[str], separator: str) -> None:
         self.schema, self.columns, self.separator = schema, columns, separator
 
@@ -48,7 +48,7 @@ class PipesDecoder:
             if value is None:
                 skipped.append(position)
             elif len(parts) != len(self.columns):
-                message = f"has {len(parts)} parts, and --pipes.columns {len(self.columns)}"
+                message = f"has {len(parts)} parts, and --bars.columns {len(self.columns)}"
                 rejections.append(Rejection(position, "syntax", message))
             else:
                 rows.append(dict(zip(self.columns, parts, strict=True)))
