@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -30,6 +30,14 @@ class Fault(NamedTuple):
     message: str
 
 
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """Say what to change and why; `flags` are the words for the command line, none where no setting is the matter."""
+
+    text: str
+    flags: tuple[str, ...] = ()
+
+
 class Section(BaseModel):
     """Refuse what is not known, and never show an input in an error: it may be a secret.
 
@@ -37,6 +45,9 @@ class Section(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True)
+
+    for_large_batches: ClassVar[bool] = False
+    """Whether the part takes its time for each batch, so that large ones are the first thing to try."""
 
     def lacking(self) -> Iterator[Fault]:
         """Yield what has to be given before the part can run."""
@@ -54,6 +65,10 @@ class Section(BaseModel):
         """Return the section of one of several workers: what only one process can have is made its own."""
         del number
         return self
+
+    def faster(self) -> Iterator[Advice]:
+        """Yield what to change where writing is what everything else waits for, the most useful first."""
+        yield from ()
 
     @classmethod
     def borrowed(cls, given: Mapping[str, Any]) -> Mapping[str, str]:

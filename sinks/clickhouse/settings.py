@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from batcher.options import Duration, Fault, Flag, Pairs, SecretStr, Section, unencoded_password
+from batcher.options import Advice, Duration, Fault, Flag, Pairs, SecretStr, Section, unencoded_password
 
 
 class ClickHouse(Section):
@@ -28,6 +28,14 @@ class ClickHouse(Section):
     """How long an insert may take, here and in the server; then it is tried again."""
     allow_memory: bool = False
     """Permit a table of engine Memory, whose rows end with the server."""
+
+    for_large_batches: ClassVar[bool] = True
+
+    def faster(self) -> Iterator[Advice]:
+        yield Advice(
+            "the server takes its time for each row: look at what an insert costs there (system.query_log), at "
+            "materialized views, projections and skipping indexes, and at its disks"
+        )
 
     def lacking(self) -> Iterator[Fault]:
         if not self.table:

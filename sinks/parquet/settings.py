@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from batcher.options import Fault, Flag, Names, Section, unencoded_password
+from batcher.options import Advice, Fault, Flag, Names, Section, unencoded_password
 
 
 class Parquet(Section):
@@ -25,6 +25,16 @@ class Parquet(Section):
     """Files of all topics in one root with one schema, or a root for each topic; auto: root for a single topic."""
     max_directories: Annotated[int, Field(gt=0), Flag(metavar="N")] = 1_000
     """Stop where the records of one batch would go into more directories than this."""
+
+    def faster(self) -> Iterator[Advice]:
+        codec, _, level = self.compression.partition(":")
+        if codec == "gzip" or (codec == "zstd" and level not in ("", "1")):
+            yield Advice("a faster codec", ("--parquet.compression", "zstd:1"))
+        elif codec == "zstd":
+            yield Advice("a faster codec, for larger files", ("--parquet.compression", "lz4"))
+        if self.partition_by:
+            names = ",".join(self.partition_by)
+            yield Advice(f"each batch is a file in every directory of {names}: a coarser column, or larger batches")
 
     def lacking(self) -> Iterator[Fault]:
         if not self.path:
