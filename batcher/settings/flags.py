@@ -86,6 +86,20 @@ class Parser(argparse.ArgumentParser):
             if row.owner in self._keys and row.key not in self._keys:
                 self._add(row, kind)
 
+    def given(self, arguments: argparse.Namespace, kind: type[Settings]) -> dict[str, Any]:
+        """Return the settings of a parsed command line as nested mappings; raise UsageError for a bad pair."""
+        values: dict[str, Any] = {}
+        for row in reference(kind):
+            # A verb may have a flag of its own that is kept under the same name.
+            value = getattr(arguments, row.key, None) if row.key in self._keys else None
+            if value is None:
+                continue
+            if row.kind == "pairs":
+                value = dict(_pair(row, one) for one in value)
+            target = values.setdefault(row.section, {}) if row.section else values
+            target[row.name] = value
+        return values
+
     def _add(self, row: Row, kind: type[Settings] | None) -> None:
         if row.section not in self._groups:
             self._groups[row.section] = self.add_argument_group(row.section, section_help(row.section, kind))
@@ -114,20 +128,6 @@ def suggestion(word: str, known: Collection[str]) -> str:
     exact = tails.get(word.lstrip("-"))
     close = [exact] if exact else get_close_matches(word, known, n=1, cutoff=0.6)
     return f", did you mean {close[0]}?" if close else ""
-
-
-def given(arguments: argparse.Namespace, kind: type[Settings] | None = None) -> dict[str, Any]:
-    """Return the settings of a parsed command line as nested mappings; raise UsageError for a bad pair."""
-    values: dict[str, Any] = {}
-    for row in reference(kind):
-        value = getattr(arguments, row.key, None)
-        if value is None:
-            continue
-        if row.kind == "pairs":
-            value = dict(_pair(row, one) for one in value)
-        target = values.setdefault(row.section, {}) if row.section else values
-        target[row.name] = value
-    return values
 
 
 def _pair(row: Row, text: str) -> tuple[str, str]:

@@ -22,7 +22,7 @@ from batcher.options.units import parse_mapping
 from batcher.plugins import registries
 from batcher.settings.compose import compose
 from batcher.settings.errors import UsageError
-from batcher.settings.flags import Parser, given
+from batcher.settings.flags import Parser
 from batcher.settings.model import Settings
 from batcher.settings.reference import ENV_PREFIX, Row, reference
 from batcher.settings.rules import Problem, conflicts, missing, unshared
@@ -137,7 +137,7 @@ def _loaded(
         "file": _file(kind, config) if config else {},
         "secret file": _environment(kind, _secret_files(kind, ours)),
         "variable": _environment(kind, ours),
-        "flag": given(arguments, kind),
+        "flag": parser.given(arguments, kind),
     }
     origins = {path: _origin(kind, name, path, config) for name, found in layers.items() for path in _paths(found)}
     settings = _made(kind, layers, environ, origins)

@@ -147,3 +147,17 @@ def test_a_verb_that_works_on_kafka_refuses_another_source(
     assert main([verb, *argv]) == 2
 
     assert "works with --source kafka only, and --source is files:files" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", [["verify"], ["repair"], ["dlq", "ls"]], ids=" ".join)
+def test_letters_in_a_queue_of_other_people_cannot_be_looked_up(
+    verb: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BATCHER_DLQ_QUEUE", "shelf:Shelf")
+    monkeypatch.setenv("BATCHER_SHELF_PATH", "letters.txt")
+    argv = [] if verb[0] == "dlq" else ["--sink", "null", *RUN[2:]]
+    assert main([*verb, *argv]) == 2
+
+    [line] = capsys.readouterr().err.splitlines()
+    assert "shelf:Shelf" in line
+    assert "topics and directories" in line

@@ -30,6 +30,10 @@ PATIENCE_S: Final = 60.0
 """How long a target that does not answer is asked again where --retry.max-elapsed is not given: people wait."""
 
 
+LOOKED_UP: Final = ("directory", "kafka")
+"""The dead-letter queues whose letters can be read again."""
+
+
 def parser(verb: str, usage: str, description: str, notes: str) -> Parser:
     """Return a parser with the flags of `run` and those for choosing what is looked at."""
     made = Parser(f"batcher {verb}", usage=usage, description=description, epilog=notes)
@@ -54,6 +58,9 @@ def loaded(made: Parser, argv: Sequence[str]) -> Loaded:
     made.add_settings()
     found = load(made, list(argv), runnable=True)
     kafka_of(found.settings, made.prog.removeprefix("batcher "))
+    queue = found.settings.dlq.queue
+    if queue not in (None, *LOOKED_UP):
+        raise UsageError([f"--dlq.queue {queue}: only letters in topics and directories can be looked up"])
     from batcher.telemetry import logs
 
     logs.hide(tuple(secrets(found.settings)))
@@ -178,8 +185,6 @@ def letters_of(settings: Settings) -> Letters:
     from batcher.sources.kafka.options import KafkaOptions
     from batcher.sources.kafka.window import LogReader
 
-    if settings.dlq.queue not in (None, "directory", "kafka"):
-        raise UsageError([f"--dlq.queue {settings.dlq.queue}: only letters in topics and directories can be looked up"])
     kafka = settings.section(Kafka)
     group = kafka.group or ""
     if settings.dlq.path:

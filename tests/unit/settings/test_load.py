@@ -263,3 +263,11 @@ def test_an_address_to_listen_at_has_no_user() -> None:
     error = refused(["--http.addr", "u:hunter22@h:1"])
     assert "HOST:PORT" in str(error)
     assert "hunter22" not in str(error)
+
+
+def test_a_flag_of_a_verb_is_not_taken_for_a_setting_of_the_same_name() -> None:
+    parser = Parser("batcher")
+    parser.add_argument("--from", dest="source")
+    parser.add_settings(only=["kafka"])
+    found = load(parser, ["--from", "events.ndjson"], {})
+    assert (found.arguments.source, found.settings.source) == ("events.ndjson", "kafka")
