@@ -1,7 +1,7 @@
 """The settings of a pipeline: one model, read from flags, environment, secret files and a TOML file."""
 
 from batcher.options import HIDDEN, masked_url, masked_value, secrets, show_duration, show_size
-from batcher.settings.compose import chosen, section_of
+from batcher.settings.compose import own_section, section_of
 from batcher.settings.errors import UsageError
 from batcher.settings.flags import Parser, suggestion
 from batcher.settings.load import Loaded, add_config_flag, load
@@ -25,11 +25,11 @@ __all__ = [
     "Settings",
     "UsageError",
     "add_config_flag",
-    "chosen",
     "load",
     "masked",
     "masked_url",
     "masked_value",
+    "own_section",
     "reference",
     "secrets",
     "section_of",

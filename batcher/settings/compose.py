@@ -73,16 +73,27 @@ def section_of(settings: Settings, kind: str) -> tuple[str, Section | None]:
         found = None
     if found is None or found.model is None:
         return "", None
-    section: Section = getattr(settings, found.section)
-    return found.section, section
+    section = getattr(settings, found.section, None)
+    return (found.section, section) if isinstance(section, found.model) else ("", None)
+
+
+def own_section(settings: Settings, registry: Registry[Any], found: Found[Any]) -> Section:
+    """Return the section of a plug-in. Raise ConfigurationError where the settings have another one of its name."""
+    section = getattr(settings, found.section, None)
+    if found.model is None or not isinstance(section, found.model):
+        raise ConfigurationError(_taken(registry, found))
+    return section
 
 
 def _require_free(registry: Registry[Any], found: Found[Any], taken: list[str]) -> None:
     """Raise ConfigurationError where the names of flags or variables of a section would be those of another."""
     # BATCHER_MAX_RECORDS would be `records` of a section `max`.
-    words = {*taken, *(name.partition("_")[0] for name in taken)}
-    if found.section in words:
-        raise ConfigurationError(
-            f"{registry.flag} {found.name!r}: the name {found.section!r} of its section is taken; "
-            "give the plug-in another one with an attribute section"
-        )
+    if found.section in {*taken, *(name.partition("_")[0] for name in taken)}:
+        raise ConfigurationError(_taken(registry, found))
+
+
+def _taken(registry: Registry[Any], found: Found[Any]) -> str:
+    return (
+        f"{registry.flag} {found.name!r}: the name {found.section!r} of its section is taken; "
+        "give the plug-in another one with an attribute section"
+    )

@@ -184,6 +184,7 @@ def test_a_section_cannot_take_the_name_of_another(outside: Any, section: str) -
     outside.made = takes(Thing, section=section)(MakesThings())
     with pytest.raises(ConfigurationError, match=f"the name '{section}' of its section is taken; give the plug-in"):
         compose((("sink", "outside:made"),))
+    assert "is taken" in refused(registry_of("sink"), "outside:made")
 
 
 def test_two_plug_ins_may_share_one_section(outside: Any) -> None:

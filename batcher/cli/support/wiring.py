@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from batcher.errors import ConfigurationError, SettingRefused
 from batcher.options import Section
 from batcher.plugins import PluginContext, Registry, registry_of
-from batcher.settings import Settings, UsageError, secrets, section_of
+from batcher.settings import Settings, UsageError, own_section, secrets, section_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -172,7 +172,7 @@ def _part(settings: Settings, registry: Registry[Any], name: str) -> Any:
     if found.model is not None:
         if registry.kind == "sink" and context.schema is not None and not found.asks:
             raise ConfigurationError(f"--decode.schema: the sink {name} does not take one; leave it at auto")
-        return registry.make(name, getattr(settings, found.section), context)
+        return registry.make(name, own_section(settings, registry, found), context)
     options: dict[str, object] = dict(settings.options)
     if registry.kind == "sink" and context.schema is not None:
         options["schema"] = context.schema()
