@@ -27,11 +27,12 @@ a record and no secret. The cause is chained.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import pyarrow as pa
+if TYPE_CHECKING:  # `--help` knows errors, and nothing of columns
+    import pyarrow as pa
 
-from batcher.records import Partition, Rejection
+    from batcher.records import Partition, Rejection
 
 
 class BatcherError(Exception):

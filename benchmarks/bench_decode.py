@@ -18,7 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from batcher.formats import load
+from batcher.formats.json.format import JsonFormat
 from batcher.records import Batch
 from batcher.testing.values import make_batch, make_records
 from benchmarks.harness import RESULTS
@@ -122,7 +122,7 @@ def cases(rows: int) -> list[tuple[str, pa.Schema, Callable[[], Batch]]]:
 
 def measure(schema: pa.Schema, batch: Batch, repeats: int) -> dict[str, Any]:
     """Return the figures of one case, those of each repeat in a list."""
-    decoder = load("json")().decoder(schema)
+    decoder = JsonFormat().decoder(schema)
     rejected = len(decoder.decode(batch).rejections)
     wall: list[float] = []
     cpu: list[float] = []

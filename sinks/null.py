@@ -1,15 +1,17 @@
-"""Count blocks and forget them: what a pipeline costs without a target."""
+"""Count blocks and forget them: what a pipeline costs without a target. Loads nothing before it is made."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-
-import pyarrow as pa
+from typing import TYPE_CHECKING
 
 from batcher.errors import ConfigurationError
-from batcher.growth import grown
-from batcher.protocols import SinkInfo
-from batcher.records import Block
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from batcher.protocols import SinkInfo
+    from batcher.records import Block
 
 
 class NullSink:
@@ -26,6 +28,8 @@ class NullSink:
         self.nbytes = 0
 
     def open(self) -> SinkInfo:
+        from batcher.protocols import SinkInfo  # noqa: PLC0415 - `--help` finds this module without it
+
         return SinkInfo(
             "null",
             self._schema,
@@ -35,6 +39,8 @@ class NullSink:
 
     def pin(self, proposed: pa.Schema) -> pa.Schema:
         """Take the first schema proposed, and later the types that it had none for."""
+        from batcher.growth import grown  # noqa: PLC0415 - as above
+
         self._schema = proposed if self._schema is None else grown(self._schema, proposed)
         return self._schema
 
@@ -49,6 +55,8 @@ class NullSink:
 
 def plugin(options: Mapping[str, object]) -> NullSink:
     """Return a null sink. The only option is `schema`; raise ConfigurationError for others."""
+    import pyarrow as pa  # noqa: PLC0415 - as above
+
     unknown = sorted(set(options) - {"schema"})
     if unknown:
         raise ConfigurationError(f"the null sink has no option {unknown[0]!r}")

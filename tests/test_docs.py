@@ -28,8 +28,10 @@ from batcher.cli.verbs.run import parser, summary_facts
 from batcher.dead_letters.encoding import added_headers, now, to_fields
 from batcher.engine.report import Summary
 from batcher.errors import SinkUnavailable
+from batcher.plugins import registries
 from batcher.records import DeadLetter, Delivered, Partition, Record
-from batcher.settings import UsageError, load, reference
+from batcher.settings import Row, UsageError, load, reference
+from batcher.settings.compose import compose
 from batcher.telemetry.events import BatchWritten, GuaranteeAgreed, RecordsFetched, WriteRetried
 from batcher.telemetry.metrics import Metrics
 from batcher.telemetry.status import PartitionStatus, Status
@@ -47,12 +49,15 @@ PERFORMANCE = ROOT / "docs" / "performance.md"
 PYTHON = ROOT / "docs" / "python.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 README_LINES = 150
+PLUGGED = ROOT / "tests" / "plugins_outside"
 SINK_AUTHOR = ROOT / "tests" / "typing" / "sink_author.py"
 
 BENCH = re.compile(r"(?<=<!-- bench:begin -->\n).*?(?=<!-- bench:end -->)", re.DOTALL)
 FLAGS = re.compile(r"(?<=<!-- flags:begin -->\n).*?(?=<!-- flags:end -->)", re.DOTALL)
 
 # Blocks that are not run, by their first two words, each for its reason. Docker is mentioned in the text only.
+PLUG_INS = "# Plug-ins: sources, formats, sinks and dead-letter queues of your own"
+
 NOT_RUN = {
     "pip install": "changes the environment of the tests, and sets up another; the demo has tests of its own",
     "make setup": "sets up another virtual environment",
@@ -74,6 +79,16 @@ FOREIGN_FLAGS = {
 }
 
 
+def rows() -> list[Row]:
+    """Return every setting there is, with those of the plug-ins on the page about them."""
+    sys.path.append(str(PLUGGED))
+    try:
+        named = ("source", "files:files"), ("decode.format", "bars:Bars"), ("sink", "lines:Lines")
+        return list(reference(compose((*named, ("dlq.queue", "shelf:Shelf")))))
+    finally:
+        sys.path.remove(str(PLUGGED))
+
+
 def code_blocks(page: Path, *languages: str) -> list[str]:
     found = re.findall(r"^```(\w+)\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
     return [block for language, block in found if language in languages]
@@ -93,7 +108,7 @@ def blocks_to_run(page: Path) -> list[str]:
 
 def table_rows(page: Path, heading: str) -> list[list[str]]:
     """Return the cells of the first table below a heading, without its two head lines."""
-    section = page.read_text().partition(f"\n{heading}\n")[2]
+    section = f"\n{page.read_text()}".partition(f"\n{heading}\n")[2]
     table = re.search(r"(?:^\|.*\|\n)+", section, re.MULTILINE)
     assert table is not None, f"no table below {heading}"
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table[0].splitlines()[2:]]
@@ -141,7 +156,7 @@ def test_help_names_every_flag_with_its_variable() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_flag_on_a_page_is_one_of_the_program(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    known = {row.flag for row in reference()} | FOREIGN_FLAGS.keys()
+    known = {row.flag for row in rows()} | FOREIGN_FLAGS.keys()
     for verb in VERBS:
         argv = [verb, "show", "--help"] if verb == "config" else [verb, "--help"]
         assert command_line(argv) == 0
@@ -153,7 +168,7 @@ def test_every_flag_on_a_page_is_one_of_the_program(page: Path, capsys: pytest.C
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_variable_on_a_page_is_a_setting(page: Path) -> None:
-    known = {row.env for row in reference()} | {f"{row.env}_FILE" for row in reference()}
+    known = {row.env for row in rows()} | {f"{row.env}_FILE" for row in rows()}
     known |= {"BATCHER_CONFIG"}
     used = {name for name in re.findall(r"BATCHER_[A-Z_]+", page.read_text()) if not name.startswith("BATCHER_TEST_")}
     assert used - known == set()
@@ -304,6 +319,26 @@ def methods(text: str) -> list[str]:
     return [one.name for one in made.body if isinstance(one, ast.FunctionDef)]
 
 
+def test_the_plug_ins_of_their_page_are_the_tested_ones() -> None:
+    blocks = code_blocks(ROOT / "docs" / "plugins.md", "python")
+    tested = [path.read_text() for path in PLUGGED.glob("*.py") if not path.name.startswith("test_")]
+    assert sorted(blocks) == sorted(tested)
+
+
+def test_the_kinds_of_plug_ins_are_those_of_the_page() -> None:
+    def codes(cell: str) -> list[str]:
+        return re.findall(r"`([^`]+)`", cell)
+
+    found = {
+        cells[0]: [codes(cell) for cell in cells[1:]] for cells in table_rows(ROOT / "docs" / "plugins.md", PLUG_INS)
+    }
+    for registry in registries():
+        flag, group, names, methods = found.pop(registry.kind)
+        assert (flag, group, sorted(names)) == ([registry.flag], [registry.group], registry.names())
+        assert tuple(methods) == registry.methods
+    assert found == {}
+
+
 def class_sources(text: str) -> list[str]:
     classes = [node for node in ast.parse(text).body if isinstance(node, ast.ClassDef)]
     return [ast.get_source_segment(text, node) or "" for node in classes]
@@ -408,6 +443,9 @@ def test_the_commands_of_a_page_work_in_their_order(
     for name, source, language in (("batcher.toml", REFERENCE, "toml"), ("my_sink.py", README, "python")):
         (block,) = code_blocks(source, language)
         (tmp_path / name).write_text(here(block))
+    for block in code_blocks(page, "python"):
+        if called := re.match(r"# (\w+\.py)\b", block):
+            (tmp_path / called[1]).write_text(block)
     script = "\n".join(["set -eu", *map(here, blocks_to_run(page))])
     environment = {name: value for name, value in os.environ.items() if not name.startswith("BATCHER_")}
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"

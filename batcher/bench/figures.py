@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from batcher.options import Advice
 from batcher.records import Trigger
 
 NO_RECORD: Final = 78
@@ -131,8 +132,10 @@ class Setup:
     """Whether partitions share a batch."""
     may_merge: bool
     """Whether they could with --batch.merge-partitions."""
-    compression: str = ""
-    partition_by: tuple[str, ...] = ()
+    faster: tuple[Advice, ...] = ()
+    """What the target's own options have to say about speed."""
+    for_large_batches: bool = False
+    """Whether the target takes its time for each batch."""
     slow_columns: tuple[str, ...] = ()
     """Columns that are decoded record by record."""
     given: frozenset[str] = frozenset()

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from batcher.bench.figures import Figures, Run, Setup
-from batcher.bench.verdict import Advice, Verdict
+from batcher.bench.verdict import Verdict
+from batcher.options import Advice
 
 MIB: Final = 1 << 20
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from batcher.bench.figures import Figures, Run, Setup
+from batcher.options import Advice
 
 Limit = Literal["broker", "fetch", "decode", "write"]
 """`broker`: reading, and most of that is waiting for records."""
@@ -34,14 +35,6 @@ MOST_MEMORY: Final = 2 << 30
 REFUSED_A_BATCH: Final = 0.5
 """Bad records for each batch from which on most batches have one, and are read a second time for it."""
 REFUSED_MOST: Final = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Advice:
-    """Say what to change and why; `flags` are the words for the command line, none where no setting is the matter."""
-
-    text: str
-    flags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,14 +133,10 @@ def _about(limit: Limit, run: Run, setup: Setup) -> Iterator[Advice]:
                 )
         case "write" if not setup.scratch:
             return
-        case "write" if setup.sink == "parquet":
-            yield from _about_parquet(setup)
-        case "write" if setup.sink == "clickhouse":
-            yield from _about_batches(run, setup, enough=LARGE_ROWS)
-            yield Advice(
-                "the server takes its time for each row: look at what an insert costs there (system.query_log), at "
-                "materialized views, projections and skipping indexes, and at its disks"
-            )
+        case "write":
+            if setup.for_large_batches:
+                yield from _about_batches(run, setup, enough=LARGE_ROWS)
+            yield from setup.faster
         case _:
             return
 
@@ -160,17 +149,6 @@ def _about_broker(setup: Setup) -> Iterator[Advice]:
         more = ("-X", "queued.max.messages.kbytes=65536", "-X", "fetch.max.bytes=52428800")
         yield Advice("more read ahead, for a link with a long way", more)
     yield Advice("compress in the producers (lz4 or zstd) and see what the brokers are busy with")
-
-
-def _about_parquet(setup: Setup) -> Iterator[Advice]:
-    codec, _, level = setup.compression.partition(":")
-    if codec == "gzip" or (codec == "zstd" and level not in ("", "1")):
-        yield Advice("a faster codec", ("--parquet.compression", "zstd:1"))
-    elif codec == "zstd":
-        yield Advice("a faster codec, for larger files", ("--parquet.compression", "lz4"))
-    if setup.partition_by:
-        names = ",".join(setup.partition_by)
-        yield Advice(f"each batch is a file in every directory of {names}: a coarser column, or larger batches")
 
 
 def _about_batches(run: Run, setup: Setup, enough: int = SMALL_ROWS) -> Iterator[Advice]:

@@ -144,10 +144,20 @@ def check_capabilities(part: object, info: SourceInfo | SinkInfo) -> None:
             f"the {what} {type(part).__qualname__} has no {missing}: give it the method, or take the capability out of "
             f"its {type(info).__name__}"
         )
-    if isinstance(info, SinkInfo) and info.repeats == "query" and "query" not in info.capabilities:
+    if isinstance(info, SinkInfo):
+        _check_sink(type(part).__qualname__, info)
+
+
+def _check_sink(name: str, info: SinkInfo) -> None:
+    if info.schema is None and not info.capabilities & {"pin", "pin_topic"}:
         raise ConfigurationError(
-            f"the sink {type(part).__qualname__} says that it can be asked (repeats is query) and lacks the capability "
-            "query: name it, with present() and max_offset_above()"
+            f"the sink {name} has no schema and cannot take one: name the capability pin in its SinkInfo, with pin(), "
+            "or give --decode.schema FILE"
+        )
+    if info.repeats == "query" and "query" not in info.capabilities:
+        raise ConfigurationError(
+            f"the sink {name} says that it can be asked (repeats is query) and lacks the capability query: name it in "
+            "its SinkInfo, with present() and max_offset_above()"
         )
 
 

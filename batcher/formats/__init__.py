@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from importlib import import_module
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
-from batcher.errors import ConfigurationError
-from batcher.protocols import Format
+from batcher.plugins import Registry
 
-FORMATS: Final = {"json": "batcher.formats.json.format:JsonFormat"}
-"""Name of each format and where its factory is; the factory works without arguments."""
+if TYPE_CHECKING:
+    from batcher.protocols import Format
 
-
-def load(name: str) -> Callable[..., Format]:
-    """Return the factory of a format; it takes that format's options and works without any.
-
-    Raise ConfigurationError when there is no such format.
-    """
-    if name not in FORMATS:
-        raise ConfigurationError(f"--decode.format {name}: no such format, there is: {', '.join(sorted(FORMATS))}")
-    module, attribute = FORMATS[name].split(":")
-    factory: Any = getattr(import_module(module), attribute)
-    return factory  # type: ignore[no-any-return]
+registry: Final[Registry[Format]] = Registry(
+    "format",
+    setting="decode.format",
+    group="batcher.formats",
+    built_in={"json": "batcher.formats.json:plugin"},
+    methods=("decoder", "infer"),
+)
+"""What `--decode.format` may name."""

@@ -1,12 +1,12 @@
 """The settings of a pipeline: one model, read from flags, environment, secret files and a TOML file."""
 
+from batcher.options import HIDDEN, masked_url, masked_value, secrets, show_duration, show_size
+from batcher.settings.compose import own_section, section_of
 from batcher.settings.errors import UsageError
 from batcher.settings.flags import Parser, suggestion
 from batcher.settings.load import Loaded, add_config_flag, load
-from batcher.settings.masking import HIDDEN, masked_url, masked_value, secrets
 from batcher.settings.model import Settings
 from batcher.settings.reference import ENV_PREFIX, Row, reference
-from batcher.settings.units import show_duration, show_size
 
 
 def masked(settings: Settings) -> dict[str, object]:
@@ -29,8 +29,10 @@ __all__ = [
     "masked",
     "masked_url",
     "masked_value",
+    "own_section",
     "reference",
     "secrets",
+    "section_of",
     "show_duration",
     "show_size",
     "suggestion",

@@ -1,7 +1,4 @@
-"""What is wrong with a command line or the settings.
-
-Not part of `batcher.errors`, which loads the columnar library: a mistyped flag is answered at once.
-"""
+"""What is wrong with a command line or the settings."""
 
 from __future__ import annotations
 

@@ -11,9 +11,10 @@ from collections.abc import Collection, Sequence
 from difflib import get_close_matches
 from typing import Any, Final, NoReturn
 
+from batcher.options.units import parse_pair
 from batcher.settings.errors import UsageError
+from batcher.settings.model import Settings
 from batcher.settings.reference import Row, reference, section_help
-from batcher.settings.units import parse_pair
 
 _WIDTH: Final = 120
 
@@ -21,15 +22,20 @@ _WIDTH: Final = 120
 class Parser(argparse.ArgumentParser):
     """Parse flags; faults become UsageError instead of an exit, unknown flags get a suggestion."""
 
-    def __init__(self, prog: str, *, usage: str | None = None, description: str = "", epilog: str = "") -> None:
+    def __init__(
+        self, prog: str, *, usage: str | None = None, description: str = "", epilog: str = "", add_help: bool = True
+    ) -> None:
         super().__init__(
             prog=prog,
+            add_help=add_help,
             usage=usage,
             description=description,
             epilog=epilog,
             allow_abbrev=False,
             formatter_class=_Formatter,
         )
+        self._groups: dict[str, Any] = {"": self}
+        self._keys: set[str] = set()
 
     def error(self, message: str) -> NoReturn:
         """Raise the fault as UsageError."""
@@ -51,16 +57,55 @@ class Parser(argparse.ArgumentParser):
         known = [option for option in self._option_string_actions if option.startswith("--")]
         raise UsageError([f"{flag}: no such flag{suggestion(flag, known)}; see {self.prog} --help"])
 
-    def add_settings(self, only: Collection[str] | None = None) -> None:
-        """Add the flags of the settings; with `only`, those of the named sections or keys (`kafka.brokers`)."""
-        groups: dict[str, Any] = {"": self}
+    def glance(self, argv: Sequence[str]) -> argparse.Namespace:
+        """Return which configuration file and plug-ins a command line names, before the flags of these are known."""
+        first = Parser(self.prog, add_help=False)
+        first.add_argument("-c", "--config")
+        first.add_argument("-q", action="store_true")
+        first.add_argument("-v", action="store_true")
         for row in reference():
-            if only is not None and row.section not in only and row.key not in only:
+            if row.names and row.key in self._keys:
+                first.add_argument(row.flag, dest=row.key)
+        try:
+            return first.parse_known_args(list(argv))[0]
+        except UsageError:  # a flag without its value: the whole parser says so
+            return argparse.Namespace()
+
+    def add_settings(self, only: Collection[str] | None = None, kind: type[Settings] | None = None) -> None:
+        """Add the flags of the settings; with `only`, those of the named sections or keys (`kafka.brokers`).
+
+        Where the key that names a plug-in is one of them (`sink`), so are the sections of such plug-ins.
+        """
+        for row in reference(kind):
+            if only is None or row.section in only or row.key in only or row.owner in only:
+                self._add(row, kind)
+
+    def add_plugins(self, kind: type[Settings]) -> None:
+        """Add the flags of the plug-ins that are not built in, where those that name such plug-ins are there."""
+        for row in reference(kind):
+            if row.owner in self._keys and row.key not in self._keys:
+                self._add(row, kind)
+
+    def given(self, arguments: argparse.Namespace, kind: type[Settings]) -> dict[str, Any]:
+        """Return the settings of a parsed command line as nested mappings; raise UsageError for a bad pair."""
+        values: dict[str, Any] = {}
+        for row in reference(kind):
+            # A verb may have a flag of its own that is kept under the same name.
+            value = getattr(arguments, row.key, None) if row.key in self._keys else None
+            if value is None:
                 continue
-            if row.section not in groups:
-                groups[row.section] = self.add_argument_group(row.section, section_help(row.section))
-            names = [name for name in (row.flag, row.short) if name]
-            groups[row.section].add_argument(*names, dest=row.key, help=_help(row), **_behaviour(row))
+            if row.kind == "pairs":
+                value = dict(_pair(row, one) for one in value)
+            target = values.setdefault(row.section, {}) if row.section else values
+            target[row.name] = value
+        return values
+
+    def _add(self, row: Row, kind: type[Settings] | None) -> None:
+        if row.section not in self._groups:
+            self._groups[row.section] = self.add_argument_group(row.section, section_help(row.section, kind))
+        names = [name for name in (row.flag, row.short) if name and name not in self._option_string_actions]
+        self._groups[row.section].add_argument(*names, dest=row.key, help=_help(row), **_behaviour(row))
+        self._keys.add(row.key)
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
@@ -83,20 +128,6 @@ def suggestion(word: str, known: Collection[str]) -> str:
     exact = tails.get(word.lstrip("-"))
     close = [exact] if exact else get_close_matches(word, known, n=1, cutoff=0.6)
     return f", did you mean {close[0]}?" if close else ""
-
-
-def given(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return the settings of a parsed command line as nested mappings; raise UsageError for a bad pair."""
-    values: dict[str, Any] = {}
-    for row in reference():
-        value = getattr(arguments, row.key, None)
-        if value is None:
-            continue
-        if row.kind == "pairs":
-            value = dict(_pair(row, one) for one in value)
-        target = values.setdefault(row.section, {}) if row.section else values
-        target[row.name] = value
-    return values
 
 
 def _pair(row: Row, text: str) -> tuple[str, str]:

@@ -17,12 +17,15 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import EnvSettingsSource, TomlConfigSettingsSource
 
+from batcher.errors import ConfigurationError
+from batcher.options.units import parse_mapping
+from batcher.plugins import registries
+from batcher.settings.compose import compose
 from batcher.settings.errors import UsageError
-from batcher.settings.flags import Parser, given
+from batcher.settings.flags import Parser
 from batcher.settings.model import Settings
 from batcher.settings.reference import ENV_PREFIX, Row, reference
 from batcher.settings.rules import Problem, conflicts, missing, unshared
-from batcher.settings.units import parse_mapping
 
 CONFIG_ENV: Final = "BATCHER_CONFIG"
 
@@ -55,9 +58,9 @@ class Loaded:
 class _Environment(EnvSettingsSource):
     """Read the given variables instead of the process's, lists and mappings as people write them."""
 
-    def __init__(self, variables: Mapping[str, str]) -> None:
+    def __init__(self, kind: type[Settings], variables: Mapping[str, str]) -> None:
         self._variables = variables
-        super().__init__(Settings)
+        super().__init__(kind)
 
     def _load_env_vars(self) -> Mapping[str, str | None]:
         return {name.lower(): value for name, value in self._variables.items()}
@@ -83,74 +86,126 @@ def load(parser: Parser, argv: list[str], environ: Mapping[str, str] = os.enviro
 
     With `runnable`, what `run` cannot do without has to be there.
     """
+    kind, unusable = _kind(parser, argv, environ)
+    parser.add_plugins(kind)
+    try:
+        return _loaded(kind, parser, argv, environ, runnable=runnable)
+    except UsageError as error:
+        # Whose options are not known is the likelier fault than its options.
+        raise UsageError(unusable or error.lines) from None
+
+
+def _kind(parser: Parser, argv: list[str], environ: Mapping[str, str]) -> tuple[type[Settings], list[str]]:
+    """Return the settings with the sections of the plug-ins that are named, and why one of these cannot be used.
+
+    The latter is said by whoever makes the part, unless its flags are not known for that reason.
+    """
+    first = parser.glance(argv)
+    config = getattr(first, "config", None) or environ.get(CONFIG_ENV)
+    try:
+        found = tomllib.loads(Path(config).read_text(encoding="utf-8")) if config else {}
+    except (OSError, ValueError):  # said when the file is read in earnest
+        found = {}
+    named: tuple[tuple[str, str], ...] = ()
+    unusable = []
+    for registry in registries():
+        section, _, key = registry.setting.rpartition(".")
+        of_file = found.get(section, {}) if section else found
+        name: object = (
+            getattr(first, registry.setting, None)
+            or environ.get(ENV_PREFIX + registry.setting.replace(".", "_").upper())
+            or (of_file.get(key) if isinstance(of_file, dict) else None)
+        )
+        if not isinstance(name, str) or name in registry.built_in:
+            continue
+        try:
+            compose((*named, (registry.setting, name)))
+        except ConfigurationError as error:
+            unusable.append(str(error))
+        else:
+            named = (*named, (registry.setting, name))
+    return compose(named), unusable
+
+
+def _loaded(
+    kind: type[Settings], parser: Parser, argv: list[str], environ: Mapping[str, str], *, runnable: bool
+) -> Loaded:
     arguments = parser.parse(argv)
     config = getattr(arguments, "config", None) or environ.get(CONFIG_ENV)
+    known = {row.env for row in reference(kind)}
     ours = {name: value for name, value in environ.items() if name.startswith(ENV_PREFIX)}
-    ours = {name: value for name, value in ours.items() if not _FOREIGN.fullmatch(name)}
+    ours = {name: value for name, value in ours.items() if name in known or not _FOREIGN.fullmatch(name)}
     layers: _Layers = {
-        "file": _file(config) if config else {},
-        "secret file": _environment(_secret_files(ours)),
-        "variable": _environment(ours),
-        "flag": given(arguments),
+        "file": _file(kind, config) if config else {},
+        "secret file": _environment(kind, _secret_files(kind, ours)),
+        "variable": _environment(kind, ours),
+        "flag": parser.given(arguments, kind),
     }
-    origins = {path: _origin(name, path, config) for name, found in layers.items() for path in _paths(found)}
-    settings = _made(layers, environ, origins)
+    origins = {path: _origin(kind, name, path, config) for name, found in layers.items() for path in _paths(found)}
+    settings = _made(kind, layers, environ, origins)
     from_files = {
         row.key
         for path in _paths(layers["secret file"])
-        if origins[path].endswith("_FILE") and (row := _row(path)) is not None
+        if origins[path].endswith("_FILE") and (row := _row(kind, path)) is not None
     }
     if from_files:
-        settings.keep_secret_files(frozenset(from_files), partial(_made_again, layers, environ, origins, ours))
+        settings.keep_secret_files(frozenset(from_files), partial(_made_again, kind, layers, environ, origins, ours))
     problems = [*(missing(settings) if runnable else ()), *conflicts(settings)]
     problems += unshared(settings) if runnable else ()
     if problems:
-        raise _refused(problems, origins)
-    return Loaded(settings, arguments, origins, tuple(_unknown(ours)))
+        raise _refused(kind, problems, origins)
+    return Loaded(settings, arguments, origins, tuple(_unknown(kind, ours)))
 
 
-def _made(layers: _Layers, environ: Mapping[str, str], origins: dict[tuple[str, ...], str]) -> Settings:
+def _made(
+    kind: type[Settings], layers: _Layers, environ: Mapping[str, str], origins: dict[tuple[str, ...], str]
+) -> Settings:
     values: dict[str, Any] = {}
     for found in layers.values():
         _merge(values, found)
     try:
-        return Settings(**_with_clickhouse_fallback(values, environ, origins))
+        return kind(**_with_borrowed(kind, values, environ, origins))
     except ValidationError as error:
-        raise _refused([_problem(one) for one in error.errors(include_url=False)], origins) from None
+        problems = [_problem(kind, one) for one in error.errors(include_url=False)]
+        raise _refused(kind, problems, origins) from None
 
 
 def _made_again(
-    layers: _Layers, environ: Mapping[str, str], origins: Mapping[tuple[str, ...], str], ours: Mapping[str, str]
+    kind: type[Settings],
+    layers: _Layers,
+    environ: Mapping[str, str],
+    origins: Mapping[tuple[str, ...], str],
+    ours: Mapping[str, str],
 ) -> Settings:
     """Return the settings with what the secret files hold now; everything else is as it was."""
-    return _made(layers | {"secret file": _environment(_secret_files(ours))}, environ, dict(origins))
+    return _made(kind, layers | {"secret file": _environment(kind, _secret_files(kind, ours))}, environ, dict(origins))
 
 
-def _file(name: str) -> Mapping[str, Any]:
+def _file(kind: type[Settings], name: str) -> Mapping[str, Any]:
     path = Path(name)
     try:
         if not path.is_file():  # the library passes over a file that is not there
             reason = "is a directory; name the file in it" if path.is_dir() else "no such file"
             raise UsageError([f"--config: {name}: {reason}"])
-        return TomlConfigSettingsSource(Settings, path)()
+        return TomlConfigSettingsSource(kind, path)()
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError([f"{name}: is not TOML: {error}"]) from None
     except OSError as error:
         raise UsageError([f"{name}: {error.strerror}"]) from None
 
 
-def _environment(variables: Mapping[str, str]) -> Mapping[str, Any]:
-    return _Environment({name: value for name, value in variables.items() if _setting(name)})()
+def _environment(kind: type[Settings], variables: Mapping[str, str]) -> Mapping[str, Any]:
+    return _Environment(kind, {name: value for name, value in variables.items() if _setting(kind, name)})()
 
 
-def _setting(name: str) -> bool:
-    sections = tuple(f"{ENV_PREFIX}{row.section.upper()}_" for row in reference() if row.section)
-    return name in {row.env for row in reference()} or (name.startswith(sections) and not name.endswith("_FILE"))
+def _setting(kind: type[Settings], name: str) -> bool:
+    sections = tuple(f"{ENV_PREFIX}{row.section.upper()}_" for row in reference(kind) if row.section)
+    return name in {row.env for row in reference(kind)} or (name.startswith(sections) and not name.endswith("_FILE"))
 
 
-def _secret_files(variables: Mapping[str, str]) -> Mapping[str, str]:
+def _secret_files(kind: type[Settings], variables: Mapping[str, str]) -> Mapping[str, str]:
     found = {}
-    for row in reference():
+    for row in reference(kind):
         name = f"{row.env}_FILE"
         if not (row.secret or row.kind == "pairs") or name not in variables:
             continue
@@ -165,18 +220,26 @@ def _secret_files(variables: Mapping[str, str]) -> Mapping[str, str]:
     return found
 
 
-def _with_clickhouse_fallback(
-    values: dict[str, Any], environ: Mapping[str, str], origins: dict[tuple[str, ...], str]
+def _with_borrowed(
+    kind: type[Settings], values: dict[str, Any], environ: Mapping[str, str], origins: dict[tuple[str, ...], str]
 ) -> dict[str, Any]:
-    """Add CLICKHOUSE_USER and CLICKHOUSE_PASSWORD, as clickhouse-client reads them, where nothing else has any."""
-    section = values.get("clickhouse", {})
-    if not isinstance(section, dict) or {"user", "password"} & section.keys() or "@" in str(section.get("dsn", "")):
-        return values
-    for name in ("user", "password"):
-        if value := environ.get(f"CLICKHOUSE_{name.upper()}"):
-            section = {**section, name: value}
-            origins["clickhouse", name] = f"CLICKHOUSE_{name.upper()}"
-    return {**values, "clickhouse": section} if section else values
+    """Add what plug-ins read from the variables of other programs, where nothing else says it.
+
+    The sections of plug-ins are there even if empty, so that a field that has to be given is named.
+    """
+    made = dict(values)
+    for name in kind.owners:
+        given = values.get(name, {})
+        if not isinstance(given, dict):
+            continue
+        model: Any = kind.model_fields[name].annotation
+        section = dict(given)
+        for field, variable in model.borrowed(given).items():
+            if value := environ.get(variable):
+                section[field] = value
+                origins[name, field] = variable
+        made[name] = section
+    return made
 
 
 def _merge(into: dict[str, Any], found: Mapping[str, Any]) -> None:
@@ -196,12 +259,12 @@ def _paths(found: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[tu
             yield from _paths(value, (*above, name))
 
 
-def _row(path: tuple[str, ...]) -> Row | None:
-    return next((row for row in reference() if row.path == path[: len(row.path)]), None)
+def _row(kind: type[Settings], path: tuple[str, ...]) -> Row | None:
+    return next((row for row in reference(kind) if row.path == path[: len(row.path)]), None)
 
 
-def _origin(layer: str, path: tuple[str, ...], config: str | None) -> str:
-    row = _row(path)
+def _origin(kind: type[Settings], layer: str, path: tuple[str, ...], config: str | None) -> str:
+    row = _row(kind, path)
     if layer == "file":
         return str(config)
     if layer == "flag":
@@ -210,16 +273,18 @@ def _origin(layer: str, path: tuple[str, ...], config: str | None) -> str:
     return f"{name}_FILE" if layer == "secret file" else name
 
 
-def _problem(error: Any) -> Problem:
+def _problem(kind: type[Settings], error: Any) -> Problem:
     path = tuple(str(part) for part in error["loc"])
-    row = _row(path)
+    row = _row(kind, path)
     if error["type"] == "extra_forbidden":
-        siblings = [one.name for one in reference() if one.path[:-1] == path[:-1]]
+        siblings = [one.name for one in reference(kind) if one.path[:-1] == path[:-1]]
         close = get_close_matches(path[-1], siblings, n=1)
         return Problem((path,), "no such setting" + (f", did you mean {close[0]}?" if close else ""))
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "byte_size":
         message = "needs a size such as 64MiB, 1.5GiB or a number of bytes"
+    if error["type"] == "missing":
+        message = "has to be given"
     if error["type"] == "model_type":
         message = "is a section, not a value"
     if row is not None and row.choices:
@@ -227,19 +292,20 @@ def _problem(error: Any) -> Problem:
     return Problem((path,), message[:1].lower() + message[1:])
 
 
-def _refused(problems: list[Problem], origins: Mapping[tuple[str, ...], str]) -> UsageError:
+def _refused(kind: type[Settings], problems: list[Problem], origins: Mapping[tuple[str, ...], str]) -> UsageError:
     lines = []
     for problem in problems:
-        row = _row(problem.paths[0])
+        row = _row(kind, problem.paths[0])
         origin = origins.get(problem.paths[0]) or (row.flag if row else ".".join(problem.paths[0]))
-        place = origin if origin.startswith(("-", ENV_PREFIX)) else f"{origin}: {'.'.join(problem.paths[0])}"
+        whole = origin == ".".join(problem.paths[0])
+        place = origin if whole or origin.startswith(("-", ENV_PREFIX)) else f"{origin}: {'.'.join(problem.paths[0])}"
         lines.append(f"{place}: {problem.message}")
     return UsageError(lines)
 
 
-def _unknown(variables: Mapping[str, str]) -> Iterator[str]:
-    known = {row.env for row in reference()}
+def _unknown(kind: type[Settings], variables: Mapping[str, str]) -> Iterator[str]:
+    known = {row.env for row in reference(kind)}
     for name in sorted(variables):
-        if not _setting(name) and name.removesuffix("_FILE") not in known:
+        if not _setting(kind, name) and name.removesuffix("_FILE") not in known:
             close = get_close_matches(name, known, n=1, cutoff=0.8)
             yield f"{name}: no such setting" + (f", did you mean {close[0]}?" if close else ", ignored")

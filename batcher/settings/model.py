@@ -2,47 +2,23 @@
 
 The command line, the environment variables, the TOML keys, `--help` and the table in the README are made
 from these classes (`reference.py`). A section is one word, so that `BATCHER_SECTION_NAME` can be split.
+The sections of sources, formats, sinks and dead-letter queues come from these themselves (`compose.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ByteSize, ConfigDict, Field, PrivateAttr, SecretStr
+from pydantic import AfterValidator, ByteSize, Field, PrivateAttr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from batcher.settings.masking import masked_value
-from batcher.settings.units import Duration, Names, OptionalDuration, Pairs, Size
+from batcher.options import Duration, Flag, Names, OptionalDuration, Pairs, Section, Size, masked_value
 
 _MIB = 1 << 20
 
-
-@dataclass(frozen=True, slots=True)
-class Flag:
-    """Say how a setting looks on the command line, where that cannot be told from its name and type."""
-
-    short: str | None = None
-    metavar: str | None = None
-
-
-def _start(value: str) -> str:
-    if value in ("earliest", "latest"):
-        return value
-    try:
-        if value.isdecimal():
-            moment = datetime.fromtimestamp(int(value) / 1000, UTC)
-        else:
-            moment = datetime.fromisoformat(value)
-            moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        before_the_epoch = moment.timestamp() < 0
-    except (ValueError, OverflowError, OSError):
-        raise ValueError("is earliest, latest, a time such as 2026-01-31T12:00:00Z, or epoch milliseconds") from None
-    if before_the_epoch:
-        raise ValueError("is a time before 1970; write earliest")
-    return value if value.isdecimal() else moment.isoformat()
+AnySection = TypeVar("AnySection", bound=Section)
 
 
 def _address(value: str) -> str:
@@ -50,38 +26,6 @@ def _address(value: str) -> str:
     if not separator or not host or "@" in host or not port.isdecimal() or int(port) > 65535:
         raise ValueError("needs the form HOST:PORT, such as 127.0.0.1:9100")
     return value
-
-
-class Section(BaseModel):
-    """Refuse what is not known, and never show an input in an error: it may be a secret."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True)
-
-    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
-        for name, value in super().__repr_args__():
-            yield name, masked_value(name or "", value)
-
-
-class Kafka(Section):
-    """Where records come from."""
-
-    brokers: Annotated[str | None, Flag("-b", "HOST:PORT[,…]")] = None
-    """Brokers to ask first."""
-    topics: Annotated[Names, Flag("-t", "TOPIC[,…]|^REGEX")] = ()
-    """Topics to read; may be repeated. A name that starts with ^ is a regular expression."""
-    group: Annotated[str | None, Flag("-g", "NAME")] = None
-    """Consumer group; its committed offsets are the only state."""
-    start: Annotated[str, Flag(metavar="earliest|latest|TIME"), AfterValidator(_start)] = "earliest"
-    """Where to start where the group has no offset yet. TIME: ISO 8601 (UTC unless it says otherwise) or epoch ms."""
-    options: Annotated[Pairs, Flag("-X", "PROPERTY=VALUE")] = Field(default_factory=dict)
-    """Any other librdkafka property; may be repeated. `-X list` and `-X dump` show them."""
-    instance: Annotated[str | None, Flag(metavar="ID")] = None
-    """Static membership: after a restart the same ID gets its partitions back at once (classic group protocols).
-    With --workers, worker I has ID-I."""
-    allow_insecure: bool = False
-    """Permit properties that switch the check of certificates off."""
-    on_gap: Literal["halt", "skip"] = "halt"
-    """When the next record to read is gone from the log: stop and name the gap, or log it and read on."""
 
 
 class Batch(Section):
@@ -99,46 +43,10 @@ class Batch(Section):
     """Exactly-once: let partitions share a batch, where the table has the columns _topic, _partition, _offset."""
 
 
-class ClickHouse(Section):
-    """The target of `--sink clickhouse`."""
-
-    dsn: Annotated[SecretStr, Flag(metavar="URL")] = SecretStr("http://localhost:8123/default")
-    """http://[user[:password]@]host:port/database, https://…, or chdb:///path for the embedded engine."""
-    table: Annotated[str | None, Flag(metavar="[DATABASE.]TABLE")] = None
-    """Table to insert into; it must be there."""
-    user: Annotated[str | None, Flag(metavar="NAME")] = None
-    """User, where the URL has none (falls back to CLICKHOUSE_USER)."""
-    password: Annotated[SecretStr | None, Flag(metavar="SECRET")] = None
-    """Password; better from a variable or file than from here (falls back to CLICKHOUSE_PASSWORD)."""
-    settings: Annotated[Pairs, Flag(metavar="NAME=VALUE")] = Field(default_factory=dict)
-    """Settings of the server for every insert; may be repeated."""
-    insert_timeout: Annotated[Duration, Field(gt=timedelta(0)), Flag(metavar="TIME")] = timedelta(seconds=120)
-    """How long an insert may take, here and in the server; then it is tried again."""
-    allow_memory: bool = False
-    """Permit a table of engine Memory, whose rows end with the server."""
-
-
-class Parquet(Section):
-    """The target of `--sink parquet`."""
-
-    path: Annotated[str | None, Flag(metavar="DIR|URI")] = None
-    """Directory, or s3://bucket/prefix and what else pyarrow.fs knows."""
-    compression: Annotated[str, Flag(metavar="CODEC")] = "zstd"
-    """zstd, snappy, lz4, gzip or none; with a level as in zstd:3."""
-    partition_by: Annotated[Names, Flag(metavar="COLUMN[,…]")] = ()
-    """Columns that become hive directories (column=value/)."""
-    coordinates: Literal["default", "value", "none"] = "default"
-    """Whether files carry the columns _partition, _offset and _timestamp; value: and _value, the whole message."""
-    layout: Literal["auto", "root", "topic"] = "auto"
-    """Files of all topics in one root with one schema, or a root for each topic; auto: root for a single topic."""
-    max_directories: Annotated[int, Field(gt=0), Flag(metavar="N")] = 1_000
-    """Stop where the records of one batch would go into more directories than this."""
-
-
 class Decode(Section):
     """How bytes become rows."""
 
-    format: Annotated[str, Flag(metavar="NAME")] = "json"
+    format: Annotated[str, Flag(plugin="format")] = "json"
     """Encoding of the records."""
     schema_source: Annotated[str, Flag(metavar="auto|FILE")] = Field(default="auto", alias="schema")
     """auto: from the table, or from the first batch; else an .arrow or .parquet file that has the schema."""
@@ -165,6 +73,8 @@ class Dlq(Section):
     """Dead letters to this topic of the same brokers."""
     path: Annotated[str | None, Flag(metavar="DIR")] = None
     """Dead letters to NDJSON files in this directory."""
+    queue: Annotated[str | None, Flag(plugin="dead-letter queue")] = None
+    """Another place for dead letters; topic and path each choose theirs."""
     max_ratio: Annotated[float, Field(gt=0, le=1), Flag(metavar="RATIO")] = 0.5
     """Stop when more than this share of records is rejected."""
     max_consecutive: Annotated[int, Field(gt=0), Flag(metavar="N")] = 1000
@@ -203,7 +113,10 @@ class Log(Section):
 
 
 class Settings(BaseSettings):
-    """Hold every setting of a pipeline. Reads nothing by itself: `load` does that."""
+    """Hold every setting of a pipeline. Reads nothing by itself: `load` does that.
+
+    `Settings(...)` has the sections of the built-in plug-ins; those of others are in the classes that `compose` makes.
+    """
 
     model_config = SettingsConfigDict(
         env_prefix="BATCHER_",
@@ -214,7 +127,9 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,
         use_attribute_docstrings=True,
     )
-    sink: Annotated[str | None, Flag(metavar="clickhouse|parquet|NAME")] = None
+    source: Annotated[str, Flag(plugin="source")] = "kafka"
+    """Where records come from; `batcher plugins` lists the names."""
+    sink: Annotated[str | None, Flag(plugin="sink")] = None
     """Where to write; `batcher plugins` lists the names."""
     delivery: Literal["auto", "exactly-once", "at-least-once"] = "auto"
     """The guarantee; auto is the strongest that the target can keep."""
@@ -233,15 +148,9 @@ class Settings(BaseSettings):
     workers: Annotated[int, Field(gt=0, le=1024), Flag(metavar="N")] = 1
     """Processes that share the partitions, on this machine; sizes and limits hold for each."""
     options: Annotated[Pairs, Flag(metavar="NAME=VALUE")] = Field(default_factory=dict)
-    """Options of a sink that is neither clickhouse nor parquet; may be repeated."""
-    kafka: Kafka = Kafka()
-    """Where records come from."""
+    """Options of a plug-in that has no section for them; may be repeated."""
     batch: Batch = Batch()
     """When a batch is written: whichever comes first."""
-    clickhouse: ClickHouse = ClickHouse()
-    """The target of `--sink clickhouse`."""
-    parquet: Parquet = Parquet()
-    """The target of `--sink parquet`."""
     decode: Decode = Decode()
     """How bytes become rows."""
     dlq: Dlq = Dlq()
@@ -252,6 +161,34 @@ class Settings(BaseSettings):
     """Metrics, health and status over HTTP."""
     log: Log = Log()
     """Logs, on stderr."""
+
+    owners: ClassVar[Mapping[str, str]] = {}
+    """For each section that a plug-in brought, the key of the setting that names the plug-in, such as `sink`."""
+
+    def __new__(cls, **values: Any) -> Self:
+        """Return settings with the sections of the built-in plug-ins, where no others were asked for."""
+        del values
+        if cls is not Settings:
+            return super().__new__(cls)
+        from batcher.settings.compose import compose  # noqa: PLC0415 - it is made from this class
+
+        made: Any = compose()
+        return super().__new__(made)  # type: ignore[no-any-return]
+
+    def __init__(self, **values: Any) -> None:  # the sections of plug-ins are not known here
+        super().__init__(**values)
+
+    def section(self, model: type[AnySection]) -> AnySection:
+        """Return the section of this model. Raise LookupError where there is none."""
+        for one in self.sections():
+            if isinstance(one, model):
+                return one
+        raise LookupError(f"no section of the settings is a {model.__name__}")
+
+    def sections(self) -> tuple[Section, ...]:
+        """Return all sections, in their order."""
+        values = (getattr(self, name) for name in type(self).model_fields)
+        return tuple(value for value in values if isinstance(value, Section))
 
     @classmethod
     def settings_customise_sources(

@@ -10,9 +10,12 @@ from typing import Any, Final, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ByteSize, SecretStr
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
 
-from batcher.settings.model import Flag, Settings
-from batcher.settings.units import show_duration, show_size
+from batcher.options import Flag, show_duration, show_size
+from batcher.plugins import registry_of
+from batcher.settings.compose import compose
+from batcher.settings.model import Settings
 
 ENV_PREFIX: Final = "BATCHER_"
 
@@ -33,6 +36,10 @@ class Row:
     short: str | None
     choices: tuple[str, ...]
     secret: bool
+    names: str = ""
+    """The kind of plug-in that is named here."""
+    owner: str = ""
+    """The key of the setting that names the plug-in whose section it is; empty for a setting of the program itself."""
 
     @property
     def path(self) -> tuple[str, ...]:
@@ -56,26 +63,32 @@ class Row:
 
 
 @cache
-def reference() -> tuple[Row, ...]:
-    """Return a row for each setting: those without a section first, then section by section."""
-    fields = Settings.model_fields
-    rows = [_row("", name, field) for name, field in fields.items() if not _is_section(field)]
+def reference(kind: type[Settings] | None = None) -> tuple[Row, ...]:
+    """Return a row for each setting: those without a section first, then section by section.
+
+    Without `kind`, a class that `compose` made, these are the settings of the program with its built-in plug-ins.
+    """
+    made = kind or compose()
+    fields = made.model_fields
+    rows = [_row("", name, field, "") for name, field in fields.items() if not _is_section(field)]
     for section, field in fields.items():
         if _is_section(field):
-            rows += [_row(section, name, one) for name, one in field.annotation.model_fields.items()]  # type: ignore[union-attr]
+            model: Any = field.annotation
+            owner = made.owners.get(section, "")
+            rows += [_row(section, name, one, owner) for name, one in model.model_fields.items()]
     return tuple(rows)
 
 
-def section_help(section: str) -> str:
+def section_help(section: str, kind: type[Settings] | None = None) -> str:
     """Return what a section is for."""
-    return Settings.model_fields[section].description or ""
+    return (kind or compose()).model_fields[section].description or ""
 
 
 def _is_section(field: FieldInfo) -> bool:
     return isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
 
 
-def _row(section: str, name: str, field: FieldInfo) -> Row:
+def _row(section: str, name: str, field: FieldInfo, owner: str) -> Row:
     flag = next((one for one in field.metadata if isinstance(one, Flag)), Flag())
     annotation = _without_none(field.annotation)
     choices = tuple(str(choice) for choice in get_args(annotation)) if get_origin(annotation) is Literal else ()
@@ -90,13 +103,20 @@ def _row(section: str, name: str, field: FieldInfo) -> Row:
         section=section,
         name=field.alias or name,
         kind=kind,
-        type="yes|no" if kind == "switch" else flag.metavar or "|".join(choices),
+        type="yes|no" if kind == "switch" else _names(flag) or flag.metavar or "|".join(choices) or "VALUE",
         default=_shown(field.get_default(call_default_factory=True)),
         help=(field.description or "").replace("\n", " "),
         short=flag.short,
         choices=choices,
         secret=annotation is SecretStr,
+        names=flag.plugin or "",
+        owner=owner,
     )
+
+
+def _names(flag: Flag) -> str:
+    """Return what may be given to a setting that names a plug-in: those with options, and others by name."""
+    return "|".join([*registry_of(flag.plugin).with_options(), "NAME"]) if flag.plugin else ""
 
 
 def _without_none(annotation: Any) -> Any:
@@ -116,4 +136,4 @@ def _shown(value: object) -> str:
         return ",".join(value)
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return "" if value is None else str(value)
+    return "" if value in (None, PydanticUndefined) else str(value)

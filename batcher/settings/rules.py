@@ -5,12 +5,13 @@ What concerns one part alone (topics, properties, paths) that part checks itself
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
-from batcher.settings.masking import unencoded_password
+from batcher.options import Fault, Section, show_size
+from batcher.plugins import REGISTRIES, registry_of
+from batcher.settings.compose import section_of
 from batcher.settings.model import Settings
-from batcher.settings.units import show_size
 
 # The values of one batch travel in one Arrow binary array, whose 32-bit offsets end at 2 GiB. Half of that
 # leaves room for the last fetch, which is added whole.
@@ -27,24 +28,12 @@ class Problem(NamedTuple):
     message: str
 
 
-_ENCODE: Final = "holds @, /, # or ? in the password or an @ behind the host: write %40, %2F, %23 or %3F for it"
-
-
 def conflicts(settings: Settings) -> Iterator[Problem]:
     """Yield what is impossible whatever the verb."""
-    if unencoded_password(settings.clickhouse.dsn.get_secret_value()):
-        yield Problem(
-            (("clickhouse", "dsn"),),
-            f"{_ENCODE}, or give the password with BATCHER_CLICKHOUSE_PASSWORD or BATCHER_CLICKHOUSE_PASSWORD_FILE",
-        )
-    if settings.parquet.path and unencoded_password(settings.parquet.path):
-        yield Problem((("parquet", "path"),), f"{_ENCODE}, or leave the keys to the environment (AWS_ACCESS_KEY_ID …)")
-    if "@" in (settings.kafka.brokers or ""):
-        yield Problem(
-            (("kafka", "brokers"),),
-            "holds an @: brokers are HOST:PORT; name and password go to BATCHER_KAFKA_OPTIONS_FILE, as sasl.username=… "
-            "and sasl.password=…",
-        )
+    for name in type(settings).model_fields:
+        section = getattr(settings, name)
+        if isinstance(section, Section):
+            yield from _located(name, section.impossible())
     batch, dlq, retry = settings.batch, settings.dlq, settings.retry
     if batch.max_bytes > MAX_BATCH_BYTES:
         yield Problem((("batch", "max_bytes"),), f"at most {show_size(MAX_BATCH_BYTES)}: a batch is one Arrow array")
@@ -55,6 +44,7 @@ def conflicts(settings: Settings) -> Iterator[Problem]:
         yield Problem(
             (("dlq", "topic"), ("dlq", "path")), "cannot go with --dlq.path: choose one place for dead letters"
         )
+    yield from _queue(settings)
     if retry.max_wait < retry.wait:
         yield Problem((("retry", "max_wait"), ("retry", "wait")), "is less than the first wait (--retry.wait)")
     if retry.max_elapsed is not None and retry.max_elapsed.total_seconds() <= 0:
@@ -65,11 +55,10 @@ def unshared(settings: Settings) -> Iterator[Problem]:
     """Yield what several workers cannot have."""
     if settings.workers == 1:
         return
-    if settings.sink == "clickhouse" and settings.clickhouse.dsn.get_secret_value().startswith("chdb:"):
-        yield Problem(
-            (("workers",), ("clickhouse", "dsn")),
-            "the embedded engine lets one process into its directory; load into a server, or with 1 worker",
-        )
+    for kind in REGISTRIES:
+        name, section = section_of(settings, kind)
+        if section is not None:
+            yield from (Problem((("workers",), (name, field)), message) for field, message in section.unshared())
     if settings.max_records is not None:
         yield Problem(
             (("workers",), ("max_records",)), "cannot go with --max-records: no worker knows what the others have read"
@@ -82,14 +71,33 @@ def unshared(settings: Settings) -> Iterator[Problem]:
 def missing(settings: Settings) -> Iterator[Problem]:
     """Yield what `run` cannot do without."""
     if not settings.sink:
-        yield Problem((("sink",),), "where to write? clickhouse, parquet, or a name from `batcher plugins`")
-    if not settings.kafka.brokers:
-        yield Problem((("kafka", "brokers"),), "which brokers? -b HOST:PORT")
-    if not settings.kafka.topics:
-        yield Problem((("kafka", "topics"),), "which topics? -t TOPIC")
-    if not settings.kafka.group:
-        yield Problem((("kafka", "group"),), "which consumer group? -g NAME")
-    if settings.sink == "clickhouse" and not settings.clickhouse.table:
-        yield Problem((("clickhouse", "table"),), "which table?")
-    if settings.sink == "parquet" and not settings.parquet.path:
-        yield Problem((("parquet", "path"),), "which directory?")
+        known = ", ".join(registry_of("sink").with_options())
+        yield Problem((("sink",),), f"where to write? {known}, or a name from `batcher plugins`")
+    for kind in REGISTRIES:
+        yield from lacking(settings, kind)
+
+
+def lacking(settings: Settings, kind: str) -> Iterator[Problem]:
+    """Yield what the plug-in of a kind that the settings choose cannot do without."""
+    name, section = section_of(settings, kind)
+    if section is not None:
+        yield from _located(name, section.lacking())
+
+
+def _queue(settings: Settings) -> Iterator[Problem]:
+    """Yield what `--dlq.queue` cannot go with: each of the built-in places is told where by a setting of its own."""
+    dlq = settings.dlq
+    needs = {"kafka": ("topic", dlq.topic), "directory": ("path", dlq.path)}
+    if dlq.queue is None:
+        return
+    for queue, (field, value) in needs.items():
+        if dlq.queue == queue and not value:
+            yield Problem((("dlq", field),), f"is needed by --dlq.queue {queue}")
+        if dlq.queue != queue and value:
+            yield Problem(
+                (("dlq", field), ("dlq", "queue")), "cannot go with --dlq.queue: choose one place for dead letters"
+            )
+
+
+def _located(section: str, faults: Iterable[Fault]) -> Iterator[Problem]:
+    return (Problem(((section, field),), message) for field, message in faults)

@@ -13,25 +13,45 @@ all. A range that is written again replaces its file, so nothing is there twice.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from batcher.protocols import Sink
-from sinks.parquet.locations import store_for
-from sinks.parquet.options import ParquetOptions
-from sinks.parquet.sink import ParquetSink
-from sinks.parquet.topics import TopicRootsSink
+from batcher.plugins import PluginContext, takes
+from sinks.parquet.settings import Parquet
+
+if TYPE_CHECKING:
+    from batcher.protocols import Sink
+    from sinks.parquet.sink import ParquetSink
 
 
-def plugin(options: Mapping[str, object]) -> Sink:
+@takes(Parquet, section="parquet")
+def plugin(options: Parquet | Mapping[str, object], context: PluginContext = PluginContext()) -> Sink:  # noqa: B008
     """Return a Parquet sink that is not open yet: of one root, or of a root for each topic.
 
-    Options: `path` (required), `compression`, `partition_by`, `coordinates`, `schema`, `layout`, `topics`,
-    `max_directories`; see `ParquetOptions`. Raise ConfigurationError for options that cannot work.
+    Options are the section, or a mapping: `path` (required), `compression`, `partition_by`, `coordinates`, `schema`,
+    `layout`, `topics`, `max_directories`; see `ParquetOptions`. Raise ConfigurationError for what cannot work.
+    Nothing heavy is imported before this is called.
     """
-    settings = ParquetOptions.of(options)
-    return TopicRootsSink(settings, store_for(settings.path)) if settings.by_topic else one_root(options)
+    from sinks.parquet.locations import store_for  # noqa: PLC0415 - as said above
+    from sinks.parquet.options import ParquetOptions  # noqa: PLC0415 - as said above
+    from sinks.parquet.topics import TopicRootsSink  # noqa: PLC0415 - as said above
+
+    given = mapping(options, context) if isinstance(options, Parquet) else options
+    settings = ParquetOptions.of(given)
+    return TopicRootsSink(settings, store_for(settings.path)) if settings.by_topic else one_root(given)
 
 
 def one_root(options: Mapping[str, object]) -> ParquetSink:
     """Return the sink of a root for all topics, that is not open yet. Options and errors are those of `plugin`."""
+    from sinks.parquet.locations import store_for  # noqa: PLC0415 - as said above
+    from sinks.parquet.options import ParquetOptions  # noqa: PLC0415 - as said above
+    from sinks.parquet.sink import ParquetSink  # noqa: PLC0415 - as said above
+
     settings = ParquetOptions.of(options)
     return ParquetSink(settings, store_for(settings.path))
+
+
+def mapping(section: Parquet, context: PluginContext) -> dict[str, object]:
+    """Return the section with what the pipeline knows: the topics, and the schema of a file."""
+    schema = None if context.schema is None else context.schema()
+    given = {**section.model_dump(), "topics": context.topics, "schema": schema}
+    return {name: value for name, value in given.items() if value is not None}

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pytest
 
 from batcher.errors import ConfigurationError
-from batcher.formats import FORMATS, load
-from batcher.formats.json.format import JsonOptions
+from batcher.formats import registry
 from batcher.protocols import Decoder, Format
 from batcher.records import Batch, Decoded, Partition
+from batcher.settings.model import Decode
 from batcher.testing.values import make_batch, make_records
 
 SCHEMA = pa.schema(
@@ -29,20 +29,18 @@ ENCODE: dict[str, Callable[[dict[str, Any]], bytes]] = {"json": lambda row: json
 """How a test writes a record in each format. A new format fails here until it says how."""
 
 
-OPTIONS: dict[str, list[Any]] = {
-    "json": [JsonOptions(), JsonOptions(text=frozenset("*"), epoch={"*": "ms"}), JsonOptions(on_unknown="reject")]
-}
+OPTIONS: dict[str, list[Any]] = {"json": [Decode(), Decode(text=("any",), epoch=("ms",)), Decode(on_unknown="reject")]}
 """What each format is tried with."""
 
 
-@pytest.fixture(params=sorted(FORMATS))
+@pytest.fixture(params=registry.names())
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
 @pytest.fixture(params=range(3), ids=["default", "lenient", "strict"])
 def form(name: str, request: pytest.FixtureRequest) -> Format:
-    return load(name)(OPTIONS[name][request.param])
+    return registry.load(name)(OPTIONS[name][request.param])
 
 
 def row(number: int) -> dict[str, Any]:

@@ -149,7 +149,7 @@ def install(points: Points) -> None:
     wrap(DirectoryDeadLetterQueue, "send", pipeline.send)
     wrap(KafkaDeadLetterQueue, "send", pipeline.send)
     wrap(FetchLoop, "on_revoked", pipeline.revoke)
-    wrap(sinks, "load", pipeline.load)
+    wrap(sinks.registry, "make", pipeline.make)
 
 
 class _Pipeline:
@@ -188,9 +188,8 @@ class _Pipeline:
         self._points.at("in_revoke")
         return original(consumer, partitions)
 
-    def load(self, original: Wrapper, name: str) -> Any:
-        plugin = original(name)
-        return lambda options: _trapped_sink(self._points, plugin(options))
+    def make(self, original: Wrapper, *arguments: Any) -> Any:
+        return _trapped_sink(self._points, original(*arguments))
 
 
 def _trapped_sink(points: Points, sink: Any) -> Any:

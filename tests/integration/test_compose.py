@@ -18,7 +18,9 @@ import pytest
 
 from batcher.generate.events import ORDERS, EventGenerator
 from batcher.settings import Settings, load
+from batcher.sources.kafka.settings import Kafka
 from batcher.testing.kafka import produce
+from sinks.clickhouse.settings import ClickHouse
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "docker-compose.yml"
@@ -96,8 +98,8 @@ def test_what_compose_mounts_is_there() -> None:
 def test_the_flags_of_the_service_are_accepted(file: Path) -> None:
     settings = settings_of(file)
     assert settings.sink == "clickhouse"
-    assert settings.kafka.topics == ("events",)
-    assert settings.clickhouse.table == "events"
+    assert settings.section(Kafka).topics == ("events",)
+    assert settings.section(ClickHouse).table == "events"
     assert settings.dlq.topic == "events.dlq"
     assert settings.http.addr == "0.0.0.0:9100"
 

@@ -24,7 +24,7 @@ class LinesSink:
 
     def open(self) -> SinkInfo:
         self.file = self.path.open("a")
-        return SinkInfo(str(self.path), schema=None, coordinates=("_partition", "_offset"))
+        return SinkInfo(str(self.path), None, ("_partition", "_offset"), capabilities=frozenset({"pin"}))
 
     def pin(self, proposed: pa.Schema) -> pa.Schema:
         return proposed

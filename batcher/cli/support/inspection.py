@@ -8,9 +8,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
+from batcher.cli.support.kafka_only import kafka_of
 from batcher.cli.support.tuning import tune_collector, tune_memory
 from batcher.cli.verbs.run import add_loudness, log_level
 from batcher.settings import Loaded, Parser, Settings, UsageError, add_config_flag, load, secrets
+from batcher.sources.kafka.settings import Kafka
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
 
 PATIENCE_S: Final = 60.0
 """How long a target that does not answer is asked again where --retry.max-elapsed is not given: people wait."""
+
+
+LOOKED_UP: Final = ("directory", "kafka")
+"""The dead-letter queues whose letters can be read again."""
 
 
 def parser(verb: str, usage: str, description: str, notes: str) -> Parser:
@@ -51,6 +57,10 @@ def loaded(made: Parser, argv: Sequence[str]) -> Loaded:
     """Return the settings and flags of a command line, with the log set up as they say. Raise UsageError."""
     made.add_settings()
     found = load(made, list(argv), runnable=True)
+    kafka_of(found.settings, made.prog.removeprefix("batcher "))
+    queue = found.settings.dlq.queue
+    if queue not in (None, *LOOKED_UP):
+        raise UsageError([f"--dlq.queue {queue}: only letters in topics and directories can be looked up"])
     from batcher.telemetry import logs
 
     logs.hide(tuple(secrets(found.settings)))
@@ -84,6 +94,7 @@ class Inspection:
     def report(self) -> Report:
         """Look at everything. Raise as the parts do."""
         from batcher.audit.report import Report
+        from batcher.cli.support import wiring
         from batcher.protocols.sink import queryable
 
         auditor = self.auditor()
@@ -97,7 +108,7 @@ class Inspection:
             beyond = self.attempt(target.max_offset_above, {one.partition: one.next_offset for one in self.scopes})
         return Report(
             self.info.target,
-            self.settings.kafka.group or "",
+            wiring.name_of(self.settings),
             tuple(self._compared(auditor, one, beyond.get(one.scope.partition)) for one in accounts),
             survey.fields(),
         )
@@ -177,7 +188,8 @@ def letters_of(settings: Settings) -> Letters:
     from batcher.sources.kafka.options import KafkaOptions
     from batcher.sources.kafka.window import LogReader
 
-    kafka, group = settings.kafka, settings.kafka.group or ""
+    kafka = settings.section(Kafka)
+    group = kafka.group or ""
     if settings.dlq.path:
         return in_directory(settings.dlq.path, group)
     if settings.dlq.topic:

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from batcher.settings import Settings
+from batcher.settings import Settings, section_of
+from batcher.sources.kafka.settings import Kafka
 
 if TYPE_CHECKING:
     from batcher.bench.figures import Figures, Run, Setup, Stage
@@ -128,7 +129,7 @@ class Subject:
             looking.close()
         if not any(end > first for first, end in places.values()) and not self._live:
             topics = ",".join(options.topics)
-            raise ConfigurationError(f"-t {topics}: there is no record from {self.settings.kafka.start} on")
+            raise ConfigurationError(f"-t {topics}: there is no record from {self.settings.section(Kafka).start} on")
         if self._live:
             # What comes in has a rate of its own; the client's would be the same.
             return {}, len(places)
@@ -192,7 +193,7 @@ class Subject:
 
     @property
     def _live(self) -> bool:
-        return bool(self.settings.kafka.topics) and self.settings.kafka.start == "latest"
+        return bool(self.settings.section(Kafka).topics) and self.settings.section(Kafka).start == "latest"
 
     def _source(self) -> Source:
         from batcher.bench.readers import Replayed
@@ -231,10 +232,11 @@ class Subject:
         from batcher.formats.json.shape import needs_rewriting
 
         settings, info, plan = self.settings, self.info, self.plan
+        section = section_of(settings, "sink")[1]
         slow = [field.name for field in info.schema or () if needs_rewriting([field])]
         weaker = settings.delivery == "at-least-once"
         return Setup(
-            topics=settings.kafka.topics,
+            topics=settings.section(Kafka).topics,
             live=self._live,
             partitions=partitions,
             sink=settings.sink or "",
@@ -247,10 +249,10 @@ class Subject:
             memory_bytes=plan.memory_bytes,
             merges=plan.merges(info),
             may_merge=info.repeats == "query",
-            compression=settings.parquet.compression,
-            partition_by=settings.parquet.partition_by,
+            faster=() if section is None else tuple(section.faster()),
+            for_large_batches=section is not None and section.for_large_batches,
             slow_columns=tuple(slow),
-            given=frozenset(settings.kafka.options),
+            given=frozenset(settings.section(Kafka).options),
             cores=cores(),
         )
 
@@ -279,7 +281,7 @@ def _options(settings: Settings, name: str) -> KafkaOptions:
     from batcher.cli.support import wiring
 
     group = name.replace("_", "-")
-    kafka = settings.kafka.model_copy(update={"group": group, "instance": None, "on_gap": "skip"})
+    kafka = settings.section(Kafka).model_copy(update={"group": group, "instance": None, "on_gap": "skip"})
     live = kafka.start == "latest"
     return wiring.kafka_options_of(settings.model_copy(update={"kafka": kafka, "until_eof": not live}))
 

@@ -1,27 +1,26 @@
-"""Make the parts of a pipeline from the settings. The one place that knows sinks, sources and formats by name."""
+"""Make the parts of a pipeline from the settings: each by its plug-in, which is told its section."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, get_args
+from typing import TYPE_CHECKING, Any, Final
 
 from batcher.errors import ConfigurationError, SettingRefused
-from batcher.formats.json.limits import Epoch
-from batcher.settings import Settings, UsageError, secrets
+from batcher.options import Section
+from batcher.plugins import PluginContext, Registry, registry_of
+from batcher.settings import Settings, UsageError, own_section, secrets, section_of
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from batcher.core.limits import DeadLetterPolicy
     from batcher.engine.pipeline import Pipeline
     from batcher.engine.retry import RetryPolicy
     from batcher.protocols import DeadLetterQueue, Format, Sink, Source
-    from batcher.sources.kafka.options import KafkaOptions, Start
+    from batcher.sources.kafka.options import KafkaOptions
     from batcher.telemetry.metrics import Metrics
-
-EPOCHS: Final[tuple[Epoch, ...]] = get_args(Epoch)
 
 DEAD_LETTER_TIMEOUT_S: Final = 30.0
 
@@ -80,12 +79,12 @@ def pipeline_of(settings: Settings, metrics: Metrics | None = None) -> Pipeline:
     from batcher.engine.pipeline import Pipeline
 
     batch = settings.batch
-    options = kafka_options_of(settings)
+    source = source_of(settings)
     pipeline = Pipeline(
-        source_of(options),
+        source,
         sink_of(settings),
         format_of(settings),
-        name=settings.kafka.group or "",
+        name=name_of(settings),
         dead_letters=dead_letters_of(settings),
         flush=FlushPolicy(batch.max_rows, int(batch.max_bytes), batch.max_wait.total_seconds()),
         memory_bytes=int(batch.memory),
@@ -97,7 +96,7 @@ def pipeline_of(settings: Settings, metrics: Metrics | None = None) -> Pipeline:
         on_existing=settings.on_existing,
         max_records=settings.max_records,
         stop_timeout_s=settings.stop_timeout.total_seconds(),
-        drain_timeout_s=min(DRAIN_TIMEOUT_S, options.session_timeout_s / 2),
+        drain_timeout_s=min(DRAIN_TIMEOUT_S, getattr(source, "drain_timeout_s", DRAIN_TIMEOUT_S)),
         start_timeout_s=settings.start_timeout.total_seconds(),
         halt_on_unknown=settings.decode.on_unknown == "halt",
         subscribers=() if metrics is None else (metrics,),
@@ -123,195 +122,107 @@ def poison_of(settings: Settings) -> DeadLetterPolicy:
     return DeadLetterPolicy(settings.dlq.max_ratio, settings.dlq.max_consecutive, settings.dlq.max_bisect)
 
 
-def _clickhouse_password(settings: Settings) -> str | Callable[[], str] | None:
-    """Return the password, or what reads it anew where it came from a file."""
-    password = settings.clickhouse.password
-    if password is None:
-        return None
-    read_again = _secrets_again(settings, "clickhouse.password")
-    if read_again is None:
-        return password.get_secret_value()
-
-    def fresh() -> str:
-        found = read_again().clickhouse.password
-        return found.get_secret_value() if found else ""
-
-    return fresh
+def name_of(settings: Settings) -> str:
+    """Return the pipeline's name: the group of the source, or the source's name where it knows no groups."""
+    section = section_of(settings, "source")[1]
+    return str(getattr(section, "group", settings.source) or "")
 
 
 @before_opening()
-def sink_options(settings: Settings) -> dict[str, object]:
-    """Return what a sink's plugin is given: its own section with secrets revealed, without what is not set.
-
-    A sink that has no section gets `--options`. A schema file becomes the option `schema`.
-    """
-    given: dict[str, object]
-    match settings.sink:
-        case "clickhouse":
-            section = settings.clickhouse
-            given = {
-                "dsn": section.dsn.get_secret_value(),
-                "table": section.table,
-                "user": section.user,
-                "password": _clickhouse_password(settings),
-                "settings": dict(section.settings),
-                "insert_timeout_s": section.insert_timeout.total_seconds(),
-                "allow_memory": section.allow_memory,
-            }
-        case "parquet":
-            given = {**settings.parquet.model_dump(), "topics": settings.kafka.topics}
-        case _:
-            given = dict(settings.options)
-    if settings.decode.schema_source != "auto":
-        if settings.sink == "clickhouse":
-            raise ConfigurationError("--decode.schema: a ClickHouse table has its own schema; leave it at auto")
-        from batcher.formats.schema_file import read_schema
-
-        given["schema"] = read_schema(Path(settings.decode.schema_source))
-    return {name: value for name, value in given.items() if value is not None}
+def source_of(settings: Settings) -> Source:
+    """Return the source, not open yet. Raise SettingRefused for an unknown name and for options it refuses."""
+    source: Source = _part(settings, registry_of("source"), settings.source)
+    return source
 
 
 @before_opening()
 def sink_of(settings: Settings) -> Sink:
     """Return the sink, not open yet. Raise SettingRefused for an unknown name and for options it refuses."""
-    import sinks
-    from batcher.errors import BatcherError
-
-    name = settings.sink or ""
-    plugin, options = sinks.load(name), sink_options(settings)
-    try:
-        made = plugin(options)
-    except BatcherError:
-        raise
-    except Exception as error:  # somebody else's: whatever it raises while it is made is their bug
-        raise ConfigurationError(f"--sink {name}: cannot be made: {type(error).__name__}: {error}") from error
-    lacking = [method for method in ("open", "write", "close") if not callable(getattr(made, method, None))]
-    if lacking:
-        raise ConfigurationError(f"--sink {name}: what it makes has no {lacking[0]}(), so it is no sink")
-    return made
+    sink: Sink = _part(settings, registry_of("sink"), settings.sink or "")
+    return sink
 
 
-def source_of(options: KafkaOptions) -> Source:
-    """Return the source, not open yet."""
-    from batcher.sources.kafka.source import KafkaSource
+@before_opening()
+def format_of(settings: Settings) -> Format:
+    """Return the encoding of the records. Raise SettingRefused for an unknown name and for options it refuses."""
+    format_: Format = _part(settings, registry_of("format"), settings.decode.format)
+    return format_
 
-    return KafkaSource(options)
+
+@before_opening()
+def dead_letters_of(settings: Settings) -> DeadLetterQueue | None:
+    """Return the place for refused records, or None: then the first one stops the pipeline. Raise SettingRefused."""
+    name = settings.dlq.queue or ("kafka" if settings.dlq.topic else "directory" if settings.dlq.path else None)
+    if name is None:
+        return None
+    queue: DeadLetterQueue = _part(settings, registry_of("dead-letter queue"), name)
+    return queue
 
 
 @before_opening()
 def kafka_options_of(settings: Settings) -> KafkaOptions:
-    """Return what the source is told. Raise SettingRefused for what it refuses."""
-    from batcher.sources.kafka.options import KafkaOptions
+    """Return what reads Kafka's log is told. Raise SettingRefused for what it refuses."""
+    from batcher.sources.kafka import options_of
+    from batcher.sources.kafka.settings import Kafka
 
-    kafka = settings.kafka
-    options = KafkaOptions(
-        brokers=kafka.brokers or "",
-        topics=kafka.topics,
-        group=kafka.group or "",
-        start=start_of(kafka.start),
-        properties=kafka.options,
+    return options_of(settings.section(Kafka), context_of(settings, "kafka"))
+
+
+def _part(settings: Settings, registry: Registry[Any], name: str) -> Any:
+    """Return what the plug-in makes of its section; one that describes no options gets what `--options` gives."""
+    found = registry.find(name)
+    context = context_of(settings, found.section)
+    if found.model is not None:
+        if registry.kind == "sink" and context.schema is not None and not found.asks:
+            raise ConfigurationError(f"--decode.schema: the sink {name} does not take one; leave it at auto")
+        return registry.make(name, own_section(settings, registry, found), context)
+    options: dict[str, object] = dict(settings.options)
+    if registry.kind == "sink" and context.schema is not None:
+        options["schema"] = context.schema()
+    return registry.make(name, options, context)
+
+
+def context_of(settings: Settings, section: str) -> PluginContext:
+    """Return what the plug-in with this section may ask for."""
+    decode = settings.decode
+    return PluginContext(
+        pipeline=name_of(settings),
+        topics=tuple(getattr(section_of(settings, "source")[1], "topics", ())),
+        schema=None if decode.schema_source == "auto" else lambda: _schema(decode.schema_source),
+        reread=lambda field: _section_again(settings, section, field),
+        sections=settings.sections(),
         until_eof=settings.until_eof,
-        on_gap=kafka.on_gap,
-        allow_insecure=kafka.allow_insecure,
-        instance=kafka.instance,
         excluded_topics=frozenset([settings.dlq.topic] if settings.dlq.topic else []),
-        reload=_properties_again(settings),
+        workers=settings.workers,
+        drain_timeout_s=DRAIN_TIMEOUT_S,
+        # A send cannot be interrupted: it has to come to an end within a stop.
+        send_timeout_s=min(DEAD_LETTER_TIMEOUT_S, settings.stop_timeout.total_seconds() / 2),
     )
-    if settings.workers == 1:
-        return options
-    # As long as a rebalance may take: a dead member is missed, and a living one writes its last batch.
-    return replace(options, patience_s=options.session_timeout_s + DRAIN_TIMEOUT_S)
 
 
-def _properties_again(settings: Settings) -> Callable[[], Mapping[str, str]] | None:
-    read_again = _secrets_again(settings, "kafka.options")
-    return None if read_again is None else lambda: read_again().kafka.options
+def _schema(file: str) -> pa.Schema:
+    from batcher.formats.schema_file import read_schema
+
+    return read_schema(Path(file))
 
 
-def _secrets_again(settings: Settings, key: str) -> Callable[[], Settings] | None:
-    """Return what reads the secret files of a key anew and hides what they hold; None where it has no file.
+def _section_again(settings: Settings, section: str, field: str) -> Callable[[], Section] | None:
+    """Return what reads the secret files of a field anew and hides what they hold; None where it has no file.
 
     What is returned raises ConfigurationError where a file cannot be read.
     """
-    read_again = settings.read_again(key)
+    read_again = settings.read_again(f"{section}.{field}")
     if read_again is None:
         return None
     from batcher.telemetry import logs
 
-    def fresh() -> Settings:
+    def fresh() -> Section:
         try:
             found = read_again()
         except UsageError as error:
             raise ConfigurationError(str(error)) from error
         logs.hide(tuple(secrets(found)))
-        return found
+        again: Section = getattr(found, section)
+        return again
 
     return fresh
-
-
-def start_of(text: str) -> Start:
-    """Return where to start: a time as epoch milliseconds."""
-    match text:
-        case "earliest" | "latest":
-            return text
-        case _ if text.isdecimal():
-            return int(text)
-        case _:
-            return int(datetime.fromisoformat(text).timestamp() * 1000)
-
-
-@before_opening()
-def format_of(settings: Settings) -> Format:
-    """Return the encoding of the records."""
-    from batcher import formats
-    from batcher.formats.json.format import JsonOptions
-
-    section = settings.decode
-    return formats.load(section.format)(
-        JsonOptions(
-            on_unknown=section.on_unknown,
-            match=section.match,
-            text=text_columns(section.text),
-            epoch=epoch_units(section.epoch),
-            max_message_bytes=int(section.max_message_bytes),
-            max_depth=section.max_depth,
-            tombstones=section.tombstones,
-        )
-    )
-
-
-def text_columns(given: Sequence[str]) -> frozenset[str]:
-    """Return the columns of `--decode.text`; `*` for all. Raise ConfigurationError."""
-    words = frozenset(given) - {"strict"}
-    if "strict" in given and words:
-        raise ConfigurationError("--decode.text: strict stands alone; name columns, or any")
-    return frozenset("*") if "any" in words else words
-
-
-def epoch_units(given: Sequence[str]) -> dict[str, Epoch]:
-    """Return the units of `--decode.epoch` by column; `*` is for all others. Raise ConfigurationError."""
-    units: dict[str, Epoch] = {}
-    for word in given:
-        column, _, unit = word.rpartition("=")
-        if unit not in EPOCHS:
-            raise ConfigurationError(f"--decode.epoch {word}: the unit is one of {', '.join(EPOCHS)}")
-        units[column or "*"] = unit
-    return units
-
-
-@before_opening()
-def dead_letters_of(settings: Settings) -> DeadLetterQueue | None:
-    """Return the place for refused records, or None: then the first one stops the pipeline."""
-    group = settings.kafka.group or ""
-    if settings.dlq.topic:
-        from batcher.dead_letters.kafka import KafkaDeadLetterQueue
-
-        # A send cannot be interrupted: it has to come to an end within a stop.
-        timeout_s = min(DEAD_LETTER_TIMEOUT_S, settings.stop_timeout.total_seconds() / 2)
-        brokers, topic = settings.kafka.brokers or "", settings.dlq.topic
-        return KafkaDeadLetterQueue(brokers, topic, settings.kafka.options, group, timeout_s)
-    if settings.dlq.path:
-        from batcher.dead_letters.directory import DirectoryDeadLetterQueue
-
-        return DirectoryDeadLetterQueue(settings.dlq.path, group)
-    return None

@@ -67,11 +67,10 @@ class Tether:
 
 def own(settings: Settings, number: int) -> Settings:
     """Return the settings of one worker: those that only one process can have are made its own."""
-    http, kafka = settings.http, settings.kafka
+    http = settings.http
     if http.addr is not None:
         host, _, port = http.addr.rpartition(":")
         # 0 is any that is free, for each.
         http = http.model_copy(update={"addr": f"{host}:{int(port) + number if int(port) else 0}"})
-    if kafka.instance is not None:
-        kafka = kafka.model_copy(update={"instance": f"{kafka.instance}-{number}"})
-    return settings.model_copy(update={"http": http, "kafka": kafka})
+    own_sections = {name: getattr(settings, name).of_worker(number) for name in settings.owners}
+    return settings.model_copy(update={**own_sections, "http": http})

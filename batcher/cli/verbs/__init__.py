@@ -11,6 +11,6 @@ VERBS: Final = {
     "repair": "load what verify finds missing, and remove duplicates",
     "bench": "measure your own records and target, and say what limits the speed",
     "config": "show the settings and where each comes from",
-    "plugins": "list the sinks that --sink may name",
+    "plugins": "list the sources, formats, sinks and dead-letter queues there are",
 }
 """The verbs with what they do; each is a module of `batcher.cli.verbs` with a `main(argv) -> int`."""

@@ -9,14 +9,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from batcher.cli.support.kafka_only import kafka_of
 from batcher.cli.support.measurement import FROM_TOPIC, GENERATED, Subject
 from batcher.cli.support.outcome import explained
 from batcher.cli.support.signals import heard_by
 from batcher.cli.support.tuning import tune_collector, tune_memory
 from batcher.cli.verbs.run import add_loudness
 from batcher.generate.events import ORDERS, EventGenerator
-from batcher.settings import Parser, Settings, UsageError, add_config_flag, load, secrets
-from batcher.settings.units import parse_duration
+from batcher.options.units import parse_duration
+from batcher.settings import Parser, Settings, UsageError, add_config_flag, load, secrets, section_of
+from batcher.sources.kafka.settings import Kafka
 
 if TYPE_CHECKING:
     from batcher.bench.figures import Figures
@@ -116,17 +118,17 @@ def _seconds(text: str) -> float:
 
 def _checked(settings: Settings, arguments: argparse.Namespace) -> Settings:
     """Return the settings with the null sink where none is named; raise UsageError for what is missing."""
+    kafka = kafka_of(settings, "bench")
     problems = []
-    if settings.kafka.brokers and not settings.kafka.topics:
+    if kafka.brokers and not kafka.topics:
         problems.append("--kafka.topics: which topic? -t TOPIC, or no -b for records that are made up")
-    if settings.kafka.topics and not settings.kafka.brokers:
+    if kafka.topics and not kafka.brokers:
         problems.append("--kafka.brokers: which brokers? -b HOST:PORT")
-    if settings.kafka.topics and arguments.template:
+    if kafka.topics and arguments.template:
         problems.append("--template: makes records up, and -t reads them; which one?")
-    if settings.sink == "clickhouse" and not settings.clickhouse.table:
-        problems.append("--clickhouse.table: which table?")
-    if settings.sink == "parquet" and not settings.parquet.path:
-        problems.append("--parquet.path: which directory?")
+    name, section = section_of(settings, "sink")
+    if section is not None:
+        problems += [f"--{name}.{field.replace('_', '-')}: {message}" for field, message in section.lacking()]
     if problems:
         raise UsageError(problems)
     return settings if settings.sink else settings.model_copy(update={"sink": "null"})
@@ -138,7 +140,7 @@ def _measured(
     from batcher.bench.report import Tried
     from batcher.bench.verdict import judged
 
-    template = None if settings.kafka.topics else _template(arguments.template)
+    template = None if settings.section(Kafka).topics else _template(arguments.template)
     subject = Subject.of(settings, arguments, template, interrupts)
     # Before the collector is tuned: the client's own call is measured as it comes.
     reading, partitions = subject.reading()

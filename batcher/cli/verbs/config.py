@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
     if loaded.arguments.json:
         print(json.dumps(shown))
         return 0
-    for row in reference():
+    for row in reference(type(loaded.settings)):
         value = (shown[row.section] if row.section else shown)[row.name]
         line = f"# {row.key} is not set" if value is None else f"{row.key} = {_toml(value)}"
         print(line if value is None else f"{line}  # {_origin(row, loaded)}")

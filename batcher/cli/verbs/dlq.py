@@ -13,8 +13,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
+from batcher.options.units import parse_duration
 from batcher.settings import Loaded, Parser, Settings, UsageError, add_config_flag, load, secrets, suggestion
-from batcher.settings.units import parse_duration
+from batcher.sources.kafka.settings import Kafka
 
 if TYPE_CHECKING:
     from batcher.dead_letters.kit.read import Directory, Topic
@@ -93,18 +94,20 @@ def letters_of(settings: Settings, stopped: Callable[[], bool] = lambda: False) 
 
     `stopped` tells whether brokers are no longer to be waited for: where a signal does not raise by itself.
     """
+    if settings.dlq.queue not in (None, "directory", "kafka"):
+        raise UsageError([f"dlq: reads topics and directories, and --dlq.queue is {settings.dlq.queue}"])
     if settings.dlq.path:
         from batcher.dead_letters.kit.read import Directory
 
         return Directory(settings.dlq.path)
     if not settings.dlq.topic:
         raise UsageError(["--dlq.path: which dead letters? --dlq.path DIR, or --dlq.topic TOPIC with -b BROKERS"])
-    if not settings.kafka.brokers:
+    kafka = settings.section(Kafka)
+    if not kafka.brokers:
         raise UsageError(["--kafka.brokers: which brokers have --dlq.topic? -b HOST:PORT"])
     from batcher.dead_letters.kit.read import Topic
     from batcher.sources.kafka.options import KafkaOptions
 
-    kafka = settings.kafka
     # Which partitions are read is ours to say: how a group would share them out does not matter.
     given = {name: value for name, value in kafka.options.items() if not name.startswith("group.")}
     options = KafkaOptions(
@@ -277,8 +280,8 @@ def _purge(argv: list[str]) -> int:
         if isinstance(letters, Directory):
             purge.remove(plan)
         else:
-            brokers, topic = settings.kafka.brokers or "", settings.dlq.topic or ""
-            purge.delete_records(brokers, settings.kafka.options, topic, plan)
+            kafka, topic = settings.section(Kafka), settings.dlq.topic or ""
+            purge.delete_records(kafka.brokers or "", kafka.options, topic, plan)
     if not plan and not arguments.json:
         print("nothing to purge")
     for part in plan:

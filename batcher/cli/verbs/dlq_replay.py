@@ -12,6 +12,7 @@ from contextlib import closing, contextmanager, suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
+from batcher.cli.support.kafka_only import kafka_of
 from batcher.cli.support.outcome import explained
 from batcher.cli.support.signals import setting
 from batcher.cli.verbs.dlq import (
@@ -24,6 +25,7 @@ from batcher.cli.verbs.dlq import (
     tell_nothing,
     tell_passed_over,
 )
+from batcher.plugins import registry_of
 from batcher.settings import Settings, UsageError
 
 if TYPE_CHECKING:
@@ -38,8 +40,6 @@ SETTINGS: Final = (
     "kafka.topics",
     "batch.max_rows",
     "batch.max_bytes",
-    "clickhouse",
-    "parquet",
     "decode",
     "retry",
 )
@@ -108,13 +108,14 @@ def _taker(
         from batcher.dead_letters.kit.resend import Resender
         from batcher.sources.kafka.options import check_properties
 
-        if not settings.kafka.brokers:
+        kafka = kafka_of(settings, "dlq replay --to topic")
+        if not kafka.brokers:
             raise UsageError(["--kafka.brokers: which brokers have the topics? -b HOST:PORT"])
-        check_properties(settings.kafka.options, allow_insecure=settings.kafka.allow_insecure)
+        check_properties(kafka.options, allow_insecure=kafka.allow_insecure)
         with closing(
             Resender(
-                settings.kafka.brokers,
-                settings.kafka.options,
+                kafka.brokers,
+                kafka.options,
                 report,
                 max_attempts=arguments.max_attempts,
                 dry_run=arguments.dry_run,
@@ -125,7 +126,8 @@ def _taker(
             yield resender.take
         return
     if not settings.sink:
-        raise UsageError(["--sink: where to load? clickhouse, parquet, a name from `batcher plugins`; or --to topic"])
+        known = ", ".join(registry_of("sink").with_options())
+        raise UsageError([f"--sink: where to load? {known}, a name from `batcher plugins`; or --to topic"])
     from batcher.cli.support import wiring
     from batcher.cli.support.replay import Loading, quiet
     from batcher.engine import refusals, writer
@@ -143,7 +145,7 @@ def _taker(
                 report,
                 retry=wiring.retry_of(settings, GIVE_UP_S),
                 abort=stop,
-                name=settings.kafka.group or "dlq",
+                name=wiring.name_of(settings) or "dlq",
                 dry_run=arguments.dry_run,
             ).take
         finally:

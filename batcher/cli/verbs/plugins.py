@@ -1,4 +1,4 @@
-"""`batcher plugins`: the sinks that can be named with --sink, and where they come from."""
+"""`batcher plugins`: the sources, formats, sinks and dead-letter queues that can be named, and where they come from."""
 
 from __future__ import annotations
 
@@ -9,16 +9,20 @@ from batcher.settings import Parser
 
 
 def main(argv: Sequence[str]) -> int:
-    """Print the sinks and return 0."""
-    parser = Parser("batcher plugins", description="List what --sink may name. It also takes module:attribute.")
+    """Print the plug-ins and return 0."""
+    parser = Parser(
+        "batcher plugins",
+        description="List what --source, --decode.format, --sink and --dlq.queue may name; a module:attribute may be "
+        "named too.",
+    )
     parser.add_argument("--json", action="store_true", help="as a JSON list")
     arguments = parser.parse(argv)
-    import sinks
+    from batcher.plugins import registries
 
-    found = sinks.describe()
+    found = [(registry.kind, one) for registry in registries() for one in registry.describe()]
     if arguments.json:
-        print(json.dumps([{"name": one.name, "origin": one.origin, "version": one.version} for one in found]))
+        print(json.dumps([{"kind": kind, **one._asdict()} for kind, one in found]))
         return 0
-    for one in found:
-        print(f"{one.name:<20} {one.origin} {one.version}")
+    for kind, one in found:
+        print(f"{kind:<18} {one.name:<20} {one.origin} {one.version}")
     return 0

@@ -14,10 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from batcher.cli.support.kafka_only import kafka_of
 from batcher.cli.support.signals import setting
 from batcher.generate.events import CHUNK, ORDERS, EventGenerator, Poison
 from batcher.generate.load import Keys, Load, limited, lines, per_tick
 from batcher.settings import Parser, Settings, UsageError, add_config_flag, load, secrets
+from batcher.sources.kafka.settings import Kafka
 
 if TYPE_CHECKING:
     from confluent_kafka import Producer
@@ -137,11 +139,12 @@ def _share(text: str) -> float:
 
 
 def _topic(settings: Settings) -> str:
-    if not settings.kafka.brokers:
+    kafka = kafka_of(settings, "produce")
+    if not kafka.brokers:
         raise UsageError(["--kafka.brokers: which brokers? -b HOST:PORT"])
-    if len(settings.kafka.topics) != 1 or settings.kafka.topics[0].startswith("^"):
+    if len(kafka.topics) != 1 or kafka.topics[0].startswith("^"):
         raise UsageError(["--kafka.topics: which topic? exactly one, by name: -t TOPIC"])
-    return settings.kafka.topics[0]
+    return kafka.topics[0]
 
 
 def _chunks(arguments: argparse.Namespace, stop: threading.Event) -> Iterator[list[bytes]]:
@@ -196,12 +199,13 @@ def _producer(settings: Settings, arguments: argparse.Namespace) -> Producer:
     from batcher.sources.kafka.options import check_properties
     from batcher.sources.kafka.properties import accepted
 
-    check_properties(settings.kafka.options, allow_insecure=settings.kafka.allow_insecure)
-    properties = producer_properties(settings.kafka.brokers or "", settings.kafka.options, TIMEOUT_S)
+    kafka = settings.section(Kafka)
+    check_properties(kafka.options, allow_insecure=kafka.allow_insecure)
+    properties = producer_properties(kafka.brokers or "", kafka.options, TIMEOUT_S)
     properties |= {"compression.type": arguments.compression}
     # Larger batches compress better and cost the brokers less; nobody waits for a single record here.
     properties |= {
-        "linger.ms": settings.kafka.options.get("linger.ms", "20"),
+        "linger.ms": kafka.options.get("linger.ms", "20"),
         "queue.buffering.max.messages": 1_000_000,
     }
     with accepted(properties):
@@ -219,7 +223,8 @@ def _require(topic: str, producer: Producer, settings: Settings, arguments: argp
             _create(topic, settings, arguments)
         error = asked(partial(producer.list_topics, topic), TIMEOUT_S).topics[topic].error
     except KafkaException as failure:
-        raise Unreachable(f"no broker answers at {settings.kafka.brokers}: {failure.args[0].str()}") from failure
+        brokers = settings.section(Kafka).brokers
+        raise Unreachable(f"no broker answers at {brokers}: {failure.args[0].str()}") from failure
     if error is not None and not error.retriable():
         raise ConfigurationError(f"topic {topic}: {error.str()}; --create makes it")
 
@@ -231,7 +236,8 @@ def _create(topic: str, settings: Settings, arguments: argparse.Namespace) -> No
 
     from batcher.errors import ConfigurationError
 
-    client = AdminClient({**settings.kafka.options, "bootstrap.servers": settings.kafka.brokers or ""})
+    kafka = settings.section(Kafka)
+    client = AdminClient({**kafka.options, "bootstrap.servers": kafka.brokers or ""})
     new = NewTopic(topic, num_partitions=arguments.partitions, replication_factor=arguments.replication or -1)
     try:
         client.create_topics([new], request_timeout=TIMEOUT_S)[topic].result()

@@ -108,12 +108,13 @@ def _removable(inspection: Inspection) -> Removable:
 
 
 def _refuse_beside_members(inspection: Inspection) -> None:
+    from batcher.cli.support import wiring
     from batcher.errors import ConfigurationError
 
     members = inspection.reader.members()
     if members:
         raise ConfigurationError(
-            f"group {inspection.settings.kafka.group} has {members} members: stop the pipeline first (one that was "
+            f"group {wiring.name_of(inspection.settings)} has {members} members: stop the pipeline first (one that was "
             "killed is a member until its session timeout), or give --force"
         )
 
@@ -186,6 +187,6 @@ def _writers(inspection: Inspection, queue: NotingQueue | None) -> Callable[[int
                     reconcile="always",
                 )
             )
-        return made[attempt], f"{settings.kafka.group}|repair|{attempt}"
+        return made[attempt], f"{wiring.name_of(settings)}|repair|{attempt}"
 
     return writer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from batcher.errors import ConfigurationError
 
@@ -14,6 +14,7 @@ MAX_DEPTH: Final = 128
 
 OnUnknown = Literal["warn", "ignore", "reject", "halt"]
 Epoch = Literal["auto", "s", "ms", "us", "ns"]
+EPOCHS: Final[tuple[Epoch, ...]] = get_args(Epoch)
 
 
 @dataclass(frozen=True, slots=True)

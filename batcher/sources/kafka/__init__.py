@@ -1,1 +1,70 @@
 """Apache Kafka as a source."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from batcher.plugins import PluginContext, takes
+from batcher.sources.kafka.settings import Kafka
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from batcher.protocols import Source
+    from batcher.sources.kafka.options import KafkaOptions, Start
+
+
+@takes(Kafka, section="kafka")
+def plugin(options: Kafka, context: PluginContext) -> Source:
+    """Return the source, not open yet. Raise ConfigurationError. Nothing heavy is imported before this is called."""
+    from batcher.sources.kafka.source import KafkaSource  # noqa: PLC0415 - as said above
+
+    return KafkaSource(options_of(options, context))
+
+
+def options_of(section: Kafka, context: PluginContext) -> KafkaOptions:
+    """Return what the source is told. Raise ConfigurationError for what it refuses."""
+    from batcher.sources.kafka.options import KafkaOptions  # noqa: PLC0415 - as said above
+
+    options = KafkaOptions(
+        brokers=section.brokers or "",
+        topics=section.topics,
+        group=section.group or "",
+        start=start_of(section.start),
+        properties=section.options,
+        until_eof=context.until_eof,
+        on_gap=section.on_gap,
+        allow_insecure=section.allow_insecure,
+        instance=section.instance,
+        excluded_topics=context.excluded_topics,
+        reload=_properties_again(context),
+    )
+    if context.workers == 1:
+        return options
+    # As long as a rebalance may take: a dead member is missed, and a living one writes its last batch.
+    return replace(options, patience_s=options.session_timeout_s + context.drain_timeout_s)
+
+
+def start_of(text: str) -> Start:
+    """Return where to start: a time as epoch milliseconds."""
+    match text:
+        case "earliest" | "latest":
+            return text
+        case _ if text.isdecimal():
+            return int(text)
+        case _:
+            return int(datetime.fromisoformat(text).timestamp() * 1000)
+
+
+def _properties_again(context: PluginContext) -> Callable[[], Mapping[str, str]] | None:
+    again = context.reread("options")
+    if again is None:
+        return None
+
+    def fresh() -> Mapping[str, str]:
+        found = again()
+        return found.options if isinstance(found, Kafka) else {}
+
+    return fresh

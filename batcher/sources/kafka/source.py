@@ -109,6 +109,11 @@ class KafkaSource:
         self._lag: dict[Partition, int] = {}
         self._appetite = Appetite()
 
+    @property
+    def drain_timeout_s(self) -> float:
+        """Return how long a partition that is taken away may be held: longer, and the group gives this member up."""
+        return self._options.session_timeout_s / 2
+
     def open(self, listener: PartitionListener) -> SourceInfo:
         """Connect, check the topics, subscribe. Raise Unreachable or ConfigurationError.
 

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from batcher.bench.figures import Cut, Figures, Run, Setup, Stage
 from batcher.bench.report import Tried, facts, lines
-from batcher.bench.verdict import LARGE_ROWS, Advice, judged
+from batcher.bench.verdict import LARGE_ROWS, judged
 from batcher.cli.verbs.run import parser
+from batcher.options import Advice, Section
 from batcher.records import Trigger
 from batcher.settings import load
+from sinks.clickhouse.settings import ClickHouse
+from sinks.parquet.settings import Parquet
+
+
+def told_by(section: Section) -> dict[str, Any]:
+    return {"faster": tuple(section.faster()), "for_large_batches": section.for_large_batches}
+
 
 SETUP = Setup(
     topics=("events",),
@@ -28,7 +37,7 @@ SETUP = Setup(
     memory_bytes=48 << 20,
     merges=False,
     may_merge=False,
-    compression="zstd",
+    **told_by(Parquet()),
     cores=2,
 )
 
@@ -144,16 +153,17 @@ def test_batches_cut_because_the_run_ended_say_nothing() -> None:
 )
 def test_files_that_limit_get_a_faster_codec_while_there_is_one(compression: str, faster: str) -> None:
     expected = [("--parquet.compression", faster)] if faster else []
-    assert flags(figures(run(WRITING), compression=compression)) == expected
-    assert flags(figures(run(DECODING), compression=compression)) == []
+    assert flags(figures(run(WRITING), **told_by(Parquet(compression=compression)))) == expected
+    assert flags(figures(run(DECODING), **told_by(Parquet(compression=compression)))) == []
 
 
 def test_files_in_many_directories_are_named() -> None:
-    assert "every directory of country,day" in texts(figures(run(WRITING), partition_by=("country", "day")))
+    by_day = told_by(Parquet(partition_by=("country", "day")))
+    assert "every directory of country,day" in texts(figures(run(WRITING), **by_day))
 
 
 def test_inserts_that_limit_get_larger_batches_once_and_then_the_server_is_to_blame() -> None:
-    table = replace(SETUP, sink="clickhouse", max_rows=30_000)
+    table = replace(SETUP, sink="clickhouse", max_rows=30_000, **told_by(ClickHouse()))
     found = judged(figures(run(WRITING, cuts(30_000, "rows")), table))
     assert found.to_try == Advice("batches have 30,000 rows: larger ones", ("--batch.max-rows", str(LARGE_ROWS)))
     assert "system.query_log" in found.advice[1].text
@@ -198,7 +208,7 @@ def test_there_is_always_something_said() -> None:
 
 
 def test_advice_can_be_given_back_as_flags() -> None:
-    table = replace(SETUP, sink="clickhouse", may_merge=True)
+    table = replace(SETUP, sink="clickhouse", may_merge=True, **told_by(ClickHouse()))
     for one in (
         slow_broker(),
         figures(run(WRITING)),

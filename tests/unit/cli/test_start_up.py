@@ -48,3 +48,22 @@ tune_memory()
 print(pa.array(pd.Series([1.0, float("nan")])).null_count)
 """
     assert told(program) == "1"
+
+
+HEAVY = ("pyarrow", "confluent_kafka", "clickhouse_connect", "chdb", "numpy", "pandas")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--help"], ["run", "--help"], ["config", "show", "--sink", "parquet"], ["plugins"], ["run", "--sink", "null"]],
+    ids=" ".join,
+)
+def test_what_only_asks_for_settings_loads_no_library_that_takes_long(words: list[str]) -> None:
+    program = f"""
+import contextlib, io, sys
+from batcher.cli.main import main
+with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    main({words!r})
+print([name for name in {HEAVY!r} if name in sys.modules] or "none")
+"""
+    assert told(program) == "none"

@@ -10,12 +10,20 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import SecretStr
 
+import sinks
 from batcher.cli.support import wiring
 from batcher.dead_letters.directory import DirectoryDeadLetterQueue
 from batcher.dead_letters.kafka import KafkaDeadLetterQueue
 from batcher.errors import ConfigurationError
 from batcher.settings import Settings
-from batcher.settings.model import ClickHouse, Decode, Dlq, Http, Kafka, Parquet
+from batcher.settings.model import Decode, Dlq, Http
+from batcher.sources.kafka import start_of
+from batcher.sources.kafka.settings import Kafka
+from batcher.testing.sinks import ScriptedSink
+from sinks.clickhouse import mapping as clickhouse_mapping
+from sinks.clickhouse.settings import ClickHouse
+from sinks.parquet import mapping as parquet_mapping
+from sinks.parquet.settings import Parquet
 
 KAFKA = Kafka(brokers="k:1", topics=("t",), group="g")
 
@@ -23,7 +31,8 @@ KAFKA = Kafka(brokers="k:1", topics=("t",), group="g")
 def test_clickhouse_gets_its_section_with_secrets_revealed_and_nothing_that_is_not_set() -> None:
     section = ClickHouse(table="t", password=SecretStr("hunter22"), settings={"max_memory_usage": "1"})
 
-    assert wiring.sink_options(Settings(sink="clickhouse", clickhouse=section)) == {
+    context = wiring.context_of(Settings(sink="clickhouse", clickhouse=section), "clickhouse")
+    assert clickhouse_mapping(section, context) == {
         "dsn": "http://localhost:8123/default",
         "table": "t",
         "password": "hunter22",
@@ -42,7 +51,7 @@ def test_parquet_gets_its_section_and_the_schema_of_the_file(tmp_path: Path) -> 
         decode=Decode(schema=str(tmp_path / "s.parquet")),
     )
 
-    assert wiring.sink_options(settings) == {
+    assert parquet_mapping(settings.section(Parquet), wiring.context_of(settings, "parquet")) == {
         "path": "out",
         "compression": "zstd",
         "partition_by": ("country",),
@@ -56,11 +65,19 @@ def test_parquet_gets_its_section_and_the_schema_of_the_file(tmp_path: Path) -> 
 
 def test_a_schema_file_beside_a_table_that_has_its_own_schema_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"--decode\.schema"):
-        wiring.sink_options(Settings(sink="clickhouse", decode=Decode(schema="x.arrow")))
+        wiring.sink_of(Settings(sink="clickhouse", decode=Decode(schema="x.arrow")))
 
 
-def test_another_sink_gets_the_options_given_for_it() -> None:
-    assert wiring.sink_options(Settings(sink="my:Sink", options={"url": "x"})) == {"url": "x"}
+def test_another_sink_gets_the_options_given_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[object] = []
+
+    def plugin(options: object) -> ScriptedSink:
+        given.append(options)
+        return ScriptedSink()
+
+    monkeypatch.setattr(sinks.registry, "load", lambda _name: plugin)
+    wiring.sink_of(Settings(sink="my:Sink", options={"url": "x"}))
+    assert given == [{"url": "x"}]
 
 
 @pytest.mark.parametrize(
@@ -73,7 +90,7 @@ def test_another_sink_gets_the_options_given_for_it() -> None:
     ],
 )
 def test_a_start_time_becomes_epoch_milliseconds(text: str, start: object) -> None:
-    assert wiring.start_of(text) == start
+    assert start_of(text) == start
 
 
 def test_the_dead_letter_topic_is_kept_out_of_the_subscription() -> None:
@@ -151,12 +168,12 @@ def test_a_sink_that_cannot_be_made_is_named_with_its_reason(monkeypatch: pytest
     def broken(_options: object) -> object:
         raise TypeError("takes no mapping")
 
-    monkeypatch.setattr("sinks.load", lambda _name: broken)
+    monkeypatch.setattr("sinks.registry.load", lambda _name: broken)
     with pytest.raises(ConfigurationError, match="--sink mine:Broken: cannot be made: TypeError: takes no mapping"):
         wiring.sink_of(Settings(sink="mine:Broken"))
 
 
 def test_what_is_made_for_a_sink_and_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sinks.load", lambda _name: lambda _options: object())
+    monkeypatch.setattr("sinks.registry.load", lambda _name: lambda _options: object())
     with pytest.raises(ConfigurationError, match=r"--sink mine:Nothing: what it makes has no open\(\)"):
         wiring.sink_of(Settings(sink="mine:Nothing"))

@@ -19,6 +19,7 @@ from batcher.cli.support.worker import Tether, own
 from batcher.cli.support.workers import Member, Team, arguments_of, next_after, pause_s, total, worst
 from batcher.cli.verbs.run import main, parser
 from batcher.settings import Settings, UsageError, load
+from batcher.sources.kafka.settings import Kafka
 from batcher.telemetry import logs
 
 REPORT = {
@@ -182,19 +183,19 @@ def test_a_worker_gets_the_command_line_of_its_parent_and_its_number() -> None:
 
 
 def test_what_only_one_process_can_have_each_worker_has_for_itself() -> None:
-    settings = Settings.model_validate({"http": {"addr": "[::1]:9100"}, "kafka": {"instance": "loader"}, "workers": 3})
+    settings = Settings(http={"addr": "[::1]:9100"}, kafka={"instance": "loader"}, workers=3)
 
     changed = [own(settings, number) for number in range(3)]
 
     assert [one.http.addr for one in changed] == ["[::1]:9100", "[::1]:9101", "[::1]:9102"]
-    assert [one.kafka.instance for one in changed] == ["loader-0", "loader-1", "loader-2"]
-    assert changed[1].model_copy(update={"http": settings.http, "kafka": settings.kafka}) == settings
+    assert [one.section(Kafka).instance for one in changed] == ["loader-0", "loader-1", "loader-2"]
+    assert changed[1].model_copy(update={"http": settings.http, "kafka": settings.section(Kafka)}) == settings
 
 
 def test_any_free_port_stays_any_free_port_and_what_is_not_given_stays_away() -> None:
-    changed = own(Settings.model_validate({"http": {"addr": "127.0.0.1:0"}, "workers": 3}), 2)
+    changed = own(Settings(http={"addr": "127.0.0.1:0"}, workers=3), 2)
 
-    assert (changed.http.addr, changed.kafka.instance) == ("127.0.0.1:0", None)
+    assert (changed.http.addr, changed.section(Kafka).instance) == ("127.0.0.1:0", None)
 
 
 RUNNABLE = ("--sink", "parquet", "--parquet.path", "out", "-b", "k:9092", "-t", "t", "-g", "g")

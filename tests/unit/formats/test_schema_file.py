@@ -9,9 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from batcher.errors import ConfigurationError
-from batcher.formats import load
+from batcher.formats import registry
 from batcher.formats.schema_file import read_schema
 from batcher.records import COORDINATES
+from batcher.settings.model import Decode
 
 SCHEMA = pa.schema([pa.field("id", pa.int64(), nullable=False), ("at", pa.timestamp("ms", "UTC"))])
 
@@ -61,6 +62,6 @@ def test_what_is_no_schema_file_is_refused_in_one_line(tmp_path: Path) -> None:
 
 
 def test_formats_are_loaded_by_name_and_an_unknown_one_lists_what_there_is() -> None:
-    assert load("json")() is not None
-    with pytest.raises(ConfigurationError, match="there is: json"):
-        load("yaml")
+    assert registry.load("json")(Decode()) is not None
+    with pytest.raises(ConfigurationError, match="known are json"):
+        registry.load("yaml")

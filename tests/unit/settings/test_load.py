@@ -3,6 +3,8 @@ from pathlib import Path
 import pytest
 
 from batcher.settings import Loaded, Parser, UsageError, add_config_flag, load
+from batcher.sources.kafka.settings import Kafka
+from sinks.clickhouse.settings import ClickHouse
 
 ENOUGH = ["--sink", "parquet", "-b", "k:9092", "-t", "orders", "-g", "loader", "--parquet.path", "out"]
 
@@ -39,10 +41,11 @@ def test_flags_win_over_variables_over_secret_files_over_the_file_over_defaults(
     settings = loaded([*file, "--batch.max-rows", "3"], environ).settings
 
     assert settings.batch.max_rows == 3
-    assert settings.kafka.group == "variable"
-    assert settings.clickhouse.password is not None
-    assert settings.clickhouse.password.get_secret_value() == "from-secret"
-    assert settings.kafka.start == "earliest"
+    assert settings.section(Kafka).group == "variable"
+    password = settings.section(ClickHouse).password
+    assert password is not None
+    assert password.get_secret_value() == "from-secret"
+    assert settings.section(Kafka).start == "earliest"
 
 
 def test_properties_merge_key_by_key_over_all_layers(tmp_path: Path) -> None:
@@ -51,7 +54,7 @@ def test_properties_merge_key_by_key_over_all_layers(tmp_path: Path) -> None:
 
     settings = loaded([*file, "-X", "b=flag", "-X", "c=flag"], environ).settings
 
-    assert settings.kafka.options == {
+    assert settings.section(Kafka).options == {
         "security.protocol": "ssl",
         "fetch.min.bytes": "1",
         "a": "variable",
@@ -61,7 +64,7 @@ def test_properties_merge_key_by_key_over_all_layers(tmp_path: Path) -> None:
 
 
 def test_a_password_with_commas_and_equal_signs_comes_through_unharmed() -> None:
-    assert loaded(["-X", "sasl.password=a,b=c,"]).settings.kafka.options == {"sasl.password": "a,b=c,"}
+    assert loaded(["-X", "sasl.password=a,b=c,"]).settings.section(Kafka).options == {"sasl.password": "a,b=c,"}
 
 
 def test_properties_are_read_from_a_mounted_file(tmp_path: Path) -> None:
@@ -70,7 +73,7 @@ def test_properties_are_read_from_a_mounted_file(tmp_path: Path) -> None:
 
     settings = loaded([], {"BATCHER_KAFKA_OPTIONS_FILE": str(path)}).settings
 
-    assert settings.kafka.options == {"sasl.username": "svc", "sasl.password": "a,b=c"}
+    assert settings.section(Kafka).options == {"sasl.username": "svc", "sasl.password": "a,b=c"}
 
 
 def test_every_value_says_where_it_came_from(tmp_path: Path) -> None:
@@ -89,15 +92,15 @@ def test_clickhouse_on_its_defaults_needs_brokers_topic_group_and_table() -> Non
 
     settings = loaded(argv, runnable=True).settings
 
-    assert settings.clickhouse.dsn.get_secret_value() == "http://localhost:8123/default"
+    assert settings.section(ClickHouse).dsn.get_secret_value() == "http://localhost:8123/default"
 
 
 def test_the_clickhouse_clients_variables_count_where_nothing_else_names_a_user() -> None:
     environ = {"CLICKHOUSE_USER": "u", "CLICKHOUSE_PASSWORD": "pw"}
 
-    plain = loaded([], environ).settings.clickhouse
-    with_user = loaded(["--clickhouse.user", "me"], environ).settings.clickhouse
-    with_dsn = loaded(["--clickhouse.dsn", "http://me:x@h/d"], environ).settings.clickhouse
+    plain = loaded([], environ).settings.section(ClickHouse)
+    with_user = loaded(["--clickhouse.user", "me"], environ).settings.section(ClickHouse)
+    with_dsn = loaded(["--clickhouse.dsn", "http://me:x@h/d"], environ).settings.section(ClickHouse)
 
     assert plain.user == "u"
     assert plain.password is not None
@@ -253,10 +256,18 @@ def test_a_flag_is_never_guessed_from_its_beginning() -> None:
 
 
 def test_a_start_time_without_a_zone_is_utc() -> None:
-    assert loaded(["--kafka.start", "2026-01-31T12:00:00"]).settings.kafka.start == "2026-01-31T12:00:00+00:00"
+    assert loaded(["--kafka.start", "2026-01-31T12:00:00"]).settings.section(Kafka).start == "2026-01-31T12:00:00+00:00"
 
 
 def test_an_address_to_listen_at_has_no_user() -> None:
     error = refused(["--http.addr", "u:hunter22@h:1"])
     assert "HOST:PORT" in str(error)
     assert "hunter22" not in str(error)
+
+
+def test_a_flag_of_a_verb_is_not_taken_for_a_setting_of_the_same_name() -> None:
+    parser = Parser("batcher")
+    parser.add_argument("--from", dest="source")
+    parser.add_settings(only=["kafka"])
+    found = load(parser, ["--from", "events.ndjson"], {})
+    assert (found.arguments.source, found.settings.source) == ("events.ndjson", "kafka")

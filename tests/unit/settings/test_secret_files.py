@@ -8,7 +8,10 @@ import pytest
 from batcher.cli.support import wiring
 from batcher.errors import ConfigurationError
 from batcher.settings import Parser, Settings, load
+from batcher.sources.kafka.settings import Kafka
 from batcher.telemetry import logs
+from sinks.clickhouse import mapping
+from sinks.clickhouse.settings import ClickHouse
 
 KAFKA = ["-b", "k:1", "-t", "t", "-g", "g"]
 
@@ -60,7 +63,7 @@ def test_of_a_file_that_is_a_secret_only_one_line_end_does_not_count(
     path = tmp_path / "password"
     path.write_bytes(content)
 
-    password = settings_of([], BATCHER_CLICKHOUSE_PASSWORD_FILE=path).clickhouse.password
+    password = settings_of([], BATCHER_CLICKHOUSE_PASSWORD_FILE=path).section(ClickHouse).password
 
     assert password is not None
     assert password.get_secret_value() == secret
@@ -69,7 +72,7 @@ def test_of_a_file_that_is_a_secret_only_one_line_end_does_not_count(
 def test_of_a_file_of_pairs_blanks_around_names_and_values_do_not_count(file: Path) -> None:
     file.write_bytes(b"\r\n  sasl.username = svc \r\n# why\r\nsasl.password=in between \r\n\r\n")
 
-    options = settings_of(KAFKA, BATCHER_KAFKA_OPTIONS_FILE=file).kafka.options
+    options = settings_of(KAFKA, BATCHER_KAFKA_OPTIONS_FILE=file).section(Kafka).options
 
     assert options == {"sasl.username": "svc", "sasl.password": "in between"}
 
@@ -116,7 +119,7 @@ def test_the_password_of_a_file_is_read_again_only_where_it_counts(tmp_path: Pat
     path.write_text("after-22\n")
 
     assert again is not None
-    password = again().clickhouse.password
+    password = again().section(ClickHouse).password
     assert password is not None
     assert password.get_secret_value() == "after-22"
     assert of_flag.read_again("clickhouse.password") is None
@@ -127,7 +130,7 @@ def test_the_sink_is_given_what_reads_the_password_of_a_file_anew(tmp_path: Path
     path = tmp_path / "password"
     path.write_text("before-1\n")
     settings = settings_of(["--sink", "clickhouse"], BATCHER_CLICKHOUSE_PASSWORD_FILE=path)
-    password = wiring.sink_options(settings)["password"]
+    password = mapping(settings.section(ClickHouse), wiring.context_of(settings, "clickhouse"))["password"]
     path.write_text("after-22\n")
 
     assert callable(password)

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ByteSize, TypeAdapter
 
-from batcher.settings.units import parse_duration, parse_list, parse_mapping, show_duration, show_size
+from batcher.options.units import parse_duration, parse_list, parse_mapping, show_duration, show_size
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,10 @@ def announce(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Replace what installed packages announce."""
 
     def install(**points: str) -> None:
-        found = [EntryPoint(name, value, sinks.GROUP) for name, value in points.items()]
-        monkeypatch.setattr(sinks, "entry_points", lambda group: found if group == sinks.GROUP else [])
+        found = [EntryPoint(name, value, sinks.registry.group) for name, value in points.items()]
+        monkeypatch.setattr(
+            "batcher.plugins.entry_points", lambda group: found if group == sinks.registry.group else []
+        )
 
     return install
 
@@ -37,10 +39,10 @@ def test_the_built_in_sinks_are_there_when_nothing_is_installed(announce: Any) -
 
 
 def test_the_fallback_is_what_the_distribution_announces() -> None:
-    announced = {point.name: point.value for point in entry_points(group=sinks.GROUP)}
+    announced = {point.name: point.value for point in entry_points(group=sinks.registry.group)}
     if not announced:
         pytest.skip("kafka-batcher is not installed here")
-    assert announced.items() >= dict(sinks.BUILT_IN).items()
+    assert announced.items() >= dict(sinks.registry.built_in).items()
 
 
 def test_naming_sinks_imports_none_of_them() -> None:
@@ -54,7 +56,7 @@ def test_naming_sinks_imports_none_of_them() -> None:
 def test_an_installed_sink_is_found_by_its_name(announce: Any) -> None:
     announce(mine="sinks.null:NullSink")
     assert "mine" in sinks.names()
-    assert sinks.load("mine").__name__ == "NullSink"  # type: ignore[attr-defined]
+    assert sinks.load("mine").__name__ == "NullSink"
     assert ("mine", "sinks.null:NullSink", "?") in sinks.describe()
 
 
@@ -64,8 +66,11 @@ def test_a_built_in_name_cannot_be_taken_over(announce: Any) -> None:
 
 
 def test_a_name_announced_twice_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    points = [EntryPoint("mine", "sinks.null:plugin", sinks.GROUP), EntryPoint("mine", "json:dumps", sinks.GROUP)]
-    monkeypatch.setattr(sinks, "entry_points", lambda group: points)
+    points = [
+        EntryPoint("mine", "sinks.null:plugin", sinks.registry.group),
+        EntryPoint("mine", "json:dumps", sinks.registry.group),
+    ]
+    monkeypatch.setattr("batcher.plugins.entry_points", lambda group: points)
     with pytest.raises(ConfigurationError, match=r"announced by json:dumps and sinks\.null:plugin"):
         sinks.load("mine")
 
@@ -101,7 +106,7 @@ def test_a_missing_dependency_is_named_with_what_to_install(
         sinks.load("more")
     with pytest.raises(ConfigurationError, match="pip install 'not_installed_anywhere'"):
         sinks.load("needs_more:plugin")
-    monkeypatch.setattr(sinks, "BUILT_IN", {"clickhouse": "needs_chdb:plugin"})
+    monkeypatch.setattr(sinks.registry, "built_in", {"clickhouse": "needs_chdb:plugin"})
     with pytest.raises(ConfigurationError, match=r"pip install 'kafka-batcher\[embedded\]'"):
         sinks.load("clickhouse")
 

@@ -1,0 +1,14 @@
+"""Say of a verb that it works on Kafka, and what that is told."""
+
+from __future__ import annotations
+
+from batcher.settings import Settings, UsageError, section_of
+from batcher.sources.kafka.settings import Kafka
+
+
+def kafka_of(settings: Settings, verb: str) -> Kafka:
+    """Return the section of Kafka. Raise UsageError for a verb that has no use for another source."""
+    section = section_of(settings, "source")[1]
+    if not isinstance(section, Kafka):
+        raise UsageError([f"{verb}: works with --source kafka only, and --source is {settings.source}"])
+    return section

@@ -1,0 +1,36 @@
+"""What it takes to describe the options of a plug-in. Light: `--help` loads it, and sinks may.
+
+class MyOptions(Section):
+url: Annotated[str, Flag(metavar="URL")]
+\"\"\"Where to.\"\"\"
+token: SecretStr | None = None
+\"\"\"What to say at the door.\"\"\"
+patience: Duration = timedelta(seconds=5)
+\"\"\"How long to wait.\"\"\"
+"""
+
+from pydantic import SecretStr
+
+from batcher.options.masking import HIDDEN, masked_url, masked_value, secrets, unencoded_password
+from batcher.options.section import Advice, Fault, Flag, Section
+from batcher.options.units import Duration, Names, OptionalDuration, Pairs, Size, show_duration, show_size
+
+__all__ = [
+    "HIDDEN",
+    "Advice",
+    "Duration",
+    "Fault",
+    "Flag",
+    "Names",
+    "OptionalDuration",
+    "Pairs",
+    "SecretStr",
+    "Section",
+    "Size",
+    "masked_url",
+    "masked_value",
+    "secrets",
+    "show_duration",
+    "show_size",
+    "unencoded_password",
+]

@@ -1,0 +1,84 @@
+"""A section of the settings: what one part of a pipeline can be told, as fields with types, defaults and help."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, Self
+
+from pydantic import BaseModel, ConfigDict
+
+from batcher.options.masking import masked_value
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """Say how a setting looks on the command line, where that cannot be told from its name and type.
+
+    `plugin` is the kind of plug-in that the setting names, such as "sink"; then it needs no `metavar`.
+    """
+
+    short: str | None = None
+    metavar: str | None = None
+    plugin: str | None = None
+
+
+class Fault(NamedTuple):
+    """Say what is wrong with a field of a section; the message follows the flag, variable or file it came from."""
+
+    field: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """Say what to change and why; `flags` are the words for the command line, none where no setting is the matter."""
+
+    text: str
+    flags: tuple[str, ...] = ()
+
+
+class Section(BaseModel):
+    """Refuse what is not known, and never show an input in an error: it may be a secret.
+
+    The docstring of a field is its help. Subclasses override what they have something to say to.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True)
+
+    for_large_batches: ClassVar[bool] = False
+    """Whether the part takes its time for each batch, so that large ones are the first thing to try."""
+
+    def lacking(self) -> Iterator[Fault]:
+        """Yield what has to be given before the part can run."""
+        yield from ()
+
+    def impossible(self) -> Iterator[Fault]:
+        """Yield what cannot work whatever the verb, also where the part is not chosen."""
+        yield from ()
+
+    def unshared(self) -> Iterator[Fault]:
+        """Yield what several workers cannot have."""
+        yield from ()
+
+    def of_worker(self, number: int) -> Self:
+        """Return the section of one of several workers: what only one process can have is made its own."""
+        del number
+        return self
+
+    def faster(self) -> Iterator[Advice]:
+        """Yield what to change where writing is what everything else waits for, the most useful first."""
+        yield from ()
+
+    @classmethod
+    def borrowed(cls, given: Mapping[str, Any]) -> Mapping[str, str]:
+        """Return variables of other programs that are read for fields where nothing else gives them a value.
+
+        `given` is what flags, variables and files say about the section.
+        """
+        del given
+        return {}
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        for name, value in super().__repr_args__():
+            yield name, masked_value(name or "", value)

@@ -1,0 +1,69 @@
+"""The section [kafka]: the brokers, the subscription and the group. Light: the command line is made from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field
+
+from batcher.options import Fault, Flag, Names, Pairs, Section
+
+
+def _start(value: str) -> str:
+    if value in ("earliest", "latest"):
+        return value
+    try:
+        if value.isdecimal():
+            moment = datetime.fromtimestamp(int(value) / 1000, UTC)
+        else:
+            moment = datetime.fromisoformat(value)
+            moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        before_the_epoch = moment.timestamp() < 0
+    except (ValueError, OverflowError, OSError):
+        raise ValueError("is earliest, latest, a time such as 2026-01-31T12:00:00Z, or epoch milliseconds") from None
+    if before_the_epoch:
+        raise ValueError("is a time before 1970; write earliest")
+    return value if value.isdecimal() else moment.isoformat()
+
+
+class Kafka(Section):
+    """Where records come from."""
+
+    brokers: Annotated[str | None, Flag("-b", "HOST:PORT[,…]")] = None
+    """Brokers to ask first."""
+    topics: Annotated[Names, Flag("-t", "TOPIC[,…]|^REGEX")] = ()
+    """Topics to read; may be repeated. A name that starts with ^ is a regular expression."""
+    group: Annotated[str | None, Flag("-g", "NAME")] = None
+    """Consumer group; its committed offsets are the only state."""
+    start: Annotated[str, Flag(metavar="earliest|latest|TIME"), AfterValidator(_start)] = "earliest"
+    """Where to start where the group has no offset yet. TIME: ISO 8601 (UTC unless it says otherwise) or epoch ms."""
+    options: Annotated[Pairs, Flag("-X", "PROPERTY=VALUE")] = Field(default_factory=dict)
+    """Any other librdkafka property; may be repeated. `-X list` and `-X dump` show them."""
+    instance: Annotated[str | None, Flag(metavar="ID")] = None
+    """Static membership: after a restart the same ID gets its partitions back at once (classic group protocols).
+    With --workers, worker I has ID-I."""
+    allow_insecure: bool = False
+    """Permit properties that switch the check of certificates off."""
+    on_gap: Literal["halt", "skip"] = "halt"
+    """When the next record to read is gone from the log: stop and name the gap, or log it and read on."""
+
+    def lacking(self) -> Iterator[Fault]:
+        if not self.brokers:
+            yield Fault("brokers", "which brokers? -b HOST:PORT")
+        if not self.topics:
+            yield Fault("topics", "which topics? -t TOPIC")
+        if not self.group:
+            yield Fault("group", "which consumer group? -g NAME")
+
+    def impossible(self) -> Iterator[Fault]:
+        if "@" in (self.brokers or ""):
+            yield Fault(
+                "brokers",
+                "holds an @: brokers are HOST:PORT; name and password go to BATCHER_KAFKA_OPTIONS_FILE, as "
+                "sasl.username=… and sasl.password=…",
+            )
+
+    def of_worker(self, number: int) -> Self:
+        return self if self.instance is None else self.model_copy(update={"instance": f"{self.instance}-{number}"})

@@ -1,0 +1,49 @@
+"""The section [parquet]. Light: the command line is made from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from batcher.options import Advice, Fault, Flag, Names, Section, unencoded_password
+
+
+class Parquet(Section):
+    """The target of `--sink parquet`."""
+
+    path: Annotated[str | None, Flag(metavar="DIR|URI")] = None
+    """Directory, or s3://bucket/prefix and what else pyarrow.fs knows."""
+    compression: Annotated[str, Flag(metavar="CODEC")] = "zstd"
+    """zstd, snappy, lz4, gzip or none; with a level as in zstd:3."""
+    partition_by: Annotated[Names, Flag(metavar="COLUMN[,…]")] = ()
+    """Columns that become hive directories (column=value/)."""
+    coordinates: Literal["default", "value", "none"] = "default"
+    """Whether files carry the columns _partition, _offset and _timestamp; value: and _value, the whole message."""
+    layout: Literal["auto", "root", "topic"] = "auto"
+    """Files of all topics in one root with one schema, or a root for each topic; auto: root for a single topic."""
+    max_directories: Annotated[int, Field(gt=0), Flag(metavar="N")] = 1_000
+    """Stop where the records of one batch would go into more directories than this."""
+
+    def faster(self) -> Iterator[Advice]:
+        codec, _, level = self.compression.partition(":")
+        if codec == "gzip" or (codec == "zstd" and level not in ("", "1")):
+            yield Advice("a faster codec", ("--parquet.compression", "zstd:1"))
+        elif codec == "zstd":
+            yield Advice("a faster codec, for larger files", ("--parquet.compression", "lz4"))
+        if self.partition_by:
+            names = ",".join(self.partition_by)
+            yield Advice(f"each batch is a file in every directory of {names}: a coarser column, or larger batches")
+
+    def lacking(self) -> Iterator[Fault]:
+        if not self.path:
+            yield Fault("path", "which directory?")
+
+    def impossible(self) -> Iterator[Fault]:
+        if self.path and unencoded_password(self.path):
+            yield Fault(
+                "path",
+                "holds @, /, # or ? in the password or an @ behind the host: write %40, %2F, %23 or %3F for it, or "
+                "leave the keys to the environment (AWS_ACCESS_KEY_ID …)",
+            )
