@@ -27,6 +27,7 @@ from batcher.errors import (
     BatchSuperseded,
     BlockRejected,
     DeadLetterLimitExceeded,
+    DeferredTooLong,
     RowsRejected,
     SchemaChanged,
     SinkMisconfigured,
@@ -238,7 +239,10 @@ class BlockWriter:
                 yield from self._write(batch, part, search)
 
     def _wait(self, seconds: float, deferred: Sequence[Deferral], block: Block, search: _Search) -> None:
-        """Wait before rows that were deferred come again; raise SinkUnavailable when that is over."""
+        """Wait before rows that were deferred come again; raise DeferredTooLong when that is over.
+
+        No error that is tried again: the rows beside them are durable, and would be offered a second time.
+        """
         now = time.monotonic()
         search.deferred_at = now if search.deferred_at is None else search.deferred_at
         log.info(
@@ -251,8 +255,9 @@ class BlockWriter:
         )
         late = self._patience_s is not None and now + seconds - search.deferred_at > self._patience_s
         if late or self._abort.wait(max(seconds, 0.0)):
-            raise SinkUnavailable(
-                f"{self._info.target} still defers {len(deferred)} rows of {block.ranges[0]}: {deferred[0].reason}"
+            raise DeferredTooLong(
+                f"{self._info.target} still defers {len(deferred)} rows of {block.ranges[0]}: {deferred[0].reason}; "
+                "nothing of their batch is committed, start again"
             )
 
     def _halved(self, batch: Batch, block: Block, error: BlockRejected, search: _Search) -> Iterator[DeadLetter]:

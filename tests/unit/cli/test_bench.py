@@ -406,7 +406,7 @@ def test_batches_are_cut_as_the_pipeline_cuts_them() -> None:
         for number in range(2)
     ]
     policy = FlushPolicy(max_rows=50)
-    apart = [(batch.rows, len(batch.runs), batch.trigger) for batch in passes.cut(runs, policy, mixes=False)]
+    apart = [(batch.rows, len(batch.intents), batch.trigger) for batch in passes.cut(runs, policy, mixes=False)]
     assert apart == [(50, 1, "rows"), (50, 1, "rows"), (10, 1, "end"), (10, 1, "end")]
     together = [(batch.rows, batch.trigger) for batch in passes.cut(runs, policy, mixes=True)]
     assert together == [(50, "rows"), (50, "rows"), (20, "end")]
