@@ -8,7 +8,7 @@
     ├── RowsRejected                      -      those rows to the dead-letter queue, the rest written again
     ├── BlockRejected                     -      some row is poison, which one is unknown: bisect
     ├── SinkMisconfigured                78      at start-up: stop; later: pause, alarm, keep asking
-    ├── DeferredTooLong                  75      stop, commit nothing of the batch: its rows come again at the next start
+    ├── DeferredTooLong                  75      stop, commit nothing of the batch: it comes again at the next start
     ├── SchemaChanged                     -      the same records again, decoded for the target's new columns
     ├── SchemasUnavailable               75      a registry does not answer: pause, decode the same batch again
     ├── DeadLetterLimitExceeded              78      stop, commit nothing past the last good batch

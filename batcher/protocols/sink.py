@@ -93,8 +93,8 @@ class Sink(Protocol):
         """Write a block. Returning None means every row is durable: the offsets below it may be committed.
 
         An `Outcome` names the rows for which that is not so; all others are durable. When the same token comes again,
-        after a crash, it has to name those that are still not there. Not for a sink whose `repeats` is `replace`: a part
-        of a block would take the place of the whole.
+        after a crash, it has to name those that are still not there. Not for a sink whose `repeats` is `replace`: a
+        part of a block would take the place of the whole.
 
         Neither retries nor sleeps: it tries once and says by the exception what should happen to all of the block.
 
