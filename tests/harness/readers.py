@@ -12,7 +12,7 @@ from confluent_kafka import Producer
 
 from batcher.sources.kafka.source import KafkaOptions, KafkaSource
 from batcher.testing.kafka import REQUEST_TIMEOUT_S, Broker
-from tests.harness.listener import RecordingListener
+from batcher.testing.listener import RecordingListener
 
 PROTOCOLS: Final[Mapping[str, Mapping[str, str]]] = {
     "cooperative-sticky": {"heartbeat.interval.ms": "300"},

@@ -16,8 +16,8 @@ from structlog.testing import capture_logs
 from batcher.embedded.jars import Unavailable
 from batcher.records import Partition
 from batcher.sources.kafka.source import KafkaOptions, KafkaSource
+from batcher.testing.listener import RecordingListener, numbered, read, values
 from batcher.testing.real_broker import RealBroker
-from tests.harness.listener import RecordingListener, numbered, read, values
 
 pytestmark = pytest.mark.broker
 

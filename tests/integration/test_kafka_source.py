@@ -13,8 +13,8 @@ from batcher.errors import ConfigurationError, SourceLost, Unreachable
 from batcher.records import Partition, Position
 from batcher.sources.kafka.source import KafkaOptions, KafkaSource
 from batcher.testing.kafka import Broker
+from batcher.testing.listener import RecordingListener, numbered, offsets, read, read_until, values
 from batcher.testing.real_broker import RealBroker
-from tests.harness.listener import RecordingListener, numbered, offsets, read, read_until, values
 from tests.harness.processes import BatcherProcess
 from tests.harness.readers import PROTOCOLS, Readers
 

@@ -13,7 +13,7 @@ from batcher.errors import Unreachable
 from batcher.records import Partition, Position, Records
 from batcher.sources.kafka.source import KafkaOptions, KafkaSource
 from batcher.testing.kafka import Broker
-from tests.harness.listener import RecordingListener, numbered, offsets, read, read_for, read_until, values
+from batcher.testing.listener import RecordingListener, numbered, offsets, read, read_for, read_until, values
 from tests.harness.processes import BatcherProcess
 from tests.harness.readers import PROTOCOLS, Readers, open_transaction, until
 

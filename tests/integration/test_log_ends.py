@@ -11,7 +11,7 @@ from batcher.errors import DataGap
 from batcher.records import Partition, Position
 from batcher.sources.kafka.admin import Admin
 from batcher.testing.kafka import CLEANED_WITHIN_S, COMPACTED, Broker
-from tests.harness.listener import numbered, offsets, read, read_for, read_until, values
+from batcher.testing.listener import numbered, offsets, read, read_for, read_until, values
 from tests.harness.readers import Readers, open_transaction, transaction, until
 
 pytestmark = pytest.mark.broker

@@ -14,8 +14,8 @@ from batcher.sources.kafka.commit import Committed, store
 from batcher.sources.kafka.metadata import Stored, pack
 from batcher.sources.kafka.source import KafkaSource
 from batcher.testing.kafka import Broker
+from batcher.testing.listener import RecordingListener, numbered, offsets, read, read_until, values
 from batcher.testing.values import make_position
-from tests.harness.listener import RecordingListener, numbered, offsets, read, read_until, values
 from tests.harness.readers import PROTOCOLS, Opened, Readers, share, until
 
 pytestmark = pytest.mark.broker

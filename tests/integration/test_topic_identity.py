@@ -14,7 +14,7 @@ from batcher.errors import DataGap
 from batcher.records import Partition, Position
 from batcher.sources.kafka.metadata import Stored, pack, unpack
 from batcher.testing.kafka import REQUEST_TIMEOUT_S, Broker
-from tests.harness.listener import numbered, read, values
+from batcher.testing.listener import numbered, read, values
 from tests.harness.processes import BatcherProcess
 from tests.harness.readers import PROTOCOLS, Readers
 

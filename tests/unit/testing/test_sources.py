@@ -4,8 +4,8 @@ import pytest
 
 from batcher.errors import CommitRefused, DataGap
 from batcher.records import Partition, Position
+from batcher.testing.listener import RecordingListener, offsets
 from batcher.testing.sources import MemoryLog, MemorySource
-from tests.harness.listener import RecordingListener, offsets
 
 A, B = Partition("events", 0), Partition("events", 1)
 

@@ -21,7 +21,7 @@ from batcher.sources.kafka.errors import (
 )
 from batcher.sources.kafka.source import KafkaOptions, KafkaSource
 from batcher.testing.kafka import Broker
-from tests.harness.listener import RecordingListener, offsets, read, read_until
+from batcher.testing.listener import RecordingListener, offsets, read, read_until
 
 PART = Partition("events", 0)
 ALWAYS = 200

@@ -16,7 +16,7 @@ from batcher.records import Partition, Position, Records
 from batcher.sources.kafka import source as kafka
 from batcher.sources.kafka.source import KafkaOptions, KafkaSource
 from batcher.testing.kafka import produce
-from tests.harness.listener import RecordingListener, offsets, read
+from batcher.testing.listener import RecordingListener, offsets, read
 
 PART = Partition("events", 0)
 RECORDS = 20_000

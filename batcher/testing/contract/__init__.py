@@ -1,0 +1,11 @@
+"""The contracts as tests: what a sink, a source, a format and a dead-letter queue keep, to inherit from.
+
+    from batcher.testing.contract.sink import SinkCase, SinkLaws
+
+    class TestMySink(SinkLaws):
+        @pytest.fixture
+        def case(self, tmp_path):
+            return MyCase(tmp_path)
+
+Every plug-in that ships runs them. A law that says nothing about a plug-in, because it lacks the capability, passes.
+"""

@@ -1,0 +1,340 @@
+"""The laws that every sink keeps, as tests to inherit: `class TestMine(SinkLaws)` with a fixture `case`.
+
+A case is one fresh target: it makes sinks on it, looks into it, and knows a way to break it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from operator import itemgetter
+from typing import Any, Final, TypeVar
+
+import pyarrow as pa
+import pyarrow.dataset
+import pytest
+
+from batcher.errors import BatcherError, RowsRejected, SinkMisconfigured, SinkUnavailable
+from batcher.protocols import (
+    COPIES,
+    SINK_METHODS,
+    Auditable,
+    Interruptible,
+    Reconcilable,
+    Removable,
+    SchemaPinning,
+    Sink,
+    SinkInfo,
+    TopicPinning,
+)
+from batcher.protocols.sink import lacking
+from batcher.records import Block, write_id
+from batcher.testing.values import EVENTS_0, make_block
+
+SCHEMA: Final = pa.schema(
+    [
+        pa.field("id", pa.int64(), nullable=False),
+        pa.field("country", pa.string()),
+        pa.field("price", pa.float64()),
+        pa.field("at", pa.timestamp("ms", "UTC")),
+    ]
+)
+"""What the targets of all cases hold, coordinates beside it."""
+
+
+Rows = list[dict[str, Any]]
+
+
+Result = TypeVar("Result")
+
+
+class SinkCase(ABC):
+    """Own one fresh target, for as long as a test runs.
+
+    `keeps` is False where nothing can be read back, `keeps_schema` where any row can be written beside any other, so
+    that the target has no schema to hold on to.
+    """
+
+    keeps = True
+    keeps_schema = True
+
+    @abstractmethod
+    def sink(self) -> Sink:
+        """Return another sink on the target, not open: what a second process would have."""
+
+    @abstractmethod
+    def rows(self) -> Rows:
+        """Return all that the target holds."""
+
+    def failing(self, sink: Sink) -> AbstractContextManager[object] | None:
+        """Return a context in which `sink` cannot write, or None where that cannot happen."""
+        del sink
+        return None
+
+    def missing(self) -> tuple[Sink, tuple[type[BatcherError], ...]] | None:
+        """Return a sink whose target is not there, and what `open` may raise; None where that cannot happen."""
+        return None
+
+
+ROWS = pa.table(
+    {
+        "id": [1, 2, 3, 4],
+        "country": ["DE", None, "a/../b", "DE"],
+        "price": [1.5, None, -0.0, 1e300],
+        "at": [0, 1_700_000_000_123, None, -1],
+    },
+    SCHEMA,
+)
+
+
+def opened(sink: Sink) -> tuple[SinkInfo, pa.Schema]:
+    """Open a sink, pin its schema where it takes one, and return what it says and the schema."""
+    info = sink.open()
+    if info.schema is not None:
+        return info, info.schema
+    return info, pinned(sink, info, SCHEMA)
+
+
+def pinned(sink: Sink, info: SinkInfo, proposed: pa.Schema) -> pa.Schema:
+    """Pin as the pipeline does: for the topic where each has a schema of its own."""
+    if info.by_topic:
+        assert isinstance(sink, TopicPinning), "a sink with a schema for each topic has to take them"
+        return sink.pin_topic(EVENTS_0.topic, proposed)
+    assert isinstance(sink, SchemaPinning), "a sink that has no schema has to take one"
+    return sink.pin(proposed)
+
+
+def block_for(info: SinkInfo, schema: pa.Schema, table: pa.Table = ROWS, first_offset: int = 0) -> Block:
+    """Return a block of rows, with the coordinates that a sink asks for."""
+    return make_block(table.select(schema.names).cast(schema), first_offset=first_offset, coordinates=info.coordinates)
+
+
+def elsewhere(call: Callable[[], Result]) -> Result:
+    """Call as the pipeline does: not from the thread that opened the sink."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(call).result()
+
+
+def by_id(rows: Rows, columns: list[str]) -> Rows:
+    """Return some columns of rows, in the order of their ids."""
+    return sorted(({name: row[name] for name in columns} for row in rows), key=itemgetter("id"))
+
+
+class SinkLaws:
+    """Hold a sink to the laws. A suite inherits from it and has a fixture `case` that returns a `SinkCase`."""
+
+    def test_a_sink_has_the_methods_of_the_capabilities_that_it_names(self, sink: Sink) -> None:
+        info = sink.open()
+        assert lacking(sink, SINK_METHODS, info.capabilities) == ""
+        assert info.schema is not None or info.capabilities & {"pin", "pin_topic"}
+        assert info.repeats != "query" or "query" in info.capabilities
+        assert info.repeats == "none" or info.guarantee == "exactly-once"
+
+    @pytest.fixture
+    def sink(self, case: SinkCase) -> Iterator[Sink]:
+        """Return a sink of the case, closed in the end."""
+        made = case.sink()
+        yield made
+        made.close()
+
+    def test_what_was_written_is_there_with_values_and_coordinates(self, case: SinkCase, sink: Sink) -> None:
+        info, schema = opened(sink)
+        block = block_for(info, schema)
+        elsewhere(lambda: sink.write(block))
+        if not case.keeps:
+            return
+        assert by_id(case.rows(), block.table.column_names) == by_id(block.table.to_pylist(), block.table.column_names)
+
+    def test_blocks_add_up(self, case: SinkCase, sink: Sink) -> None:
+        info, schema = opened(sink)
+        sink.write(block_for(info, schema, ROWS.slice(0, 3)))
+        sink.write(block_for(info, schema, ROWS.slice(3), first_offset=3))
+        if not case.keeps:
+            return
+        assert [row["id"] for row in by_id(case.rows(), ["id"])] == [1, 2, 3, 4]
+
+    def test_a_block_of_one_row_is_written(self, case: SinkCase, sink: Sink) -> None:
+        info, schema = opened(sink)
+        sink.write(block_for(info, schema, ROWS.slice(1, 1)))
+        if not case.keeps:
+            return
+        assert by_id(case.rows(), ["id", "country"]) == [{"id": 2, "country": None}]
+
+    def test_the_same_token_again_leaves_one_copy(self, case: SinkCase, sink: Sink) -> None:
+        info, schema = opened(sink)
+        if info.guarantee != "exactly-once":
+            return
+        block = block_for(info, schema)
+        sink.write(block)
+        elsewhere(lambda: sink.write(block))
+        assert len(case.rows()) == 4
+
+    def test_the_same_token_from_another_process_leaves_one_copy(self, case: SinkCase, sink: Sink) -> None:
+        info, schema = opened(sink)
+        if info.guarantee != "exactly-once":
+            return
+        sink.write(block_for(info, schema))
+        sink.close()
+        successor = case.sink()
+        try:
+            successor_info, successor_schema = opened(successor)
+            assert successor_schema.names == schema.names
+            successor.write(block_for(successor_info, successor_schema))
+        finally:
+            successor.close()
+        assert len(case.rows()) == 4
+
+    def test_a_failed_write_raises_what_the_contract_knows_and_the_next_one_works(
+        self, case: SinkCase, sink: Sink
+    ) -> None:
+        info, schema = opened(sink)
+        block = block_for(info, schema)
+        failing = case.failing(sink)
+        if failing is None:
+            return
+        with failing, pytest.raises((SinkUnavailable, SinkMisconfigured)):
+            elsewhere(lambda: sink.write(block))
+        elsewhere(lambda: sink.write(block))
+        if case.keeps and info.guarantee == "exactly-once":
+            assert len(case.rows()) == 4
+
+    def test_rejected_rows_leave_nothing_behind_and_the_rest_can_be_written(self, case: SinkCase, sink: Sink) -> None:
+        info, schema = opened(sink)
+        poison = "x" * 10_000
+        table = ROWS.set_column(1, SCHEMA.field("country"), pa.array(["DE", poison, "FR", poison]))
+        block = block_for(info, schema, table)
+        try:
+            sink.write(block)
+        except RowsRejected as error:
+            rejected = error
+        else:
+            return  # the target takes any text
+        assert [rejection.position for rejection in rejected.rejections] == [1, 3]
+        assert poison not in str(rejected)
+        assert not case.rows()
+        good = pa.array([0, 2])
+        rest = Block(block.table.take(good).combine_chunks(), block.positions.take(good), "rest", block.ranges)
+        sink.write(rest)
+        assert [row["id"] for row in by_id(case.rows(), ["id"])] == [1, 3]
+
+    def test_the_first_schema_pinned_holds_for_everybody(self, case: SinkCase, sink: Sink) -> None:
+        info = sink.open()
+        if info.schema is not None or not case.keeps or not case.keeps_schema:
+            return
+        first = pinned(sink, info, SCHEMA)
+        sink.write(block_for(info, first))
+        second = case.sink()
+        try:
+            second_info = second.open()
+            other = pa.schema([("country", pa.string()), ("other", pa.int8())])
+            holds = second_info.schema if second_info.schema is not None else pinned(second, second_info, other)
+        finally:
+            second.close()
+        assert holds.equals(first)
+
+    def test_a_pinned_schema_takes_the_types_it_lacks_and_keeps_those_it_has(self, case: SinkCase, sink: Sink) -> None:
+        info = sink.open()
+        if info.schema is not None or not case.keeps_schema:
+            return
+        unknown = SCHEMA.set(2, pa.field("price", pa.null()))
+        first = pinned(sink, info, unknown)
+        assert first.field("price").type == pa.null()
+        early = ROWS.select(["id", "country"]).append_column("price", pa.nulls(4)).append_column("at", ROWS["at"])
+        sink.write(block_for(info, first, early))
+        assert elsewhere(lambda: pinned(sink, info, SCHEMA)).equals(SCHEMA)
+        sink.write(block_for(info, SCHEMA, ROWS, first_offset=4))
+        other = SCHEMA.set(2, pa.field("price", pa.string()))
+        assert pinned(sink, info, other).equals(SCHEMA)
+
+    def test_a_reconcilable_sink_knows_which_offsets_it_has(self, sink: Sink) -> None:
+        info, schema = opened(sink)
+        if not isinstance(sink, Reconcilable):
+            return
+        sink.write(block_for(info, schema, first_offset=10))
+        assert sink.present(EVENTS_0, 0, 9).to_pylist() == []
+        assert sink.present(EVENTS_0, 11, 100).to_pylist() == [11, 12, 13]
+        assert sink.present(EVENTS_0._replace(number=1), 0, 100).to_pylist() == []
+        assert sink.present(EVENTS_0, 0, 100).type == pa.int64()
+
+    def test_an_auditable_sink_counts_the_rows_of_each_offset(self, sink: Sink) -> None:
+        info, schema = opened(sink)
+        if not isinstance(sink, Auditable):
+            return
+        other = EVENTS_0._replace(number=1)
+        assert sink.copies(EVENTS_0, 0, 100).equals(COPIES.empty_table())
+        for first_offset, rows in ((12, ROWS), (10, ROWS), (40, ROWS.slice(0, 1))):
+            sink.write(block_for(info, schema, rows, first_offset))
+        found = elsewhere(lambda: sink.copies(EVENTS_0, 0, 100))
+        assert found.schema.equals(COPIES)
+        assert found["offset"].to_pylist() == [10, 11, 12, 13, 14, 15, 40]
+        assert found["copies"].to_pylist() == [1, 1, 2, 2, 1, 1, 1]
+        assert sink.copies(EVENTS_0, 11, 13).to_pydict() == {"offset": [11, 12, 13], "copies": [1, 2, 2]}
+        assert sink.copies(EVENTS_0, 16, 39).num_rows == sink.copies(other, 0, 100).num_rows == 0
+
+    def test_what_a_sink_removes_is_gone_in_every_copy_and_nothing_else_is(self, sink: Sink) -> None:
+        info, schema = opened(sink)
+        if not isinstance(sink, Removable):
+            return
+        assert isinstance(sink, Auditable)
+        block = block_for(info, schema, first_offset=10)
+        for one in (
+            block,
+            replace(block, token=f"{block.token}, again"),
+            block_for(info, schema, ROWS.slice(0, 1), first_offset=40),
+        ):
+            sink.write(one)
+        for_another = make_block(
+            ROWS.cast(schema), partition=EVENTS_0._replace(number=1), first_offset=10, coordinates=info.coordinates
+        )
+        sink.write(for_another)
+
+        sink.remove(EVENTS_0, [(11, 11), (13, 13), (20, 30)])
+
+        assert sink.copies(EVENTS_0, 0, 100).to_pydict() == {"offset": [10, 12, 40], "copies": [2, 2, 1]}
+        assert sink.copies(EVENTS_0._replace(number=1), 0, 100)["offset"].to_pylist() == [10, 11, 12, 13]
+
+    def test_a_reconcilable_sink_knows_what_it_has_beyond_a_position(self, sink: Sink) -> None:
+        info, schema = opened(sink)
+        if not isinstance(sink, Reconcilable):
+            return
+        other, never = EVENTS_0._replace(number=1), EVENTS_0._replace(topic="never")
+        assert sink.max_offset_above({EVENTS_0: 0}) == {}
+        sink.write(block_for(info, schema, first_offset=10))
+        assert sink.max_offset_above({EVENTS_0: 14, other: 0, never: 0}) == {}
+        assert sink.max_offset_above({EVENTS_0: 13, other: 0}) == {EVENTS_0: 13}
+        assert sink.max_offset_above({EVENTS_0: 0}) == {EVENTS_0: 13}
+        assert sink.max_offset_above({}) == {}
+
+    def test_a_sink_that_is_asked_at_replays_can_be_asked(self, sink: Sink) -> None:
+        info, _ = opened(sink)
+        if info.repeats == "query":
+            assert isinstance(sink, Reconcilable)
+            assert info.guarantee == "exactly-once"
+
+    def test_an_interruptible_sink_is_not_at_a_write_that_has_returned(self, sink: Sink) -> None:
+        info, schema = opened(sink)
+        if not isinstance(sink, Interruptible):
+            return
+        block = block_for(info, schema)
+        sink.write(block)
+        assert not sink.running(write_id(block.token))
+        assert not sink.running(write_id("never written"))
+
+    def test_close_is_harmless_twice_and_without_open(self, case: SinkCase) -> None:
+        sink = case.sink()
+        sink.close()
+        sink.open()
+        sink.close()
+        sink.close()
+
+    def test_a_missing_target_is_said_at_open(self, case: SinkCase) -> None:
+        missing = case.missing()
+        if missing is None:
+            return
+        sink, classes = missing
+        with pytest.raises(classes):
+            sink.open()
+        sink.close()
