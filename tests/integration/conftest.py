@@ -29,6 +29,6 @@ def killable_broker() -> Iterator[RealBroker]:
 
 @pytest.fixture
 def own_broker(killable_broker: RealBroker) -> RealBroker:
-    """Return a broker that a test may freeze or kill; the next test finds it running again, with what it has on disk."""
+    """Return a broker that a test may freeze or kill; the next test finds it running again, with what it had."""
     killable_broker.start()
     return killable_broker
