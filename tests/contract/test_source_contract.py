@@ -75,8 +75,11 @@ CASES: Final[dict[str, Build]] = {
     "memory": lambda _: MemoryCase(),
     "kafka:mock": lambda request: mock_case(request, "classic"),
     "kafka:mock-kip848": lambda request: mock_case(request, "consumer"),
-    "kafka:cooperative": broker_case,
-    "kafka:range": lambda request: broker_case(request, partition_assignment_strategy="range"),
+    # Members hear of a rebalance with a heartbeat, every 3 s by default.
+    "kafka:cooperative": lambda request: broker_case(request, heartbeat_interval_ms="300"),
+    "kafka:range": lambda request: broker_case(
+        request, partition_assignment_strategy="range", heartbeat_interval_ms="300"
+    ),
     "kafka:kip848": lambda request: broker_case(request, group_protocol="consumer"),
 }
 

@@ -157,7 +157,8 @@ def test_without_intents_the_same_kills_double_records_and_this_test_sees_it(
     assert verdict.doubled > 0, verdict
 
 
-@pytest.mark.skipif(not LONG, reason="in the long form only: a dead member is missed after six seconds")
+# A dead member is missed after six seconds.
+@pytest.mark.long
 def test_a_crash_while_partitions_are_taken_away_loses_nothing_and_doubles_nothing(
     new_scene: Callable[..., Scene], tmp_path: Path
 ) -> None:

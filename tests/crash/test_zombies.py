@@ -117,7 +117,8 @@ def test_without_intents_the_same_freezes_double_records_and_this_test_sees_it(
     assert not scene.commit_log().went_back
 
 
-@pytest.mark.skipif(not LONG, reason="waits for a session of 20 s; BATCHER_TEST_LONG=1 runs it")
+# Waits for a session of 20 s.
+@pytest.mark.long
 @pytest.mark.parametrize("membership", ["range", "cooperative-sticky", "consumer"])
 def test_one_worker_that_is_dead_and_one_that_joins_do_not_end_the_others(
     membership: Membership, disturbed: Callable[..., GroupScene]

@@ -1,4 +1,4 @@
-"""Each benchmark runs with tiny sizes, so that none can rot; no figure is checked."""
+"""Each benchmark runs with tiny sizes, so that none can rot; no figure is checked. The slow ones are `long`."""
 
 import json
 import uuid
@@ -87,6 +87,7 @@ def test_the_buffer_benchmark_covers_every_way(tmp_path: Path) -> None:
     assert "ns a record" in written.with_suffix(".md").read_text()
 
 
+@pytest.mark.long
 @pytest.mark.broker
 def test_the_latency_benchmark_measures_every_part(broker: Broker, tmp_path: Path) -> None:
     written = tmp_path / "latency.json"
@@ -104,6 +105,7 @@ def test_the_latency_benchmark_measures_every_part(broker: Broker, tmp_path: Pat
     assert results["imports"]["parquet"]["pyarrow"] > 0
 
 
+@pytest.mark.long
 @pytest.mark.broker
 def test_the_scale_benchmark_measures_every_part(broker: Broker, tmp_path: Path) -> None:
     written = tmp_path / "scale.json"
@@ -135,6 +137,7 @@ def test_wide_records_go_into_a_table_of_their_own_columns(broker: Broker, monke
     assert result.records == 60
 
 
+@pytest.mark.long
 @pytest.mark.broker
 def test_the_memory_benchmark_runs(broker: Broker, tmp_path: Path) -> None:
     written = tmp_path / "memory.json"
