@@ -123,7 +123,7 @@ def takes(options: type[Section], *, section: str | None = None) -> Callable[[An
 
 
 @dataclass(frozen=True, slots=True)
-class Found(Generic[Part]):
+class FoundPlugin(Generic[Part]):
     """Hold a plug-in and what it says about itself; without `model` it has no section either."""
 
     name: str
@@ -201,7 +201,7 @@ class Registry(Generic[Part]):
             _refuse(f"{self.flag} {name!r} is announced by {owners}: uninstall one, or use module:attribute")
         return self._imported(name, points[0].value, _owner(points[0]))
 
-    def find(self, name: str) -> Found[Part]:
+    def find(self, name: str) -> FoundPlugin[Part]:
         """Load a plug-in and read what it says about itself. Raise ConfigurationError for what cannot be so."""
         plugin = self.load(name)
         contract = getattr(plugin, "contract", CONTRACT)
@@ -212,7 +212,7 @@ class Registry(Generic[Part]):
             )
         model = getattr(plugin, "options", None)
         if model is None or not isinstance(model, type):  # a property of its instances, say
-            return Found(name, plugin, None, "", _asks(plugin))
+            return FoundPlugin(name, plugin, None, "", _asks(plugin))
         if not issubclass(model, Section):
             _refuse(
                 f"{self.flag} {name!r}: its options are no batcher.options.Section; derive {model.__name__} from it"
@@ -223,7 +223,7 @@ class Registry(Generic[Part]):
                 f"{self.flag} {name!r}: its section {section!r} is not one word of lower-case letters and digits; "
                 "give the plug-in an attribute section"
             )
-        return Found(name, plugin, model, section, _asks(plugin))
+        return FoundPlugin(name, plugin, model, section, _asks(plugin))
 
     def make(self, name: str, options: Section | Mapping[str, object], context: PluginContext) -> Part:
         """Return the part that a plug-in makes, not open yet. Raise ConfigurationError, or what the plug-in raises."""

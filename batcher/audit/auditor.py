@@ -26,7 +26,7 @@ Letters = Mapping[Partition, pa.Int64Array]
 """The offsets of the dead letters of each partition, ascending, each once."""
 
 
-class Log(Protocol):
+class AuditedLog(Protocol):
     """Say which records a range of a log has."""
 
     def offsets(self, asked: Range) -> tuple[pa.Int64Array, pa.BooleanArray]:
@@ -128,7 +128,7 @@ def examine(
 ) -> Finding:
     """Return what became of a window.
 
-    `copies` is what `Auditable.copies` answers for it. `read` is asked for the log (see `Log`) unless the target has
+    `copies` is what `Auditable.copies` answers for it. `read` is asked for the log (see `AuditedLog`) unless the target has
     every offset: then nothing can be missing, whatever the log says.
     """
     held: Any = copies["offset"].combine_chunks()
@@ -169,7 +169,7 @@ class Auditor:
 
     def __init__(
         self,
-        log: Log,
+        log: AuditedLog,
         target: Auditable,
         letters: Letters,
         *,

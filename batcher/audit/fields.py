@@ -31,7 +31,7 @@ BLOCK: Final = 1000
 """Records decoded together: few enough for the decoder to look at each of them."""
 
 
-class Source(Protocol):
+class SurveySource(Protocol):
     """Deliver records again."""
 
     def records(self, asked: Range) -> Iterator[Records]:
@@ -52,7 +52,7 @@ class Fields:
 
 
 @dataclass(frozen=True, slots=True)
-class _Lane:
+class _SurveyLane:
     """Hold what the records of a topic, or all records, are decoded with."""
 
     decoder: Decoder
@@ -67,7 +67,7 @@ class Survey:
 
     def __init__(
         self,
-        source: Source,
+        source: SurveySource,
         format_: Format,
         schema_of: Callable[[str], pa.Schema | None],
         *,
@@ -79,7 +79,7 @@ class Survey:
         self._schema_of = schema_of
         self._by_topic = by_topic
         self._places = places
-        self._lanes: dict[str, _Lane | None] = {}
+        self._lanes: dict[str, _SurveyLane | None] = {}
         self._unknown: Counter[str] = Counter()
         self._looked_at = 0
         self._estimated = False
@@ -121,11 +121,11 @@ class Survey:
     def _named(self, partition: Partition, path: str) -> str:
         return f"{partition.topic}: {path}" if self._by_topic else path
 
-    def _lane(self, topic: str) -> _Lane | None:
+    def _lane(self, topic: str) -> _SurveyLane | None:
         key = topic if self._by_topic else ""
         if key not in self._lanes:
             schema = self._schema_of(topic)
-            made = None if schema is None else _Lane(self._format.decoder(schema), ColumnWatch("", schema))
+            made = None if schema is None else _SurveyLane(self._format.decoder(schema), ColumnWatch("", schema))
             self._lanes[key] = made
         return self._lanes[key]
 
@@ -143,7 +143,7 @@ def chosen(scope: Scope, places: int) -> list[Range]:
     return [Range(scope.partition, first, first + EACH - 1) for first in reversed(firsts)]
 
 
-def _unknown(lane: _Lane, batch: Batch) -> Mapping[str, int]:
+def _unknown(lane: _SurveyLane, batch: Batch) -> Mapping[str, int]:
     decoded = lane.decoder.decode(batch)
     if decoded.outgrown:
         # Nothing of these was loaded yet, or the root would have the types that they need.

@@ -27,7 +27,7 @@ ATTEMPTS: Final = 5
 """Names under which rows are offered: a table that remembers the tokens of rows that were deleted since drops them."""
 
 
-class Source(Protocol):
+class RepairSource(Protocol):
     """Deliver records again."""
 
     def records(self, asked: Range) -> Iterator[Records]:
@@ -56,7 +56,7 @@ class NotingQueue:
 
 
 @dataclass(frozen=True, slots=True)
-class Mended:
+class Repaired:
     """Say what was done: records loaded, put aside, and taken out before; and what could not be."""
 
     loaded: int = 0
@@ -66,9 +66,9 @@ class Mended:
     """Doubles that stay, because the log does not have them any more; the first of each partition."""
     refused_offsets: int = 0
 
-    def plus(self, other: Mended) -> Mended:
+    def plus(self, other: Repaired) -> Repaired:
         """Return both together."""
-        return Mended(
+        return Repaired(
             self.loaded + other.loaded,
             self.dead_lettered + other.dead_lettered,
             self.removed + other.removed,
@@ -77,7 +77,7 @@ class Mended:
         )
 
 
-class Mender:
+class Repairer:
     """Mend one finding after the other.
 
     `writer` returns what loads in an attempt, counted from 0, and under which name; it asks the target first what it
@@ -89,7 +89,7 @@ class Mender:
 
     def __init__(
         self,
-        source: Source,
+        source: RepairSource,
         target: Auditable,
         writer: Callable[[int], tuple[Writer, str]],
         queue: NotingQueue | None,
@@ -108,21 +108,21 @@ class Mender:
         self._whole_ranges = whole_ranges
         self._attempt = attempt
 
-    def load(self, finding: Finding) -> Mended:
+    def load(self, finding: Finding) -> Repaired:
         """Load what is missing. Raises as `Writer.write` does, and what the source raises."""
-        done = Mended()
+        done = Repaired()
         apart = finding.held if self._whole_ranges else NONE
         for records in self._batches(finding.range.partition, finding.missing, apart):
             done = done.plus(self._deliver(records))
         return done
 
-    def replace_doubles(self, finding: Finding, target: Removable) -> Mended:
+    def replace_doubles(self, finding: Finding, target: Removable) -> Repaired:
         """Take every copy of the doubled records out and load them again; those that the log lacks stay.
 
         Records are in memory before their rows are removed. Raises as `load` does.
         """
         partition = finding.range.partition
-        done, left = Mended(), finding.doubled
+        done, left = Repaired(), finding.doubled
         for records in self._batches(partition, finding.doubled, NONE):
             left = less(left, records.offsets)
             runs = spans(records.offsets, finding.among).listed()
@@ -132,7 +132,7 @@ class Mender:
         if len(left):
             kept = Runs(1)
             kept.add(left, finding.among)
-            done = done.plus(Mended(refused=((partition, kept.kept[0]),), refused_offsets=len(left)))
+            done = done.plus(Repaired(refused=((partition, kept.kept[0]),), refused_offsets=len(left)))
         return done
 
     def _batches(self, partition: Partition, wanted: pa.Int64Array, apart: pa.Int64Array) -> Iterator[Records]:
@@ -165,9 +165,9 @@ class Mender:
                     yield place, picked.slice(first, min(self._max_rows, end - first))
                 start = end
 
-    def _deliver(self, records: Records) -> Mended:
+    def _deliver(self, records: Records) -> Repaired:
         """Load records until the target has them or they are dead letters; each is counted once."""
-        done = Mended()
+        done = Repaired()
         left: Records | None = records
         for attempt in range(ATTEMPTS):
             if left is None:
@@ -183,6 +183,6 @@ class Mender:
             settled = pa.concat_arrays([skipped, refused, there["offset"].combine_chunks()])
             rest = left.filter(pc.invert(pc.is_in(left.offsets, value_set=settled)))
             lost = 0 if rest is None else len(rest)
-            done = done.plus(Mended(max(0, delivered.written - lost), delivered.dead_lettered))
+            done = done.plus(Repaired(max(0, delivered.written - lost), delivered.dead_lettered))
             left = rest
         return done

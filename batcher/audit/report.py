@@ -32,7 +32,7 @@ COLUMNS: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class AuditReport:
     """Hold the accounts of all partitions looked at, and what they are about."""
 
     target: str
@@ -51,7 +51,7 @@ class Report:
         return 0 if self.adds_up else 1
 
 
-def facts(report: Report) -> dict[str, Any]:
+def facts(report: AuditReport) -> dict[str, Any]:
     """Return what `--json` prints."""
     return {
         "target": report.target,
@@ -103,7 +103,7 @@ def _kept(kept: Kept) -> dict[str, Any]:
     return {"offsets": kept.offsets, "ranges": kept.ranges, "first_ranges": [list(span) for span in kept.spans]}
 
 
-def lines(report: Report) -> Iterator[str]:
+def lines(report: AuditReport) -> Iterator[str]:
     """Yield the table, a line for each run that is not as it should be, and the verdict."""
     yield from _table([_cells(one) for one in report.accounts])
     for one in report.accounts:
@@ -201,7 +201,7 @@ def _runs(kind: str, account: Account, kept: Kept) -> Iterator[str]:
         yield f"{kind}: {account.scope.partition}, {kept.ranges - LINES:,} more ranges"
 
 
-def _verdict(report: Report) -> str:
+def _verdict(report: AuditReport) -> str:
     records = sum(one.records for one in report.accounts)
     unknown = report.fields.unknown
     if report.adds_up and not records:

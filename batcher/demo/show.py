@@ -13,8 +13,8 @@ from typing import Any, Final
 from batcher.dead_letters.directory import read_letters
 from batcher.demo.audit import Sums, audit
 from batcher.demo.kafka import GROUP, PARTITIONS, POISON, TOPIC, Orders, SmallKafka
-from batcher.demo.targets import Answer, ClickHouse, Parquet, Target
-from batcher.demo.view import Progress, View
+from batcher.demo.targets import Answer, ClickHouseTarget, ParquetTarget, Target
+from batcher.demo.view import DemoProgress, DemoView
 from batcher.demo.worker import Event, Worker, typed
 from batcher.embedded.jars import Unavailable
 from batcher.errors import BatcherError, Unreachable
@@ -86,8 +86,8 @@ class Result:
 class Show:
     """Play once into an empty `directory`. Raise BatcherError when something does not start or does not go on."""
 
-    def __init__(self, sink: str, records: int, directory: Path, view: View) -> None:
-        self._target: Target = ClickHouse(directory) if sink == "clickhouse" else Parquet(directory)
+    def __init__(self, sink: str, records: int, directory: Path, view: DemoView) -> None:
+        self._target: Target = ClickHouseTarget(directory) if sink == "clickhouse" else ParquetTarget(directory)
         self._records = records
         self._directory = directory
         self._letters = directory / "dead-letters"
@@ -211,8 +211,8 @@ class Show:
         self._view.progress(self._progress(orders, worker, loaded))
         return loaded
 
-    def _progress(self, orders: Orders, worker: Worker, loaded: int) -> Progress:
-        return Progress(
+    def _progress(self, orders: Orders, worker: Worker, loaded: int) -> DemoProgress:
+        return DemoProgress(
             wanted=self._records,
             produced=orders.confirmed,
             loaded=loaded,
@@ -249,7 +249,7 @@ class Show:
         again = "1 batch" if self._replayed == 1 else f"{self._replayed} batches"
         there = (
             f"asked the table first and left out {self._suppressed:,} rows that were there."
-            if isinstance(self._target, ClickHouse)
+            if isinstance(self._target, ClickHouseTarget)
             else "and wrote the same files: each takes the place of the one before it."
         )
         return [

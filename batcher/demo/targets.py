@@ -90,13 +90,13 @@ class Target(Protocol):
         ...
 
 
-class ClickHouse:
-    """Load into a table of embedded ClickHouse. Raise ConfigurationError where the extra is not installed."""
+class ClickHouseTarget:
+    """Load into a table of embedded ClickHouseTarget. Raise ConfigurationError where the extra is not installed."""
 
     def __init__(self, directory: Path) -> None:
         if importlib.util.find_spec("chdb") is None:
             raise ConfigurationError(
-                "the embedded ClickHouse is not installed: pip install 'kafka-batcher[embedded]', "
+                "the embedded ClickHouseTarget is not installed: pip install 'kafka-batcher[embedded]', "
                 "or see the same with files: batcher demo --sink parquet"
             )
         self._path = directory / "clickhouse"
@@ -122,8 +122,8 @@ class ClickHouse:
         return f"{python} -c {shlex.quote(f'import chdb; print({query})')}"
 
 
-class Parquet:
-    """Load into Parquet files of a directory."""
+class ParquetTarget:
+    """Load into ParquetTarget files of a directory."""
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / "parquet"

@@ -23,7 +23,7 @@ BAR: Final = 40
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class DemoProgress:
     """Say how far the demo is: orders wanted, in the topic, durable and committed, put aside; and what goes on."""
 
     wanted: int
@@ -35,7 +35,7 @@ class Progress:
     throttled: bool
 
 
-class View:
+class DemoView:
     """Print to a console."""
 
     def __init__(self, console: Console) -> None:
@@ -71,7 +71,7 @@ class View:
             finally:
                 self._live = None
 
-    def progress(self, now: Progress, *, final: bool = False) -> None:
+    def progress(self, now: DemoProgress, *, final: bool = False) -> None:
         """Show numbers; too often is harmless, unless they are `final`."""
         clock = time.monotonic()
         if not final and clock - self._shown_at < (PLAIN_S if self._live is None else REFRESH_S):
@@ -148,7 +148,7 @@ class View:
         self._console.print(grid)
 
 
-def _picture(now: Progress) -> Group:
+def _picture(now: DemoProgress) -> Group:
     table = Table.grid(padding=(0, 2))
     table.add_column(justify="right", style="bold")
     table.add_column(width=BAR)

@@ -100,7 +100,7 @@ class Insert:
 
 
 @dataclass(slots=True)
-class Fault:
+class HttpFault:
     """Say what the next `times` inserts meet; see `FaultKind`."""
 
     kind: FaultKind
@@ -121,7 +121,7 @@ class _State:
     users: Mapping[str, str]
     lock: threading.Lock = field(default_factory=threading.Lock)
     engine: threading.Lock = field(default_factory=threading.Lock)
-    faults: list[Fault] = field(default_factory=list)
+    faults: list[HttpFault] = field(default_factory=list)
     inserts: list[Insert] = field(default_factory=list)
     running: list[str] = field(default_factory=list)
 
@@ -146,7 +146,7 @@ class _State:
         table = f"(SELECT arrayJoin(CAST([{listed}] AS Array(String))) AS query_id)".encode()
         return _PROCESSES.sub(lambda _: table, statement)
 
-    def next_fault(self) -> Fault | None:
+    def next_fault(self) -> HttpFault | None:
         with self.lock:
             if not self.faults:
                 return None
@@ -173,7 +173,7 @@ class _State:
                 connection.close()
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _EngineHandler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     state: _State
 
@@ -210,7 +210,7 @@ class _Handler(BaseHTTPRequestHandler):
         answer: Any = {}
         with state.lock:
             if name == "faults":
-                state.faults.append(Fault(**body))
+                state.faults.append(HttpFault(**body))
             elif name == "clear":
                 state.faults.clear()
                 state.inserts.clear()
@@ -334,7 +334,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.connection.close()
 
 
-class _Server(ThreadingHTTPServer):
+class _EngineServer(ThreadingHTTPServer):
     daemon_threads = True
     # An insert that is reset half way is the point of this server, not an event worth a traceback.
     request_queue_size = 64
@@ -411,8 +411,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Kept open: chDB shuts the engine down with its last connection, and a start takes seconds.
     engine = chdb_connection(options.path)
     engine.query("SELECT 1")
-    handler = type("Handler", (_Handler,), {"state": _State(options.path, users)})
-    with _Server(("127.0.0.1", options.port), handler) as server:
+    handler = type("Handler", (_EngineHandler,), {"state": _State(options.path, users)})
+    with _EngineServer(("127.0.0.1", options.port), handler) as server:
         sys.stdout.write(json.dumps({"port": server.server_address[1]}) + "\n")
         sys.stdout.flush()
         if options.until_stdin_closes:

@@ -30,7 +30,7 @@ Call = Callable[..., Any]
 
 
 @dataclass(frozen=True, slots=True)
-class _Lane:
+class _SchemaLane:
     """Hold what the batches of a topic, or all batches, are decoded with at present."""
 
     schema: pa.Schema
@@ -50,7 +50,7 @@ class Decoding:
         self._call = call
         self._lock = threading.Lock()
         self._pinning = threading.Lock()
-        self._lanes: dict[str, _Lane] = {}
+        self._lanes: dict[str, _SchemaLane] = {}
         self._unknown = UnknownFields(info.target, info.coordinates)
         self._noted: set[str] = set()
         if info.schema is not None:
@@ -107,7 +107,7 @@ class Decoding:
     def _key(self, batch: Batch) -> str:
         return batch.runs[0].partition.topic if self._info.by_topic else ""
 
-    def _lane(self, schema: pa.Schema) -> _Lane:
+    def _lane(self, schema: pa.Schema) -> _SchemaLane:
         for twins in case_twins(schema):
             log.warning(
                 "columns_differ_by_case",
@@ -115,13 +115,13 @@ class Decoding:
                 columns=twins,
                 hint="a field fills the one that is written exactly like it",
             )
-        return _Lane(schema, self._format.decoder(schema), ColumnWatch(self._info.target, schema))
+        return _SchemaLane(schema, self._format.decoder(schema), ColumnWatch(self._info.target, schema))
 
-    def _replace(self, key: str, lane: _Lane) -> None:
+    def _replace(self, key: str, lane: _SchemaLane) -> None:
         with self._lock:
             self._lanes[key] = lane
 
-    def _lane_for(self, batch: Batch) -> _Lane | None:
+    def _lane_for(self, batch: Batch) -> _SchemaLane | None:
         """Return what to decode with; None while the target has no schema and not one record can give it one."""
         key = self._key(batch)
         with self._pinning:
@@ -134,7 +134,7 @@ class Decoding:
             columns = pa.schema([field for field in proposed if field.name not in self._info.coordinates])
             return self._pinned(key, columns) if len(columns) else None
 
-    def _pinned(self, key: str, proposed: pa.Schema) -> _Lane:
+    def _pinned(self, key: str, proposed: pa.Schema) -> _SchemaLane:
         schema: pa.Schema = self._call(self._pin, key, proposed)
         log.info(
             "schema_pinned", target=self._info.target, columns=_described(schema), **({"topic": key} if key else {})
@@ -156,7 +156,7 @@ class Decoding:
             raise ConfigurationError(str(error)) from error
         raise ConfigurationError(f"{self._info.target} has no schema and cannot take one; give --decode.schema FILE")
 
-    def _decoded(self, batch: Batch, lane: _Lane | None, decoder: Decoder) -> tuple[_Lane | None, Decoded]:
+    def _decoded(self, batch: Batch, lane: _SchemaLane | None, decoder: Decoder) -> tuple[_SchemaLane | None, Decoded]:
         decoded = decoder.decode(batch)
         if lane is None:
             return None, _without_columns(decoded)
@@ -165,7 +165,7 @@ class Decoding:
             decoded = self._format.decoder(lane.schema).decode(batch)
         return lane, decoded
 
-    def _grown(self, batch: Batch, lane: _Lane) -> _Lane:
+    def _grown(self, batch: Batch, lane: _SchemaLane) -> _SchemaLane:
         """Give types to fields that have their first values in this batch."""
         key = self._key(batch)
         with self._pinning:
@@ -187,7 +187,7 @@ class Decoding:
                 )
             return latest
 
-    def _observed(self, batch: Batch, lane: _Lane | None, decoded: Decoded, started: float) -> Prepared:
+    def _observed(self, batch: Batch, lane: _SchemaLane | None, decoded: Decoded, started: float) -> Prepared:
         with self._lock:
             for note in decoded.notes:
                 if note not in self._noted and len(self._noted) < MAX_NAMES:

@@ -39,7 +39,7 @@ from batcher.engine.reconcile import OnExisting
 from batcher.engine.report import Summary, summary_of, with_counters, with_snapshot
 from batcher.engine.retry import RetryPolicy
 from batcher.engine.start import Patience, opened
-from batcher.engine.supervisor import Supervisor
+from batcher.engine.supervisor import ThreadSupervisor
 from batcher.errors import ConfigurationError, DrainTimeout
 from batcher.protocols import DeadLetterQueue, Format, Guarantee, LagAware, Sink, SinkInfo, Source, SourceInfo
 from batcher.records import Partition
@@ -117,7 +117,7 @@ class Pipeline:
         self._sink_info: SinkInfo | None = None
         self._agreement: Agreement | None = None
         self._engine: Engine | None = None
-        self._supervisor: Supervisor | None = None
+        self._supervisor: ThreadSupervisor | None = None
         self._patience: Patience | None = None
         self._ended = False
         self._started = 0.0
@@ -149,7 +149,7 @@ class Pipeline:
         try:
             agreement = self._agreement = self._open()
             engine = self._engine = assembled(self._parts, self._options, agreement, self._fetch, self._events)
-            supervisor = self._supervisor = Supervisor(engine, lambda: self._stops, self._options.stop_timeout_s)
+            supervisor = self._supervisor = ThreadSupervisor(engine, lambda: self._stops, self._options.stop_timeout_s)
             stuck = supervisor.run()
         finally:
             if self._engine is not None:

@@ -27,7 +27,7 @@ LEAVE_S: Final = 5.0
 """How long threads get to return after an abort before they are left behind: a hanging write cannot be interrupted."""
 
 
-class Supervisor:
+class ThreadSupervisor:
     """Run an engine until it has drained, failed or was told to stop.
 
     `stops` returns how often a stop was asked for: once for a drain, twice for the end at once.

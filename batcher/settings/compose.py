@@ -9,7 +9,7 @@ from pydantic import Field, create_model
 
 from batcher.errors import ConfigurationError
 from batcher.options import Section
-from batcher.plugins import Found, Registry, registries, registry_of
+from batcher.plugins import FoundPlugin, Registry, registries, registry_of
 from batcher.settings.model import Settings
 
 _BEFORE: Final = {"source": "batch", "sink": "decode", "decode.format": "dlq", "dlq.queue": "retry"}
@@ -77,7 +77,7 @@ def section_of(settings: Settings, kind: str) -> tuple[str, Section | None]:
     return (found.section, section) if isinstance(section, found.model) else ("", None)
 
 
-def own_section(settings: Settings, registry: Registry[Any], found: Found[Any]) -> Section:
+def own_section(settings: Settings, registry: Registry[Any], found: FoundPlugin[Any]) -> Section:
     """Return the section of a plug-in. Raise ConfigurationError where the settings have another one of its name."""
     section = getattr(settings, found.section, None)
     if found.model is None or not isinstance(section, found.model):
@@ -85,14 +85,14 @@ def own_section(settings: Settings, registry: Registry[Any], found: Found[Any]) 
     return section
 
 
-def _require_free(registry: Registry[Any], found: Found[Any], taken: list[str]) -> None:
+def _require_free(registry: Registry[Any], found: FoundPlugin[Any], taken: list[str]) -> None:
     """Raise ConfigurationError where the names of flags or variables of a section would be those of another."""
     # BATCHER_MAX_RECORDS would be `records` of a section `max`.
     if found.section in {*taken, *(name.partition("_")[0] for name in taken)}:
         raise ConfigurationError(_taken(registry, found))
 
 
-def _taken(registry: Registry[Any], found: Found[Any]) -> str:
+def _taken(registry: Registry[Any], found: FoundPlugin[Any]) -> str:
     return (
         f"{registry.flag} {found.name!r}: the name {found.section!r} of its section is taken; "
         "give the plug-in another one with an attribute section"

@@ -28,7 +28,7 @@ def _address(value: str) -> str:
     return value
 
 
-class Batch(Section):
+class BatchSection(Section):
     """When a batch is written: whichever comes first."""
 
     max_rows: Annotated[int, Field(gt=0), Flag(metavar="N")] = 100_000
@@ -103,7 +103,7 @@ class Http(Section):
     """Serve /metrics, /livez, /readyz and /status here, worker I of --workers on port + I; not when it is not given."""
 
 
-class Log(Section):
+class LogSection(Section):
     """Logs, on stderr."""
 
     format: Literal["auto", "console", "json"] = "auto"
@@ -149,7 +149,7 @@ class Settings(BaseSettings):
     """Processes that share the partitions, on this machine; sizes and limits hold for each."""
     options: Annotated[Pairs, Flag(metavar="NAME=VALUE")] = Field(default_factory=dict)
     """Options of a plug-in that has no section for them; may be repeated."""
-    batch: Batch = Batch()
+    batch: BatchSection = BatchSection()
     """When a batch is written: whichever comes first."""
     decode: Decode = Decode()
     """How bytes become rows."""
@@ -159,7 +159,7 @@ class Settings(BaseSettings):
     """What to do while the target does not answer."""
     http: Http = Http()
     """Metrics, health and status over HTTP."""
-    log: Log = Log()
+    log: LogSection = LogSection()
     """Logs, on stderr."""
 
     owners: ClassVar[Mapping[str, str]] = {}

@@ -76,7 +76,7 @@ class WebServer:
             "/readyz": self._readiness,
             "/status": self._report,
         }
-        self._server: _Server | None = None
+        self._server: _BoundedServer | None = None
         self._thread: threading.Thread | None = None
 
     @property
@@ -87,9 +87,9 @@ class WebServer:
 
     def start(self) -> None:
         """Bind and begin to answer. Raise ConfigurationError when the address cannot be had."""
-        handler = type("_Handler", (_Handler,), {"timeout": self._client_timeout_s})
+        handler = type("_Handler", (_RequestHandler,), {"timeout": self._client_timeout_s})
         try:
-            server = _Server(self._host, self._port, handler)
+            server = _BoundedServer(self._host, self._port, handler)
         except OSError as error:
             reason = error.strerror or str(error)
             raise ConfigurationError(
@@ -142,7 +142,7 @@ class WebServer:
         return _respond(start_response, HTTPStatus.OK, "application/json", body)
 
 
-class _Server(ThreadingMixIn, WSGIServer):
+class _BoundedServer(ThreadingMixIn, WSGIServer):
     daemon_threads = True
     request_queue_size = 64
     # Newer Pythons let two servers share a port; then half the scrapes would meet the other process.
@@ -176,7 +176,7 @@ class _Server(ThreadingMixIn, WSGIServer):
         log.debug("request from %s failed: %r", client_address, sys.exception())
 
 
-class _Handler(WSGIRequestHandler):
+class _RequestHandler(WSGIRequestHandler):
     server_version = "batcher"
     sys_version = ""
 

@@ -33,7 +33,7 @@ from urllib.parse import quote, urlencode
 
 import pyarrow as pa
 
-from batcher.embedded.clickhouse_http import CONTROL, EngineMissing, Fault, FaultKind, Insert, chdb_connection, main
+from batcher.embedded.clickhouse_http import CONTROL, EngineMissing, FaultKind, HttpFault, Insert, chdb_connection, main
 
 __all__ = ["ClickHouseServer", "EmbeddedEngine", "EngineMissing", "FaultKind", "Insert", "embedded_engine_missing"]
 
@@ -172,7 +172,7 @@ class ClickHouseServer:
 
     def inject(self, kind: FaultKind, *, times: int = 1, code: int = 0, delay_s: float = 0.0) -> None:
         """Let the next `times` inserts meet a fault; faults come in the order in which they were injected."""
-        self._control("faults", asdict(Fault(kind, times, code, delay_s)))
+        self._control("faults", asdict(HttpFault(kind, times, code, delay_s)))
 
     def clear(self) -> None:
         """Forget the faults still to come and the inserts seen."""

@@ -11,7 +11,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions, NewTopic
 
 from batcher.records import Headers, Partition, Position
-from batcher.sources.kafka.metadata import Stored, pack, unpack
+from batcher.sources.kafka.metadata import StoredPosition, pack, unpack
 
 REQUEST_TIMEOUT_S: Final = 30.0
 """A broker that has just started, on a machine that is busy, needs some seconds for its first answers."""
@@ -132,7 +132,7 @@ class Broker:
         """Commit for a group that has no members: what an operator does to rewind one."""
         consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": group, "enable.auto.commit": False})
         try:
-            offsets = [TopicPartition(*p, q.next_offset, pack(Stored(q))) for p, q in positions.items()]
+            offsets = [TopicPartition(*p, q.next_offset, pack(StoredPosition(q))) for p, q in positions.items()]
             consumer.assign(offsets)
             consumer.commit(offsets=offsets, asynchronous=False)
         finally:

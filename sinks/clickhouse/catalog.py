@@ -11,7 +11,7 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import Error
 
 from sinks.clickhouse.errors import rule_for
-from sinks.clickhouse.guarantee import Storage, View
+from sinks.clickhouse.guarantee import FedView, Storage
 from sinks.clickhouse.schema import Described
 
 _TABLE: Final = """
@@ -101,12 +101,12 @@ class Catalog:
         elsewhere = [f"{where}.{table}" for where, table in rows if where != database]
         return [*get_close_matches(name, here, n=3), *elsewhere[:3]]
 
-    def views(self, table: Storage) -> Sequence[View]:
+    def views(self, table: Storage) -> Sequence[FedView]:
         """Return the views that an insert into the table feeds, those behind other views too, in order of name.
 
         Views that read the table on a schedule are not among them.
         """
-        found: dict[str, View] = {}
+        found: dict[str, FedView] = {}
         reached = {table.quoted}
         waiting = [table]
         while waiting:
@@ -126,13 +126,13 @@ class Catalog:
                 raise
             return True
 
-    def _fed_by(self, table: Storage) -> Iterator[View]:
+    def _fed_by(self, table: Storage) -> Iterator[FedView]:
         row = self._row(table.database, table.name)
         if row is None:
             return
         for database, name in zip(row["dependencies_database"], row["dependencies_table"], strict=True):
             view = self._row(database, name)
-            yield View(f"{database}.{name}", None if view is None else self._target(view))
+            yield FedView(f"{database}.{name}", None if view is None else self._target(view))
 
     def _target(self, view: Row) -> Storage | None:
         for database, name in _targets(view):

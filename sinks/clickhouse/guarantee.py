@@ -100,7 +100,7 @@ class Storage:
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class FedView:
     """Hold a view that inserts into the table feed, directly or through another one; no target if that is hidden."""
 
     name: str
@@ -123,7 +123,7 @@ class Promise:
 def promise(
     table: Storage,
     coordinates: Sequence[str],
-    views: Sequence[View],
+    views: Sequence[FedView],
     lacking: Sequence[str] = (),
     *,
     embedded: bool = False,
@@ -144,7 +144,7 @@ def promise(
     return replace(kept, reason=f"{kept.reason}; a server that crashes inside an insert may keep its token alone")
 
 
-def _promise(table: Storage, coordinates: Sequence[str], views: Sequence[View], lacking: Sequence[str]) -> Promise:
+def _promise(table: Storage, coordinates: Sequence[str], views: Sequence[FedView], lacking: Sequence[str]) -> Promise:
     if not table.merges:
         return Promise("none", f"engine {table.engine} does not recognise a block it already has")
     if views:
@@ -168,7 +168,7 @@ def _by_asking(table: Storage) -> Promise:
     return Promise("query", reason, asks=True)
 
 
-def _with_views(table: Storage, views: Sequence[View]) -> Promise:
+def _with_views(table: Storage, views: Sequence[FedView]) -> Promise:
     targets: dict[str, Storage] = {table.quoted: table}
     for view in views:
         target = view.target

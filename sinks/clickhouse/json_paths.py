@@ -20,7 +20,7 @@ from clickhouse_connect.datatypes.base import TypeDef
 from clickhouse_connect.datatypes.registry import parse_name
 
 from sinks.clickhouse.faults import UnsupportedType
-from sinks.clickhouse.json_values import Number, Refusal, bent
+from sinks.clickhouse.json_values import JsonNumber, Refusal, bent
 
 DAY_S: Final = 86_400
 # 1900-01-01 and 2299-12-31: what ClickHouse documents for Date32 and DateTime64. It stores more and computes wrongly.
@@ -50,7 +50,7 @@ _LONGEST: Final = 100
 _WIDE: Final = Context(prec=400)
 
 Check = Callable[[Any], Any]
-"""Return the value of a path as it is sent, or a Refusal; numbers are `Number`, and a missing value is None."""
+"""Return the value of a path as it is sent, or a Refusal; numbers are `JsonNumber`, and a missing value is None."""
 
 
 def typed_paths(definition: TypeDef) -> Mapping[str, Check]:
@@ -124,7 +124,7 @@ def _kind(wanted: type, words: str, type_name: str) -> Check:
 
 def _integer(low: int, high: int, type_name: str) -> Check:
     def check(value: Any) -> Any:
-        if type(value) is not Number:
+        if type(value) is not JsonNumber:
             return Refusal("type", f"is not a number; the type is {type_name}")
         if not value.lstrip("-").isdigit():
             return Refusal("precision", f"is not written as an integer; the type is {type_name}")
@@ -139,7 +139,7 @@ def _float(type_name: str, _: TypeDef) -> Check:
     single = parse_name(type_name)[0] == "Float32"
 
     def check(value: Any) -> Any:
-        if type(value) is not Number:
+        if type(value) is not JsonNumber:
             return Refusal("type", f"is not a number; the type is {type_name}")
         try:
             near = float(value)
@@ -157,7 +157,7 @@ def _float(type_name: str, _: TypeDef) -> Check:
 
 def _decimal(precision: int, scale: int, type_name: str) -> Check:
     def check(value: Any) -> Any:
-        if type(value) not in (Number, str) or not _DECIMAL.fullmatch(value):
+        if type(value) not in (JsonNumber, str) or not _DECIMAL.fullmatch(value):
             return Refusal("type", f"is not a number; the type is {type_name}")
         number = _exact(value)
         if number is None or (number and number.adjusted() >= precision - scale):
@@ -181,7 +181,7 @@ def _time(scale: int, low: int, high: int, type_name: str) -> Check:
         fraction = f".{rest:0{scale}}" if scale else ""
         if not seconds and ticks < 0:
             # Of the text -0.5 the engine loses the sign; a number this small loses nothing.
-            return Number(f"-0{fraction}")
+            return JsonNumber(f"-0{fraction}")
         # Shorter than ten digits the engine takes it for the beginning of a date.
         return f"{'-' if ticks < 0 else ''}{seconds:0{1 if ticks < 0 else 10}}{fraction}"
 
@@ -190,7 +190,7 @@ def _time(scale: int, low: int, high: int, type_name: str) -> Check:
 
 def _ticks(value: Any, scale: int) -> int | None:
     """Return the time in parts of a second, cut to them; None where the value is no time."""
-    if type(value) is Number:
+    if type(value) is JsonNumber:
         number = _exact(value)
         digits = next((digits for limit, digits in _MAGNITUDES if number is not None and abs(number) < limit), None)
         return None if number is None or digits is None else floor(number.scaleb(scale - digits, _WIDE))

@@ -19,7 +19,7 @@ from clickhouse_connect.datatypes.registry import parse_name
 
 from sinks.clickhouse.faults import Faults
 from sinks.clickhouse.json_paths import Check, put, typed_paths
-from sinks.clickhouse.json_values import SUSPECT, Number, Refusal, bent
+from sinks.clickhouse.json_values import SUSPECT, JsonNumber, Refusal, bent
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class JsonText:
         """Return a document as it is sent, or the path that is refused and why."""
         try:
             document = json.loads(
-                text, parse_int=Number, parse_float=Number, parse_constant=_no_number, object_pairs_hook=_object
+                text, parse_int=JsonNumber, parse_float=JsonNumber, parse_constant=_no_number, object_pairs_hook=_object
             )
             refused = next(bent(document, apart=self.typed), None) or put(document, self.typed)
             return refused or (_text(document) if self.typed else text)
@@ -92,4 +92,4 @@ def _text(value: Any) -> str:
         return "{" + ",".join([f"{json.dumps(key)}:{_text(item)}" for key, item in value.items()]) + "}"
     if isinstance(value, list):
         return "[" + ",".join(map(_text, value)) + "]"
-    return value if type(value) is Number else json.dumps(value)
+    return value if type(value) is JsonNumber else json.dumps(value)

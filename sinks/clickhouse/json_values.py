@@ -15,7 +15,7 @@ from datetime import date
 from typing import Any, Final, NamedTuple
 
 
-class Number(str):
+class JsonNumber(str):
     """Hold a number as it was written."""
 
     __slots__ = ()
@@ -74,7 +74,7 @@ def bent(value: Any, path: str = "", apart: Collection[str] = ()) -> Iterator[tu
         moved = _moved(value)
         if moved is not None:
             yield path, moved
-    elif type(value) is Number and _whole(value) and not -(2**63) <= int(value) < 2**64:
+    elif type(value) is JsonNumber and _whole(value) and not -(2**63) <= int(value) < 2**64:
         yield path, _LONG
 
 
@@ -89,7 +89,7 @@ def _bent_items(items: list[Any], path: str, apart: Collection[str]) -> Iterator
     if not any(isinstance(item, (dict, list)) for item in there):
         if 0 < sum(isinstance(item, bool) for item in there) < len(there):
             yield path, _MIXED
-        elif all(type(item) is Number for item in there):
+        elif all(type(item) is JsonNumber for item in there):
             whole = [_whole(item) for item in there]
             if not all(whole) and any(
                 known and abs(int(item)) > _EXACT for known, item in zip(whole, there, strict=True)
@@ -99,7 +99,7 @@ def _bent_items(items: list[Any], path: str, apart: Collection[str]) -> Iterator
         yield from bent(item, path, apart)
 
 
-def _whole(number: Number) -> bool:
+def _whole(number: JsonNumber) -> bool:
     return number.lstrip("-").isdigit()
 
 

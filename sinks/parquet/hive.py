@@ -25,7 +25,7 @@ MAX_DIRECTORIES: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class HivePart:
     """Hold the rows of a block that belong into one directory, in their order.
 
     `directory` is relative to the root, empty for the root itself. `rows` are the rows' numbers in the
@@ -105,7 +105,7 @@ def component(name: str, text: str | None, *, fold: bool) -> str:
 
 def split(
     table: pa.Table, partition_by: Sequence[str], *, fold: bool = False, most: int = MAX_DIRECTORIES
-) -> list[Part]:
+) -> list[HivePart]:
     """Return a block's table as one part for each directory, without the partition columns.
 
     Raise RowsRejected for values whose directory name would be too long, before anything is written, and
@@ -113,11 +113,11 @@ def split(
     rows, so that waiting does not help.
     """
     if not partition_by:
-        return [Part("", table)]
+        return [HivePart("", table)]
     codes, directories = grouped(table, partition_by, fold=fold, most=most)
     rest = table.drop_columns(list(partition_by))
     if len(directories) == 1:
-        return [Part(directories[0], rest)]
+        return [HivePart(directories[0], rest)]
     order = pc.sort_indices(codes)  # stable: rows of a directory keep their order
     runs = pc.run_end_encode(codes.take(order))
     ordered = rest.take(order)
@@ -125,7 +125,7 @@ def split(
     start = 0
     for end, code in zip(runs.run_ends.to_pylist(), runs.values.to_pylist(), strict=True):
         part = ordered.slice(start, end - start)
-        parts.append(Part(directories[code], part, order.slice(start, end - start)))
+        parts.append(HivePart(directories[code], part, order.slice(start, end - start)))
         start = end
     return parts
 

@@ -24,20 +24,20 @@ DERIVED: Final = re.compile(r"\|(?=[0-9]*[a-f])[0-9a-f]{16}(?=\||$)")
 """What the token of a part of a block adds to the token of the whole."""
 
 
-class Found(NamedTuple):
+class FoundFiles(NamedTuple):
     """Name a file of a root, and the range that it was written for."""
 
     name: str
     holds: Range
 
 
-def listed(store: Store, wanted: Callable[[Range], bool]) -> list[Found]:
+def listed(store: Store, wanted: Callable[[Range], bool]) -> list[FoundFiles]:
     """Return the files whose range is wanted, in no order; files with names that are not of ours have none."""
     found = []
     for name in store.names():
         holds = parsed_name(name.rpartition("/")[2])
         if holds is not None and wanted(holds):
-            found.append(Found(name, holds))
+            found.append(FoundFiles(name, holds))
     return found
 
 

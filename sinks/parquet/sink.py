@@ -191,14 +191,14 @@ class ParquetSink:
             raise SinkMisconfigured(f"a block does not fit the schema of {self._store.label}: {differences[0]}")
         return schemas.fitted(block, expected[0])
 
-    def _split(self, table: pa.Table, written: Range) -> list[hive.Part]:
+    def _split(self, table: pa.Table, written: Range) -> list[hive.HivePart]:
         fold, most = self._store.folds_case, self._options.max_directories
         try:
             return hive.split(table, self._options.partition_by, fold=fold, most=most)
         except ConfigurationError as error:
             raise ConfigurationError(f"{self._store.label}: {written} {error}") from error
 
-    def _publish(self, parts: Sequence[hive.Part], name: str, metadata: Mapping[bytes, bytes]) -> None:
+    def _publish(self, parts: Sequence[hive.HivePart], name: str, metadata: Mapping[bytes, bytes]) -> None:
         """Put files in place; raise RowsRejected for rows that cannot be encoded, before the first one appears."""
         codec, level = self._options.codec
         try:
@@ -213,7 +213,7 @@ class ParquetSink:
                 raise
             raise RowsRejected(sorted(rejections, key=lambda rejection: rejection.position)) from error
 
-    def _reject_long(self, parts: Sequence[hive.Part], name: str) -> None:
+    def _reject_long(self, parts: Sequence[hive.HivePart], name: str) -> None:
         """Raise RowsRejected for rows whose directories make a path too long for this store."""
         refused = set(self._store.refused([part.directory for part in parts], name))
         rows = [part.row(index) for part in parts if part.directory in refused for index in range(part.table.num_rows)]
@@ -245,6 +245,6 @@ class ParquetSink:
         return [name for name in others if inventory.attempted(self._store, name, block.token, table)]
 
 
-def path_of(part: hive.Part, name: str) -> str:
+def path_of(part: hive.HivePart, name: str) -> str:
     """Return the name of a part's file, relative to the root."""
     return f"{part.directory}/{name}" if part.directory else name

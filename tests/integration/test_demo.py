@@ -12,8 +12,8 @@ from rich.console import Console
 from batcher.demo import engine, show
 from batcher.demo.kafka import BACKLOG, PARTITIONS, Orders
 from batcher.demo.show import PipelineFailed, Show
-from batcher.demo.targets import Answer, Parquet
-from batcher.demo.view import View
+from batcher.demo.targets import Answer, ParquetTarget
+from batcher.demo.view import DemoView
 from batcher.embedded.jars import Unavailable
 from batcher.embedded.mock_cluster import MockCluster
 from batcher.testing.clickhouse import embedded_engine_missing
@@ -95,7 +95,7 @@ def test_ctrl_c_ends_the_pipeline_too_and_leaves_nothing_behind(tmp_path: Path) 
     assert list(tmp_path.iterdir()) == []
 
 
-class Thief(Parquet):
+class Thief(ParquetTarget):
     """A target in which one file is gone when it is counted."""
 
     def __init__(self, directory: Path) -> None:
@@ -113,7 +113,7 @@ def test_rows_missing_from_the_target_are_counted_as_lost_and_end_with_1(
     monkeypatch.setattr(show, "Parquet", Thief)
     told = StringIO()
 
-    result = Show("parquet", 1000, tmp_path, View(Console(file=told))).play()
+    result = Show("parquet", 1000, tmp_path, DemoView(Console(file=told))).play()
 
     assert result.exit_code == 1
     assert result.sums.lost > 0
@@ -124,7 +124,7 @@ def test_rows_missing_from_the_target_are_counted_as_lost_and_end_with_1(
 def test_a_pipeline_that_ends_by_itself_ends_the_demo_with_its_reason_and_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class NoDirectory(Parquet):
+    class NoDirectory(ParquetTarget):
         def prepare(self) -> None:
             super().prepare()
             (tmp_path / "parquet").write_text("a file")
@@ -132,7 +132,7 @@ def test_a_pipeline_that_ends_by_itself_ends_the_demo_with_its_reason_and_code(
     monkeypatch.setattr(show, "Parquet", NoDirectory)
 
     with pytest.raises(PipelineFailed, match=r"exit code 78: .*parquet") as caught:
-        Show("parquet", 1000, tmp_path, View(Console(file=StringIO()))).play()
+        Show("parquet", 1000, tmp_path, DemoView(Console(file=StringIO()))).play()
 
     assert caught.value.exit_code == 78
     assert "\n" not in str(caught.value)

@@ -11,7 +11,7 @@ import pytest
 from batcher.errors import CommitRefused, ConfigurationError, SourceLost
 from batcher.records import Partition, Position
 from batcher.sources.kafka.commit import Committed, store
-from batcher.sources.kafka.metadata import Stored, pack
+from batcher.sources.kafka.metadata import StoredPosition, pack
 from batcher.sources.kafka.source import KafkaSource
 from batcher.testing.kafka import Broker
 from batcher.testing.listener import RecordingListener, numbered, offsets, read, read_until, values
@@ -216,7 +216,9 @@ def test_a_commit_that_fails_for_one_partition_is_not_taken_for_a_commit_of_it(
     assert source._consumer is not None
 
     refused = store(
-        source._consumer, {there: Committed(0, pack(Stored(Position(0, (), "note")))), missing: Committed(3)}, 20.0
+        source._consumer,
+        {there: Committed(0, pack(StoredPosition(Position(0, (), "note")))), missing: Committed(3)},
+        20.0,
     )
 
     assert set(refused) == {missing}

@@ -12,7 +12,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from batcher.errors import DataGap
 from batcher.records import Partition, Position
-from batcher.sources.kafka.metadata import Stored, pack, unpack
+from batcher.sources.kafka.metadata import StoredPosition, pack, unpack
 from batcher.testing.kafka import REQUEST_TIMEOUT_S, Broker
 from batcher.testing.listener import numbered, read, values
 from tests.harness.processes import BatcherProcess
@@ -24,7 +24,7 @@ NewTopic = Callable[..., str]
 OLD_ID = "A" * 21 + "w"
 
 
-def raw(broker: Broker, group: str, partition: Partition) -> Stored:
+def raw(broker: Broker, group: str, partition: Partition) -> StoredPosition:
     """Return what a group has committed, as it stands there."""
     consumer = Consumer({"bootstrap.servers": broker.bootstrap, "group.id": group})
     try:
@@ -70,7 +70,7 @@ def test_a_commit_for_another_topic_of_the_name_stops_the_source(
     topic = new_topic()
     part = Partition(topic, 0)
     broker.produce(topic, numbered(0, 10))
-    commit_raw(broker, reader.group, part, 3, pack(Stored(Position(3, (), "note"), OLD_ID)))
+    commit_raw(broker, reader.group, part, 3, pack(StoredPosition(Position(3, (), "note"), OLD_ID)))
 
     source, listener = reader(topic, properties=PROTOCOLS[protocol])
 

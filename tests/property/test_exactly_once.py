@@ -34,7 +34,7 @@ from batcher.errors import (
     SinkUnavailable,
 )
 from batcher.records import Block, DeadLetter, Partition, Position, Rejection, write_id
-from batcher.sources.kafka.metadata import MAX_BYTES, Stored, pack
+from batcher.sources.kafka.metadata import MAX_BYTES, StoredPosition, pack
 from batcher.testing.clock import ManualClock
 from batcher.testing.dead_letters import MemoryDeadLetterQueue
 from batcher.testing.formats import NUMBERS, SMALL_NUMBERS, NumberFormat
@@ -677,7 +677,7 @@ class ExactlyOnceMachine(RuleBasedStateMachine):
     @invariant()
     def intents_are_short_and_begin_at_or_below_their_offset(self) -> None:
         for at in self.log.committed.values():
-            assert len(pack(Stored(at)).encode()) < MAX_BYTES
+            assert len(pack(StoredPosition(at)).encode()) < MAX_BYTES
             claims = at.intents
             assert not claims or claims[0].range.first <= at.next_offset <= claims[0].range.next_offset
 

@@ -17,7 +17,7 @@ from batcher.options import Section
 from batcher.plugins import CONTRACT, PluginContext, Registry, registries, registry_of, takes
 from batcher.settings import Parser, Settings, UsageError, add_config_flag, load
 from batcher.settings.compose import compose
-from batcher.settings.model import Batch
+from batcher.settings.model import BatchSection
 
 
 @pytest.fixture
@@ -225,7 +225,7 @@ def test_who_asks_is_told_of_the_rest(outside: Any) -> None:
     wiring.sink_of(loaded(["--sink", "outside:asking", "-t", "a,b", "-g", "loader", "--until-eof", "--workers", "3"]))
     [context] = told
     assert (context.pipeline, context.topics, context.until_eof, context.workers) == ("loader", ("a", "b"), True, 3)
-    assert context.section(Batch).max_rows == 100_000
+    assert context.section(BatchSection).max_rows == 100_000
     assert context.schema is None
     assert context.reread("size") is None
     with pytest.raises(LookupError, match="Section"):

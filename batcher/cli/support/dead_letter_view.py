@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, Final
 
-from batcher.dead_letters.kit.select import Stored
+from batcher.dead_letters.kit.select import StoredLetter
 from batcher.telemetry.logs import one_line
 
 PLACE: Final = re.compile(r"\bat (character|byte) (\d+)")
@@ -25,7 +25,7 @@ ROW: Final = 16
 """Bytes in one line of a dump."""
 
 
-def line(stored: Stored) -> str:
+def line(stored: StoredLetter) -> str:
     """Return a letter as one line, without anything of its record but the coordinates."""
     letter = stored.letter
     return one_line(
@@ -33,7 +33,7 @@ def line(stored: Stored) -> str:
     )
 
 
-def facts(stored: Stored) -> dict[str, Any]:
+def facts(stored: StoredLetter) -> dict[str, Any]:
     """Return what `line` says, and more, as JSON has it; still nothing of the record."""
     letter, record = stored.letter, stored.letter.record
     return {
@@ -54,7 +54,7 @@ def facts(stored: Stored) -> dict[str, Any]:
     }
 
 
-def whole(stored: Stored) -> Iterator[str]:
+def whole(stored: StoredLetter) -> Iterator[str]:
     """Yield a letter and its record, line by line."""
     letter, record = stored.letter, stored.letter.record
     yield one_line(stored.id)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from batcher.audit.auditor import Account, Auditor, Letters
     from batcher.audit.fields import Survey
-    from batcher.audit.report import Report
+    from batcher.audit.report import AuditReport
     from batcher.audit.scope import Scope
     from batcher.engine.retry import RetryPolicy
     from batcher.protocols import Auditable, Sink, SinkInfo
@@ -91,9 +91,9 @@ class Inspection:
             self.reader, self.target, letters_of(self.settings), skips_tombstones=skips, attempt=self.attempt
         )
 
-    def report(self) -> Report:
+    def report(self) -> AuditReport:
         """Look at everything. Raise as the parts do."""
-        from batcher.audit.report import Report
+        from batcher.audit.report import AuditReport
         from batcher.cli.support import wiring
         from batcher.protocols.sink import queryable
 
@@ -106,7 +106,7 @@ class Inspection:
         target = queryable(self.sink, self.info)
         if target is not None:
             beyond = self.attempt(target.max_offset_above, {one.partition: one.next_offset for one in self.scopes})
-        return Report(
+        return AuditReport(
             self.info.target,
             wiring.name_of(self.settings),
             tuple(self._compared(auditor, one, beyond.get(one.scope.partition)) for one in accounts),

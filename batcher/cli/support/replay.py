@@ -21,8 +21,8 @@ import pyarrow as pa
 
 from batcher.core.limits import DeadLetterLimit, DeadLetterPolicy
 from batcher.core.offsets import named
-from batcher.dead_letters.kit.report import Report
-from batcher.dead_letters.kit.select import Stored
+from batcher.dead_letters.kit.report import ReplayReport
+from batcher.dead_letters.kit.select import StoredLetter
 from batcher.engine.retry import RetryPolicy
 from batcher.engine.writer import Writer
 from batcher.errors import ConfigurationError
@@ -35,7 +35,7 @@ MAX_SPAN: Final = 2_000_000
 
 EVERYWHERE: Final = (1 << 63) - 1
 
-Run = list[Stored]
+Run = list[StoredLetter]
 """Letters of one partition, ascending by offset, each record once."""
 
 
@@ -51,7 +51,7 @@ class Loading:
         sink: Sink,
         info: SinkInfo,
         format_: Format,
-        report: Report,
+        report: ReplayReport,
         *,
         retry: RetryPolicy,
         abort: threading.Event,
@@ -92,7 +92,7 @@ class Loading:
     def close(self) -> None:
         """Do nothing."""
 
-    def take(self, step: Sequence[Stored]) -> None:
+    def take(self, step: Sequence[StoredLetter]) -> None:
         """Load the letters of a step. Raise what the sink raised last when retrying ended."""
         runs: dict[Partition, list[Run]] = {}
         for stored in step:
@@ -243,17 +243,17 @@ def _records(run: Run) -> Records:
     )
 
 
-def _offset(stored: Stored) -> int:
+def _offset(stored: StoredLetter) -> int:
     return stored.letter.record.offset
 
 
-def _offset_of_pair(pair: tuple[Stored, DeadLetter]) -> int:
+def _offset_of_pair(pair: tuple[StoredLetter, DeadLetter]) -> int:
     return pair[1].record.offset
 
 
 def replay(
-    steps: Iterable[list[Stored]],
-    take: Callable[[list[Stored]], None],
+    steps: Iterable[list[StoredLetter]],
+    take: Callable[[list[StoredLetter]], None],
     passed: Callable[[int], None],
     stop: threading.Event,
 ) -> bool:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from batcher.engine.pipeline import Pipeline
 
 
-class Tether:
+class ParentLink:
     """Do what the parent says: the first word of it is a stop, the second an abort; its end is a stop, too.
 
     `line` is closed with the process; it is the standard input where none is given.

@@ -58,7 +58,9 @@ def supervise(settings: Settings, argv: Sequence[str], *, as_json: bool) -> int:
     to stdout.
     """
     began = time.monotonic()
-    team = Team([arguments_of(argv, number) for number in range(settings.workers)], until_eof=settings.until_eof)
+    team = WorkerSupervisor(
+        [arguments_of(argv, number) for number in range(settings.workers)], until_eof=settings.until_eof
+    )
     code = team.run()
     seconds = time.monotonic() - began
     facts = total(team.reports, seconds, code)
@@ -134,11 +136,11 @@ def _in_all(lists: Sequence[Sequence[str]]) -> list[str]:
     return [name for name in lists[0] if all(name in one for one in lists)] if lists else []
 
 
-class Team:
+class WorkerSupervisor:
     """Keep one process for each command running until all are over; `reports` has what they said at their ends."""
 
     def __init__(self, commands: Sequence[Sequence[str]], *, until_eof: bool) -> None:
-        self._members = [Member(number, command) for number, command in enumerate(commands)]
+        self._members = [WorkerProcess(number, command) for number, command in enumerate(commands)]
         self._until_eof = until_eof
         self._signals = 0
         self._passed_on = 0
@@ -188,7 +190,7 @@ class Team:
         """Return the exit code of a worker; 0 where it was stopped before it had begun, with nothing in hand."""
         return 0 if self._signals and code == STOPPED and not _consumed(report) else code
 
-    def _look_after(self, member: Member) -> None:
+    def _look_after(self, member: WorkerProcess) -> None:
         if member.over:
             return
         if member.due is not None:
@@ -219,7 +221,7 @@ class Team:
         (log.warning if code else log.info)("worker_ended", **shown)
 
 
-class Member:
+class WorkerProcess:
     """One worker: its process, the line to it, and when the next process is due where there is none."""
 
     def __init__(self, number: int, command: Sequence[str]) -> None:

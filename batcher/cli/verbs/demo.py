@@ -46,10 +46,10 @@ def main(argv: Sequence[str]) -> int:
     from rich.console import Console
 
     from batcher.demo.show import Show
-    from batcher.demo.view import View
+    from batcher.demo.view import DemoView
 
     # A path or command broken in the middle cannot be copied, so lines are as long as they are.
-    view = View(Console(stderr=arguments.json, highlight=False, soft_wrap=True))
+    view = DemoView(Console(stderr=arguments.json, highlight=False, soft_wrap=True))
     with _directory(arguments.keep) as directory, _signals():
         result = Show(arguments.sink, arguments.records, directory, view).play()
     if arguments.json:

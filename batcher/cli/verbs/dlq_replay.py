@@ -29,8 +29,8 @@ from batcher.plugins import registry_of
 from batcher.settings import Settings, UsageError
 
 if TYPE_CHECKING:
-    from batcher.dead_letters.kit.report import Report
-    from batcher.dead_letters.kit.select import Stored
+    from batcher.dead_letters.kit.report import ReplayReport
+    from batcher.dead_letters.kit.select import StoredLetter
 
 SETTINGS: Final = (
     *PLACES,
@@ -69,11 +69,11 @@ def main(argv: Sequence[str]) -> int:
     found = loaded(parser, list(argv), SETTINGS)
     arguments, settings = found.arguments, found.settings
     from batcher.cli.support.replay import replay
-    from batcher.dead_letters.kit.report import Pace, Report, steps
+    from batcher.dead_letters.kit.report import Pace, ReplayReport, steps
     from batcher.dead_letters.kit.select import each_once
     from batcher.sources.kafka.asking import Stopped
 
-    report, stop = Report(), threading.Event()
+    report, stop = ReplayReport(), threading.Event()
     letters = letters_of(settings, stop.is_set)
     chosen = islice(each_once(filter(filter_of(arguments), letters)), arguments.max)
     code, whole = 0, False
@@ -101,8 +101,8 @@ def main(argv: Sequence[str]) -> int:
 
 @contextmanager
 def _taker(
-    settings: Settings, arguments: argparse.Namespace, report: Report, stop: threading.Event
-) -> Iterator[Callable[[list[Stored]], None]]:
+    settings: Settings, arguments: argparse.Namespace, report: ReplayReport, stop: threading.Event
+) -> Iterator[Callable[[list[StoredLetter]], None]]:
     """Open where letters go to, and yield what takes a step of them."""
     if arguments.to == "topic":
         from batcher.dead_letters.kit.resend import Resender
@@ -153,7 +153,7 @@ def _taker(
                 log.removeFilter(quiet)
 
 
-def _tell(report: Report, code: int, *, as_json: bool, dry: bool) -> None:
+def _tell(report: ReplayReport, code: int, *, as_json: bool, dry: bool) -> None:
     from batcher.telemetry.logs import one_line
 
     facts: dict[str, Any] = {**report.facts(), "dry_run": dry, "exit": code}

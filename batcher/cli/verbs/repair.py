@@ -13,8 +13,8 @@ from batcher.cli.support.refused import ALL_REFUSED
 from batcher.cli.verbs.verify import show
 
 if TYPE_CHECKING:
-    from batcher.audit.repair import Mended, Mender, NotingQueue
-    from batcher.audit.report import Report
+    from batcher.audit.repair import NotingQueue, Repaired, Repairer
+    from batcher.audit.report import AuditReport
     from batcher.engine.writer import Writer
     from batcher.protocols import Removable
 
@@ -27,7 +27,7 @@ it verifies again. The exit codes are those of verify, and 78 when all that was 
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class RepairOptions:
     """Hold the flags of this verb."""
 
     yes: bool
@@ -48,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
     made.add_argument("--force", action="store_true", help="also while the group has members")
     found = loaded(made, argv)
     given = found.arguments
-    wishes = Wishes(given.yes, given.remove_doubles, given.force, given.json)
+    wishes = RepairOptions(given.yes, given.remove_doubles, given.force, given.json)
     with inspecting(found.settings, given) as inspection:
         removable = _removable(inspection) if wishes.remove_doubles else None
         if not wishes.yes:
@@ -63,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
     return report.exit_code or (ALL_REFUSED if done.dead_lettered and not done.loaded else 0)
 
 
-def _planned(report: Report, wishes: Wishes) -> int:
+def _planned(report: AuditReport, wishes: RepairOptions) -> int:
     missing = sum(one.missing.offsets for one in report.accounts)
     doubled = sum(one.doubled.offsets for one in report.accounts)
     removed = doubled if wishes.remove_doubles else 0
@@ -77,7 +77,7 @@ def _planned(report: Report, wishes: Wishes) -> int:
     return report.exit_code
 
 
-def _tell(report: Report, done: Mended, wishes: Wishes) -> None:
+def _tell(report: AuditReport, done: Repaired, wishes: RepairOptions) -> None:
     text = [
         f"loaded {done.loaded:,} records, {done.removed:,} of them doubled before, put aside {done.dead_lettered:,}"
     ]
@@ -119,11 +119,11 @@ def _refuse_beside_members(inspection: Inspection) -> None:
         )
 
 
-def _mended(inspection: Inspection, mender: Mender, removable: Removable | None) -> Mended:
-    from batcher.audit.repair import Mended
+def _mended(inspection: Inspection, mender: Repairer, removable: Removable | None) -> Repaired:
+    from batcher.audit.repair import Repaired
     from batcher.telemetry import logs
 
-    done = Mended()
+    done = Repaired()
     auditor = inspection.auditor()
     for scope in inspection.scopes:
         if scope.cut:
@@ -137,8 +137,8 @@ def _mended(inspection: Inspection, mender: Mender, removable: Removable | None)
 
 
 @contextmanager
-def _mending(inspection: Inspection) -> Iterator[Mender]:
-    from batcher.audit.repair import Mender, NotingQueue
+def _mending(inspection: Inspection) -> Iterator[Repairer]:
+    from batcher.audit.repair import NotingQueue, Repairer
     from batcher.cli.support import wiring
 
     batch = inspection.settings.batch
@@ -147,7 +147,7 @@ def _mending(inspection: Inspection) -> Iterator[Mender]:
     try:
         if noting is not None:
             noting.open()
-        yield Mender(
+        yield Repairer(
             inspection.reader,
             inspection.target,
             _writers(inspection, noting),

@@ -21,7 +21,7 @@ from batcher.cli.verbs import VERBS
 from batcher.settings import ENV_PREFIX, Parser, Settings, add_config_flag, load, secrets
 
 if TYPE_CHECKING:
-    from batcher.cli.support.worker import Tether
+    from batcher.cli.support.worker import ParentLink
     from batcher.engine.pipeline import Pipeline
     from batcher.engine.report import Summary
 
@@ -67,9 +67,9 @@ def main(argv: Sequence[str]) -> int:
         return show(question, settings)
     shown = logs.setup(settings.log.format, log_level(settings, arguments), arguments.as_worker)
     if arguments.as_worker is not None:
-        from batcher.cli.support.worker import Tether, own
+        from batcher.cli.support.worker import ParentLink, own
 
-        return run(own(settings, arguments.as_worker), for_people=False, tether=Tether())
+        return run(own(settings, arguments.as_worker), for_people=False, tether=ParentLink())
     for warning in loaded.warnings:
         logs.get(__name__).warning("setting_ignored", reason=warning)
     if settings.workers > 1:
@@ -131,7 +131,7 @@ def run(
     as_json: bool = False,
     for_people: bool = True,
     live: bool = False,
-    tether: Tether | None = None,
+    tether: ParentLink | None = None,
 ) -> int:
     """Run the pipeline of the settings to its end and return the exit code.
 

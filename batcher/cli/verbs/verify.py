@@ -11,7 +11,7 @@ from batcher.cli.support.inspection import inspecting, loaded, parser
 from batcher.settings import Settings
 
 if TYPE_CHECKING:
-    from batcher.audit.report import Report
+    from batcher.audit.report import AuditReport
 
 USAGE: Final = "batcher verify --sink … -b … -t … -g … [--from OFFSET|TIME] [--to OFFSET|TIME] [flags of run]"
 
@@ -44,7 +44,9 @@ def _hints(settings: Settings) -> list[str]:
     return []
 
 
-def show(report: Report, *, as_json: bool, more: Mapping[str, Any] | None = None, text: Sequence[str] = ()) -> None:
+def show(
+    report: AuditReport, *, as_json: bool, more: Mapping[str, Any] | None = None, text: Sequence[str] = ()
+) -> None:
     """Print a report on stdout: as one object with `more` in it, or for people, with the lines of `text` behind it."""
     from batcher.audit.report import facts, lines
 

@@ -30,7 +30,7 @@ TIMEOUT_S: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class PurgePart:
     """Name something that can be taken away: a file, or a partition up to an offset. `letters` counts what goes."""
 
     place: str
@@ -39,7 +39,7 @@ class Part:
     number: int = 0
 
 
-def old_files(directory: Directory, before: datetime, now: datetime) -> tuple[list[Part], list[Path]]:
+def old_files(directory: Directory, before: datetime, now: datetime) -> tuple[list[PurgePart], list[Path]]:
     """Return the files whose letters all failed before a moment, and that nobody writes to any more.
 
     A process begins another file each day (UTC), so those of today are left alone, like what was changed within the
@@ -57,13 +57,13 @@ def old_files(directory: Directory, before: datetime, now: datetime) -> tuple[li
         if any(time is not None and time >= before for time in times):
             continue
         if directory.passed_over == before_it and None not in times:
-            found.append(Part(str(file), len(times)))
+            found.append(PurgePart(str(file), len(times)))
         else:
             kept.append(file)
     return found, kept
 
 
-def remove(files: list[Part]) -> None:
+def remove(files: list[PurgePart]) -> None:
     """Remove the files of a plan; raise ConfigurationError for one that may not be."""
     for part in files:
         try:
@@ -72,13 +72,13 @@ def remove(files: list[Part]) -> None:
             raise ConfigurationError(f"{part.place}: cannot be removed: {error.strerror}") from error
 
 
-def old_records(topic: Topic, before: datetime) -> list[Part]:
+def old_records(topic: Topic, before: datetime) -> list[PurgePart]:
     """Return for each partition with letters how far it holds nothing that failed at or after a moment.
 
     What is no letter counts by the time of its record; where there is nothing else, as in a topic that was named by
     mistake, everything stays. A letter whose moment cannot be read counts as new.
     """
-    found: dict[int, Part] = {}
+    found: dict[int, PurgePart] = {}
     ended: set[int] = set()
     for message in topic.messages():
         number, offset = cast("int", message.partition()), cast("int", message.offset())
@@ -94,11 +94,11 @@ def old_records(topic: Topic, before: datetime) -> list[Part]:
         if failed_at is None or failed_at >= before:
             ended.add(number)
         else:
-            found[number] = Part(f"{message.topic()}[{number}]", letters, offset + 1, number)
+            found[number] = PurgePart(f"{message.topic()}[{number}]", letters, offset + 1, number)
     return [found[number] for number in sorted(found) if found[number].letters]
 
 
-def delete_records(brokers: str, properties: Mapping[str, Any], topic: str, parts: list[Part]) -> None:
+def delete_records(brokers: str, properties: Mapping[str, Any], topic: str, parts: list[PurgePart]) -> None:
     """Delete the records of a plan below their offsets.
 
     Raise ConfigurationError when the broker refuses (rights, a compacted topic), Unreachable when it does not answer.

@@ -20,7 +20,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from batcher.dead_letters.directory import SUFFIX
 from batcher.dead_letters.encoding import CONNECT, from_fields, one_line
 from batcher.dead_letters.kafka import letter_of
-from batcher.dead_letters.kit.select import Stored
+from batcher.dead_letters.kit.select import StoredLetter
 from batcher.errors import ConfigurationError, SourceLost, Unreachable
 from batcher.records import Partition
 from batcher.sources.kafka.asking import Stopped, asked
@@ -57,7 +57,7 @@ class Directory:
             return f"{self.passed_over} lines"
         return f"{self.others} files of other names than *{SUFFIX}" if self.others else ""
 
-    def __iter__(self) -> Iterator[Stored]:
+    def __iter__(self) -> Iterator[StoredLetter]:
         for file in self.files():
             with suppress(FileNotFoundError):  # removed since it was listed
                 yield from self.letters(file)
@@ -74,7 +74,7 @@ class Directory:
         self.others = len(entries) - len(ours)
         return ours
 
-    def letters(self, file: Path) -> Iterator[Stored]:
+    def letters(self, file: Path) -> Iterator[StoredLetter]:
         """Yield the letters of one file; raise ConfigurationError when it may not be read."""
         try:
             lines = file.open("rb")
@@ -120,13 +120,13 @@ class Topic:
         """Say what else was read where not one letter was found; empty where a letter or nothing at all was."""
         return f"{self.passed_over} records" if self.passed_over and not self.found else ""
 
-    def __iter__(self) -> Iterator[Stored]:
+    def __iter__(self) -> Iterator[StoredLetter]:
         for message in self.messages():
             stored = self.letter(message)
             if stored is not None:
                 yield stored
 
-    def letter(self, message: Message) -> Stored | None:
+    def letter(self, message: Message) -> StoredLetter | None:
         """Return the letter in a record and count it; None where it is no letter."""
         try:
             stored = of_message(message)
@@ -208,7 +208,7 @@ class Topic:
         self._last_error = error
 
 
-def of_message(message: Message) -> Stored:
+def of_message(message: Message) -> StoredLetter:
     """Return the letter in a record of the topic; raise ValueError if it is none."""
     letter = letter_of(message)
     [found] = headers_of([message]) or [None]
@@ -216,7 +216,7 @@ def of_message(message: Message) -> Stored:
     # Before the last of these are the record's own, which may have been a letter before.
     start = len(headers) - 1 - [name for name, _ in headers][::-1].index(f"{CONNECT}topic")
     added = {name: (content or b"").decode(errors="replace") for name, content in headers[start:]}
-    return Stored(
+    return StoredLetter(
         letter,
         added.get(f"{CONNECT}connector.name", ""),
         moment(added.get("batcher.failed_at")),
@@ -237,7 +237,7 @@ def moment(text: object) -> datetime | None:
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
-def _of_line(line: bytes, place: str) -> Stored:
+def _of_line(line: bytes, place: str) -> StoredLetter:
     fields = msgspec.json.decode(line, type=dict[str, Any])
     letter = from_fields(fields)
     record = letter.record
@@ -251,7 +251,7 @@ def _of_line(line: bytes, place: str) -> Stored:
     ):
         if not isinstance(value, kind):
             raise TypeError("the letter has a field of another type")
-    return Stored(
+    return StoredLetter(
         letter,
         str(fields.get("group", "")),
         moment(fields.get("failed_at")),

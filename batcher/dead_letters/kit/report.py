@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from batcher.dead_letters.encoding import one_line
-from batcher.dead_letters.kit.select import Stored
+from batcher.dead_letters.kit.select import StoredLetter
 
 
 class Failure(NamedTuple):
-    """Name a record that failed again: its coordinates, as `Stored.id`, and why."""
+    """Name a record that failed again: its coordinates, as `StoredLetter.id`, and why."""
 
     id: str
     reason: str
@@ -22,7 +22,7 @@ class Failure(NamedTuple):
 
 
 @dataclass(slots=True)
-class Report:
+class ReplayReport:
     """Count what became of letters. `failures` has one entry for each that failed again."""
 
     replayed: int = 0
@@ -47,7 +47,7 @@ class Report:
         """Tell whether every letter is where it belongs: none failed again, none was left out."""
         return not self.failures and not self.left_out.total()
 
-    def fail(self, stored: Stored, reason: str, message: str) -> None:
+    def fail(self, stored: StoredLetter, reason: str, message: str) -> None:
         """Note a record that failed again."""
         self.failures.append(Failure(stored.id, reason, one_line(message)))
 
@@ -90,9 +90,9 @@ class Pace:
             self._stop.wait(left_s)
 
 
-def steps(letters: Iterable[Stored], max_rows: int, max_bytes: int) -> Iterator[list[Stored]]:
+def steps(letters: Iterable[StoredLetter], max_rows: int, max_bytes: int) -> Iterator[list[StoredLetter]]:
     """Yield the letters in lists of at most so many and so many bytes of records; a larger one goes alone."""
-    step: list[Stored] = []
+    step: list[StoredLetter] = []
     nbytes = 0
     for stored in letters:
         if step and (len(step) >= max_rows or nbytes + stored.nbytes > max_bytes):

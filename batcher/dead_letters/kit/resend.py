@@ -16,8 +16,8 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from batcher.dead_letters.encoding import one_line
 from batcher.dead_letters.kafka import producer_properties
-from batcher.dead_letters.kit.report import Report
-from batcher.dead_letters.kit.select import ATTEMPTS, Stored
+from batcher.dead_letters.kit.report import ReplayReport
+from batcher.dead_letters.kit.select import ATTEMPTS, StoredLetter
 from batcher.errors import Unreachable
 from batcher.sources.kafka.asking import asked
 from batcher.sources.kafka.properties import accepted
@@ -38,7 +38,7 @@ class Resender:
         self,
         brokers: str,
         properties: Mapping[str, str],
-        report: Report,
+        report: ReplayReport,
         *,
         max_attempts: int = 3,
         timeout_s: float = TIMEOUT_S,
@@ -62,7 +62,7 @@ class Resender:
             reason = one_line(error.args[0].str())
             raise Unreachable(f"no broker answers for --to topic: {reason}; check brokers and -X") from error
 
-    def take(self, step: Sequence[Stored]) -> None:
+    def take(self, step: Sequence[StoredLetter]) -> None:
         """Send the records of a step and note what became of each."""
         ready = [stored for stored in step if self._wanted(stored)]
         if self._dry_run:
@@ -94,7 +94,7 @@ class Resender:
         self._producer.flush(1.0)
         self._producer.close()
 
-    def _wanted(self, stored: Stored) -> bool:
+    def _wanted(self, stored: StoredLetter) -> bool:
         if not stored.complete:
             self._report.left_out["not_whole"] += 1
         elif stored.attempts >= self._max_attempts:
@@ -103,7 +103,7 @@ class Resender:
             return True
         return False
 
-    def _produce(self, stored: Stored, report: Any, deadline_s: float) -> KafkaError | None:
+    def _produce(self, stored: StoredLetter, report: Any, deadline_s: float) -> KafkaError | None:
         while True:
             try:
                 self._producer.produce(on_delivery=report, **arguments(stored))
@@ -119,7 +119,7 @@ class Resender:
                 return None
 
 
-def arguments(stored: Stored) -> dict[str, Any]:
+def arguments(stored: StoredLetter) -> dict[str, Any]:
     """Return the arguments of `Producer.produce` for a record that is sent back."""
     record = stored.letter.record
     made: dict[str, Any] = {

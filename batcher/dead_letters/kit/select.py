@@ -19,7 +19,7 @@ KEYS: Final = ("reason", "stage", "topic", "partition")
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredLetter:
     """Hold a letter with what is kept beside it.
 
     `group` is the pipeline that put the record aside, at `failed_at`; None where that cannot be read. `place` names
@@ -85,7 +85,7 @@ class Where:
     before: datetime | None = None
     coordinate: tuple[Partition, int] | None = None
 
-    def __call__(self, stored: Stored) -> bool:
+    def __call__(self, stored: StoredLetter) -> bool:
         """Tell whether a letter is meant."""
         letter, partition = stored.letter, stored.letter.record.partition
         return (
@@ -142,7 +142,7 @@ def coordinate(text: str) -> tuple[Partition, int]:
     return Partition(topic, int(number)), int(offset)
 
 
-def each_once(letters: Iterable[Stored]) -> Iterator[Stored]:
+def each_once(letters: Iterable[StoredLetter]) -> Iterator[StoredLetter]:
     """Yield the first letter of each record: a crash before the commit stores a letter twice."""
     seen: dict[Partition, set[int]] = {}
     for stored in letters:
@@ -165,7 +165,7 @@ class Count:
     first: datetime | None
     last: datetime | None
     example: str
-    """The coordinates of the first that failed, as `Stored.id`; without any moment, of the first that was read."""
+    """The coordinates of the first that failed, as `StoredLetter.id`; without any moment, of the first that was read."""
     message: str
     """What is said about it."""
 
@@ -185,12 +185,12 @@ class Count:
         }
 
 
-def counted(letters: Iterable[Stored]) -> list[Count]:
+def counted(letters: Iterable[StoredLetter]) -> list[Count]:
     """Return the counts by topic, stage and reason, in that order."""
     numbers: Counter[tuple[str, str, str]] = Counter()
     records: dict[tuple[str, str, str], set[tuple[int, int]]] = {}
     times: dict[tuple[str, str, str], tuple[datetime, datetime]] = {}
-    examples: dict[tuple[str, str, str], Stored] = {}
+    examples: dict[tuple[str, str, str], StoredLetter] = {}
     for stored in letters:
         letter, record = stored.letter, stored.letter.record
         kind = (record.partition.topic, letter.stage, letter.reason)

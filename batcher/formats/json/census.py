@@ -37,7 +37,7 @@ Known = Mapping[str, "Known | None"]
 """The fields of an object that columns take, with those inside them; None where nothing inside is looked at."""
 
 
-class Seen(NamedTuple):
+class SeenFields(NamedTuple):
     """Hold the unknown fields of a block; `row` of a field is its message's number among those given."""
 
     fields: tuple[UnknownField, ...]
@@ -57,7 +57,7 @@ class Census:
         """Tell whether the next block will be looked at whole, so that it is worth knowing that it has none."""
         return self._blocks < CAREFUL or self._blocks % EVERY == 0
 
-    def look(self, texts: pa.Array) -> Seen:
+    def look(self, texts: pa.Array) -> SeenFields:
         """Return the unknown fields of messages, each of which is one JSON object."""
         whole = len(texts) <= SMALL or self.careful
         self._blocks += 1
@@ -66,11 +66,13 @@ class Census:
             rows = [int(number * step) for number in range(SAMPLE)]
             return self._scaled(self._counted(zip(rows, texts.take(pa.array(rows)).to_pylist(), strict=True)), step)
         found = self._counted(enumerate(texts.to_pylist()))
-        return Seen(tuple(UnknownField(path, count, row) for path, (count, row) in found.items()), estimated=False)
+        return SeenFields(
+            tuple(UnknownField(path, count, row) for path, (count, row) in found.items()), estimated=False
+        )
 
-    def _scaled(self, found: Mapping[str, tuple[int, int]], factor: float) -> Seen:
+    def _scaled(self, found: Mapping[str, tuple[int, int]], factor: float) -> SeenFields:
         fields = tuple(UnknownField(path, round(count * factor), row) for path, (count, row) in found.items())
-        return Seen(fields, estimated=bool(fields))
+        return SeenFields(fields, estimated=bool(fields))
 
     def _counted(self, messages: Iterable[tuple[int, bytes]]) -> dict[str, tuple[int, int]]:
         counts: dict[str, tuple[int, int]] = {}

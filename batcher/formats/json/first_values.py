@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from batcher.formats.json.inference import Seen
+from batcher.formats.json.inference import SeenValues
 from batcher.formats.json.limits import JsonOptions, Refused
 from batcher.formats.json.per_column import as_text
 from batcher.formats.json.shape import inner_path, is_raw, item_path
@@ -21,7 +21,7 @@ from batcher.formats.json.syntax import Pairs, compact, parse_object
 
 def given_types(schema: pa.Schema, texts: pa.Array, options: JsonOptions) -> pa.Schema:
     """Return the schema with types for those of its untyped places that have a value in these messages."""
-    places: dict[str, Seen] = {}
+    places: dict[str, SeenValues] = {}
     insensitive = options.match == "insensitive"
     for text in texts.to_pylist():
         try:
@@ -29,7 +29,7 @@ def given_types(schema: pa.Schema, texts: pa.Array, options: JsonOptions) -> pa.
         except Refused:
             continue
         for path, value in _values(record, list(schema), "", insensitive=insensitive):
-            places.setdefault(path, Seen(insensitive=insensitive)).add(value)
+            places.setdefault(path, SeenValues(insensitive=insensitive)).add(value)
     return pa.schema([_field(field, field.name, places, options) for field in schema], metadata=schema.metadata)
 
 
@@ -74,7 +74,7 @@ def _named(key: str, fields: list[pa.Field], present: set[str], *, insensitive: 
     return None
 
 
-def _field(field: pa.Field, path: str, places: dict[str, Seen], options: JsonOptions) -> pa.Field:
+def _field(field: pa.Field, path: str, places: dict[str, SeenValues], options: JsonOptions) -> pa.Field:
     kind = field.type
     if pa.types.is_null(kind):
         seen = places.get(path)

@@ -29,7 +29,7 @@ from batcher.formats.json.per_column import per_column, with_texts
 from batcher.formats.json.recognition import recognised
 from batcher.formats.json.spelling import Names, Speller
 from batcher.formats.json.strict import StrictReader
-from batcher.formats.json.syntax import Number, Pairs, parse_object
+from batcher.formats.json.syntax import NumberText, Pairs, parse_object
 from batcher.formats.json.times import Times
 from batcher.growth import has_untyped
 from batcher.records import Batch, Decoded, Rejection, UnknownField, as_one
@@ -386,7 +386,7 @@ def _passes(sieve: msgspec.json.Decoder[Any], text: bytes) -> bool:
 def _vote(value: Any, path: str, votes: dict[str, int]) -> None:
     """Count, for each column that may be either, numbers against texts."""
     if path in votes:
-        votes[path] += 1 if type(value) is Number else -1 if type(value) is str else 0
+        votes[path] += 1 if type(value) is NumberText else -1 if type(value) is str else 0
     elif type(value) is Pairs:
         for key, item in value.items:
             _vote(item, shape.inner_path(path, key), votes)

@@ -29,7 +29,7 @@ import pyarrow as pa
 
 from batcher.formats.json.limits import JsonOptions, Refused
 from batcher.formats.json.spelling import folded
-from batcher.formats.json.syntax import Number, Pairs, compact, parse_object
+from batcher.formats.json.syntax import NumberText, Pairs, compact, parse_object
 from batcher.formats.json.timestamps import exact, is_datetime, is_fine, of_text
 from batcher.records import RAW_JSON
 
@@ -51,7 +51,7 @@ _PASSES: Final = 256
 """Into how many parts the others are divided, each from all over the batch."""
 
 
-class Seen:
+class SeenValues:
     """Collect what one field was in the records so far. `insensitive`: names that differ by case are one field."""
 
     __slots__ = (
@@ -72,9 +72,9 @@ class Seen:
     def __init__(self, *, insensitive: bool = False) -> None:
         self.insensitive = insensitive
         self.kinds: dict[type, float] = {}
-        self.fields: dict[str, Seen] = {}
+        self.fields: dict[str, SeenValues] = {}
         self.names: dict[str, str] = {}
-        self.item: Seen | None = None
+        self.item: SeenValues | None = None
         self.least = self.most = 0
         self.fractions = False
         self.exact_as_double = True
@@ -89,19 +89,19 @@ class Seen:
             return
         kind = type(value)
         self.kinds[kind] = self.kinds.get(kind, 0) + 1
-        if kind is Number:
+        if kind is NumberText:
             self._add_number(value)
         elif kind is str:
             self._add_text(value)
         elif kind is list:
-            self.item = self.item or Seen(insensitive=self.insensitive)
+            self.item = self.item or SeenValues(insensitive=self.insensitive)
             for one in value:
                 self.item.add(one)
         elif kind is Pairs:
             for key, one in value.items:
                 name = self.names.setdefault(folded(key), key) if self.insensitive else key
                 if name not in self.fields:
-                    self.fields[name] = Seen(insensitive=self.insensitive)
+                    self.fields[name] = SeenValues(insensitive=self.insensitive)
                 self.fields[name].add(one)
 
     def stand_for(self, factor: float) -> None:
@@ -118,7 +118,7 @@ class Seen:
         self.fine = self.fine or is_fine(value)
         self.fits_nanoseconds = self.fits_nanoseconds and of_text(value, "ns") is not None
 
-    def _add_number(self, value: Number) -> None:
+    def _add_number(self, value: NumberText) -> None:
         if not value.lstrip("-").isdigit():
             self.fractions = True
             # Half a step beyond the greatest double: from here on a number is rounded to infinity.
@@ -146,13 +146,13 @@ class Seen:
         (kind,) = usual
         if kind is bool:
             return pa.bool_()
-        if kind is Number:
+        if kind is NumberText:
             return self._number()
         if kind is str:
             unit = "ns" if self.fine and self.fits_nanoseconds else "us"
             return pa.timestamp(unit, "UTC") if self.words < self.kinds[str] * _MISTAKES else pa.string()
         if kind is list:
-            return pa.list_((self.item or Seen()).field("item"))
+            return pa.list_((self.item or SeenValues()).field("item"))
         if not 0 < len(self.fields) <= _MAX_KEYS:
             return None
         return pa.struct([seen.field(name) for name, seen in self.fields.items()])
@@ -178,7 +178,7 @@ def infer_schema(
     clock: Callable[[], float] = time.monotonic,
 ) -> pa.Schema | None:
     """Return a schema that fits the messages that are JSON objects without repeated keys; None if none has a field."""
-    root = Seen(insensitive=options.match == "insensitive")
+    root = SeenValues(insensitive=options.match == "insensitive")
     deadline = clock() + budget_s
     _look(root, texts, range(min(len(texts), _FIRST)), options)
     rest = texts.slice(_FIRST)
@@ -198,7 +198,7 @@ _SAMPLED: Final = 100
 """Records between two looks at the clock."""
 
 
-def _look(root: Seen, texts: pa.Array, rows: Iterable[int], options: JsonOptions) -> None:
+def _look(root: SeenValues, texts: pa.Array, rows: Iterable[int], options: JsonOptions) -> None:
     for row in rows:
         try:
             record = parse_object(texts[row].as_py(), options.max_depth)
@@ -208,7 +208,7 @@ def _look(root: Seen, texts: pa.Array, rows: Iterable[int], options: JsonOptions
         root.add(record)
 
 
-def _schema_of(root: Seen) -> pa.Schema:
+def _schema_of(root: SeenValues) -> pa.Schema:
     return pa.schema([seen.field(name) for name, seen in root.fields.items()])
 
 

@@ -35,7 +35,7 @@ from batcher.formats.json.limits import JsonOptions, Refused, shown
 from batcher.formats.json.per_column import holds_text, plain
 from batcher.formats.json.shape import inner_path, integer_bounds, is_raw, is_text, item_path
 from batcher.formats.json.spelling import folded
-from batcher.formats.json.syntax import Number, Pairs, compact, kind, parse_object, quote
+from batcher.formats.json.syntax import NumberText, Pairs, compact, kind, parse_object, quote
 from batcher.formats.json.times import Times
 from batcher.formats.json.type_names import type_name
 
@@ -211,7 +211,7 @@ def _integer(to: pa.DataType, name: str, path: str) -> Check:
     low, high = bounds
 
     def check(value: Any) -> str:
-        if type(value) is not Number:
+        if type(value) is not NumberText:
             raise _wrong("a number", value, path, name)
         if len(value) < _SHORT and value.isdigit() and int(value) <= high:
             return value
@@ -234,7 +234,7 @@ def _float(to: pa.DataType, name: str, path: str) -> Check:
     always = 7 if single else 15  # so many digits are exact, and far from any limit
 
     def check(value: Any) -> str:
-        if type(value) is not Number:
+        if type(value) is not NumberText:
             raise _wrong("a number", value, path, name)
         if len(value) <= always and "e" not in value and "E" not in value:
             return value
@@ -263,7 +263,7 @@ def _single(number: int) -> int:
 
 def _decimal(to: pa.DataType, name: str, path: str) -> Check:
     def check(value: Any) -> str:
-        if type(value) not in (Number, str):
+        if type(value) not in (NumberText, str):
             raise _wrong("a number", value, path, name)
         number = timestamps.decimal(value)
         if number is None:
@@ -286,7 +286,7 @@ def _decimal(to: pa.DataType, name: str, path: str) -> Check:
 
 def _timestamp(unit: str, name: str, path: str, times: Times) -> Check:
     def check(value: Any) -> str:
-        if type(value) is Number:
+        if type(value) is NumberText:
             point = times.of_number(path, value, unit)
         elif type(value) is str:
             point = times.of_text(path, value, unit)
@@ -300,7 +300,7 @@ def _timestamp(unit: str, name: str, path: str, times: Times) -> Check:
 
 
 def _no_time(value: str, name: str) -> str:
-    if type(value) is Number:
+    if type(value) is NumberText:
         return f"the number is no time that the column's type, {name}, can hold"
     if timestamps.is_compact(value):
         return "the text may be a date without separators or a number; write YYYY-MM-DD, or set --decode.epoch"

@@ -26,7 +26,7 @@ _ESCAPE: Final = re.compile(
 """One escape; group 1 is half of a surrogate pair."""
 
 
-class Number(str):
+class NumberText(str):
     """Hold a number as it was written."""
 
     __slots__ = ()
@@ -46,14 +46,14 @@ def _constant(name: str) -> None:
 
 
 _scan: Final = json.JSONDecoder(
-    object_pairs_hook=Pairs, parse_int=Number, parse_float=Number, parse_constant=_constant
+    object_pairs_hook=Pairs, parse_int=NumberText, parse_float=NumberText, parse_constant=_constant
 ).decode
 
 
 def parse_object(raw: bytes, max_depth: int) -> Pairs:
     """Return the object that a message holds, and nothing else; raise Refused with the reason otherwise.
 
-    Values are None, bool, str, Number, list and Pairs.
+    Values are None, bool, str, NumberText, list and Pairs.
     """
     try:
         text = raw.decode()
@@ -101,7 +101,7 @@ def check_depth(text: str, max_depth: int) -> None:
 
 def kind(value: Any) -> str:
     """Name the kind of a parsed value, for a message."""
-    names = {str: "a string", Number: "a number", bool: "a boolean", list: "a list", Pairs: "an object"}
+    names = {str: "a string", NumberText: "a number", bool: "a boolean", list: "a list", Pairs: "an object"}
     return names.get(type(value), "null")
 
 
@@ -111,7 +111,7 @@ quote: Final[Callable[[str], str]] = json.encoder.encode_basestring
 
 def compact(value: Any) -> str:
     """Write a parsed value as JSON without spaces, numbers as they were; raise Refused for a repeated key."""
-    if type(value) is Number:
+    if type(value) is NumberText:
         return value
     if type(value) is str:
         return quote(value)

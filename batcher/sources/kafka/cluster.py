@@ -37,7 +37,7 @@ DOWN_AFTER_S: Final = 3.0
 """How long all addresses may refuse: of a name with two, librdkafka says so after the first."""
 
 
-class Incidents:
+class ConnectionLog:
     """Log trouble with the connection once, not once for each of librdkafka's events about it."""
 
     def __init__(self) -> None:
@@ -102,7 +102,7 @@ class Cluster:
     controlled: bool
 
 
-def first_look(consumer: Consumer, options: KafkaOptions, incidents: Incidents, timeout_s: float) -> Cluster:
+def first_look(consumer: Consumer, options: KafkaOptions, incidents: ConnectionLog, timeout_s: float) -> Cluster:
     """Return what the subscription of a consumer that has not subscribed yet stands for.
 
     Raise ConfigurationError as `cluster_of` does, and when the broker refuses the connection; Unreachable when none

@@ -18,7 +18,7 @@ from batcher.sources.kafka.offsets import StartOffsets
 ASK_EVERY_S: Final = 0.5
 
 
-class Others:
+class GroupProgress:
     """Tell whether the group has committed all that was there at the start, but for what is ours.
 
     Of two members at most one can be told so while it has something that is not committed: the other one waits for

@@ -14,7 +14,7 @@ from typing import Final
 from batcher.errors import DataGap
 from batcher.records import Partition
 from batcher.sources.kafka.admin import Admin
-from batcher.sources.kafka.metadata import Stored
+from batcher.sources.kafka.metadata import StoredPosition
 
 CHECK_EVERY_S: Final = 10.0
 
@@ -53,7 +53,7 @@ class Identity:
         self._compare(found)
         self._ids.update({topic: topic_id for topic, topic_id in found.items() if topic_id is not None})
 
-    def match(self, stored: Mapping[Partition, Stored]) -> None:
+    def match(self, stored: Mapping[Partition, StoredPosition]) -> None:
         """Compare the topics of commits with those there are; keep the id of a commit where no other is known."""
         for partition, (position, topic_id) in stored.items():
             if topic_id is not None and self._ids.setdefault(partition.topic, topic_id) != topic_id:

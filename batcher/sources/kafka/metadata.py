@@ -33,7 +33,7 @@ _WRITE_ID: Final = re.compile(r"[0-9a-f]{0,32}")
 _MAX_OFFSET: Final = (1 << 63) - 1
 
 
-class Stored(NamedTuple):
+class StoredPosition(NamedTuple):
     """Hold what was committed, and the id of the topic it was committed for, if that is known."""
 
     position: Position
@@ -44,7 +44,7 @@ class Damaged(ValueError):
     """Report metadata that this version does not understand: what they announced is not known."""
 
 
-def pack(stored: Stored) -> str:
+def pack(stored: StoredPosition) -> str:
     """Return the metadata of a position: the id of the topic, if it is known, before the intents."""
     position, topic_id = stored
     topic = "" if topic_id is None else f'{{"t":"{topic_id}"}}'
@@ -54,18 +54,18 @@ def pack(stored: Stored) -> str:
     return topic + _rendered(position.intents, position.mark, first)
 
 
-def unpack(partition: Partition, next_offset: int, metadata: str | None) -> Stored:
+def unpack(partition: Partition, next_offset: int, metadata: str | None) -> StoredPosition:
     """Return what was committed for a partition, by this version or an earlier one."""
     text = metadata or ""
     found = _TOPIC.match(text)
     topic_id = None if found is None else found[1]
     note = text if found is None else text[found.end() :]
     if not note:
-        return Stored(Position(next_offset), topic_id)
+        return StoredPosition(Position(next_offset), topic_id)
     try:
-        return Stored(Position(next_offset, *_parsed(partition, note)), topic_id)
+        return StoredPosition(Position(next_offset, *_parsed(partition, note)), topic_id)
     except Damaged as reason:
-        return Stored(Position(next_offset, unreadable=str(reason)), topic_id)
+        return StoredPosition(Position(next_offset, unreadable=str(reason)), topic_id)
 
 
 # Asked for at each commit, of every partition that has an intent: with 256 of them it was most of what a commit cost.

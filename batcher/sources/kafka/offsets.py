@@ -17,7 +17,7 @@ from batcher.errors import DataGap, SourceLost
 from batcher.records import Partition, Position
 from batcher.sources.kafka.asking import asked
 from batcher.sources.kafka.errors import FATAL, FORBIDDEN, error_of, fatal, forbidden, text_of
-from batcher.sources.kafka.metadata import Stored, unpack
+from batcher.sources.kafka.metadata import StoredPosition, unpack
 from batcher.sources.kafka.options import KafkaOptions
 
 log = structlog.get_logger(__name__)
@@ -29,7 +29,7 @@ RETRY_PAUSE_S: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class StartPosition:
     """Say where a partition starts and where its log ended when that was decided.
 
     `chosen` says why it starts there, if that was decided by policy and is not committed yet.
@@ -63,7 +63,7 @@ class StartOffsets:
 
     def resolve(
         self, partitions: Collection[Partition], committed: Mapping[Partition, Position]
-    ) -> dict[Partition, Found]:
+    ) -> dict[Partition, StartPosition]:
         """Return where each partition starts, given what the group has committed.
 
         Raises DataGap where the committed offset is not in the log, SourceLost when the broker does not say.
@@ -74,9 +74,9 @@ class StartOffsets:
             position = committed.get(partition)
             if position is None:
                 offset, why = self._policy(partition, low, high)
-                found[partition] = Found(Position(offset), high, why)
+                found[partition] = StartPosition(Position(offset), high, why)
             else:
-                found[partition] = Found(self.inside(partition, position, low, high), high)
+                found[partition] = StartPosition(self.inside(partition, position, low, high), high)
         _say_where_it_starts(found)
         return found
 
@@ -145,7 +145,7 @@ class StartOffsets:
         """Return what the group has committed; partitions without a commit are not in it. Raise as `stored` does."""
         return {partition: stored.position for partition, stored in self.stored(partitions).items()}
 
-    def stored(self, partitions: Iterable[Partition]) -> Mapping[Partition, Stored]:
+    def stored(self, partitions: Iterable[Partition]) -> Mapping[Partition, StoredPosition]:
         """Return what the group has committed, with the topic for which; partitions without a commit are not in it.
 
         Raises ConfigurationError for rights, SourceLost when the broker does not say.
@@ -165,7 +165,7 @@ class StartOffsets:
             _raise_unless_worth_retry(errors[0], what, self._options, deadline)
 
 
-def _say_where_it_starts(found: Mapping[Partition, Found]) -> None:
+def _say_where_it_starts(found: Mapping[Partition, StartPosition]) -> None:
     """Log where partitions without a commit start, one line for each reason."""
     chosen = sorted((at.chosen, partition, at.position.next_offset) for partition, at in found.items() if at.chosen)
     for why, places in groupby(chosen, key=itemgetter(0)):

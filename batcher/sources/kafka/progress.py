@@ -12,7 +12,7 @@ REJOIN_AFTER_S: Final = 10.0
 really was fenced."""
 
 
-class Progress:
+class ReadProgress:
     """Keep, for each partition owned, the offset below which everything there will ever be has been delivered.
 
     It is the offset behind the last record delivered, or the end of the log where that was reached: the last

@@ -16,7 +16,7 @@ from batcher.protocols import PartitionListener, SourceInfo
 from batcher.records import Partition, Position, Records
 from batcher.sources.appetite import Appetite
 from batcher.sources.kafka.admin import Admin
-from batcher.sources.kafka.cluster import Cluster, Incidents, cluster_of, connect, first_look, lag_of
+from batcher.sources.kafka.cluster import Cluster, ConnectionLog, cluster_of, connect, first_look, lag_of
 from batcher.sources.kafka.columns import to_records
 from batcher.sources.kafka.commit import Committed, store
 from batcher.sources.kafka.credentials import Credentials
@@ -31,12 +31,12 @@ from batcher.sources.kafka.errors import (
     forbidden,
     text_of,
 )
-from batcher.sources.kafka.group_progress import Others
+from batcher.sources.kafka.group_progress import GroupProgress
 from batcher.sources.kafka.identity import Identity
-from batcher.sources.kafka.metadata import Stored, pack
-from batcher.sources.kafka.offsets import Found, StartOffsets
+from batcher.sources.kafka.metadata import StoredPosition, pack
+from batcher.sources.kafka.offsets import StartOffsets, StartPosition
 from batcher.sources.kafka.options import KafkaOptions
-from batcher.sources.kafka.progress import Progress
+from batcher.sources.kafka.progress import ReadProgress
 from batcher.sources.kafka.topics import Topics
 from batcher.sources.kafka.wait import Wait
 
@@ -85,7 +85,7 @@ class KafkaSource:
         self._listener: PartitionListener | None = None
         self._offsets: StartOffsets | None = None
         self._credentials = Credentials(options.properties, options.reload, self._use_credentials)
-        self._incidents = Incidents()
+        self._incidents = ConnectionLog()
         self._admin = Admin(options, able=False)
         self._identity = Identity(self._admin)
         self._topics = Topics(options)
@@ -95,8 +95,8 @@ class KafkaSource:
         self._unreadable: RecordUnreadable | None = None
         self._damaged: set[Partition] = set()
         self._only_topic = options.topics[0] if len(options.topics) == 1 and not options.has_expressions else None
-        # Of the partitions that the listener took. Others that are assigned to us deliver nothing.
-        self._progress = Progress()
+        # Of the partitions that the listener took. GroupProgress that are assigned to us deliver nothing.
+        self._progress = ReadProgress()
         # Given up since the first message of the `fetch` under way.
         self._gone: set[Partition] = set()
         # Counted to tell how long ago librdkafka took everything away.
@@ -104,7 +104,7 @@ class KafkaSource:
         self._all_lost_at: int | None = None
         self._next_check = 0.0
         self._assigned_once = False
-        self._others: Others | None = None
+        self._others: GroupProgress | None = None
         self._giving_up = False
         self._lag: dict[Partition, int] = {}
         self._appetite = Appetite()
@@ -120,7 +120,7 @@ class KafkaSource:
         May be called again after Unreachable.
         """
         self._listener = listener
-        self._incidents = Incidents()
+        self._incidents = ConnectionLog()
         settings: dict[str, Any] = {
             **self._options.librdkafka(),
             "error_cb": self._incidents.on_error,
@@ -220,7 +220,7 @@ class KafkaSource:
         self._offsets = StartOffsets(consumer, self._options)
         self._offsets.survey(cluster.partitions)
         if self._options.until_eof and self._options.patience_s is not None:
-            self._others = Others(self._offsets, cluster.partitions, self._options.patience_s)
+            self._others = GroupProgress(self._offsets, cluster.partitions, self._options.patience_s)
 
     def _subscribe(self, consumer: Consumer) -> None:
         if not self._topics.names:
@@ -391,7 +391,7 @@ class KafkaSource:
                 self._failure = error
 
     def _assign(self, consumer: Consumer, partitions: list[Partition]) -> None:
-        found: Mapping[Partition, Found] = {}
+        found: Mapping[Partition, StartPosition] = {}
         if partitions:
             self._wait.over()
             self._ended = False
@@ -432,7 +432,7 @@ class KafkaSource:
             for partition, reason in refused.items():
                 log.warning("first_commit_refused", partition=str(partition), reason=reason)
 
-    def _resolve(self, partitions: list[Partition]) -> Mapping[Partition, Found]:
+    def _resolve(self, partitions: list[Partition]) -> Mapping[Partition, StartPosition]:
         for partition in partitions:
             if self._options.excluded(partition.topic):
                 raise ConfigurationError(
@@ -522,7 +522,7 @@ class KafkaSource:
             )
 
     def _committed(self, partition: Partition, position: Position) -> Committed:
-        return Committed(position.next_offset, pack(Stored(position, self._identity[partition.topic])))
+        return Committed(position.next_offset, pack(StoredPosition(position, self._identity[partition.topic])))
 
     def _topics_read(self) -> set[str]:
         return {partition.topic for partition in self._progress}

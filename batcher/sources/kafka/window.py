@@ -20,7 +20,7 @@ from confluent_kafka.admin import AdminClient
 from batcher.errors import DataGap, SourceLost, Unreachable
 from batcher.records import Partition, Position, Range, Records
 from batcher.sources.kafka.admin import Admin
-from batcher.sources.kafka.cluster import Incidents, connect, first_look
+from batcher.sources.kafka.cluster import ConnectionLog, connect, first_look
 from batcher.sources.kafka.columns import to_records
 from batcher.sources.kafka.errors import (
     FATAL,
@@ -56,7 +56,7 @@ class LogReader:
     def __init__(self, options: KafkaOptions) -> None:
         self._options = options
         self._consumer: Consumer | None = None
-        self._incidents = Incidents()
+        self._incidents = ConnectionLog()
         self._admin = Admin(options, able=False)
 
     def open(self) -> Sequence[Partition]:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from batcher.audit.auditor import Account, Auditor, examine
 from batcher.audit.ranges import NONE, Span
-from batcher.audit.report import LINES, Report, facts, lines
+from batcher.audit.report import LINES, AuditReport, facts, lines
 from batcher.audit.scope import Scope
 from batcher.protocols import COPIES
 from batcher.records import Partition, Range
@@ -124,7 +124,7 @@ def test_a_tombstone_that_should_have_been_refused_is_missing() -> None:
 def test_a_log_that_does_not_have_what_was_committed_does_not_add_up(odd: Scope) -> None:
     memory = Memory({}, [])
     found = Auditor(memory, memory, {}).account(odd)
-    report = Report("target", "group", (found,))
+    report = AuditReport("target", "group", (found,))
     assert (report.exit_code, facts(report)["exit"]) == (1, 1)
     text = "\n".join(lines(report))
     assert "expired unread: events[0]" in text or "log cut: events[0]" in text
@@ -135,14 +135,14 @@ def test_people_are_shown_the_first_runs_and_how_many_more_there_are() -> None:
     log = dict.fromkeys(range(END * 4), False)
     memory = Memory(log, list(range(0, END * 4, 2)))
     found = Auditor(memory, memory, {}, kept=50).account(scope(0, END * 4))
-    text = list(lines(Report("target", "group", (found,))))
+    text = list(lines(AuditReport("target", "group", (found,))))
 
     shown = [line for line in text if line.startswith("missing: events[0] ")]
     assert shown[0] == "missing: events[0] 1-1 (1)"
     assert len(shown) == LINES
     assert "missing: events[0], 40 more ranges" in text
     assert text[-1] == "not complete: of 120 records 60 missing, 0 doubled"
-    (one,) = facts(Report("target", "group", (found,)))["partitions"]
+    (one,) = facts(AuditReport("target", "group", (found,)))["partitions"]
     assert (one["missing"]["ranges"], len(one["missing"]["first_ranges"])) == (60, 50)
 
 
@@ -157,10 +157,10 @@ def test_the_target_is_asked_through_what_may_ask_again() -> None:
     assert asked == [(EVENTS_0, 0, 19), (EVENTS_0, 20, 29)]
 
 
-def beyond(**changes: Any) -> tuple[Report, str]:
+def beyond(**changes: Any) -> tuple[AuditReport, str]:
     """Return the report of a partition that adds up but for some changes, and its lines."""
     found = dataclasses.replace(account(dict.fromkeys(range(END), False), list(range(END)), []), **changes)
-    report = Report("target", "group", (found,))
+    report = AuditReport("target", "group", (found,))
     return report, "\n".join(lines(report))
 
 
@@ -194,7 +194,7 @@ def test_rows_behind_what_was_looked_at_but_within_the_log_are_no_fault() -> Non
 def test_dead_letters_of_offsets_that_the_log_does_not_have_are_counted() -> None:
     found = account({1: False, 5: False}, [1], [3, 5])
     assert (found.only_dead_letters, found.dead_lettered, found.adds_up) == (1, 1, True)
-    assert "only a dead letter: events[0], 1 offsets" in "\n".join(lines(Report("target", "group", (found,))))
+    assert "only a dead letter: events[0], 1 offsets" in "\n".join(lines(AuditReport("target", "group", (found,))))
 
 
 def test_the_dead_letters_from_an_offset_on_are_found() -> None:
@@ -206,4 +206,4 @@ def test_the_dead_letters_from_an_offset_on_are_found() -> None:
 
 def test_nothing_to_compare_is_not_called_complete() -> None:
     found = account({}, [], [])
-    assert list(lines(Report("target", "group", (found,))))[-1].startswith("nothing to compare with target: ")
+    assert list(lines(AuditReport("target", "group", (found,))))[-1].startswith("nothing to compare with target: ")

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from batcher.audit.auditor import Account, Kept
 from batcher.audit.fields import EACH, WHOLE, Fields, Survey, chosen
-from batcher.audit.report import Report, facts, lines
+from batcher.audit.report import AuditReport, facts, lines
 from batcher.audit.scope import Scope
 from batcher.formats.json.format import JsonFormat
 from batcher.records import Partition, Range, Records
@@ -31,10 +31,10 @@ def scope(partition: Partition, end: int) -> Scope:
     return Scope(partition, 0, end, 0, end, end)
 
 
-def report(fields: Fields) -> Report:
+def report(fields: Fields) -> AuditReport:
     nothing = Kept(0, 0, ())
     account = Account(scope(A, 2500), 2500, 0, 2500, 0, 0, 0, 0, 0, nothing, nothing, nothing)
-    return Report("out", "loaders", (account,), fields)
+    return AuditReport("out", "loaders", (account,), fields)
 
 
 def test_a_field_that_no_column_takes_is_named_with_its_records_and_a_column_that_no_record_fills() -> None:

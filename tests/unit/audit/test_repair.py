@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from batcher.audit.auditor import Auditor, Finding
 from batcher.audit.ranges import Span, windows
-from batcher.audit.repair import Mended, Mender, NotingQueue
+from batcher.audit.repair import NotingQueue, Repaired, Repairer
 from batcher.core.limits import DeadLetterLimit, DeadLetterPolicy
 from batcher.engine.retry import RetryPolicy
 from batcher.engine.writer import Writer
@@ -82,7 +82,7 @@ class Desk:
         self.letters = MemoryDeadLetterQueue()
         self.noting = NotingQueue(self.letters) if queue else None
         self.names: list[str] = []
-        self.mender = Mender(
+        self.mender = Repairer(
             self.log,
             target,
             self.writer,
@@ -118,13 +118,13 @@ class Desk:
         auditor = Auditor(self.log, self.target, letters)
         return [auditor.look(one) for one in windows(EVENTS_0, 0, 40)]
 
-    def load(self) -> Mended:
-        done = Mended()
+    def load(self) -> Repaired:
+        done = Repaired()
         for finding in self.findings():
             done = done.plus(self.mender.load(finding))
         return done
 
-    def replace_doubles(self) -> Mended:
+    def replace_doubles(self) -> Repaired:
         assert isinstance(self.target, RemovableTable)
         (finding,) = self.findings()
         return self.mender.replace_doubles(finding, self.target)
@@ -146,7 +146,7 @@ def test_whatever_is_missing_is_there_once_afterwards_and_what_was_there_stays(
     desk = Desk(numbers(*log), FileSink(NUMBERS) if files else TableSink(NUMBERS), max_rows=max_rows)
     desk.put(*held)
 
-    assert desk.load() == Mended(loaded=len(log - held))
+    assert desk.load() == Repaired(loaded=len(log - held))
     assert desk.rows == sorted(log | held)
     assert all(block.rows <= max(max_rows, 1) for block in desk.target.blocks.values())
 
@@ -174,9 +174,9 @@ def test_bad_records_are_put_aside_once_and_tombstones_left_out() -> None:
     desk = Desk({**numbers(0, 1, 2), 3: b"x", 4: None, 5: b"5"}, TableSink(NUMBERS))
     desk.put(1)
 
-    assert desk.load() == Mended(loaded=3, dead_lettered=1)
+    assert desk.load() == Repaired(loaded=3, dead_lettered=1)
     assert desk.letters.coordinates() == {(EVENTS_0, 3)}
-    assert desk.load() == Mended()
+    assert desk.load() == Repaired()
     assert (desk.rows, len(desk.letters.letters)) == ([0, 1, 2, 5], 1)
 
 
@@ -203,13 +203,13 @@ class Remembering(TableSink):
 def test_rows_whose_tokens_the_table_remembers_are_loaded_under_others(seen: int) -> None:
     desk = Desk({**numbers(0, 1, 2), 3: b"x"}, Remembering(seen))
 
-    assert desk.load() == Mended(loaded=3, dead_lettered=1)
+    assert desk.load() == Repaired(loaded=3, dead_lettered=1)
     assert desk.rows == [0, 1, 2]
     assert len(desk.letters.letters) == 1
 
 
 def test_rows_that_no_name_gets_into_the_table_are_not_counted_as_loaded() -> None:
-    assert Desk(numbers(0, 1, 2), Remembering(1000)).load() == Mended(loaded=0)
+    assert Desk(numbers(0, 1, 2), Remembering(1000)).load() == Repaired(loaded=0)
 
 
 def test_a_target_that_goes_away_in_the_middle_gets_nothing_twice() -> None:
@@ -222,7 +222,7 @@ def test_a_target_that_goes_away_in_the_middle_gets_nothing_twice() -> None:
             raise failure
 
     desk.target.after = stored_but_lost
-    assert desk.load() == Mended(loaded=6)
+    assert desk.load() == Repaired(loaded=6)
     assert desk.rows == list(range(6))
 
 
@@ -230,7 +230,7 @@ def test_doubles_go_out_in_every_copy_and_come_back_once() -> None:
     desk = Desk(numbers(*range(10)), RemovableTable(), max_rows=2)
     desk.put(*range(10), 3, 4, 4, 7)
 
-    assert desk.replace_doubles() == Mended(loaded=3, removed=3)
+    assert desk.replace_doubles() == Repaired(loaded=3, removed=3)
     assert desk.rows == list(range(10))
     assert isinstance(desk.target, RemovableTable)
     assert desk.target.removed == [(3, 4), (7, 7)]
@@ -241,7 +241,7 @@ def test_doubles_that_the_log_no_longer_has_stay_and_are_said() -> None:
     desk.put(2, 2, 3, 3, 4, 4)
 
     done = desk.replace_doubles()
-    assert done == Mended(loaded=1, removed=1, refused=((EVENTS_0, Span(2, 3, 2)),), refused_offsets=2)
+    assert done == Repaired(loaded=1, removed=1, refused=((EVENTS_0, Span(2, 3, 2)),), refused_offsets=2)
     assert desk.rows == [2, 2, 3, 3, 4]
 
 
@@ -257,5 +257,5 @@ def test_what_was_taken_out_before_a_crash_is_missing_and_not_lost() -> None:
         desk.replace_doubles()
     desk.target.before = lambda _: None
     assert desk.rows == [0, 2, 3]
-    assert desk.load() == Mended(loaded=1)
+    assert desk.load() == Repaired(loaded=1)
     assert desk.rows == [0, 1, 2, 3]

@@ -19,8 +19,8 @@ from batcher.cli.support.replay import Loading, islands, replay, spans
 from batcher.core.limits import DeadLetterLimit, DeadLetterPolicy
 from batcher.core.offsets import named
 from batcher.dead_letters.directory import DirectoryDeadLetterQueue
-from batcher.dead_letters.kit.report import Pace, Report, steps
-from batcher.dead_letters.kit.select import Stored
+from batcher.dead_letters.kit.report import Pace, ReplayReport, steps
+from batcher.dead_letters.kit.select import StoredLetter
 from batcher.engine.retry import RetryPolicy
 from batcher.engine.writer import Writer
 from batcher.errors import BlockRejected, ConfigurationError, RowsRejected, SinkUnavailable
@@ -37,16 +37,18 @@ EVENTS = Partition("events", 0)
 FIRST_MS = 1_700_000_000_000
 
 
-def stored(offset: int, value: bytes | None = None, partition: Partition = EVENTS, *, none: bool = False) -> Stored:
+def stored(
+    offset: int, value: bytes | None = None, partition: Partition = EVENTS, *, none: bool = False
+) -> StoredLetter:
     content = None if none else str(offset).encode() if value is None else value
     record = Record(partition, offset, FIRST_MS + offset, b"k", content, (("h", b"1"),))
-    return Stored(DeadLetter(record, "decode", "syntax", "is not a number"), "g", None, "here")
+    return StoredLetter(DeadLetter(record, "decode", "syntax", "is not a number"), "g", None, "here")
 
 
 def loaded(
-    sink: Sink, letters: Iterable[Stored], *, dry_run: bool = False, name: str = "g", elapsed_s: float = 0.001
-) -> Report:
-    report = Report()
+    sink: Sink, letters: Iterable[StoredLetter], *, dry_run: bool = False, name: str = "g", elapsed_s: float = 0.001
+) -> ReplayReport:
+    report = ReplayReport()
     retry = RetryPolicy(wait_s=0.0001, max_wait_s=0.0001, max_elapsed_s=elapsed_s)
     made = Loading(
         sink,
@@ -391,7 +393,7 @@ def test_a_replay_that_is_stopped_ends_between_two_steps_and_says_so() -> None:
     stop = threading.Event()
     taken: list[int] = []
 
-    def take(step: list[Stored]) -> None:
+    def take(step: list[StoredLetter]) -> None:
         taken.append(len(step))
         stop.set()
 
@@ -436,7 +438,7 @@ def test_below_one_letter_a_second_they_go_one_by_one_and_without_a_rate_all_at_
 
 
 def test_records_of_letters_keep_key_time_and_headers() -> None:
-    letters = [stored(1), Stored(DeadLetter(Record(EVENTS, 2, None, None, b""), "sink", "r", "m"), "", None, "")]
+    letters = [stored(1), StoredLetter(DeadLetter(Record(EVENTS, 2, None, None, b""), "sink", "r", "m"), "", None, "")]
     batch = replaying.batch_of([letters])
     assert [batch.record(position) for position in (0, 1)] == [one.letter.record for one in letters]
     assert batch.runs[0].timestamps_ms.equals(pa.array([FIRST_MS + 1, None], pa.int64()))

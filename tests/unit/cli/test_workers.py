@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from batcher.cli.support import wiring, workers
-from batcher.cli.support.worker import Tether, own
-from batcher.cli.support.workers import Member, Team, arguments_of, next_after, pause_s, total, worst
+from batcher.cli.support.worker import ParentLink, own
+from batcher.cli.support.workers import WorkerProcess, WorkerSupervisor, arguments_of, next_after, pause_s, total, worst
 from batcher.cli.verbs.run import main, parser
 from batcher.settings import Settings, UsageError, load
 from batcher.sources.kafka.settings import Kafka
@@ -57,8 +57,8 @@ def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "pause_s", lambda _: 0.0)
 
 
-def started(*scripts: str, until_eof: bool = False) -> tuple[Team, list[Member]]:
-    team = Team([script(text) for text in scripts], until_eof=until_eof)
+def started(*scripts: str, until_eof: bool = False) -> tuple[WorkerSupervisor, list[WorkerProcess]]:
+    team = WorkerSupervisor([script(text) for text in scripts], until_eof=until_eof)
     return team, team._members
 
 
@@ -290,7 +290,7 @@ def test_a_stop_before_anybody_has_begun_is_75_as_with_one_process() -> None:
 
 def test_a_stop_before_any_worker_is_started_is_75(monkeypatch: pytest.MonkeyPatch) -> None:
     team, members = started(HEARS_NOTHING, HEARS_NOTHING)
-    monkeypatch.setattr(Member, "start", lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(WorkerProcess, "start", lambda _: os.kill(os.getpid(), signal.SIGTERM))
 
     assert team.run() == 75
     assert [member.starts for member in members] == [0, 0]
@@ -381,7 +381,7 @@ def lines() -> Iterator[tuple[socket.socket, socket.socket]]:
 def test_the_first_word_of_the_parent_is_a_stop_and_the_second_an_abort(
     lines: tuple[socket.socket, socket.socket],
 ) -> None:
-    pipeline, tether = ScriptedPipeline(), Tether(lines[1])
+    pipeline, tether = ScriptedPipeline(), ParentLink(lines[1])
 
     with tether.sent_to(pipeline):  # type: ignore[arg-type]
         lines[0].send(b".")
@@ -394,7 +394,7 @@ def test_the_first_word_of_the_parent_is_a_stop_and_the_second_an_abort(
 
 
 def test_a_parent_that_is_gone_is_a_stop(lines: tuple[socket.socket, socket.socket]) -> None:
-    pipeline, tether = ScriptedPipeline(), Tether(lines[1])
+    pipeline, tether = ScriptedPipeline(), ParentLink(lines[1])
     lines[0].close()
 
     with tether.sent_to(pipeline):  # type: ignore[arg-type]
@@ -405,7 +405,7 @@ def test_a_parent_that_is_gone_is_a_stop(lines: tuple[socket.socket, socket.sock
 
 
 def test_signals_stop_a_worker_and_never_abort_it(lines: tuple[socket.socket, socket.socket]) -> None:
-    pipeline, tether = ScriptedPipeline(), Tether(lines[1])
+    pipeline, tether = ScriptedPipeline(), ParentLink(lines[1])
 
     with tether.sent_to(pipeline):  # type: ignore[arg-type]
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
@@ -439,10 +439,10 @@ def test_every_line_of_a_worker_has_its_number(format_: logs.Format, capsys: pyt
 def test_the_sum_of_all_workers_decides_whether_anything_was_loaded(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], written: int, code: int
 ) -> None:
-    def run(team: Team) -> int:
+    def run(team: WorkerSupervisor) -> int:
         team.reports = [{**REPORT, "written": 0}, {**REPORT, "written": written}]
         return 0
 
-    monkeypatch.setattr(Team, "run", run)
+    monkeypatch.setattr(WorkerSupervisor, "run", run)
     assert workers.supervise(Settings(workers=2), [], as_json=True) == code
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["exit"] == code

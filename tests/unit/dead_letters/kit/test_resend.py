@@ -9,17 +9,17 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from batcher.dead_letters.kit import resend
-from batcher.dead_letters.kit.report import Report
+from batcher.dead_letters.kit.report import ReplayReport
 from batcher.dead_letters.kit.resend import Resender, arguments
-from batcher.dead_letters.kit.select import ATTEMPTS, Stored
+from batcher.dead_letters.kit.select import ATTEMPTS, StoredLetter
 from batcher.records import DeadLetter, Headers, Partition, Record
 
 
 def stored(
     offset: int = 1, *, headers: Headers = (), omitted: tuple[str, ...] = (), timestamp_ms: int | None = 5
-) -> Stored:
+) -> StoredLetter:
     record = Record(Partition("events", 3), offset, timestamp_ms, b"k", b"v", headers)
-    return Stored(DeadLetter(record, "decode", "syntax", "not JSON"), "g", None, "here", omitted)
+    return StoredLetter(DeadLetter(record, "decode", "syntax", "not JSON"), "g", None, "here", omitted)
 
 
 Report_ = Callable[[KafkaError | None, Any], None]
@@ -52,18 +52,18 @@ class ScriptedProducer:
 
 
 @pytest.fixture
-def resender(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Resender, ScriptedProducer, Report]]:
+def resender(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Resender, ScriptedProducer, ReplayReport]]:
     def make(
         *answers: KafkaError | Exception | str | None, **options: Any
-    ) -> tuple[Resender, ScriptedProducer, Report]:
-        producer, report = ScriptedProducer(list(answers)), Report()
+    ) -> tuple[Resender, ScriptedProducer, ReplayReport]:
+        producer, report = ScriptedProducer(list(answers)), ReplayReport()
         monkeypatch.setattr(resend, "Producer", lambda *_args, **_kwargs: producer)
         return Resender("k:1", {}, report, **options), producer, report
 
     return make
 
 
-Made = Callable[..., tuple[Resender, ScriptedProducer, Report]]
+Made = Callable[..., tuple[Resender, ScriptedProducer, ReplayReport]]
 
 
 def test_each_record_counts_by_its_own_report(resender: Made) -> None:

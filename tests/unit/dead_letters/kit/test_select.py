@@ -2,7 +2,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from batcher.dead_letters.kit.select import ATTEMPTS, Stored, Where, coordinate, counted, each_once, where
+from batcher.dead_letters.kit.select import ATTEMPTS, StoredLetter, Where, coordinate, counted, each_once, where
 from batcher.records import DeadLetter, Headers, Partition, Record, Stage
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -17,9 +17,9 @@ def stored(
     reason: str = "syntax",
     failed_at: datetime | None = NOON,
     headers: Headers = (),
-) -> Stored:
+) -> StoredLetter:
     record = Record(Partition(topic, number), offset, None, b"k", b"value", headers)
-    return Stored(DeadLetter(record, stage, reason, "not JSON"), "g", failed_at, "here")
+    return StoredLetter(DeadLetter(record, stage, reason, "not JSON"), "g", failed_at, "here")
 
 
 def test_values_of_one_kind_are_alternatives_and_kinds_hold_together() -> None:
@@ -34,7 +34,7 @@ def test_values_of_one_kind_are_alternatives_and_kinds_hold_together() -> None:
     ("text", "other"),
     [("topic=events", stored(topic="e")), ("partition=0", stored(number=1)), ("stage=decode", stored(stage="sink"))],
 )
-def test_each_name_of_a_filter_leaves_the_others_out(text: str, other: Stored) -> None:
+def test_each_name_of_a_filter_leaves_the_others_out(text: str, other: StoredLetter) -> None:
     assert where(text)(stored())
     assert not where(text)(other)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sinks.clickhouse.guarantee import Storage, View, promise
+from sinks.clickhouse.guarantee import FedView, Storage, promise
 from sinks.clickhouse.schema import IDENTITY
 
 PLAIN = "non_replicated_deduplication_window"
@@ -57,7 +57,7 @@ def test_the_guarantee_is_the_strongest_the_table_can_keep(
 
 
 def test_a_table_that_feeds_views_is_not_asked_because_its_rows_say_nothing_about_theirs() -> None:
-    view = View("d.v", storage(full=WINDOW_9, name="target"))
+    view = FedView("d.v", storage(full=WINDOW_9, name="target"))
     kept = promise(storage(full=WINDOW_9), IDENTITY, [view])
     assert (kept.repeats, kept.asks) == ("token", False)
 
@@ -78,13 +78,13 @@ ALTER = "ALTER TABLE `d`.`{}` MODIFY SETTING non_replicated_deduplication_window
 def test_what_makes_a_table_with_views_incapable_is_named_with_its_cure(
     table: str, target: Storage | None, said: list[str]
 ) -> None:
-    kept = promise(storage(full=table), IDENTITY, [View("d.v", target)])
+    kept = promise(storage(full=table), IDENTITY, [FedView("d.v", target)])
     assert (kept.repeats, kept.asks) == ("none", False)
     assert [text for text in said if text not in kept.reason] == []
 
 
 def test_a_target_that_stores_nothing_needs_no_window() -> None:
-    views = [View("d.v", storage("Null", name="null")), View("d.w", storage(full=WINDOW_9, name="target"))]
+    views = [FedView("d.v", storage("Null", name="null")), FedView("d.w", storage(full=WINDOW_9, name="target"))]
     assert promise(storage(full=WINDOW_9), (), views).repeats == "token"
 
 

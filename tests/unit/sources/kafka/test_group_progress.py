@@ -5,7 +5,7 @@ import pytest
 
 from batcher.errors import SourceLost
 from batcher.records import Partition, Position
-from batcher.sources.kafka.group_progress import ASK_EVERY_S, Others
+from batcher.sources.kafka.group_progress import ASK_EVERY_S, GroupProgress
 from batcher.sources.kafka.offsets import StartOffsets
 from batcher.testing.clock import ManualClock
 
@@ -31,8 +31,8 @@ class Group:
         return {one: Position(self.positions[one]) for one in partitions if one in self.positions}
 
 
-def others(group: Group, clock: ManualClock) -> Others:
-    return Others(cast(StartOffsets, group), [A, B], PATIENCE_S, clock)
+def others(group: Group, clock: ManualClock) -> GroupProgress:
+    return GroupProgress(cast(StartOffsets, group), [A, B], PATIENCE_S, clock)
 
 
 def test_what_is_ours_needs_no_commit_of_others() -> None:

@@ -9,7 +9,7 @@ from batcher.errors import DataGap
 from batcher.records import Partition, Position
 from batcher.sources.kafka.admin import Admin
 from batcher.sources.kafka.identity import CHECK_EVERY_S, REST_S, Identity
-from batcher.sources.kafka.metadata import Stored
+from batcher.sources.kafka.metadata import StoredPosition
 from batcher.testing.clock import ManualClock
 
 OLD, NEW = "A" * 21 + "w", "B" * 21 + "w"
@@ -38,7 +38,7 @@ def test_the_same_topic_stays_the_same() -> None:
     known = identity(Brokers({"events": OLD}))
 
     known.check(["events"])
-    known.match({PART: Stored(Position(3), OLD)})
+    known.match({PART: StoredPosition(Position(3), OLD)})
 
     assert known["events"] == OLD
 
@@ -59,13 +59,13 @@ def test_a_commit_for_another_topic_of_the_name_is_told_and_what_to_do_said() ->
     known = identity(Brokers({"events": NEW}))
 
     with pytest.raises(DataGap, match=r"events\[0\]: offset 3 was committed for another topic .* reset the group's"):
-        known.match({PART: Stored(Position(3), OLD)})
+        known.match({PART: StoredPosition(Position(3), OLD)})
 
 
 def test_a_commit_without_an_id_is_taken() -> None:
     known = identity(Brokers({"events": NEW}))
 
-    known.match({PART: Stored(Position(3), None)})
+    known.match({PART: StoredPosition(Position(3), None)})
 
     assert known["events"] == NEW
 
@@ -73,7 +73,7 @@ def test_a_commit_without_an_id_is_taken() -> None:
 def test_the_id_of_a_commit_is_kept_where_the_brokers_do_not_tell() -> None:
     known = identity(Brokers(None))
 
-    known.match({PART: Stored(Position(3), OLD)})
+    known.match({PART: StoredPosition(Position(3), OLD)})
 
     assert known["events"] == OLD
 

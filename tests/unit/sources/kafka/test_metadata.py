@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 
 from batcher.records import MAX_INTENTS, Intent, Partition, Position, Range
-from batcher.sources.kafka.metadata import MAX_BYTES, Stored, pack, unpack
+from batcher.sources.kafka.metadata import MAX_BYTES, StoredPosition, pack, unpack
 
 A = Partition("events", 0)
 LAST_OFFSET = (1 << 63) - 2
@@ -54,7 +54,7 @@ def parse(text: str, next_offset: int = 10) -> Position:
 
 
 def render(intents: tuple[Intent, ...], writer: str, next_offset: int = 0) -> str:
-    return pack(Stored(Position(next_offset, intents, writer)))
+    return pack(StoredPosition(Position(next_offset, intents, writer)))
 
 
 def unreadable(text: str) -> bool:
@@ -83,7 +83,7 @@ def test_a_note_is_smaller_than_any_broker_allows(intents: tuple[Intent, ...], r
 
 @pytest.mark.parametrize("text", ["", None])
 def test_no_metadata_announce_nothing(text: str | None) -> None:
-    assert unpack(A, 7, text) == Stored(Position(7))
+    assert unpack(A, 7, text) == StoredPosition(Position(7))
 
 
 @given(offsets)
@@ -175,7 +175,7 @@ def test_what_was_committed_is_read_back_with_the_id_of_its_topic(
     topic_id: str | None, intents: tuple[Intent, ...]
 ) -> None:
     for position in (Position(7), Position(7, (), WRITER), Position(7, intents, WRITER)):
-        stored = Stored(position, topic_id)
+        stored = StoredPosition(position, topic_id)
         assert unpack(A, 7, pack(stored)) == stored
 
 
@@ -192,9 +192,9 @@ def test_metadata_of_a_version_without_ids_are_intents_alone() -> None:
     ],
 )
 def test_what_other_tools_wrote_is_no_intent(text: str, reason: str) -> None:
-    assert unpack(A, 7, text) == Stored(Position(7, unreadable=reason))
+    assert unpack(A, 7, text) == StoredPosition(Position(7, unreadable=reason))
 
 
 def test_the_largest_intents_with_an_id_are_taken_by_brokers() -> None:
-    whole = pack(Stored(Position(7, (), "x" * MAX_BYTES), TOPIC_ID))
+    whole = pack(StoredPosition(Position(7, (), "x" * MAX_BYTES), TOPIC_ID))
     assert len(whole) < BROKERS_TAKE
