@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import socket
@@ -129,6 +130,9 @@ class RealBroker(Broker):
     def suspend(self) -> None:
         """Freeze the broker: connections stay open and nobody answers."""
         self._signal(signal.SIGSTOP)
+        # On a busy machine a stop takes a while to reach every thread, and the others answer until then.
+        if self._process is not None:
+            os.waitpid(self._process.pid, os.WUNTRACED)
 
     def resume(self) -> None:
         """Let a frozen broker go on."""

@@ -31,4 +31,6 @@ def killable_broker() -> Iterator[RealBroker]:
 def own_broker(killable_broker: RealBroker) -> RealBroker:
     """Return a broker that a test may freeze or kill; the next test finds it running, with what it has on disk."""
     killable_broker.start()
+    # A test that failed may have left it frozen.
+    killable_broker.resume()
     return killable_broker
