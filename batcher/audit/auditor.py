@@ -104,17 +104,17 @@ class Account:
 
     @property
     def rows_beyond(self) -> bool:
-        """Tell whether the target holds an offset that the log never had."""
+        """Return whether the target holds an offset that the log never had."""
         return self.beyond is not None and self.beyond >= self.scope.log_next
 
     @property
     def adds_up(self) -> bool:
-        """Tell whether every record is accounted for, once, and the log is the one that was loaded from."""
+        """Return whether every record is accounted for, once, and the log is the one that was loaded from."""
         return not (self.missing.offsets or self.doubled.offsets or self.scope.expired or self.of_another_log)
 
     @property
     def of_another_log(self) -> bool:
-        """Tell whether something is committed, stored or refused that lies behind the log's end."""
+        """Return whether something is committed, stored or refused that lies behind the log's end."""
         return bool(self.scope.cut or self.rows_beyond or self.letters_beyond)
 
 
@@ -128,8 +128,8 @@ def examine(
 ) -> Finding:
     """Return what became of a window.
 
-    `copies` is what `Auditable.copies` answers for it. `read` is asked for the log (see `AuditedLog`) unless the target has
-    every offset: then nothing can be missing, whatever the log says.
+    `copies` is what `Auditable.copies` answers for it. `read` is asked for the log (see `AuditedLog`) unless the target
+    has every offset: then nothing can be missing, whatever the log says.
     """
     held: Any = copies["offset"].combine_chunks()
     times: Any = copies["copies"].combine_chunks()

@@ -42,7 +42,7 @@ class AuditReport:
 
     @property
     def adds_up(self) -> bool:
-        """Tell whether every partition does."""
+        """Return whether every partition does."""
         return all(one.adds_up for one in self.accounts)
 
     @property

@@ -32,7 +32,7 @@ class Interrupts:
             raise KeyboardInterrupt
 
     def wanted(self) -> bool:
-        """Tell whether there was a signal."""
+        """Return whether there was a signal."""
         return self.seen > 0
 
     def check(self) -> None:

@@ -43,7 +43,7 @@ class Stopwatch:
         self._ended = (0.0, 0.0)
 
     def first(self, at: tuple[float, float]) -> bool:
-        """Start at a moment, unless it runs, and tell whether it did."""
+        """Start at a moment, unless it runs, and return whether it did."""
         if self._began is not None:
             return False
         self._began = self._ended = at

@@ -118,7 +118,7 @@ class ColumnWatch:
 
     @property
     def matched(self) -> bool:
-        """Tell whether any column has had a value, or there was nothing to tell by."""
+        """Return whether any column has had a value, or there was nothing to tell by."""
         silent = [name for name, paths in self._pending.items() if name in paths]
         return not self._rows or len(silent) < len(self._pending) or not silent
 

@@ -94,7 +94,7 @@ class Orders:
 
     @property
     def done(self) -> bool:
-        """Tell whether the thread has ended."""
+        """Return whether the thread has ended."""
         return not self._thread.is_alive()
 
     def start(self) -> None:

@@ -12,7 +12,7 @@ patience: Duration = timedelta(seconds=5)
 from pydantic import SecretStr
 
 from batcher.options.masking import HIDDEN, masked_url, masked_value, secrets, unencoded_password
-from batcher.options.section import Advice, Flag, Section, Fault
+from batcher.options.section import Advice, Fault, Flag, Section
 from batcher.options.units import Duration, Names, OptionalDuration, Pairs, Size, show_duration, show_size
 
 __all__ = [

@@ -41,7 +41,7 @@ def masked_value(name: str, value: object) -> object:
 
 
 def unencoded_password(url: str) -> bool:
-    """Tell whether what may be the password of a URL holds a character that has to be percent-encoded there.
+    """Return whether what may be the password of a URL holds a character that has to be percent-encoded there.
 
     Also true of an `@` in the path behind a port, which cannot be told apart.
     """

@@ -201,7 +201,7 @@ class MemorySource:
 
     @property
     def exhausted(self) -> bool:
-        """Tell whether all that was there at the assignment has been returned."""
+        """Return whether all that was there at the assignment has been returned."""
         return (
             self._until_eof
             and self._assigned_once

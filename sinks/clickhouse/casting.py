@@ -28,7 +28,7 @@ _CASTS: Final[tuple[tuple[_Tests, _Tests], ...]] = (
 
 
 def same_kind(source: pa.DataType, target: pa.DataType) -> bool:
-    """Tell whether a cast between the types either keeps every value or raises.
+    """Return whether a cast between the types either keeps every value or raises.
 
     Left out is what Arrow casts by changing values without a word: a timestamp to a date, a float to a decimal.
     """

@@ -72,7 +72,7 @@ class Catalog:
         return None if row is None else self._storage(row)
 
     def in_memory(self, database: str) -> bool:
-        """Tell whether a database forgets its tables when the server ends."""
+        """Return whether a database forgets its tables when the server ends."""
         query = "SELECT engine FROM system.databases WHERE name = {database:String}"
         rows = self._client.query(query, parameters={"database": database}).result_rows
         return bool(rows) and rows[0][0] == "Memory"
@@ -118,7 +118,7 @@ class Catalog:
         return [found[name] for name in sorted(found)]
 
     def granted(self, right: str) -> bool:
-        """Tell whether the user has a right. Servers before 24.10 cannot say; they count as yes."""
+        """Return whether the user has a right. Servers before 24.10 cannot say; they count as yes."""
         try:
             return bool(single(self._client, f"CHECK GRANT {right}"))
         except Error as error:
@@ -185,7 +185,7 @@ def _unquoted(name: str) -> str:
 
 
 def _is_empty(client: Client, expression: str, type_name: str) -> bool:
-    """Tell whether a DEFAULT is an empty array, map or JSON object, which is what the engine makes of a null there."""
+    """Return whether a DEFAULT is an empty array, map or JSON object, which is what the engine makes of a null there."""
     if not type_name.startswith(("Array", "Map", "JSON")):
         return False
     value = f"CAST({expression} AS {type_name})"

@@ -221,7 +221,7 @@ def rule_for(code: int, text: str = "") -> Rule:
 
 
 def locked_out(error: Error | OSError) -> bool:
-    """Tell whether the server refused who we say we are: another password may help."""
+    """Return whether the server refused who we say we are: another password may help."""
     if not isinstance(error, Error):
         return False
     if error.code is not None:

@@ -23,7 +23,7 @@ class Faults:
         self.found: list[tuple[int, str, str, str]] = []
 
     def add(self, bad: pa.BooleanArray, reason: str, message: str) -> bool:
-        """Note the rows where `bad` is true, and tell whether there are any."""
+        """Note the rows where `bad` is true, and return whether there are any."""
         if not pc.any(bad).as_py():
             return False
         self.extend(pc.indices_nonzero(bad).to_pylist(), reason, message)

@@ -53,12 +53,12 @@ class Storage:
 
     @property
     def replicated(self) -> bool:
-        """Tell whether other servers insert into the table too."""
+        """Return whether other servers insert into the table too."""
         return self.engine.startswith(("Replicated", "Shared"))
 
     @property
     def merges(self) -> bool:
-        """Tell whether the engine is one of those that can remember tokens."""
+        """Return whether the engine is one of those that can remember tokens."""
         return self.engine.endswith("MergeTree")
 
     @property
@@ -73,12 +73,12 @@ class Storage:
 
     @property
     def flushes_later(self) -> bool:
-        """Tell whether the table collects inserts of all clients, whatever an insert says itself."""
+        """Return whether the table collects inserts of all clients, whatever an insert says itself."""
         return self.setting("async_insert", "0") not in {"0", "false"}
 
     @property
     def keeps_coordinates(self) -> bool:
-        """Tell whether merges leave every record its row: those of a Replacing or Summing table may not."""
+        """Return whether merges leave every record its row: those of a Replacing or Summing table may not."""
         key = {part.strip(" `()") for part in self.sorting_key.split(",")}
         return bool(_KEEPS_EVERY_ROW.match(self.engine)) or (self.merges and key.issuperset(IDENTITY))
 

@@ -132,7 +132,7 @@ class Questions:
             )
 
     def running(self, query_id: str) -> bool:
-        """Tell whether the server is at a query of this id. Raise SinkMisconfigured where the user may not know."""
+        """Return whether the server is at a query of this id. Raise SinkMisconfigured where the user may not know."""
         query = "SELECT count() FROM system.processes WHERE query_id = {query_id:String}"
         try:
             return bool(self._client.query(query, parameters={"query_id": query_id}).result_rows[0][0])

@@ -77,7 +77,7 @@ class Column:
 
     @property
     def coordinate(self) -> bool:
-        """Tell whether the column is filled with a coordinate of the record."""
+        """Return whether the column is filled with a coordinate of the record."""
         return self.name in COORDINATES.names
 
     def encode(self, values: pa.Array, faults: Faults) -> pa.Array:
@@ -172,7 +172,7 @@ class TableShape:
 
     @property
     def fills_defaults(self) -> bool:
-        """Tell whether a null of a block may stand for a column's DEFAULT."""
+        """Return whether a null of a block may stand for a column's DEFAULT."""
         return any(column.has_default for column in self.columns.values())
 
     def _uneven(self, arrays: Mapping[str, pa.Array]) -> Iterator[Faults]:
@@ -233,7 +233,7 @@ def _with_default(slot: Slot, row: Described) -> Slot:
 
 
 def _takes_bytes(slot: Slot) -> bool:
-    """Tell whether the column stores bytes: a key need not be valid UTF-8 to go into a String."""
+    """Return whether the column stores bytes: a key need not be valid UTF-8 to go into a String."""
     return slot.codec == Plain(pa.string()) or isinstance(slot.codec, FixedText)
 
 

@@ -180,7 +180,7 @@ class ClickHouseSink:
             return found.questions.max_offset_above(positions)
 
     def running(self, write_id: str) -> bool:
-        """Tell whether the server is still at an insert of this name; other replicas are not asked.
+        """Return whether the server is still at an insert of this name; other replicas are not asked.
 
         An embedded engine ends with the process that wrote. Raise as `present` does.
         """
@@ -443,14 +443,14 @@ class ClickHouseSink:
         return {"max_execution_time": str(seconds)}
 
     def _may_have_views(self, client: Client) -> bool:
-        """Tell whether an insert may feed materialized views: yes where the server does not say."""
+        """Return whether an insert may feed materialized views: yes where the server does not say."""
         try:
             return self._has_views(client)
         except (Error, OSError):
             return True
 
     def _has_views(self, client: Client) -> bool:
-        """Tell whether an insert feeds materialized views; they may come and go, so this is asked when it matters."""
+        """Return whether an insert feeds materialized views; they may come and go, so this is asked when it matters."""
         names = {"database": self._database, "table": self._options.table}
         rows = client.query(_VIEWS, parameters=names).result_rows
         return not rows or bool(rows[0][0])

@@ -131,7 +131,7 @@ def poison(table: pa.Table) -> list[tuple[int, str]]:
 
 
 def encodable(table: pa.Table) -> bool:
-    """Tell whether every value of a table fits Parquet's types."""
+    """Return whether every value of a table fits Parquet's types."""
     try:
         encode(table, "none", None)
     except pa.ArrowInvalid:

@@ -55,7 +55,7 @@ def unfit(schema: pa.Schema, partition_by: Sequence[str]) -> str | None:
 
 
 def is_scalar(kind: pa.DataType) -> bool:
-    """Tell whether values of a type have a text that names a directory."""
+    """Return whether values of a type have a text that names a directory."""
     types = pa.types
     return bool(
         types.is_string(kind)

@@ -83,7 +83,7 @@ def max_offset_above(store: Store, positions: Mapping[Partition, int], *, offset
 
 
 def attempted(store: Store, name: str, token: str, table: pa.Table) -> bool | None:
-    """Tell whether a file comes from an earlier attempt to write these records; None when there is no such file.
+    """Return whether a file comes from an earlier attempt to write these records; None when there is no such file.
 
     It does when its token is the block's, or both are of parts of one block. With another token (another group loads
     the topic again) the offsets that both have must have the same timestamps, and there must be some: a topic that was
@@ -106,7 +106,7 @@ def _of_one_block(one: str, other: str) -> bool:
 
 
 def _same_records(there: pq.ParquetFile, table: pa.Table) -> bool:
-    """Tell whether the offsets that a file and a table share have the same timestamps; False when they share none."""
+    """Return whether the offsets that a file and a table share have the same timestamps; False when they share none."""
     columns = ["_offset", "_timestamp"]
     if not set(columns) <= set(there.schema_arrow.names) & set(table.column_names):
         return False

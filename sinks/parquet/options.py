@@ -96,7 +96,7 @@ class ParquetOptions:
 
     @property
     def by_topic(self) -> bool:
-        """Tell whether each topic has a root of its own."""
+        """Return whether each topic has a root of its own."""
         if self.layout == "auto":
             return len(self.topics) > 1 or any(topic.startswith("^") for topic in self.topics)
         return self.layout == "topic"

@@ -156,7 +156,7 @@ def numbered(number: int) -> str:
 
 
 def flat(store: Store) -> bool:
-    """Tell whether the files of all topics lie in one root here."""
+    """Return whether the files of all topics lie in one root here."""
     return any(
         entry == PIN or parsed_name(entry) or (entry.endswith("/") and "=" in entry) for entry in store.entries()
     )

@@ -108,7 +108,7 @@ def from_bytes(content: bytes) -> tuple[pa.Schema, dict[bytes, bytes]]:
 
 
 def is_topic_root(content: bytes) -> bool:
-    """Tell whether the content of a pin is that of a root for one topic of several."""
+    """Return whether the content of a pin is that of a root for one topic of several."""
     try:
         return from_bytes(content)[1].get(b"batcher.layout") == b"topic"
     except pa.ArrowInvalid:

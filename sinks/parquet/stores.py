@@ -25,7 +25,7 @@ class Store(Protocol):
 
     @property
     def folds_case(self) -> bool:
-        """Tell whether `A` and `a` are the same name here."""
+        """Return whether `A` and `a` are the same name here."""
 
     def below(self, name: str) -> Store:
         """Return the store of a directory in the root, which shares what this one has open: close it first."""

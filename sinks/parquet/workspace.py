@@ -149,7 +149,7 @@ def locked(descriptor: int) -> bool | None:
 
 
 def same_file(descriptor: int, path: Path) -> bool:
-    """Tell whether a path still names the file that is open: between open and lock it may have been cleaned away."""
+    """Return whether a path still names the file that is open: between open and lock it may have been cleaned away."""
     try:
         named = path.stat(follow_symlinks=False)
     except FileNotFoundError:

@@ -67,7 +67,7 @@ class Worker:
 
     @property
     def alive(self) -> bool:
-        """Tell whether it runs, frozen or not."""
+        """Return whether it runs, frozen or not."""
         return bool(self._runs) and self.running.exit_code is None
 
     @property
@@ -98,7 +98,7 @@ class Worker:
         self.running.resume()
 
     def died(self, timeout_s: float = PATIENCE_S) -> bool:
-        """Wait until a crash point has killed it and tell whether that happened within the time.
+        """Wait until a crash point has killed it and return whether that happened within the time.
 
         Raise RuntimeError when it ended in another way.
         """

@@ -47,12 +47,12 @@ class Census:
 
     @property
     def complete(self) -> bool:
-        """Tell whether every record is somewhere and nothing else is: what at-least-once promises."""
+        """Return whether every record is somewhere and nothing else is: what at-least-once promises."""
         return not self.lost and not self.foreign
 
     @property
     def exact(self) -> bool:
-        """Tell whether every record is in one place once."""
+        """Return whether every record is in one place once."""
         return self.complete and not self.doubled
 
     def __str__(self) -> str:

@@ -34,7 +34,7 @@ class Fiber:
 
     @property
     def current(self) -> bool:
-        """Tell whether the caller runs inside this fiber."""
+        """Return whether the caller runs inside this fiber."""
         return threading.current_thread() is self._thread
 
     def pause(self, point: str) -> None:

@@ -51,7 +51,7 @@ def paths_lacking(document: Mapping[str, Any], row: Mapping[str, Any]) -> Iterat
 
 
 def named(path: str, fields: Collection[str]) -> bool:
-    """Tell whether a field, or one that holds it, is among those named."""
+    """Return whether a field, or one that holds it, is among those named."""
     return path in fields or any(path[: found.start()] in fields for found in _SUFFIXES.finditer(path))
 
 
@@ -102,7 +102,7 @@ def _is_number(value: str | int | Decimal, stored: Any) -> bool:
 
 
 def _written_as(value: Any, stored: str) -> bool:
-    """Tell whether a text is the JSON of a value."""
+    """Return whether a text is the JSON of a value."""
     try:
         found = json.loads(stored, parse_float=Decimal)
     except ValueError:

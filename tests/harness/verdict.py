@@ -51,12 +51,12 @@ class Verdict:
 
     @property
     def complete(self) -> bool:
-        """Tell whether every record is somewhere, nothing else is, and each row is where it belongs."""
+        """Return whether every record is somewhere, nothing else is, and each row is where it belongs."""
         return self.census.complete and not self.swapped
 
     @property
     def exact(self) -> bool:
-        """Tell whether, besides, every record is there once."""
+        """Return whether, besides, every record is there once."""
         return self.complete and self.census.exact
 
     def __str__(self) -> str:

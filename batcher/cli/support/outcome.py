@@ -23,7 +23,7 @@ def exit_code(error: BaseException) -> int:
 
 
 def is_bug(error: BaseException) -> bool:
-    """Tell whether nobody foresaw the error, so that its traceback is needed."""
+    """Return whether nobody foresaw the error, so that its traceback is needed."""
     return not isinstance(error, KeyboardInterrupt) and not hasattr(error, "exit_code")
 
 
@@ -52,7 +52,7 @@ def _say(text: str) -> None:
 
 
 def _is_full(error: BaseException) -> TypeGuard[OSError]:
-    """Tell whether the standard output takes nothing more; files of ours have a name in their errors."""
+    """Return whether the standard output takes nothing more; files of ours have a name in their errors."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EIO) and error.filename is None
 
 

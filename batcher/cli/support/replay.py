@@ -257,7 +257,7 @@ def replay(
     passed: Callable[[int], None],
     stop: threading.Event,
 ) -> bool:
-    """Take one step after the other until `stop` is set; tell whether that was all of them."""
+    """Take one step after the other until `stop` is set; return whether that was all of them."""
     for step in steps:
         if stop.is_set():
             return False
@@ -271,7 +271,7 @@ def _waiting(attempt: int, wait_s: float, error: BaseException) -> None:
 
 
 def quiet(record: Any) -> bool:
-    """Tell whether a log record of the delivery is news.
+    """Return whether a log record of the delivery is news.
 
     What is refused again is in the report.
     """

@@ -39,12 +39,12 @@ class ReplayReport:
 
     @property
     def empty(self) -> bool:
-        """Tell whether there was no letter at all."""
+        """Return whether there was no letter at all."""
         return not (self.replayed or self.already_there or self.failures or self.left_out.total())
 
     @property
     def all_there(self) -> bool:
-        """Tell whether every letter is where it belongs: none failed again, none was left out."""
+        """Return whether every letter is where it belongs: none failed again, none was left out."""
         return not self.failures and not self.left_out.total()
 
     def fail(self, stored: StoredLetter, reason: str, message: str) -> None:

@@ -36,7 +36,7 @@ class StoredLetter:
 
     @property
     def complete(self) -> bool:
-        """Tell whether the record is kept whole."""
+        """Return whether the record is kept whole."""
         return not self.omitted
 
     @property
@@ -86,7 +86,7 @@ class Where:
     coordinate: tuple[Partition, int] | None = None
 
     def __call__(self, stored: StoredLetter) -> bool:
-        """Tell whether a letter is meant."""
+        """Return whether a letter is meant."""
         letter, partition = stored.letter, stored.letter.record.partition
         return (
             (not self.reasons or letter.reason in self.reasons)
@@ -165,7 +165,7 @@ class Count:
     first: datetime | None
     last: datetime | None
     example: str
-    """The coordinates of the first that failed, as `StoredLetter.id`; without any moment, of the first that was read."""
+    """The coordinates of the first that failed, as `StoredLetter.id`; without a time, of the first that was read."""
     message: str
     """What is said about it."""
 

@@ -54,7 +54,7 @@ class Census:
 
     @property
     def careful(self) -> bool:
-        """Tell whether the next block will be looked at whole, so that it is worth knowing that it has none."""
+        """Return whether the next block will be looked at whole, so that it is worth knowing that it has none."""
         return self._blocks < CAREFUL or self._blocks % EVERY == 0
 
     def look(self, texts: pa.Array) -> SeenFields:

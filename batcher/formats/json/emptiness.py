@@ -34,7 +34,7 @@ def _paths(values: pa.Array, path: str) -> Iterator[str]:
 
 
 def _is_open(kind: pa.DataType) -> bool:
-    """Tell whether nothing at all is known of a type."""
+    """Return whether nothing at all is known of a type."""
     if pa.types.is_list(kind):
         return _is_open(kind.value_type)
     if pa.types.is_struct(kind):

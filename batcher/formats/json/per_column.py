@@ -56,7 +56,7 @@ def per_column(schema: pa.Schema, options: JsonOptions) -> PerColumn:
 
 
 def holds_text(field: pa.Field) -> bool:
-    """Tell whether a column is there for any text; one that the target calls a UUID or an enum only looks like it."""
+    """Return whether a column is there for any text; one that the target calls a UUID or an enum only looks like it."""
     own = (field.metadata or {}).get(COLUMN_TYPE)
     return is_text(field.type) and (own is None or _TEXT_TYPE.fullmatch(own) is not None)
 

@@ -42,12 +42,12 @@ def integer_bounds(kind: pa.DataType) -> tuple[int, int] | None:
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Tell whether a JSON string fills the type as it is: as text, or as its UTF-8 bytes."""
+    """Return whether a JSON string fills the type as it is: as text, or as its UTF-8 bytes."""
     return kind in (pa.string(), pa.large_string(), pa.binary(), pa.large_binary())
 
 
 def is_raw(field: pa.Field) -> bool:
-    """Tell whether the field takes any JSON value as its text."""
+    """Return whether the field takes any JSON value as its text."""
     return field.metadata is not None and RAW_JSON in field.metadata
 
 
@@ -103,7 +103,7 @@ def _validate(field: pa.Field, path: str) -> None:
 
 
 def needs_rewriting(fields: Iterable[pa.Field]) -> bool:
-    """Tell whether some column can only be read from rewritten records: maps and JSON kept as text."""
+    """Return whether some column can only be read from rewritten records: maps and JSON kept as text."""
     return any(_needs_rewriting(field) for field in fields)
 
 

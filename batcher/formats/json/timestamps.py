@@ -104,7 +104,7 @@ def of_number(value: Decimal, unit: str, epoch: Epoch = "auto") -> int | None:
 
 
 def is_compact(text: str) -> bool:
-    """Tell whether a text of digits can be a year or a date without separators as well as a number."""
+    """Return whether a text of digits can be a year or a date without separators as well as a number."""
     match = _COMPACT.fullmatch(text)
     return match is not None and (match[1] is None or _days(text[:4], match[1], match[2]) is not None)
 
@@ -131,7 +131,7 @@ def of_text(text: str, unit: str, epoch: Epoch = "auto") -> int | None:
 
 
 def has_more_digits(value: Decimal, digits: int) -> bool:
-    """Tell whether a number has more decimal digits than so many; a negative count is of zeros before the point."""
+    """Return whether a number has more decimal digits than so many; a negative count is of zeros before the point."""
     _, mantissa, exponent = value.as_tuple()
     assert isinstance(exponent, int)
     # Most numbers are shorter than their column is fine.
@@ -139,19 +139,19 @@ def has_more_digits(value: Decimal, digits: int) -> bool:
 
 
 def is_cut(text: str, unit: str) -> bool:
-    """Tell whether a text in ISO 8601 has a fraction that is finer than the unit."""
+    """Return whether a text in ISO 8601 has a fraction that is finer than the unit."""
     match = _ISO.fullmatch(text)
     return match is not None and bool((match[8] or "")[DIGITS[unit] :].strip("0"))
 
 
 def is_datetime(text: str) -> bool:
-    """Tell whether a text is an ISO 8601 date with a time that fits microseconds: what inference calls a timestamp."""
+    """Return whether a text is an ISO 8601 date with a time that fits microseconds: what inference calls a timestamp."""
     match = _ISO.fullmatch(text)
     return match is not None and match[4] is not None and of_text(text, "us") is not None
 
 
 def is_fine(text: str) -> bool:
-    """Tell whether an ISO 8601 text has a digit below the microsecond that is not zero."""
+    """Return whether an ISO 8601 text has a digit below the microsecond that is not zero."""
     match = _ISO.fullmatch(text)
     return match is not None and len((match[8] or "").rstrip("0")) > DIGITS["us"]
 

@@ -19,7 +19,7 @@ ASK_EVERY_S: Final = 0.5
 
 
 class GroupProgress:
-    """Tell whether the group has committed all that was there at the start, but for what is ours.
+    """Return whether the group has committed all that was there at the start, but for what is ours.
 
     Of two members at most one can be told so while it has something that is not committed: the other one waits for
     that. `patience_s` is how long to wait for a partition where nothing moves. Its last offsets may be control records,
@@ -48,7 +48,7 @@ class GroupProgress:
         self._asked_at = None
 
     def through(self, ours: Collection[Partition]) -> bool:
-        """Tell whether nothing is left to do for anybody else. Asks the broker now and then."""
+        """Return whether nothing is left to do for anybody else. Asks the broker now and then."""
         now = self._clock()
         if self._asked_at is None or now - self._asked_at >= ASK_EVERY_S:
             self._through = self._ask(ours, now)

@@ -126,12 +126,12 @@ class KafkaOptions:
 
     @property
     def has_expressions(self) -> bool:
-        """Tell whether topics may come and go while reading."""
+        """Return whether topics may come and go while reading."""
         return any(map(is_expression, self.topics))
 
     @property
     def read_committed(self) -> bool:
-        """Tell whether records of open transactions are not read."""
+        """Return whether records of open transactions are not read."""
         return self._merged["isolation.level"].strip().lower() == "read_committed"
 
     @property
@@ -142,7 +142,7 @@ class KafkaOptions:
 
     @property
     def cooperative(self) -> bool:
-        """Tell whether partitions come and go one by one instead of all at once."""
+        """Return whether partitions come and go one by one instead of all at once."""
         return self._next_generation or self._merged["partition.assignment.strategy"].strip() == "cooperative-sticky"
 
     def librdkafka(self) -> dict[str, str]:
@@ -158,7 +158,7 @@ class KafkaOptions:
         return settings
 
     def excluded(self, topic: str) -> bool:
-        """Tell whether a topic may not be read."""
+        """Return whether a topic may not be read."""
         return topic in self.excluded_topics
 
     @property

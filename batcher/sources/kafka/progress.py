@@ -49,7 +49,7 @@ class ReadProgress:
 
     @property
     def finished(self) -> bool:
-        """Tell whether every partition has come to where its log ended when it was first assigned."""
+        """Return whether every partition has come to where its log ended when it was first assigned."""
         return not self._unfinished
 
     def begin(self, partition: Partition, next_offset: int, end: int) -> None:
@@ -79,5 +79,5 @@ class ReadProgress:
                 self._refused_at.setdefault(partition, now)
 
     def overdue(self, now: float) -> bool:
-        """Tell whether a partition whose commit was refused should have been taken away by now."""
+        """Return whether a partition whose commit was refused should have been taken away by now."""
         return bool(self._refused_at) and now - min(self._refused_at.values()) > REJOIN_AFTER_S

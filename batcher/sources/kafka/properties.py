@@ -67,7 +67,7 @@ def check_files(properties: Mapping[str, object]) -> None:
 
 
 def names_file(name: str) -> bool:
-    """Tell whether the value of a property is the path of a file."""
+    """Return whether the value of a property is the path of a file."""
     return name.endswith(SUFFIXES)
 
 

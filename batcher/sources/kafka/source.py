@@ -560,7 +560,7 @@ class KafkaSource:
 
 
 def _close_within(consumer: Consumer, timeout_s: float) -> bool:
-    """Close in a thread of its own, which is left behind when it does not come back; tell whether it did."""
+    """Close in a thread of its own, which is left behind when it does not come back; return whether it did."""
     thread = threading.Thread(target=consumer.close, name="kafka-close", daemon=True)
     thread.start()
     thread.join(timeout_s)

@@ -17,7 +17,7 @@ INTERNAL: Final = "__"
 
 
 def is_expression(wanted: str) -> bool:
-    """Tell whether an entry of the subscription is a regular expression."""
+    """Return whether an entry of the subscription is a regular expression."""
     return wanted.startswith("^")
 
 

@@ -33,11 +33,11 @@ class Topics:
         self._next = self._clock() + self._every_s
 
     def due(self) -> bool:
-        """Tell whether it is time to look again."""
+        """Return whether it is time to look again."""
         return self._looking and self._clock() >= self._next
 
     def changed(self, names: Sequence[str]) -> bool:
-        """Take what a look has found; tell whether `names` are others now."""
+        """Take what a look has found; return whether `names` are others now."""
         self._next = self._clock() + self._every_s
         gone = frozenset(self.names).difference(names)
         now = tuple(sorted({*names, *(gone - self._missing)}))
