@@ -29,7 +29,7 @@ class Sums:
 
     @property
     def fits(self) -> bool:
-        """Return whether every record is in exactly one of the two places, and the right one, and no row is there twice.
+        """Return whether every record is in exactly one of the two places, and in the right one, and no row is twice.
 
         With nothing lost, `produced == written + dead_lettered` leaves no room for a record in both places or for
         one that nobody produced. A dead letter may be there twice: both carry the same coordinates.

@@ -185,7 +185,7 @@ def _unquoted(name: str) -> str:
 
 
 def _is_empty(client: Client, expression: str, type_name: str) -> bool:
-    """Return whether a DEFAULT is an empty array, map or JSON object, which is what the engine makes of a null there."""
+    """Return whether a DEFAULT is an empty array, map or JSON object: what the engine makes of a null there."""
     if not type_name.startswith(("Array", "Map", "JSON")):
         return False
     value = f"CAST({expression} AS {type_name})"

@@ -145,7 +145,7 @@ def is_cut(text: str, unit: str) -> bool:
 
 
 def is_datetime(text: str) -> bool:
-    """Return whether a text is an ISO 8601 date with a time that fits microseconds: what inference calls a timestamp."""
+    """Return whether a text is an ISO 8601 date with a time that fits microseconds: inference calls it a timestamp."""
     match = _ISO.fullmatch(text)
     return match is not None and match[4] is not None and of_text(text, "us") is not None
 
