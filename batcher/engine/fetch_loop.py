@@ -170,6 +170,8 @@ class FetchLoop:
             self._shared.drain("stop")
             return
         self._events.publish(TimeSpent("backpressure" if plan.paused else "fetch", self._clock() - began))
+        if self._shared.phase != "running":
+            return  # what comes during a drain is left to the next start, and a source may ask its brokers for the end
         for run in self._shared.fetched(runs, self._source.reached, exhausted=self._source.exhausted):
             self._events.publish(RecordsFetched(run))
 
