@@ -69,7 +69,7 @@ Sift = Callable[[Block], Outcome | None]
 
 
 class ScriptedSink(MemorySink):
-    """Fail as told: `before` runs before a block is stored, `after` once it is. Both may raise.
+    """Fail as told: `before` runs before a block is stored, `after` with what is, once it is. Both may raise.
 
     `outcome` says what becomes of the rows: those that it names are not stored. With `release` cleared, a write waits
     until it is set: a stalled server.
@@ -99,8 +99,9 @@ class ScriptedSink(MemorySink):
         self.before(block)
         outcome = self.outcome(block)
         named = set(outcome.named()) if outcome is not None else set()
-        self.keep(_without(block, named) if named else block)
-        self.after(block)
+        durable = _without(block, named) if named else block
+        self.keep(durable)
+        self.after(durable)
         return outcome
 
 

@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from batcher.core.buffer import FlushPolicy
 from batcher.core.offsets import Offsets
 from batcher.errors import BlockRejected, RowsRejected, SchemaChanged, SinkUnavailable
-from batcher.records import Block, Partition, Rejection
+from batcher.records import Block, Deferral, Outcome, Partition, Rejection
 from batcher.testing.clock import ManualClock
 from batcher.testing.dead_letters import MemoryDeadLetterQueue
 from batcher.testing.formats import NUMBERS, SMALL_NUMBERS, NumberFormat
@@ -50,16 +50,19 @@ class PipelineMachine(RuleBasedStateMachine):
         self.columns = NUMBERS
         self.read: dict[Partition, int] = {}
 
-    @initialize(mixes=st.booleans(), names_culprits=st.booleans())
-    def boot_first(self, mixes: bool, names_culprits: bool) -> None:
+    @initialize(mixes=st.booleans(), names_culprits=st.booleans(), in_part=st.booleans())
+    def boot_first(self, mixes: bool, names_culprits: bool, in_part: bool) -> None:
         self.mixes = mixes
         self.names_culprits = names_culprits
+        self.in_part = in_part
+        self.offered: set[str] = set()
         self.boot()
 
     def boot(self) -> None:
         self.sink = ScriptedSink(self.columns)
         self.sink.before = self.refuse
         self.sink.after = self.store
+        self.sink.outcome = self.outcome
         self.source = MemorySource(self.log, waits=False)
         self.engine = HandLoops(
             self.source,
@@ -77,11 +80,25 @@ class PipelineMachine(RuleBasedStateMachine):
         if block.table.schema.field("n").type != self.columns.field("n").type:
             event("columns changed before a write")
             raise SchemaChanged("n has another type", self.columns)
-        bad = [row for row, number in enumerate(block.table["n"].to_pylist()) if number == int(REFUSED)]
+        bad = self.bad(block) if not self.in_part else []
         if bad and self.names_culprits:
             raise RowsRejected([Rejection(row, "range", "n: out of range") for row in bad])
         if bad:
             raise BlockRejected("constraint")
+
+    def bad(self, block: Block) -> list[int]:
+        return [row for row, number in enumerate(block.table["n"].to_pylist()) if number == int(REFUSED)]
+
+    def outcome(self, block: Block) -> Outcome | None:
+        """Write in part, where that is the kind of sink: refuse what is bad, and put off one other row, once."""
+        if not self.in_part:
+            return None
+        bad = self.bad(block)
+        good = [row for row in range(block.rows) if row not in bad]
+        deferred = tuple(Deferral(row, 0.0, "busy") for row in good[:1] if block.token not in self.offered)
+        self.offered.add(block.token)
+        event(f"written in part: {len(bad) > 0} refused, {len(deferred)} deferred")
+        return Outcome(tuple(Rejection(row, "range", "n: out of range") for row in bad), deferred)
 
     def store(self, block: Block) -> None:
         for row in block.table.select(["_partition", "_offset"]).to_pylist():

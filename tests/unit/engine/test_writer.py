@@ -5,6 +5,7 @@ from typing import TypeVar
 
 import pyarrow as pa
 import pytest
+from structlog.testing import capture_logs
 
 from batcher.core.limits import DeadLetterLimit, DeadLetterPolicy
 from batcher.core.offsets import named
@@ -19,12 +20,13 @@ from batcher.errors import (
     DeadLetterFailed,
     DeadLetterLimitExceeded,
     RowsRejected,
+    SchemasUnavailable,
     SinkMisconfigured,
     SinkUnavailable,
 )
 from batcher.formats.json.format import JsonFormat
-from batcher.protocols import Format
-from batcher.records import Batch, Block, Delivered, Intent, Partition, Range, Rejection, write_id
+from batcher.protocols import Decoder, Format
+from batcher.records import Batch, Block, Decoded, Delivered, Intent, Partition, Range, Rejection, write_id
 from batcher.testing.dead_letters import MemoryDeadLetterQueue
 from batcher.testing.formats import NUMBERS, NumberFormat
 from batcher.testing.sinks import AnsweringSink, FileSink, ScriptedSink, TableSink
@@ -706,3 +708,63 @@ def test_the_look_for_existing_records_waits_until_the_target_answers() -> None:
     with pytest.raises(DataGap):
         desk.check({A: 0})
     assert len(desk.retries) == 1
+
+
+class AwayRegistry:
+    """A format whose registry does not answer at first."""
+
+    def __init__(self, times: int) -> None:
+        self.left = times
+
+    def infer(self, batch: Batch) -> pa.Schema | None:
+        return NumberFormat().infer(batch)
+
+    def grow(self, schema: pa.Schema, batch: Batch) -> pa.Schema:
+        return NumberFormat().grow(schema, batch)
+
+    def decoder(self, schema: pa.Schema) -> Decoder:
+        return AwayDecoder(NumberFormat().decoder(schema), self)
+
+
+class AwayDecoder:
+    def __init__(self, decoder: Decoder, registry: AwayRegistry) -> None:
+        self._decoder = decoder
+        self._registry = registry
+
+    @property
+    def schema(self) -> pa.Schema:
+        return self._decoder.schema
+
+    def decode(self, batch: Batch) -> Decoded:
+        if self._registry.left:
+            self._registry.left -= 1
+            raise SchemasUnavailable("the registry does not answer")
+        return self._decoder.decode(batch)
+
+
+def test_a_registry_that_is_down_is_waited_for_and_costs_no_record() -> None:
+    desk = Desk(format_=AwayRegistry(3))
+    with capture_logs() as lines:
+        done = desk.deliver(numbers("1", "x"))
+
+    assert (done.written, done.dead_lettered) == (1, 1)
+    assert [type(error) for error in desk.retries] == [SchemasUnavailable] * 3
+    assert [line["log_level"] for line in lines if line["event"] == "schemas_unavailable"] == ["error"] * 3
+
+
+def test_a_wait_for_a_registry_ends_with_the_pipeline() -> None:
+    desk = Desk(format_=AwayRegistry(10**9))
+    desk.abort.set()
+
+    with pytest.raises(SchemasUnavailable):
+        desk.deliver(numbers("1"))
+
+
+def test_two_writers_in_one_process_know_nothing_of_each_other() -> None:
+    one, two = Desk(sink=table(numbers("1", first=1)), on_existing="skip"), Desk(sink=table())
+    one.check({A: 0})
+    for desk in (one, two):
+        desk.deliver(numbers("0", "1"))
+
+    assert sorted(map(str, one.numbers())) == sorted(map(str, two.numbers())) == ["0", "1"]
+    assert one.asked.count("present") > two.asked.count("present") == 0
