@@ -100,10 +100,10 @@ class Sink(Protocol):
 
         * SinkUnavailable: not now, or the outcome is unknown. The same block with the same token comes again.
         * RowsRejected: these rows can never be written, and nothing of the block was. They go to the dead-letter
+          queue. The rest comes again as a smaller block under a token derived from this one.
         * BlockRejected: some row is to blame, which one is unknown, and nothing of the block was written. The block
           comes again in halves, under derived tokens, until the row stands alone. The halves have the `ranges` of the
           whole, so this is not for a sink that names what it writes by its range.
-          so this is not for a sink that names what it writes by its range.
         * SinkMisconfigured: no row is to blame (table dropped, rights taken). Reading pauses, and the same block comes
           again later; nothing is dead-lettered.
         * SchemaChanged: the target has other columns than when it was opened, and nothing of the block was written.
