@@ -12,11 +12,11 @@
     ├── SchemaChanged                     -      the same records again, decoded for the target's new columns
     ├── SchemasUnavailable               75      a registry does not answer: pause, decode the same batch again
     ├── DeadLetterLimitExceeded              78      stop, commit nothing past the last good batch
-    ├── DeadLetterFailed                 75      the same letters again, with an alarm, until they are stored
+    ├── DeadLetterFailed                 75      the same dead letters again, with an alarm, until they are stored
     ├── BatchSuperseded                   -      drop the batch: its records have another owner by now
     ├── CommitRefused                    75      forget the partition; re-read on the next assignment
     ├── SourceLost                       75      the source cannot go on; stop without committing more
-    │   └── CommitUnconfirmed             -      nobody answers: poll on, commit again; after minutes the above
+    │   └── CommitUnconfirmed             -      no answer: poll on, commit again; after minutes the above
     ├── RecordUnreadable                 78      write and commit all before it, then stop
     ├── DataGap                          78      records are gone or the log was cut: stop, name the gap
     └── DrainTimeout                     75      stopped before all was durable: say what is read again
@@ -30,7 +30,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-if TYPE_CHECKING:  # `--help` knows errors, and nothing of columns
+if TYPE_CHECKING:  # `--help` needs errors, and no columns
     import pyarrow as pa
 
     from batcher.records import Partition, Rejection
@@ -49,7 +49,7 @@ class ConfigurationError(BatcherError):
 
 
 class SettingRefused(ConfigurationError):
-    """Refuse a setting that can be told to be wrong without looking at a broker or a target."""
+    """Refuse a setting that is known to be wrong without asking a broker or a target."""
 
     exit_code = 2
 
@@ -70,7 +70,7 @@ class SinkUnavailable(BatcherError):
 
 
 class SinkOverwhelmed(SinkUnavailable):
-    """Report that the target gets more writes than it can bear: the same block again, and larger ones then."""
+    """Report that the target gets more writes than it can bear: the same block again, and then larger ones."""
 
 
 class RowsRejected(BatcherError):
@@ -89,8 +89,8 @@ class RowsRejected(BatcherError):
 class BlockRejected(BatcherError):
     """Report that the target refused the block because of some row, and that nothing of it was written.
 
-    `reason` is one word for counting. With `suspect` perhaps no row is to blame: when every row fails alone, nothing is
-    dead-lettered, and the block comes again later as with SinkMisconfigured.
+    `reason` is one word for counting. With `suspect` perhaps no row is to blame. Then, when every row fails alone,
+    nothing is dead-lettered, and the block comes again later as with SinkMisconfigured.
     """
 
     exit_code = 78
@@ -102,13 +102,13 @@ class BlockRejected(BatcherError):
 
 
 class SinkMisconfigured(BatcherError):
-    """Report a fault of the target or its settings that no record is to blame for."""
+    """Report a fault of the target or of its settings for which no record is to blame."""
 
     exit_code = 78
 
 
 class DeferredTooLong(BatcherError):
-    """Stop because rows that a sink deferred were not written in the time there was for it."""
+    """Stop because rows that a sink deferred were not written in time."""
 
     exit_code = 75
 
@@ -116,7 +116,7 @@ class DeferredTooLong(BatcherError):
 class SchemaChanged(BatcherError):
     """Report that the target has other columns than before. Nothing of the block has been written.
 
-    `schema` is what the decoder has to produce from now on; coordinates and guarantee are those of before.
+    `schema` is what the decoder has to produce from now on; coordinates and guarantee stay the same.
     """
 
     exit_code = 78
@@ -133,13 +133,13 @@ class SchemasUnavailable(BatcherError):
 
 
 class DeadLetterLimitExceeded(BatcherError):
-    """Stop because too many records are rejected, or because there is nowhere to put the first one."""
+    """Stop because too many records are rejected, or because there is no place for the first one."""
 
     exit_code = 78
 
 
 class DeadLetterFailed(BatcherError):
-    """Report that dead letters could not be made durable; all of them will be offered again, nothing is committed."""
+    """Report that dead letters could not be made durable; all will be offered again, and nothing is committed."""
 
     exit_code = 75
 
@@ -165,13 +165,13 @@ class CommitRefused(BatcherError):
 
 
 class SourceLost(BatcherError):
-    """Stop because the source failed in a way that reading on could hide."""
+    """Stop because the source failed in a way that further reading could hide."""
 
     exit_code = 75
 
 
 class CommitUnconfirmed(SourceLost):
-    """Report that the outcome of a commit is not known: it may have been stored, or be stored later."""
+    """Report that the outcome of a commit is not known: it may be stored, or may be stored later."""
 
 
 class RecordUnreadable(BatcherError):

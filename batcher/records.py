@@ -37,17 +37,17 @@ COORDINATES: Final = pa.schema(
 """
 
 PLACEHOLDER: Final = pa.schema([pa.field("nothing", pa.string())])
-"""The schema to decode a batch with of which no record can be read: a decoder needs one, and no row will have it."""
+"""The schema for a batch of which no record can be read: a decoder needs one, and no row will have it."""
 
 RAW_JSON: Final = b"batcher.raw_json"
 """Field metadata key: this string column takes any JSON value as its text (ClickHouse `JSON`)."""
 
 COLUMN_TYPE: Final = b"batcher.type"
-"""Field metadata key: what the target itself calls the type of this column (`DateTime`), for messages to people."""
+"""Field metadata key: the target's own name for the type of this column (`DateTime`), for messages to people."""
 
 Trigger = Literal["rows", "bytes", "age", "memory", "end", "stop", "range"]
 """Why a batch was sealed. `memory`: the buffer was full and nothing else was due. `range`: a range that an intent
-announces was read whole."""
+announces was read to its end."""
 
 Stage = Literal["decode", "sink"]
 """Where a record was refused."""
@@ -72,7 +72,7 @@ class Range(NamedTuple):
 
     @property
     def next_offset(self) -> int:
-        """Return where reading goes on after this range."""
+        """Return the next offset to read after this range."""
         return self.last + 1
 
     def __str__(self) -> str:
@@ -80,12 +80,12 @@ class Range(NamedTuple):
 
 
 class Intent(NamedTuple):
-    """Name a range of offsets that is written as one: fixed before its first byte is written, kept at every replay.
+    """Name a range of offsets that is written as one, fixed before its first byte is written and kept at every replay.
 
-    The intents of a partition touch each other: each begins where the one before it ended, whatever offsets the log
-    really has, because compaction may remove the first or the last record between a write and its replay.
-    `first_ms` is the timestamp that the first record had when the range was sealed. `write_id` is empty, or names the
-    write (see `write_id`) of a batch that held several partitions.
+    The intents of a partition touch: each begins where the one before it ended, whatever offsets the log really has,
+    because compaction may remove the first or the last record between a write and its replay. `first_ms` is the
+    timestamp that the first record had when the range was sealed. `write_id` is empty, or names the write (see
+    `write_id`) of a batch that held several partitions.
     """
 
     range: Range
@@ -94,7 +94,7 @@ class Intent(NamedTuple):
 
 
 MAX_INTENTS: Final = 8
-"""Ranges that one commit announces at most. As JSON each takes at most 80 bytes, so all of them stay below 1 KB;
+"""The most ranges that one commit announces. As JSON each takes at most 80 bytes, so all of them stay below 1 KB;
 Kafka's brokers take 4,096 bytes of metadata."""
 
 
@@ -102,9 +102,9 @@ class Position(NamedTuple):
     """Say where to read next, with what a commit announces about the records behind it.
 
     `next_offset` is the first offset that is not durable yet. `intents` are the ranges about to be written, ascending,
-    each beginning where the one before it ended; how they are stored is the source's business. `mark` is empty, or
-    says who announced them: no two commits of different processes or ownerships have the same one. `unreadable` says
-    why what was stored with the offset cannot be understood, where that is so.
+    each beginning where the one before it ended; how they are stored is left to the source. `mark` is empty, or says
+    who announced them: no two commits of different processes or ownerships have the same mark. `unreadable` says why
+    what was stored with the offset cannot be understood, where that is so.
     """
 
     next_offset: int
@@ -115,7 +115,7 @@ class Position(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Hold one record as Python values: for dead letters and messages to people, never on the hot path."""
+    """Hold one record as Python values: for dead letters and messages to people, never where speed matters."""
 
     partition: Partition
     offset: int
@@ -129,8 +129,8 @@ class Record:
 class Records:
     """Hold a run of raw records of one partition in columns, offsets strictly ascending.
 
-    All arrays have the same length, which is at least 1. Offsets may have gaps (compaction, control
-    records). A null value is a tombstone; a null timestamp means the broker had none.
+    All arrays have the same length, which is at least 1. Offsets may have gaps (compaction, control records). A null
+    value is a tombstone; a null timestamp means that the broker had none.
     """
 
     partition: Partition
@@ -142,7 +142,7 @@ class Records:
     headers: pa.ListArray | None = None
     """`HEADERS_TYPE`, or None where no record of the run has headers."""
     nbytes: int = field(init=False, compare=False)
-    """The bytes of the columns: what the memory bound counts. Taken once, because Arrow needs 5 us a column for it."""
+    """The bytes of the columns, for the memory bound. Computed once, because Arrow needs 5 us a column for it."""
 
     def __post_init__(self) -> None:
         columns = (self.offsets, self.timestamps_ms, self.keys, self.values, self.headers)
@@ -163,11 +163,11 @@ class Records:
 
     @property
     def next_offset(self) -> int:
-        """Return where reading goes on after this run."""
+        """Return the next offset to read after this run."""
         return self.last_offset + 1
 
     def filter(self, mask: pa.BooleanArray) -> Records | None:
-        """Return the rows where the mask is true; None where it is nowhere."""
+        """Return the rows where the mask is true; None where it is true nowhere."""
         found = mask.true_count
         if found in (0, len(self)):
             return self if found else None
@@ -181,7 +181,7 @@ class Records:
         )
 
     def slice(self, start: int, length: int | None = None) -> Records:
-        """Return rows `start` to `start + length` without copying; raise ValueError if that is none."""
+        """Return rows `start` to `start + length` without copying; raise ValueError if that is no row."""
         stop = len(self) if length is None else min(start + length, len(self))
         if not 0 <= start < stop:
             raise ValueError(f"slice {start}:{stop} of {len(self)} records is empty")
@@ -234,8 +234,8 @@ class Records:
 class Batch:
     """Hold what is written together: runs of one or more partitions, and why they were sealed.
 
-    Sealed batches hold the runs as they were fetched; `joined` has one for each partition, in ascending order, and
-    everything behind the seal works on that one. A *position* is a row's number in a joined batch, from 0.
+    Sealed batches hold the runs as they were fetched. `joined` has one for each partition, in ascending order, and
+    everything after the seal works on that one. A *position* is a row's number in a joined batch, from 0.
     """
 
     runs: tuple[Records, ...]
@@ -243,14 +243,14 @@ class Batch:
     number: int = 0
     """Counts the batches of this process; for logs only, never part of a token."""
     intents: tuple[Intent, ...] = ()
-    """One for each partition, in ascending order, given by the core when the batch is begun; until then made of the
-    runs."""
+    """One for each partition, in ascending order, given by the core when the batch is begun. Until then they are made
+    from the runs."""
     replayed: bool = False
-    """It was announced before, and some or all of it may have been written already."""
+    """It was announced before, and some or all of it may already be written."""
     token: str = ""
     """The name of these rows for the target, given with the intents."""
     nbytes: int = -1
-    """The bytes of the raw records. Fixed when it is sealed: what the memory bound counts stays the same when runs are
+    """The bytes of the raw records. Fixed when it is sealed, so that the memory bound counts the same when runs are
     joined."""
 
     def __post_init__(self) -> None:
@@ -271,7 +271,7 @@ class Batch:
 
     @property
     def next_offsets(self) -> Mapping[Partition, int]:
-        """Return where reading goes on, for each partition, once this batch is durable."""
+        """Return the next offset of each partition, once this batch is durable."""
         return {span.partition: span.next_offset for span in self.ranges}
 
     def joined(self) -> Batch:
@@ -285,7 +285,7 @@ class Batch:
         return pa.chunked_array([chunk for run in self.runs for chunk in chunks_of(run.values)], pa.binary())
 
     def record(self, position: int) -> Record:
-        """Return the record at a position; raise IndexError if there is none."""
+        """Return the record at a position; raise IndexError if there is no such record."""
         for run in self.runs:
             if position < len(run):
                 return run.record(position)
@@ -297,9 +297,9 @@ class Batch:
 class Rejection:
     """Say which row cannot be loaded and why.
 
-    `position` is the row's position in the batch; inside `RowsRejected`, raised by a sink, it is the
-    row's number in the block. `reason` is one word for counting (`syntax`, `overflow`, `null`, …).
-    `message` is one line for people that names the field and quotes no value. `path` is the field (`a.b`).
+    `position` is the row's position in the batch. Inside `RowsRejected`, raised by a sink, it is the row's number in
+    the block. `reason` is one word for counting (`syntax`, `overflow`, `null`, …). `message` is one line for people
+    that names the field and quotes no value. `path` is the field (`a.b`).
     """
 
     position: int
@@ -312,8 +312,8 @@ class Rejection:
 class UnknownField:
     """Say that rows of a batch had a value in a field that no column takes.
 
-    `path` is the field (`a.b`), `records` how many rows had it, `position` one of the first of them. A field that is
-    null is not counted: nothing is lost with it.
+    `path` is the field (`a.b`), `records` is how many rows had it, `position` is one of the first of them. A field that
+    is null is not counted: nothing is lost with it.
     """
 
     path: str
@@ -328,9 +328,9 @@ class Decoded:
     `table` has one row for each entry of `positions` (ascending int64) and exactly the decoder's schema.
     `skipped` are positions without a row by policy (tombstones), ascending int64. `unknown` are the fields of the rows
     that are not in the table; with `estimated` their counts were scaled up from a sample of the batch. With `outgrown`
-    a row has the first value of a field that had none when the schema was made (its type is null there): the outcome
-    is not to be used, and the batch to be decoded again with a schema that has the field's type. `notes` are lines for
-    people about columns, of which a decoder gives each once.
+    a row has the first value of a field that had none when the schema was made (its type is null there). Then the
+    outcome must not be used, and the batch has to be decoded again with a schema that has the field's type. `notes` are
+    lines for people about columns, each given once by a decoder.
     """
 
     table: pa.Table
@@ -345,7 +345,7 @@ class Decoded:
 
 @dataclass(frozen=True, slots=True)
 class RawColumns:
-    """Hold the records behind the rows of a block as they came, for a sink that asked for them.
+    """Hold the records behind the rows of a block as they came, for a sink that asks for them.
 
     Row i belongs to row i of the block's table. `values` and `keys` are binary, `timestamps_ms` int64, `headers` is
     `HEADERS_TYPE`, or None where no record of the batch has any.
@@ -366,13 +366,13 @@ class RawColumns:
 class Block:
     """Hold what a sink writes in one go.
 
-    `table` is one contiguous record batch (`len(table.to_batches()) == 1`, at least one row): the decoded
-    columns, then the coordinate columns the sink asked for. Row i is the record at `positions[i]` of the batch.
-    `token` is the same for the same rows, in every process and on every attempt; that of a part of a batch is
-    the whole's, followed by `|` and 16 hexadecimal digits, once or more often. `ranges` are those of the whole batch,
-    rejected rows included. `replayed` says that an earlier attempt may have written some of it already, perhaps
-    under other rules; only then a block may have no rows (`to_batches()` is empty), where the sink is not queried.
-    `raw` has the records as they came, where the sink asked for them (`SinkInfo.raw`).
+    `table` is one contiguous record batch (`len(table.to_batches()) == 1`, at least one row): the decoded columns, then
+    the coordinate columns the sink asked for. Row i is the record at `positions[i]` of the batch. `token` is the same
+    for the same rows, in every process and on every attempt; that of a part of a batch is the whole's, followed by `|`
+    and 16 hexadecimal digits, once or more often. `ranges` are those of the whole batch, rejected rows included.
+    `replayed` says that an earlier attempt may have written some of it already, perhaps under other rules. Only then a
+    block may have no rows (`to_batches()` is empty), where the sink is not queried. `raw` has the records as they came,
+    where the sink asked for them (`SinkInfo.raw`).
     """
 
     table: pa.Table
@@ -402,8 +402,8 @@ class Outcome:
     """Say what became of the rows of a block that was written in part; rows that are not named are durable.
 
     `rejected` rows can never be written, and go to the dead-letter queue. `deferred` rows come again after their delay,
-    as a smaller block under a token derived from this one. `dropped` rows are left without a trace by the sink's own
-    rule; they are counted as skipped. Rows are numbers in the block; a row is named once at most.
+    as a smaller block under a token derived from this one. `dropped` rows are dropped without a trace by the sink's own
+    rule, and are counted as skipped. Rows are numbers in the block; a row is named at most once.
     """
 
     rejected: tuple[Rejection, ...] = ()
@@ -438,7 +438,7 @@ class Prepared:
     decoded: Decoded
     decode_s: float
     schema: pa.Schema | None = None
-    """What it was decoded for; None where no record of the batch could be read and the target has no schema yet."""
+    """The schema it was decoded for; None where no record could be read and the target has no schema yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -448,7 +448,7 @@ class Delivered:
     rows: int
     written: int
     suppressed: int
-    """Rows that the target already had, from an earlier attempt whose commit did not come about."""
+    """Rows that the target already had, from an earlier attempt that was never committed."""
     dead_lettered: int
     skipped: int
     refused_by_sink: int
@@ -464,14 +464,14 @@ class Delivered:
     unknown_estimated: bool = False
     """The counts of unknown fields were scaled up from a sample of the batch."""
     dropped: int = 0
-    """Those of the skipped that the sink dropped by a rule of its own; the others are skipped by policy."""
+    """The skipped rows that the sink dropped by a rule of its own; the others are skipped by policy."""
 
 
 def write_id(token: str) -> str:
     """Return a short name for the writes under a token, fit for a query id: 32 hexadecimal digits.
 
-    The parts of a batch share it: who replays the batch knows neither which parts there were nor which of them a server
-    is still at.
+    The parts of a batch share it: a process that replays the batch knows neither which parts there were nor which of
+    them a server is still writing.
     """
     return hashlib.sha256(_PARTS.sub("", token).encode()).hexdigest()[:32]
 
@@ -490,7 +490,7 @@ def as_one(values: pa.ChunkedArray) -> pa.Array:
 
 
 def by_partition(runs: Iterable[Records]) -> list[list[Records]]:
-    """Return runs grouped by partition, partitions in ascending order, the runs of each in theirs."""
+    """Return runs grouped by partition, partitions in ascending order, the runs of each in the order they came."""
     groups: dict[Partition, list[Records]] = {}
     for run in runs:
         groups.setdefault(run.partition, []).append(run)
@@ -498,7 +498,7 @@ def by_partition(runs: Iterable[Records]) -> list[list[Records]]:
 
 
 def merged(runs: Iterable[Records]) -> tuple[Records, ...]:
-    """Join runs so that each partition has one, partitions in ascending order."""
+    """Join runs so that each partition has one run, partitions in ascending order."""
     return tuple(Records.concat(group) for group in by_partition(runs))
 
 

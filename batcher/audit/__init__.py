@@ -1,8 +1,8 @@
-"""Prove, by offsets, that what was read from a log is in the target or a dead letter; and mend what is not.
+"""Prove, by offsets, that what was read from a log is in the target or a dead letter; and repair what is not.
 
     log ──────────── offsets, nulls ─┐
-    target ───────── offsets, copies ┼─► examine, a window at a time ─► missing, doubled ─► mending
+    target ───────── offsets, copies ┼─► examine, a window at a time ─► missing, duplicates ─► repair
     dead letters ─── offsets ────────┘
 
-Columns of offsets from end to end: no Python object for a record, and no more memory than one window takes.
+Offsets are in columns from end to end: no Python object for a record, and no more memory than one window takes.
 """

@@ -1,8 +1,8 @@
-"""Put log, target and dead letters beside each other, a window at a time.
+"""Compare log, target and dead letters, a window at a time.
 
-read = written + dead-lettered + filtered. What is in a window of the log and in none of the three is missing; what
-the target has more than once is doubled. What is only in the target (its record expired, or was compacted away
-since) is counted and is no fault.
+read = written + dead-lettered + skipped. What is in a window of the log and in none of the three is missing. What the
+target has more than once is a duplicate. What is only in the target (its record expired, or was compacted away since)
+is counted and is no fault.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class AuditedLog(Protocol):
     """Say which records a range of a log has."""
 
     def offsets(self, asked: Range) -> tuple[pa.Int64Array, pa.BooleanArray]:
-        """Return the offsets of the records that are there to be read, ascending, and which have no value."""
+        """Return the offsets of the records that can be read, ascending, and which of them have no value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +39,9 @@ class Finding:
 
     range: Range
     records: int
-    """In the log. Where it was not read, because the target has every offset of the window: the offsets."""
+    """Records in the log. Where it was not read, because the target has every offset of the window: the offsets."""
     inferred: bool
-    """Tells whether the log was not read."""
+    """The log was not read."""
     written: int
     """Records of the log that the target has."""
     only_written: int
@@ -49,7 +49,7 @@ class Finding:
     dead_lettered: int
     """Records of the log that are a dead letter and not in the target."""
     tombstones: int
-    """Records without a value, left out by policy: in neither place."""
+    """Records without a value, skipped by policy: in neither place."""
     only_dead_letters: int
     """Offsets of dead letters that neither the log nor the target has. Not known where the log was not read."""
     missing: pa.Int64Array
@@ -58,14 +58,14 @@ class Finding:
     both: pa.Int64Array
     """In the target and a dead letter."""
     held: pa.Int64Array
-    """All that the target has of the window."""
+    """All offsets of the window that the target has."""
     among: pa.Int64Array
-    """All that the log or the target has of the window."""
+    """All offsets of the window that the log or the target has."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """Hold what is to be said of one kind of offsets: how many, in how many runs, and the first of those."""
+    """Hold what is reported of one kind of offsets: how many, in how many runs, and the first of these."""
 
     offsets: int
     ranges: int
@@ -84,7 +84,7 @@ class Account:
     scope: Scope
     records: int
     inferred: int
-    """Of `records`, those in windows that the target has without a hole, so that the log was not read."""
+    """Those of `records` in windows that the target has without a hole, so that the log was not read."""
     written: int
     only_written: int
     dead_lettered: int
@@ -98,7 +98,7 @@ class Account:
     only_dead_letters: int = 0
     """Offsets that are a dead letter and that the log does not have, or no longer."""
     beyond: int | None = None
-    """The highest offset that the target holds at or above the end of what was looked at."""
+    """The highest offset that the target holds at or above the end of what was checked."""
     letters_beyond: Span | None = None
     """The dead letters at or above the log's end."""
 
@@ -114,7 +114,7 @@ class Account:
 
     @property
     def of_another_log(self) -> bool:
-        """Return whether something is committed, stored or refused that lies behind the log's end."""
+        """Return whether something is committed, stored or refused that lies after the log's end."""
         return bool(self.scope.cut or self.rows_beyond or self.letters_beyond)
 
 
@@ -128,8 +128,8 @@ def examine(
 ) -> Finding:
     """Return what became of a window.
 
-    `copies` is what `Auditable.copies` answers for it. `read` is asked for the log (see `AuditedLog`) unless the target
-    has every offset: then nothing can be missing, whatever the log says.
+    `copies` is what `Auditable.copies` answers for it. `read` is called for the log (see `AuditedLog`), unless the
+    target has every offset: then nothing can be missing, whatever the log says.
     """
     held: Any = copies["offset"].combine_chunks()
     times: Any = copies["copies"].combine_chunks()
@@ -165,7 +165,7 @@ def examine(
 
 
 class Auditor:
-    """Look at partitions. `attempt` calls what asks the target, with its arguments, and may do so again."""
+    """Check partitions. `attempt` calls what asks the target, with its arguments, and may repeat the call."""
 
     def __init__(
         self,
@@ -187,7 +187,7 @@ class Auditor:
         self._attempt = attempt
 
     def findings(self, scope: Scope) -> Iterator[Finding]:
-        """Yield what is found in each window of a scope, ascending. Raises what log and target raise."""
+        """Yield what is found in each window of a scope, ascending. Raise what log and target raise."""
         for window in windows(scope.partition, scope.first, scope.next_offset, self._window):
             yield self.look(window)
 
@@ -207,7 +207,7 @@ class Auditor:
         return found
 
     def account(self, scope: Scope) -> Account:
-        """Return what became of a scope, and say so in the log."""
+        """Return what became of a scope, and log it."""
         missing, doubled, both = Runs(self._kept), Runs(self._kept), Runs(self._kept)
         records = inferred = written = only_written = dead_lettered = tombstones = only_letters = too_many = 0
         for one in self.findings(scope):

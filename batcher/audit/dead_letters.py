@@ -1,6 +1,6 @@
 """Where the dead letters of a group came from: coordinates only, eight bytes each.
 
-Letters of other groups do not count: another pipeline may have refused what this one has lost.
+Dead letters of other groups do not count: another pipeline may have refused what this one has lost.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Coordinates:
         self._offsets: dict[Partition, array[int]] = {}
 
     def add(self, partition: Partition, offset: int) -> None:
-        """Take one; it may come again."""
+        """Add an offset; it may come again."""
         if partition not in self._offsets:
             self._offsets[partition] = array("q")
         self._offsets[partition].append(offset)
@@ -42,7 +42,7 @@ class Coordinates:
 
 
 def in_directory(path: str, group: str) -> Letters:
-    """Return the letters of a group in the directory of `--dlq.path`; none where there is no such directory.
+    """Return the dead letters of a group in the directory of `--dlq.path`; none where there is no such directory.
 
     Raise ConfigurationError for what cannot be read.
     """
@@ -63,9 +63,9 @@ def in_directory(path: str, group: str) -> Letters:
 
 
 def in_topic(reader: LogReader, group: str) -> Letters:
-    """Return the letters of a group in the topic of a reader, not open yet. Raise as the reader does.
+    """Return the dead letters of a group in the topic of a reader, not open yet. Raise as the reader does.
 
-    Records that are no letters are passed over.
+    Records that are no dead letters are ignored.
     """
     found = Coordinates()
     try:

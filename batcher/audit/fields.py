@@ -1,6 +1,6 @@
-"""Which fields of the records the target has no column for, and which of its columns no record fills.
+"""Which fields of the records have no column in the target, and which of its columns no record fills.
 
-Offsets prove that a record has a row; they do not say what is in it. So records of the scope are decoded again, for the
+Offsets prove that a record has a row. They do not say what is in it. So records of the scope are decoded again, for the
 columns that the target has now: all of a small scope, else some from all over it.
 """
 
@@ -19,20 +19,20 @@ from batcher.protocols import Decoder, Format
 from batcher.records import Batch, Partition, Range, Records
 
 WHOLE: Final = 10_000
-"""Offsets of a partition that are looked at one and all: half a second, with reading them."""
+"""A partition with at most this many offsets is checked as a whole: half a second, with the reading."""
 
 PLACES: Final = 128
-"""Places at which records are looked at in larger scopes, in all partitions together; each costs a fetch."""
+"""Places at which records are checked in larger scopes, in all partitions together; each costs a fetch."""
 
 EACH: Final = 64
-"""Records looked at in each of them."""
+"""Records checked in each of them."""
 
 BLOCK: Final = 1000
-"""Records decoded together: few enough for the decoder to look at each of them."""
+"""Records decoded together: few enough for the decoder to look at each."""
 
 
 class SurveySource(Protocol):
-    """Deliver records again."""
+    """Read records again."""
 
     def records(self, asked: Range) -> Iterator[Records]:
         """Yield the records of a range, ascending."""
@@ -40,7 +40,7 @@ class SurveySource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """Say what is not stored. With `estimated` counts are scaled up, and a field that is rare may not be among them."""
+    """Say what is not stored. With `estimated` counts are scaled up, and a rare field may be missing."""
 
     looked_at: int = 0
     """Records that were decoded again."""
@@ -48,21 +48,22 @@ class Fields:
     """Records that have a value in a field that no column takes, by field, the most frequent first."""
     estimated: bool = False
     empty_columns: tuple[str, ...] = ()
-    """Columns for which no record that was looked at has a value."""
+    """Columns for which no checked record has a value."""
 
 
 @dataclass(frozen=True, slots=True)
 class _SurveyLane:
-    """Hold what the records of a topic, or all records, are decoded with."""
+    """Hold what is used to decode the records of a topic, or all records."""
 
     decoder: Decoder
     columns: ColumnWatch
 
 
 class Survey:
-    """Decode records of scopes again. `schema_of` returns the columns of a topic; with `by_topic` names get its name.
+    """Decode records of scopes again.
 
-    `places` is how many places of each scope are looked at.
+    `schema_of` returns the columns of a topic. With `by_topic` the topic is part of each name. `places` is how many
+    places of each scope are checked.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class Survey:
         self._estimated = False
 
     def look(self, scope: Scope, records: int) -> None:
-        """Look at a scope, which has so many records in the log. Raise what the source raises."""
+        """Check a scope, which has `records` records in the log. Raise what the source raises."""
         lane = self._lane(scope.partition.topic)
         if lane is None or not records:
             return
@@ -131,13 +132,13 @@ class Survey:
 
 
 def chosen(scope: Scope, places: int) -> list[Range]:
-    """Return the ranges of a scope that are looked at: all of a small one, else so many small ones all over it."""
+    """Return the ranges of a scope that are checked: all of a small scope, else `places` small ones all over it."""
     size = scope.next_offset - scope.first
     if size <= 0:
         return []
     if size <= max(WHOLE, places * EACH):
         return [Range(scope.partition, scope.first, scope.next_offset - 1)]
-    # The last one ends where the scope does: what is new is found there first.
+    # The last range ends where the scope does: what is new is found there first.
     step = (size - EACH) / max(1, places - 1)
     firsts = [scope.next_offset - EACH - round(number * step) for number in range(places)]
     return [Range(scope.partition, first, first + EACH - 1) for first in reversed(firsts)]
@@ -146,7 +147,7 @@ def chosen(scope: Scope, places: int) -> list[Range]:
 def _unknown(lane: _SurveyLane, batch: Batch) -> Mapping[str, int]:
     decoded = lane.decoder.decode(batch)
     if decoded.outgrown:
-        # Nothing of these was loaded yet, or the root would have the types that they need.
+        # None of these was loaded yet, or the schema would have the types that they need.
         return {}
     lane.columns.observe(decoded.table)
     return {one.path: one.records for one in decoded.unknown}

@@ -1,4 +1,4 @@
-"""Sets of offsets as ascending Arrow columns, and what people read of them: runs from here to there. Pure."""
+"""Sets of offsets as ascending Arrow columns, and the runs in which people read them. Pure."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import pyarrow.compute as pc
 from batcher.records import Partition, Range
 
 WINDOW: Final = 1_000_000
-"""Offsets looked at together: some 100 MB with everything that is made of them."""
+"""Offsets checked together: some 100 MB with everything that is made from them."""
 
 NONE: Final = pa.array([], pa.int64())
 
 
 class Span(NamedTuple):
-    """Name a run of offsets, both ends included, and how many of those in between are meant."""
+    """Name a run of offsets, both ends included, and how many of the offsets in it are meant."""
 
     first: int
     last: int
@@ -95,9 +95,9 @@ def spans(offsets: pa.Int64Array, among: pa.Int64Array) -> Spans:
 
 
 class Runs:
-    """Gather the runs of one partition window by window, in ascending order; runs that touch become one.
+    """Gather the runs of one partition, window by window and ascending; runs that touch become one.
 
-    Of more than `limit` runs only the first are kept, the others are counted.
+    Only the first `limit` runs are kept, the others are counted.
     """
 
     def __init__(self, limit: int) -> None:

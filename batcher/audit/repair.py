@@ -1,7 +1,7 @@
-"""Load again what is missing, through the code that a run loads with; take doubles out and load them again.
+"""Load again what is missing, through the code that a run loads with; remove duplicates and load them again.
 
-The target is asked before each block and afterwards, so that nothing becomes double by mending, also when a write was
-cut off in the middle. Everything works below the commit, where no pipeline writes.
+The target is asked before each block and afterwards. So a repair makes no duplicates, also when a write was cut off in
+the middle. Everything works below the commit, where no pipeline writes.
 """
 
 from __future__ import annotations
@@ -24,18 +24,19 @@ from batcher.records import Batch, DeadLetter, Partition, Range, Records
 log = structlog.get_logger(__name__)
 
 ATTEMPTS: Final = 5
-"""Names under which rows are offered: a table that remembers the tokens of rows that were deleted since drops them."""
+"""The number of names under which rows are offered: a table drops rows whose token it remembers, though they were
+deleted since."""
 
 
 class RepairSource(Protocol):
-    """Deliver records again."""
+    """Read records again."""
 
     def records(self, asked: Range) -> Iterator[Records]:
         """Yield the records of a range, ascending."""
 
 
 class NotingQueue:
-    """Hand dead letters on and note where they came from."""
+    """Pass dead letters on and record where they came from."""
 
     def __init__(self, queue: DeadLetterQueue) -> None:
         self._queue = queue
@@ -46,7 +47,7 @@ class NotingQueue:
         self._queue.open()
 
     def send(self, letters: Sequence[DeadLetter]) -> None:
-        """Note the offsets once the letters are durable."""
+        """Record the offsets once the dead letters are durable."""
         self._queue.send(letters)
         self.offsets += [letter.record.offset for letter in letters]
 
@@ -57,13 +58,13 @@ class NotingQueue:
 
 @dataclass(frozen=True, slots=True)
 class Repaired:
-    """Say what was done: records loaded, put aside, and taken out before; and what could not be."""
+    """Say what was done: records loaded, dead-lettered, and removed before; and what could not be done."""
 
     loaded: int = 0
     dead_lettered: int = 0
     removed: int = 0
     refused: tuple[tuple[Partition, Span], ...] = ()
-    """Doubles that stay, because the log does not have them any more; the first of each partition."""
+    """Duplicates that stay, because the log no longer has their records; the first of each partition."""
     refused_offsets: int = 0
 
     def plus(self, other: Repaired) -> Repaired:
@@ -78,13 +79,13 @@ class Repaired:
 
 
 class Repairer:
-    """Mend one finding after the other.
+    """Repair one finding after the other.
 
-    `writer` returns what loads in an attempt, counted from 0, and under which name; it asks the target first what it
-    has (`reconcile` is `always`). Its dead letters go to `queue`.
-    A batch has at most about `max_rows` records and `max_bytes` bytes. With `whole_ranges` it has no offset inside
-    that the target holds: for a target whose blocks take the place of others by their range. `attempt` calls what asks
-    or changes the target, and may do so again.
+    `writer` returns the writer of an attempt, counted from 0, and the name under which it loads. It asks the target
+    first what it has (`reconcile` is `always`). Its dead letters go to `queue`. A batch has at most about `max_rows`
+    records and `max_bytes` bytes. With `whole_ranges` no batch spans an offset that the target holds: for a target
+    whose blocks replace others by their range. `attempt` calls what asks or changes the target, and may repeat the
+    call.
     """
 
     def __init__(
@@ -109,7 +110,7 @@ class Repairer:
         self._attempt = attempt
 
     def load(self, finding: Finding) -> Repaired:
-        """Load what is missing. Raises as `Writer.write` does, and what the source raises."""
+        """Load what is missing. Raise as `Writer.write` does, and what the source raises."""
         done = Repaired()
         apart = finding.held if self._whole_ranges else NONE
         for records in self._batches(finding.range.partition, finding.missing, apart):
@@ -117,9 +118,9 @@ class Repairer:
         return done
 
     def replace_doubles(self, finding: Finding, target: Removable) -> Repaired:
-        """Take every copy of the doubled records out and load them again; those that the log lacks stay.
+        """Remove every copy of the duplicate records and load them again; those that the log lacks stay.
 
-        Records are in memory before their rows are removed. Raises as `load` does.
+        Records are in memory before their rows are removed. Raise as `load` does.
         """
         partition = finding.range.partition
         done, left = Repaired(), finding.doubled
@@ -136,7 +137,7 @@ class Repairer:
         return done
 
     def _batches(self, partition: Partition, wanted: pa.Int64Array, apart: pa.Int64Array) -> Iterator[Records]:
-        """Yield wanted records, ascending, in runs of a batch's size that none of the offsets `apart` lies in."""
+        """Yield wanted records, ascending, in runs of a batch's size that span none of the offsets `apart`."""
         if not len(wanted):
             return
         gathered: list[Records] = []

@@ -11,7 +11,7 @@ from batcher.audit.fields import Fields
 from batcher.audit.ranges import Span
 
 LINES: Final = 20
-"""Runs of one kind that people are shown of a partition; programs get all that are kept."""
+"""Runs of one kind that are shown to people for each partition; programs get all that are kept."""
 
 NAMED: Final = 5
 """Fields that the verdict names."""
@@ -33,7 +33,7 @@ COLUMNS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class AuditReport:
-    """Hold the accounts of all partitions looked at, and what they are about."""
+    """Hold the accounts of all partitions that were checked, and what they are about."""
 
     target: str
     group: str
@@ -42,7 +42,7 @@ class AuditReport:
 
     @property
     def adds_up(self) -> bool:
-        """Return whether every partition does."""
+        """Return whether every partition adds up."""
         return all(one.adds_up for one in self.accounts)
 
     @property
@@ -126,7 +126,7 @@ def _cells(account: Account) -> tuple[str, ...]:
         account.doubled.offsets,
     )
     behind = "no commit" if scope.behind is None else f"{scope.behind:,}"
-    # Offsets are for copying, counts are for reading.
+    # Offsets are to be copied, counts are to be read.
     return (str(scope.partition), *map(str, numbers[:2]), *(f"{number:,}" for number in numbers[2:]), behind)
 
 

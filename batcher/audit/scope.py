@@ -1,4 +1,4 @@
-"""Which offsets are looked at: what the group has committed, within what the log still has and what was asked for."""
+"""Which offsets are checked: those the group has committed, that the log still has, and that were asked for."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from batcher.errors import ConfigurationError, SettingRefused
 from batcher.records import Partition, Position
 
 Bound = int | datetime
-"""Where to begin or to end: an offset, or the first record of that time or later."""
+"""Where to begin or to end: an offset, or the first record of a time or later."""
 
 
 class Places(Protocol):
     """Say where a log begins and ends, and what a group has committed."""
 
     def committed(self, partitions: Collection[Partition]) -> Mapping[Partition, Position]:
-        """Return the positions of the group; partitions without a commit are left out."""
+        """Return the positions of the group; partitions without a commit are not in it."""
 
     def watermarks(self, partition: Partition) -> tuple[int, int]:
-        """Return the first offset of the log and the one behind the last that may be read."""
+        """Return the first offset of the log and the one after the last that may be read."""
 
     def at_time(self, partition: Partition, time_ms: int) -> int | None:
         """Return the first offset whose record is of this time or later; None where no record is that young."""
@@ -29,7 +29,7 @@ class Places(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Say what is looked at of a partition: from `first` to `next_offset`, the latter not included."""
+    """Say what is checked of a partition: from `first` to `next_offset`, the latter not included."""
 
     partition: Partition
     first: int
@@ -40,7 +40,7 @@ class Scope:
     expired: int = 0
     """Offsets that the log lost before the group had read them."""
     cut: int = 0
-    """Offsets that the group has read and that lie behind the log's end: the topic was cut or made anew."""
+    """Offsets that the group has read and that lie after the log's end: the topic was cut or made anew."""
 
     @property
     def behind(self) -> int | None:
@@ -62,11 +62,11 @@ def bound_of(flag: str, text: str) -> Bound:
 def scopes_of(
     places: Places, partitions: Sequence[Partition], start: Bound | None = None, end: Bound | None = None
 ) -> list[Scope]:
-    """Return what is to be looked at of each partition.
+    """Return what has to be checked of each partition.
 
-    By default all that the log still has and the group has committed. Nothing behind the commit is ever looked at,
-    because nothing has been promised of it; without a commit `end` decides, and without that either nothing is looked
-    at. Raise ConfigurationError when that is so everywhere.
+    By default that is all that the log still has and the group has committed. Nothing after the commit is ever checked,
+    because nothing has been promised about it. Without a commit `end` decides, and without that nothing is checked.
+    Raise ConfigurationError when that is so for every partition.
     """
     committed = places.committed(partitions)
     if not committed and end is None:
@@ -92,7 +92,7 @@ def _scope(
         low,
         high,
         at,
-        # Who asks for a part of the log knows where it begins.
+        # A caller that asks for a part of the log knows where it begins.
         expired=max(0, low - at) if at is not None and start is None and end is None else 0,
         cut=max(0, at - high) if at is not None else 0,
     )

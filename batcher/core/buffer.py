@@ -3,9 +3,9 @@
 Pure: no thread, no lock, no clock. `now` is an argument, in seconds of any monotonic clock. It is part
 of `state.py`.
 
-The age of a batch counts from its first record, so that a lone record after an idle hour waits
-`max_wait_s` like any other; counted from the last flush it would leave at once, alone. Partitions that were due
-together wait less the next time, each another part of `max_wait_s`, and are due in turns after that.
+The age of a batch counts from its first record: a lone record after an idle hour waits `max_wait_s` like any other.
+Counted from the last flush it would leave at once, alone. Partitions that were due together wait less the next time,
+each another part of `max_wait_s`. After that they are due in turns.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from batcher.errors import ConfigurationError
 from batcher.records import Batch, Partition, Records, Trigger
 
 RESUME_SHARE: Final = 0.5
-"""Reading resumes when this share of the memory is in use. Pausing drops what librdkafka has prefetched, so
-pausing and resuming around one and the same mark would fetch everything many times."""
+"""Reading resumes when this share of the memory is in use. Pausing drops what librdkafka has prefetched. With the same
+mark for pausing and resuming, everything would be fetched many times."""
 
 PHASES: Final = 4
-"""Into how many groups partitions are spread that were due at once. One writer serves them one after the other, and
-what comes last is late by all the others; each group costs a commit of its own, so there are few."""
+"""The number of groups into which partitions are spread that were due at once. One writer serves them one after the
+other, and the last is late by all the others. Each group costs a commit of its own, so there are few."""
 
 MAX_BATCH_BYTES: Final = 1 << 30
 """The values of a batch become one Arrow binary array, which addresses 2 GiB; half of it leaves room for the record
@@ -35,7 +35,7 @@ that crosses the mark."""
 
 @dataclass(frozen=True, slots=True)
 class FlushPolicy:
-    """Say when a batch is due: at so many rows, bytes of raw records, or seconds after its first record."""
+    """Say when a batch is due: after a number of rows, bytes of raw records, or seconds since its first record."""
 
     max_rows: int = 100_000
     max_bytes: int = 24 << 20
@@ -74,7 +74,7 @@ class _Lane:
         self.nbytes += run.nbytes
 
     def cut(self, max_rows: int, max_bytes: int) -> list[Records]:
-        """Remove and return runs from the front: at most `max_rows`, and no run more once `max_bytes` are reached."""
+        """Remove and return runs from the front: at most `max_rows`, and no other run once `max_bytes` are reached."""
         runs: list[Records] = []
         rows = nbytes = 0
         while self.arrivals and rows < max_rows and nbytes < max_bytes:
@@ -108,7 +108,7 @@ class _Lane:
 
 
 class _Replay:
-    """Hold a partition's records until those of its announced ranges, which end at `ends`, have been cut out."""
+    """Hold a partition's records until its announced ranges, which end at `ends`, have been cut out."""
 
     __slots__ = ("ends", "lane", "reached")
 
@@ -132,9 +132,9 @@ class _Replay:
 class Buffer:
     """Collect records into batches and know how much memory they hold, batches in delivery included.
 
-    With `mixes_partitions` all partitions share one lane and a batch may hold several; otherwise each
-    partition has a lane of its own and a batch holds one. A partition with announced ranges (`expect`) has a lane of
-    its own until they are cut out; they are cut where they were announced, whatever the policy and the memory say.
+    With `mixes_partitions` all partitions share one lane, and a batch may hold several. Otherwise each partition has a
+    lane of its own, and a batch holds one. A partition with announced ranges (`expect`) has a lane of its own until
+    they are cut out. They are cut where they were announced, whatever the policy and the memory say.
     """
 
     def __init__(self, policy: FlushPolicy, memory_bytes: int, *, mixes_partitions: bool) -> None:
@@ -148,7 +148,7 @@ class Buffer:
         self._mixes_partitions = mixes_partitions
         self._lanes: dict[Partition | None, _Lane] = {}
         self._replays: dict[Partition, _Replay] = {}
-        # Of partitions that were due at once and have nothing waiting: how much of the wait their next batch has.
+        # For partitions that were due at once and have nothing waiting: the share of the wait of their next batch.
         self._shares: dict[Partition | None, float] = {}
         self._taken_bytes = 0
         self._batches = 0
@@ -166,7 +166,7 @@ class Buffer:
 
     @property
     def replaying(self) -> frozenset[Partition]:
-        """Return the partitions of which an announced range is not complete: they have to be read on, full or not."""
+        """Return the partitions of which an announced range is not complete: reading them goes on, full or not."""
         return frozenset(partition for partition, replay in self._replays.items() if not replay.complete)
 
     @property
@@ -185,7 +185,7 @@ class Buffer:
         return max(0, self.memory_bytes - self.nbytes)
 
     def scale(self, factor: int) -> None:
-        """Have batches of `factor` times the rows, bytes and wait of the policy, as far as the memory goes.
+        """Make batches `factor` times the rows, bytes and wait of the policy, as far as the memory goes.
 
         Half the memory at most, unless the policy says more: while one batch is written the next one gathers.
         """
@@ -207,7 +207,7 @@ class Buffer:
             self._replays[partition] = _Replay(ends)
 
     def reached(self, offsets: Mapping[Partition, int]) -> None:
-        """Learn below which offsets everything there will ever be has been added."""
+        """Learn the offsets below which everything there will ever be has been added."""
         for partition, replay in self._replays.items():
             replay.reached = max(replay.reached, offsets.get(partition, 0))
 
@@ -240,8 +240,8 @@ class Buffer:
     def take(self, now: float) -> list[Batch]:
         """Seal and return what is due: one batch of each lane, the one that has waited longest first.
 
-        When the buffer is full and none is due (many partitions, each with a little), the largest
-        lane is: otherwise nothing would ever make room.
+        When the buffer is full and none is due (many partitions, each with a little), the largest lane is sealed.
+        Otherwise nothing would ever make room.
         """
         replays = self._take_replays(now)
         if replays:
@@ -258,7 +258,7 @@ class Buffer:
     def take_rest(self, trigger: Trigger, now: float) -> list[Batch]:
         """Seal and return what is left, due or not: one batch of each lane; nothing when nothing is left.
 
-        An announced range that is not complete is dropped: nothing but all of it may be written.
+        An announced range that is not complete is dropped: it is written whole or not at all.
         """
         replays = self._take_replays(now)
         if replays:
@@ -305,7 +305,7 @@ class Buffer:
         return lane.since + self._limits.max_wait_s * lane.share
 
     def _spread(self, keys: Collection[Partition | None]) -> None:
-        """Have lanes that were due at once wait for a part of the time, once: they are due in turns from then on."""
+        """Let lanes that were due at once wait for a part of the time, once. From then on they are due in turns."""
         phases = min(len(keys), PHASES)
         for number, key in enumerate(keys):
             share = (number * phases // len(keys) + 1) / phases

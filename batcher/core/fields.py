@@ -1,7 +1,7 @@
-"""Watch over what is not stored: fields that no column takes, and columns that no field fills.
+"""Watch what is not stored: fields that no column takes, and columns that no field fills.
 
-Pure: no thread, no lock, no clock. The caller (`decoding.py`) guards it. Nothing here is done once a record: unknown
-fields come counted from the decoder, and columns are asked for their nulls.
+Pure: no thread, no lock, no clock. The caller (`decoding.py`) guards it. Nothing here is done once a record: the format
+delivers unknown fields already counted, and columns are asked for their nulls.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from batcher.records import Batch, UnknownField
 log = structlog.get_logger(__name__)
 
 MAX_NAMES: Final = 100
-"""Fields that are named in the log, the summary and the metrics. A field's name comes from the data: without a bound a
+"""Fields that are named in the log, the summary and the metrics. A field's name comes from the data. Without a bound, a
 dictionary in the place of a record would make as many series as it has keys."""
 
 MORE: Final = "(more)"
-"""What stands for all fields beyond those that are named; the rows of each are added up."""
+"""The name for all fields beyond those that are named; their rows are added up."""
 
 MAX_COLUMNS_NAMED: Final = 20
 """Columns without a value that have a line of their own."""
 
 FAIR_BATCHES: Final = 3
 FAIR_ROWS: Final = 1000
-"""A column that has no value after so many batches or rows is named; before, the field may just be rare."""
+"""A column that has no value after this many batches or rows is named; before, the field may just be rare."""
 
 _CLOSE: Final = 0.75
 
 
 class UnknownFields:
-    """Name each unknown field once, and bound how many there are. `coordinates` are those that the target has."""
+    """Name each unknown field once, and bound their number. `coordinates` are those that the target has."""
 
     def __init__(self, target: str, coordinates: Collection[str]) -> None:
         self._target = target
@@ -47,7 +47,7 @@ class UnknownFields:
 
     @property
     def paths(self) -> Sequence[str]:
-        """Return the fields that were named, in their order."""
+        """Return the fields that were named, in the order of naming."""
         return tuple(self._named)
 
     def name(self, batch: Batch, found: Iterable[UnknownField], *, estimated: bool) -> None:
@@ -93,7 +93,7 @@ class UnknownFields:
 
 
 class ColumnWatch:
-    """Know which columns of one schema have not got a value from any record, parts of structs and lists included."""
+    """Know which columns of one schema have no value from any record, parts of structs and lists included."""
 
     def __init__(self, target: str, schema: pa.Schema) -> None:
         self._target = target
@@ -103,9 +103,10 @@ class ColumnWatch:
 
     @property
     def without_value(self) -> tuple[str, ...]:
-        """Return the columns that had no value so far; empty before there was a row. Of a struct without one, no part.
+        """Return the columns that had no value so far; empty before there was a row.
 
-        Not in it are columns whose type is null: their field was seen without a value.
+        A struct without a value is named, its parts are not. Columns whose type is null are not named: their field was
+        seen without a value.
         """
         if not self._rows:
             return ()
@@ -118,7 +119,7 @@ class ColumnWatch:
 
     @property
     def matched(self) -> bool:
-        """Return whether any column has had a value, or there was nothing to tell by."""
+        """Return whether any column has had a value, or there was nothing to judge by."""
         silent = [name for name, paths in self._pending.items() if name in paths]
         return not self._rows or len(silent) < len(self._pending) or not silent
 
@@ -134,7 +135,7 @@ class ColumnWatch:
                     self._visit(paths, name, chunk)
 
     def tell(self, unknown: Sequence[str], *, last: bool = False) -> None:
-        """Name the columns without a value, once: when there was enough to judge by, or with `last` in any case."""
+        """Name the columns without a value, once: when there is enough to judge by, or in any case with `last`."""
         fair = self._rows >= FAIR_ROWS or self._batches >= FAIR_BATCHES
         if self._told or not self._rows or not (fair or last):
             return
@@ -161,8 +162,8 @@ class ColumnWatch:
 def nearest(column: str, fields: Sequence[str]) -> str | None:
     """Return the field that a column was most likely meant for, if there is one.
 
-    Equal but for case comes first, then but for punctuation, then alike. Nested fields (`user.id`) are found for a
-    column of their last name and for one of all names together (`user_id`).
+    A name that is equal but for case comes first, then one that is equal but for punctuation, then a similar one.
+    Nested fields (`user.id`) are found for a column of their last name, and for one of all names together (`user_id`).
     """
     for simplified in (str.casefold, _letters, _last):
         for field in fields:
@@ -174,7 +175,7 @@ def nearest(column: str, fields: Sequence[str]) -> str | None:
 
 
 def case_twins(schema: pa.Schema) -> list[tuple[str, ...]]:
-    """Return groups of columns whose names differ in nothing but case."""
+    """Return groups of columns whose names differ only in case."""
     groups: dict[str, list[str]] = defaultdict(list)
     for name in schema.names:
         groups[name.casefold()].append(name)

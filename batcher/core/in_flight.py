@@ -16,11 +16,11 @@ from batcher.records import Batch, Partition, Prepared
 Stage = Literal["sealed", "decoding", "decoded", "writing"]
 
 MAX_AHEAD: Final = 2
-"""Batches that may be decoded or being written: one is decoded while the one before it is written."""
+"""Batches that may be decoded or in writing: one is decoded while the one before it is written."""
 
 
 class BatchInFlight:
-    """Hold a batch that was begun, with the epoch of each of its partitions at that moment and how far it is.
+    """Hold a batch that was begun, its stage, and the epoch of each of its partitions at that moment.
 
     Identity counts: two of them are never the same, whatever they hold.
     """
@@ -35,13 +35,13 @@ class BatchInFlight:
         self.prepared: Prepared | None = None
 
     def join(self) -> Batch:
-        """Join the runs of the batch and return it. By the thread that decodes it, without the lock: this copies."""
+        """Join the runs of the batch and return it. Called by the decode loop without the lock, because this copies."""
         self.batch = self.batch.joined()
         return self.batch
 
 
 class InFlightQueue:
-    """Keep the queue."""
+    """Keep the batches in flight in the order in which they are written."""
 
     def __init__(self) -> None:
         self._queue: deque[BatchInFlight] = deque()
@@ -64,7 +64,7 @@ class InFlightQueue:
 
     @property
     def ahead(self) -> bool:
-        """Return whether as many batches as may be are decoded, or being so."""
+        """Return whether the limit of batches that are decoded or being decoded is reached."""
         return sum(one.stage != "sealed" for one in self._queue) >= MAX_AHEAD
 
     def add(self, batches: Iterable[BatchInFlight], now: float) -> None:
@@ -74,7 +74,7 @@ class InFlightQueue:
             self._queue.append(one)
 
     def next_to_decode(self) -> BatchInFlight | None:
-        """Take the first batch that is only sealed; None when there is none or enough is decoded."""
+        """Take the first batch that is only sealed; None when there is none, or when enough are decoded."""
         if self.ahead:
             return None
         for one in self._queue:
@@ -96,7 +96,7 @@ class InFlightQueue:
         return True
 
     def split(self, now: float, divide: Callable[[BatchInFlight], Iterable[BatchInFlight] | None]) -> None:
-        """Put other batches in the place of some; `divide` returns None for a batch that stays as it is."""
+        """Replace some batches by others; `divide` returns None for a batch that stays as it is."""
         queue: deque[BatchInFlight] = deque()
         for one in self._queue:
             parts = divide(one)

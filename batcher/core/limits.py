@@ -11,20 +11,20 @@ from batcher.errors import ConfigurationError, DeadLetterLimitExceeded
 from batcher.records import DeadLetter
 
 MIN_SAMPLE: Final = 1000
-"""Records before the ratio counts: the first record ever being bad is one of one, and means nothing."""
+"""Records before the ratio counts: if the very first record is bad that is one of one, and means nothing."""
 
 MIN_START: Final = 10
-"""The same as long as not one record could be loaded: a pipeline that was set up wrong refuses everything."""
+"""The same as long as no record could be loaded: a pipeline that was set up wrong refuses everything."""
 
 WINDOW: Final = 1_000_000
-"""Records after which older ones count half, so that a day of good records does not hide a bad deploy."""
+"""After this many records older ones count half, so that a day of good records does not hide a bad deploy."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterPolicy:
-    """Say how many records may be refused: a share of all seen lately and of each batch, and so many in a row.
+    """Say how many records may be refused: a share of all seen lately and of each batch, and a number in a row.
 
-    `max_bisect` bounds the inserts that finding the refused records of one batch may take; 0 has none looked for.
+    `max_bisect` bounds the inserts that the search for the refused records of one batch may take; 0 means no search.
     """
 
     max_ratio: float = 0.5
@@ -48,7 +48,7 @@ class _Tally:
     refused: int = 0
     in_a_row: int = 0
     loaded: bool = False
-    """Something was neither refused nor skipped, in a batch before the present one."""
+    """Something was neither refused nor skipped, in an earlier batch."""
     reasons: Counter[str] = field(default_factory=Counter)
 
 
@@ -68,8 +68,8 @@ class DeadLetterLimit:
     def observe(self, rows: int, letters: Sequence[tuple[int, DeadLetter]], *, skipped: int = 0) -> None:
         """Count a batch of `rows` records of which `letters`, by ascending position, cannot be decoded.
 
-        `skipped` records of it have no row by policy. Raise DeadLetterLimitExceeded when that is too many; nothing of
-        this batch may be committed then.
+        `skipped` of its records have no row by policy. Raise DeadLetterLimitExceeded when too many are refused. Then
+        nothing of this batch may be committed.
         """
         tally = self._tally
         tally.loaded |= self._batch > self._batch_refused + self._batch_skipped
@@ -91,7 +91,7 @@ class DeadLetterLimit:
             tally.reasons = Counter({reason: count // 2 for reason, count in tally.reasons.items()})
 
     def take_back(self) -> None:
-        """Forget the batch that was observed last: it will be decoded and observed again."""
+        """Forget the batch that was observed last: it will come again."""
         self._tally = self._before
         self._batch = self._batch_refused = self._batch_skipped = 0
 
@@ -108,7 +108,7 @@ class DeadLetterLimit:
     def bisect(self, what: str, refusal: BaseException) -> None:
         """Count a block of an observed batch that is to be halved, to find what was refused in it: two inserts.
 
-        Raise DeadLetterLimitExceeded, for the refusal, when that is too many. `what` names the batch.
+        Raise DeadLetterLimitExceeded, caused by the refusal, when that is too many. `what` names the batch.
         """
         self._bisected += 2
         if self._bisected > self._policy.max_bisect:
@@ -127,7 +127,7 @@ class DeadLetterLimit:
         self._examples.setdefault(letter.reason, letter)
         if tally.in_a_row > self._policy.max_consecutive:
             self._stop(f"{tally.in_a_row} records in a row were refused", "--dlq.max-consecutive")
-        # Of one batch as well: after a long good past, half of all seen lately would be a million dead letters.
+        # For one batch as well: after a long good past, half of all seen lately would be a million dead letters.
         for refused, seen in ((tally.refused, tally.seen), (self._batch_refused, self._batch)):
             if seen >= MIN_SAMPLE and refused > seen * self._policy.max_ratio:
                 self._stop(f"{refused} of the last {seen} records were refused", "--dlq.max-ratio")

@@ -1,17 +1,17 @@
 """The commit law: an offset is committed only when everything read below it is durable, once, and never back.
 
-Pure state for each partition; the only place that says which position to commit, and with which intents. The write
-loop decides a commit through it, the fetch loop carries the commit out (`state.py` composes them).
+Pure state for each partition, and the only place that says which position to commit, and with which intents. The write
+loop decides a commit through it. The fetch loop carries the commit out (`state.py` composes them).
 
     read ≥ sealed ≥ durable ≥ committed            of one ownership (epoch) of one partition
 
-Every assignment starts a new epoch. What a batch achieved in an earlier epoch is never committed in a later one:
-in between, the partition may have had another owner.
+Every assignment starts a new epoch. What a batch achieved in an earlier epoch is never committed in a later one,
+because the partition may have had another owner in between.
 
 A batch that is begun takes a range of each of its partitions: its *intents*. Where intents are kept, they are announced
-with the commit before, and a batch may be written only once its own are, under a lease (`lease.py`) that is young
-enough: the broker takes commits from the owner alone, so this is what keeps a process that was frozen and replaced
-from writing on.
+with the commit before. A batch may be written only once its own intents are announced, under a lease (`lease.py`) that
+is young enough. The broker takes commits from the owner alone, so this is what keeps a process that was frozen and
+replaced from writing on.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from batcher.records import MAX_INTENTS, Batch, Intent, Partition, Position, Ran
 
 
 class LawBroken(BatcherError):
-    """Report a bug: the pipeline was about to lose or repeat records. Names the range, no payload."""
+    """Report a bug: the pipeline was about to lose or repeat records. It names the range and no payload."""
 
 
 @dataclass(slots=True)
@@ -39,26 +39,26 @@ class _Account:
     read: int
     sealed: int
     stored: Position
-    """What the last commit left with the source, ours or a predecessor's."""
+    """What the last commit stored with the source, ours or a predecessor's."""
     pending: list[Intent] = field(default_factory=list)
-    """What is to be written, from the first that is not durable on. Each begins where the one before it ended, because
-    a commit cannot say otherwise."""
+    """What is to be written, from the first that is not durable on. Each begins where the one before it ended: a commit
+    cannot express anything else."""
     replays: deque[Intent] = field(default_factory=deque)
     """The end of `pending` as it was found: not begun yet."""
     announced: int = 0
-    """Below this, every intent is in a commit that we have made ourselves."""
+    """Below this, every intent is in a commit of our own."""
     lease: Lease = field(default_factory=Lease)
     found: int = 0
     """The end of what was announced when the partition was assigned."""
     checked: bool = True
-    """Nothing but what was found may be announced before that."""
+    """Until this is true, only what was found may be announced."""
     done: set[Intent] = field(default_factory=set)
-    """Those of `pending` that are durable, or of which no record is left, while one before them is not."""
+    """Those of `pending` that are durable, or have no record left, while one before them is not."""
 
     @property
     def durable(self) -> int:
         first = self.pending[0].range.first if self.pending else self.sealed
-        # An announced range may begin with records that expired since.
+        # An announced range may begin with records that have expired since.
         return max(first, self.stored.next_offset)
 
     def settle(self, intent: Intent) -> None:
@@ -70,10 +70,10 @@ class _Account:
 class Offsets:
     """Keep the account of each owned partition. All positions are next offsets.
 
-    `name` goes into every token. With `announces` intents are announced before they are written; intents that were
+    `name` goes into every token. With `announces` intents are announced before they are written. Intents that were
     found are kept in either case, unless `ignores_intents`. With `checks` new intents of a partition are announced only
     after `mark_checked`: the target is looked at first, because what is announced counts as perhaps written. `writer`
-    makes our commits different from all others, so that reading one back proves that it was ours that was stored.
+    makes our commits different from all others, so that reading one back proves that ours was stored.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Offsets:
     def uncommitted(self) -> int:
         """Return how many offsets lie between what was read and what is committed: read again after a crash.
 
-        Counts offsets, so gaps in the log count too.
+        It counts offsets, so gaps in the log count too.
         """
         return sum(account.read - account.stored.next_offset for account in self._accounts.values())
 
@@ -127,7 +127,7 @@ class Offsets:
             if reason:
                 refused[partition] = f"{partition}: {reason}"
                 continue
-            # What has expired since is not to be written again.
+            # What has expired since is not written again.
             intents = [] if self._ignores_intents else [one for one in position.intents if one.range.last >= start]
             sealed = intents[-1].range.next_offset if intents else start
             found = sealed if intents else 0
@@ -142,7 +142,7 @@ class Offsets:
         return tuple(account.replays) if account is not None else ()
 
     def unchecked(self) -> Mapping[Partition, int]:
-        """Return the partitions that the target was not asked about, each with where new records begin."""
+        """Return the partitions that the target was not asked about, each with the offset where new records begin."""
         return {
             partition: max(account.found, account.stored.next_offset)
             for partition, account in self._accounts.items()
@@ -154,7 +154,7 @@ class Offsets:
         return {part: self._accounts[part].epoch for part in partitions if part in self._accounts}
 
     def mark_checked(self, epochs: Mapping[Partition, int]) -> None:
-        """Permit new announcements of partitions, if they have not changed hands since these epochs."""
+        """Permit new announcements for partitions that have not changed hands since these epochs."""
         for partition in self.unchanged(epochs):
             self._accounts[partition].checked = True
 
@@ -164,7 +164,7 @@ class Offsets:
             self._accounts.pop(partition, None)
 
     def admit(self, run: Records) -> Records | None:
-        """Return the part of a fetched run that is new, or None; foreign partitions have none.
+        """Return the part of a fetched run that is new, or None; a partition that is not ours has none.
 
         Records below the position already read are dropped: they come again after a seek and would be written twice.
         """
@@ -180,8 +180,8 @@ class Offsets:
     def begin(self, batch: Batch) -> BatchInFlight:
         """Give a sealed batch its intents and its token, and return it as one in flight.
 
-        A replay gets the intent that was announced, any other batch the offsets from where the last intent ended to its
-        last record. Raise LawBroken if it repeats or overtakes what was sealed, DataGap if the log of an
+        A replay gets the intent that was announced. Any other batch gets the offsets from where the last intent ended
+        to its last record. Raise LawBroken if it repeats or overtakes what was sealed. Raise DataGap if the log of an
         announced range is another one by now.
         """
         intents = tuple(self._intent(runs, replayed=batch.replayed) for runs in by_partition(batch.runs))
@@ -198,12 +198,12 @@ class Offsets:
         return BatchInFlight(replace(batch, intents=intents, token=token_of(self._name, intents)), epochs)
 
     def begin_again(self, batch: Batch) -> BatchInFlight:
-        """Return a part of a batch that was begun as one of its own, whose intents stand."""
+        """Return a part of a begun batch as a batch of its own, under the intents it already has."""
         part = replace(batch, token=token_of(self._name, batch.intents))
         return BatchInFlight(part, {span.partition: self._accounts[span.partition].epoch for span in part.ranges})
 
     def skip(self, partition: Partition, last: int) -> None:
-        """Drop the announced range that ends at `last`: there is not one record of it left to write."""
+        """Drop the announced range that ends at `last`: it has no record left to write."""
         account = self._accounts[partition]
         if not account.replays or account.replays[0].range.last != last:
             raise LawBroken(f"skipped {partition} up to {last}, which was not next; please report this")
@@ -242,7 +242,7 @@ class Offsets:
         )
 
     def announced(self, which: BatchInFlight) -> bool:
-        """Return whether the source has stored our announcement of all intents of a batch that are still ours."""
+        """Return whether the source has stored the announcement of all intents of a batch that are still ours."""
         ours = self.ours(which)
         return not self.announces or all(
             span.next_offset <= self._accounts[span.partition].announced
@@ -255,7 +255,7 @@ class Offsets:
         return not self.announces or all(self._accounts[part].lease.holds(since) for part in partitions)
 
     def ask_for_lease(self, partitions: Collection[Partition], now: float) -> None:
-        """Have what is announced stored once more, with another mark, to learn whether the partitions are ours."""
+        """Ask for a commit of what is announced, with another mark, to learn whether the partitions are ours."""
         for partition in partitions:
             self._accounts[partition].lease.ask(now)
 
@@ -278,7 +278,7 @@ class Offsets:
             account.announced = position.intents[-1].range.next_offset if position.intents else position.next_offset
 
     def settled(self, which: BatchInFlight) -> bool:
-        """Return whether a durable batch needs no commit any more: it has it, or has lost the right to it."""
+        """Return whether a durable batch needs no commit any more: it was made, or the right to it is lost."""
         ours = self.ours(which)
         return all(
             span.next_offset <= self._accounts[span.partition].stored.next_offset
@@ -312,11 +312,11 @@ class Offsets:
     def _position(self, account: _Account) -> Position:
         intents = account.pending[:MAX_INTENTS]
         if not self.announces or not account.checked:
-            # Found, and still to be honoured by the next owner; ours are not announced (yet).
+            # These were found, and the next owner still has to honour them. Ours are not announced (yet).
             intents = [intent for intent in intents if intent.range.next_offset <= account.found]
         if not intents and not account.lease.asked:
             return Position(account.durable)
-        # The epoch, because a partition may come back to us with our own mark, which proves nothing any more.
+        # With the epoch: a partition may come back to us with our own mark, which proves nothing any more.
         mark = f"{self._writer}-{account.epoch}-{account.lease.renewals}"
         return Position(account.durable, tuple(intents), mark)
 
@@ -334,9 +334,8 @@ def _unusable(position: Position) -> str:
 def token_of(name: str, intents: Collection[Intent]) -> str:
     """Return the token of intents: the same in every process, with no clock and no attempt in it.
 
-    It holds the timestamp of the first record because a topic deleted and made anew has the same name and
-    offsets: ClickHouse would silently drop its rows as repeats. Several partitions are hashed to
-    keep it short.
+    It holds the timestamp of the first record, because a topic deleted and made anew has the same name and offsets:
+    ClickHouse would silently drop its rows as repeats. The ranges of several partitions are hashed to keep it short.
     """
     parts = [
         f"{span.partition.topic}|{span.partition.number}|{span.first}-{span.last}|{first_ms}"
@@ -348,5 +347,5 @@ def token_of(name: str, intents: Collection[Intent]) -> str:
 
 
 def named(name: str, batch: Batch) -> Batch:
-    """Return a batch that no pipeline has begun with the token that it has under a name."""
+    """Return a batch that no pipeline has begun, with the token that it has under a name."""
     return replace(batch, token=token_of(name, batch.intents))

@@ -1,8 +1,8 @@
 """Fewer and larger batches for a target that cannot merge as fast as it is written to.
 
-Every insert makes a part. A table with too many of them first delays inserts, then refuses them, and trying again with
-batches of the same size keeps it there. So batches grow, in rows, bytes and wait, until the target
-has recovered; then they shrink back. Only batches that are still to be cut change: a sealed range never does. Pure.
+Every insert makes a part. A table with too many parts first delays inserts, then refuses them, and trying again with
+batches of the same size keeps it there. So batches grow, in rows, bytes and wait, until the target has recovered. Then
+they shrink back. Only batches that are still to be cut change: a sealed range never does. Pure.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ GROW_EVERY_S: Final = 10.0
 """A step needs time to show: merges of small parts take seconds."""
 
 SHRINK_EVERY_S: Final = 120.0
-"""Much slower than growing, or the size would swing with every merge."""
+"""This is much slower than growing, or the size would swing with every merge."""
 
 LOOK_EVERY_S: Final = 15.0
 """How often the target is asked while all is well: the answer costs it some milliseconds."""
@@ -28,7 +28,7 @@ LOW: Final = 0.25
 
 
 class Sizing:
-    """Decide by what factor batches are larger than the settings have them. Each answer is None where it stays."""
+    """Decide the factor by which batches are larger than the settings say. An answer is None where it stays."""
 
     def __init__(self, now: float) -> None:
         self._changed_at = now
@@ -54,7 +54,7 @@ class Sizing:
         return self._grown(now) if pressure > HIGH else None
 
     def silent(self) -> None:
-        """Learn that the target does not say how loaded it is: a write that went well has to do."""
+        """Learn that the target does not say how loaded it is: a write that went well has to suffice."""
         self._calm = True
 
     def wrote(self, now: float) -> int | None:

@@ -6,9 +6,9 @@
     next_read(now).commit  ◄──────  offsets  ◄───────────────────────────────────── finished(batch)
     committed(positions)  ───────►  offsets
 
-The write loop decides a commit, the fetch loop executes it: a commit from another thread while the owner sits in a
+The write loop decides a commit, and the fetch loop carries it out: a commit from another thread while the owner is in a
 rebalance callback never returns. Pure: no thread, no lock, no clock; `now` is an argument, in seconds of one monotonic
-clock. Each loop asks one question a round (`next_read`, `next_decode`, `next_write`); a `snapshot` changes nothing.
+clock. Each loop asks one question a round (`next_read`, `next_decode`, `next_write`). A `snapshot` changes nothing.
 `engine/shared.py` holds the lock around all of it.
 """
 
@@ -26,26 +26,26 @@ from batcher.records import Batch, Partition, Position, Prepared, Records, Trigg
 StatePhase = Literal["running", "draining", "aborted"]
 
 MAX_UNCOMMITTED: Final = 2
-"""Batches that may be written, or about to be, and not yet committed. One would make the write loop wait for each
-commit; many would be written again after a crash."""
+"""Batches that are written, or about to be, and not yet committed. With one, the write loop would wait for each commit.
+With many, many would be written again after a crash."""
 
 MAX_ANNOUNCED_UNCOMMITTED: Final = 32
-"""The same where intents are kept: then nothing is written twice, and many small batches share one commit."""
+"""The same where intents are kept. Then nothing is written twice, and many small batches share one commit."""
 
 LEASE_S: Final = 5.0
 """How old the last accepted commit of a partition may be when a batch of it is offered to the target. Below the
-shortest session timeout that brokers allow (6 s): a member that was frozen longer first asks whether it still is."""
+shortest session timeout that brokers allow (6 s): a member that was frozen longer asks first whether it still is."""
 
 FETCH_RECORDS: Final = 4_000
 """Records asked for at once. `consume()` keeps the interpreter lock while it makes its messages, half a microsecond
-each, and the write loop waits for the lock after every call into Arrow: with 10,000 the pipeline was a quarter
+each, and the write loop waits for the lock after every call into Arrow. With 10,000 the pipeline was a quarter
 slower."""
 
 POLL_S: Final = 0.1
 """The longest wait for records: how late a stop or a due commit may be noticed."""
 
 PATIENCE_S: Final = 1.0
-"""How long a full buffer is waited for before partitions are paused: pausing throws away what librdkafka has
+"""How long a full buffer is waited for before partitions are paused. Pausing throws away what librdkafka has
 prefetched, and a sink that is merely slower than Kafka makes room many times a second. Well below any poll interval."""
 
 REPLAY_FETCH_BYTES: Final = 16 << 20
@@ -60,7 +60,7 @@ class ReadPlan:
     """Say what the fetch loop does in one round, in this order."""
 
     commit: Mapping[Partition, Position]
-    """Positions to commit, with their intents; those of partitions that are ours."""
+    """Positions to commit, with their intents, of the partitions that are ours."""
     waits: bool
     """The buffer is full for the moment: nothing is fetched in this round, and nothing is paused yet."""
     pause: frozenset[Partition]
@@ -69,7 +69,7 @@ class ReadPlan:
     max_bytes: int
     timeout_s: float
     paused: bool = False
-    """Something is paused in this round: what is waited for is room, not records."""
+    """Something is paused in this round: the wait is for room, not for records."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class Snapshot:
     in_flight: Batch | None
     in_flight_s: float
     awaits_commit: bool
-    """The next batch has to wait for a commit: of batches before it, or of its own intent."""
+    """The next batch has to wait for a commit: that of batches before it, or of its own intent."""
     replaying: frozenset[Partition]
     """Partitions of which an announced range has not been read to its end."""
     paused: frozenset[Partition]
@@ -101,9 +101,9 @@ class Snapshot:
 class PipelineState:
     """Compose the buffer, the offsets and the batches in flight, and say in which phase the pipeline is.
 
-    `running` until `drain`, then `draining`: nothing more is read, everything buffered is sealed, written and
-    committed. `halt` from any phase: as if drained, but for commits that are due. `abort` from any phase: nothing more
-    is begun or committed. After `max_records` it drains by itself.
+    `running` until `drain`, then `draining`: nothing more is read, and everything buffered is sealed, written and
+    committed. `halt` works in any phase: as if drained, except for commits that are due. `abort` works in any phase:
+    nothing more is begun or committed. After `max_records` it drains by itself.
     """
 
     def __init__(self, buffer: Buffer, offsets: Offsets, *, max_records: int | None = None) -> None:
@@ -119,7 +119,7 @@ class PipelineState:
         self._paused: frozenset[Partition] = frozenset()
         self._full_since: float | None = None
         self.abandoned_offsets = 0
-        """How many offsets had been read and not committed at the abort: what will be read again."""
+        """How many offsets had been read and not committed at the abort: they will be read again."""
 
     @property
     def phase(self) -> StatePhase:
@@ -133,7 +133,7 @@ class PipelineState:
 
     @property
     def commit_due(self) -> bool:
-        """Return whether a commit is to be made as soon as may be."""
+        """Return whether a commit has to be made as soon as possible."""
         return self._commit_due
 
     def drained(self, now: float) -> bool:
@@ -141,7 +141,7 @@ class PipelineState:
         busy = self._in_flight or self._unsettled or self._commit_due or not self._empty(now)
         return self._phase == "draining" and not busy
 
-    # What the fetch loop tells and asks.
+    # Called by the fetch loop.
 
     def assign(self, positions: Mapping[Partition, Position]) -> Mapping[Partition, str]:
         """Take over partitions and return those that are not taken, with the reason."""
@@ -165,7 +165,7 @@ class PipelineState:
         pause, resume = self._balanced()
         max_records, max_bytes = FETCH_RECORDS, self._buffer.free_bytes
         if self._buffer.replaying:
-            # Full or not, but not by more than this at once.
+            # Whether it is full or not, but by no more than this at once.
             max_bytes = REPLAY_FETCH_BYTES
         elif self._left is not None:
             max_records = max(1, min(max_records, self._left))
@@ -173,7 +173,7 @@ class PipelineState:
         return ReadPlan(commit, False, pause, resume, max_records, max_bytes, timeout_s, bool(self._paused))
 
     def take_commit(self) -> Mapping[Partition, Position]:
-        """Return the positions to commit, with their intents; those of partitions that are ours."""
+        """Return the positions to commit, with their intents, of the partitions that are ours."""
         if not self._commit_due:
             return {}
         self._commit_due = False
@@ -184,10 +184,10 @@ class PipelineState:
     def fetched(
         self, runs: Iterable[Records], reached: Mapping[Partition, int], now: float, *, exhausted: bool = False
     ) -> list[Records]:
-        """Add fetched records to the buffer and return those that were new; none are once a drain has begun.
+        """Add fetched records to the buffer and return those that were new; none are new once a drain has begun.
 
-        Below the offsets in `reached` there is nothing more to come, which completes announced ranges. The drain begins
-        with `exhausted`, or after the last record that is wanted.
+        Nothing more will come below the offsets in `reached`, which completes announced ranges. The drain begins with
+        `exhausted`, or after the last record that is wanted.
         """
         if self._phase != "running":
             return []
@@ -207,7 +207,7 @@ class PipelineState:
         """Drop what waits of these partitions: nothing more of them is begun, since nothing is fetched meanwhile.
 
         What was begun and not yet offered to the target is dropped as well, where it is in batches of its own or
-        intents are kept; other batches are written with all that is in them.
+        intents are kept. Other batches are written with all that is in them.
         """
         self._buffer.forget(partitions)
         self._drop_unwritten(frozenset(partitions), now)
@@ -222,7 +222,7 @@ class PipelineState:
         )
 
     def forget(self, partitions: Collection[Partition]) -> int:
-        """Give partitions up, with everything about them, and return how many buffered records were dropped."""
+        """Give partitions up, with all their state, and return how many buffered records were dropped."""
         dropped = self._buffer.forget(partitions)
         self._offsets.forget(partitions)
         self._paused -= frozenset(partitions)
@@ -238,15 +238,15 @@ class PipelineState:
     def unconfirmed(self, partitions: Collection[Partition], now: float) -> None:
         """Note that it is not known whether a commit was stored: it is wanted again.
 
-        With another mark, where intents are kept: otherwise reading back the later one, which may have been
-        refused, could find the earlier one.
+        Where intents are kept, it is wanted with another mark. Otherwise reading back the later one, which may have
+        been refused, could find the earlier one.
         """
         self._committing = False
         self._commit_due = True
         if self._offsets.announces:
             self._offsets.ask_for_lease(self._offsets.owned.intersection(partitions), now)
 
-    # What the decode loop asks and tells.
+    # Called by the decode loop.
 
     def next_decode(self, now: float) -> BatchInFlight | None:
         """Take the next batch to decode; None when none is due."""
@@ -274,7 +274,7 @@ class PipelineState:
         final = not self._offsets.announces or not self._in_flight
         return self._phase == "draining" and not self._in_flight.sealed and self._empty(now) and final
 
-    # What the write loop asks and tells.
+    # Called by the write loop.
 
     def next_write(self, now: float) -> BatchInFlight | None:
         """Take the next batch to write; None when there is none yet.
@@ -290,7 +290,7 @@ class PipelineState:
         return None
 
     def write_due(self, now: float) -> bool:
-        """Return whether `next_write` has a batch, or the target is to be looked at first."""
+        """Return whether `next_write` has a batch, or the target has to be looked at first."""
         return self._writable(now) is not None or bool(self._offsets.unchecked())
 
     def all_written(self, now: float) -> bool:
@@ -308,19 +308,19 @@ class PipelineState:
         self._commit_due = True
 
     def ask_for_lease(self, epochs: Mapping[Partition, int], now: float) -> None:
-        """Have a commit say which of these partitions are still ours, see `confirmed`."""
+        """Ask for a commit that says which of these partitions are still ours, see `confirmed`."""
         self._offsets.ask_for_lease(self._offsets.unchanged(epochs), now)
         self._commit_due = True
 
     def confirmed(self, epochs: Mapping[Partition, int], since: float) -> frozenset[Partition] | None:
-        """Return which of these are still ours, by a commit sent since then; None while that is not known."""
+        """Return which of these are still ours, by a commit sent at `since` or later; None while that is not known."""
         ours = self._offsets.unchanged(epochs)
         return ours if self._offsets.leased(ours, since) else None
 
     def held(self, which: BatchInFlight, now: float) -> bool | None:
         """Return whether a batch is ours to write; None while that is not certain, and then a commit is on its way.
 
-        Where intents are kept, all of it has to be ours, by a commit that is not older than LEASE_S; else some of it.
+        Where intents are kept, all of it has to be ours, by a commit not older than LEASE_S. Otherwise some is enough.
         """
         ours = self._offsets.ours(which)
         if not ours or (self._offsets.announces and len(ours) < len(which.epochs)):
@@ -331,7 +331,7 @@ class PipelineState:
         return None
 
     def hand_back(self, which: BatchInFlight, now: float) -> None:
-        """Give up writing a batch of which something changed hands; what is still ours comes again, as replays."""
+        """Give up writing a batch of which a partition changed hands; what is still ours comes again, as replays."""
         ours = self._offsets.ours(which)
         self._in_flight.split(now, lambda one: self._kept(one, ours, replayed=True) if one is which else None)
 
@@ -344,17 +344,17 @@ class PipelineState:
             self._unsettled.append(which)
             self._settle()
             self._commit_due = True
-            # At once, so that the commit carries the intent of the batch that comes next.
+            # This is done at once, so that the commit carries the intent of the next batch.
             self._seal(now)
 
     def scale(self, factor: int) -> None:
-        """Have the batches that are still to be cut made this many times as large as the settings say."""
+        """Make the batches that are still to be cut this many times as large as the settings say."""
         self._buffer.scale(factor)
 
-    # What ends it.
+    # The end.
 
     def drain(self, trigger: Trigger) -> None:
-        """Stop reading and bring everything buffered to its end. Once is enough; later calls change nothing."""
+        """Stop reading and bring everything buffered to its end. Later calls change nothing."""
         if self._phase == "running":
             self._phase = "draining"
             self._drain_trigger = trigger
@@ -413,7 +413,7 @@ class PipelineState:
     def _balanced(self) -> tuple[frozenset[Partition], frozenset[Partition]]:
         """Return which partitions to pause and which to resume."""
         nothing: frozenset[Partition] = frozenset()
-        # An announced range is written as a whole or not at all: what is missing of it is read in any case.
+        # An announced range is written whole or not at all, so what is missing of it is read in any case.
         needed = self._buffer.replaying if self._phase == "running" else nothing
         # Paused when the range before was complete: if its records alone fill the memory, nothing else resumes it.
         again = self._paused & needed
@@ -438,7 +438,7 @@ class PipelineState:
     # Writing.
 
     def ask_for_next_lease(self, now: float) -> None:
-        """Have a commit say whether the next batch is still ours, where only that keeps it from being written."""
+        """Ask for a commit that says whether the next batch is ours, where only that keeps it from being written."""
         one = self._in_flight.first
         if one is not None and one.prepared is not None and len(self._unsettled) < self._max_unsettled:
             self._renew(one, now)
@@ -461,7 +461,7 @@ class PipelineState:
         return one
 
     def _leased(self, which: BatchInFlight, now: float) -> bool:
-        """Return whether a batch is announced and the source lately took us for the owner."""
+        """Return whether a batch is announced and the source has lately confirmed us as the owner."""
         ours = self._offsets.ours(which)
         return self._offsets.announced(which) and self._offsets.leased(ours, now - LEASE_S)
 
@@ -473,7 +473,7 @@ class PipelineState:
             self._commit_due = True
 
     def _seal(self, now: float) -> None:
-        """Begin every batch that is due, unless some are left from last time: one commit announces them all."""
+        """Begin every batch that is due, unless some are left from last time; one commit announces them all."""
         if self._in_flight.sealed:
             return
         for partition, last in self._buffer.skip_vanished(now):
@@ -506,7 +506,7 @@ class PipelineState:
         self._in_flight.split(now, divide)
 
     def _kept(self, one: BatchInFlight, kept: Collection[Partition], *, replayed: bool) -> list[BatchInFlight]:
-        """Return the batches that take the place of one: one for each partition kept, under its old intent."""
+        """Return the batches that replace one: one for each partition kept, under its old intent."""
         batch = one.batch
         self._buffer.release(batch)
         parts = []

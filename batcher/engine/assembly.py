@@ -1,4 +1,4 @@
-"""Put the engine together from what source, sink and settings say. Nothing here runs."""
+"""Assemble the engine from what source, sink and settings say. Nothing here runs."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ DeliveryMode = Literal["auto", "exactly-once", "at-least-once"]
 
 @dataclass(frozen=True, slots=True)
 class PipelineOptions:
-    """Hold what a pipeline is told, see `Pipeline`; raise ConfigurationError for what cannot work."""
+    """Hold what a pipeline is told, see `Pipeline`. Raise ConfigurationError for what cannot work."""
 
     name: str
     flush: FlushPolicy = field(default_factory=FlushPolicy)
@@ -61,7 +61,7 @@ class PipelineOptions:
             raise ConfigurationError("--stop-timeout must be more than 0; try 25s")
         if self.max_records is not None and self.max_records < 1:
             raise ConfigurationError("--max-records must be at least 1")
-        # Refuses a memory that holds no batch before anything is opened.
+        # This refuses a memory that holds no batch, before anything is opened.
         Buffer(self.flush, self.memory_bytes, mixes_partitions=True)
 
 
@@ -77,13 +77,13 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """Say what source and sink keep together."""
+    """Say what source and sink guarantee together."""
 
     source: SourceInfo
     sink: SinkInfo
     guarantee: Guarantee
     reason: str
-    """Why it is not more, by the weaker of the two."""
+    """Why it is not more, in the words of the weaker of the two."""
     merges_partitions: bool
 
     @property
@@ -123,7 +123,7 @@ def agreed(source: SourceInfo, sink: SinkInfo, options: PipelineOptions) -> Agre
 def _merges(guarantee: Guarantee, sink: SinkInfo, options: PipelineOptions) -> bool:
     """Return whether a batch may hold several partitions; raise ConfigurationError for a target that cannot do it.
 
-    A replay does not come with the same neighbours, so no token recognises it: the target has to be asked.
+    A replay does not come with the same neighbours, so no token recognises it. The target has to be asked.
     """
     if guarantee == "at-least-once":
         return sink.mixes_partitions
@@ -163,8 +163,8 @@ def _check_sink(name: str, info: SinkInfo) -> None:
 
 def assembled(parts: Parts, options: PipelineOptions, agreement: Agreement, fetch: FetchLoop, events: Events) -> Engine:
     """Return the engine of a run whose source and sink are open."""
-    # Without intents a batch may come again with the same range by chance, from another process, and nothing says
-    # whether the target has it: then its token must not be one that the target knows.
+    # Without intents, a batch of another process may have the same range by chance, and nothing says whether the target
+    # has it. So its token must not be one that the target knows.
     name = options.name if agreement.exactly_once else f"{options.name}|{secrets.token_hex(4)}"
     offsets = Offsets(
         name,

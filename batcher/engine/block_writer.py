@@ -1,7 +1,7 @@
-"""Bring one block to a durable end in as many parts as it takes, and say which of its rows were refused.
+"""Write one block durably, in as many parts as it takes, and say which of its rows were refused.
 
-Write loop. A part that was written is durable for good: whatever follows, its rows are not offered again under
-another token, unless the target was asked and does not have them.
+Called by the write loop. A part that was written is durable for good. Whatever follows, its rows are not offered again
+under another token, unless the target was asked and does not have them.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 Held = Callable[[], bool]
-"""The lease on a batch: asked before each attempt whether it is still ours; it may wait for the answer."""
+"""The lease on a batch. It is asked before each attempt whether the batch is ours, and may wait for the answer."""
 
 FEW: Final = 10
-"""A block of at most this many rows may be nothing but bad ones; of more it is not believed."""
+"""In a block of at most this many rows all may be bad; of a larger block that is not believed."""
 
 SUSPECT_TRIES: Final = 3
-"""How often a few rows have to fail, each alone, before they are to blame and not the target."""
+"""How often a few rows have to fail, each alone, before they are blamed and not the target."""
 
 
 @dataclass(slots=True)
 class _Search:
-    """Note what came of the parts of a block."""
+    """Record what became of the parts of a block."""
 
     held: Held
     written: bool = False
@@ -61,27 +61,27 @@ class _Search:
     changes: int = 0
     dropped: int = 0
     tries: int = 0
-    """How often the part that was offered last was."""
+    """How often the last part was offered."""
     deferred_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class BlockWritten:
-    """Say what came of a block: the rows that were refused, and how many the sink dropped by its own rule."""
+    """Say what became of a block: the rows that were refused, and how many the sink dropped by its own rule."""
 
     letters: list[DeadLetter]
     dropped: int = 0
 
 
-class _NoRowToBlame(Exception):  # no error: it ends a search
+class _NoRowToBlame(Exception):  # not an error: it ends a search
     """End the search of a block of which nothing could be written."""
 
 
 class BlockWriter:
     """Write blocks. `refuses` says whether there is a place for dead letters.
 
-    With `halts` a field that no column takes stops the pipeline where the decoder refused the record for it. Rows that
-    a sink defers come again for at most `patience_s` seconds, None for ever; `abort` ends their waits.
+    With `halts` the pipeline stops where the decoder refused a record for a field that no column takes. Rows that a
+    sink defers come again for at most `patience_s` seconds, None for ever; `abort` ends their waits.
     """
 
     def __init__(
@@ -110,10 +110,10 @@ class BlockWriter:
         self._refuses = refuses
         self._halts = halts
         self._trusted = False
-        """The target took rows since rows that failed alone were last blamed."""
+        """The target has taken rows since rows that failed alone were last blamed."""
 
     def attempted(self, held: Held, action: Callable[..., T], *arguments: Any) -> T:
-        """Do something with the target until it works, as long as the batch is ours. Raise BatchSuperseded."""
+        """Call the target until it works, as long as the batch is ours. Raise BatchSuperseded."""
 
         def attempt() -> T:
             if not held():
@@ -145,9 +145,10 @@ class BlockWriter:
         return self.attempted(held, self._reconciler.missing, batch, block)
 
     def write(self, batch: Batch, block: Block, held: Held) -> BlockWritten:
-        """Write a block; raise SchemaChanged where all of it can come anew.
+        """Write a block; raise SchemaChanged where all of it can be decoded anew.
 
-        Where each row failed alone and none may be to blame, nothing is refused: the same block again, with an alarm.
+        Where each row failed alone and none may be to blame, nothing is refused: the same block comes again, with an
+        alarm.
         """
         tries = 0
 
@@ -182,9 +183,9 @@ class BlockWriter:
     ) -> Iterator[DeadLetter]:
         """Write a block in as many parts as it takes, and yield the rows that were refused.
 
-        Where it may be a repeat the target is asked afterwards: a server that died in the middle of the first attempt
-        may remember the token and not have the rows (seen with a plain MergeTree), and then drops them as
-        known. What is missing is written under another token, the `last` one.
+        Where it may be a repeat, the target is asked afterwards. A server that died in the middle of the first attempt
+        may remember the token and not have the rows (seen with a plain MergeTree), and then drops them as known. What
+        is missing is written under another token, the `last` one.
         """
         try:
             outcome = self._offer(block, search)
@@ -239,9 +240,9 @@ class BlockWriter:
                 yield from self._write(batch, part, search)
 
     def _wait(self, seconds: float, deferred: Sequence[Deferral], block: Block, search: _Search) -> None:
-        """Wait before rows that were deferred come again; raise DeferredTooLong when that is over.
+        """Wait before deferred rows come again; raise DeferredTooLong when their time is over.
 
-        No error that is tried again: the rows beside them are durable, and would be offered a second time.
+        That error is not one that is tried again: the rows beside them are durable, and would be offered a second time.
         """
         now = time.monotonic()
         search.deferred_at = now if search.deferred_at is None else search.deferred_at
@@ -266,7 +267,7 @@ class BlockWriter:
                 raise _NoRowToBlame(
                     f"{error} (to have a single record found, give --dlq.topic or --dlq.path)"
                 ) from error
-            # Looking for the row would write its neighbours, again after every restart.
+            # A search for the row would write its neighbours, again after every restart.
             spans = ", ".join(str(span) for span in block.ranges)
             raise DeadLetterLimitExceeded(
                 f"{self._info.target} refused a record of {spans}: {error}; nothing of it is committed. "
@@ -291,7 +292,7 @@ class BlockWriter:
     def _write_changed(
         self, batch: Batch, block: Block, change: SchemaChanged, search: _Search, *, last: bool
     ) -> Iterator[DeadLetter]:
-        """Write the rows of a block, and no others, decoded for new columns, under the token they have."""
+        """Write exactly the rows of a block, decoded for new columns, under the token they have."""
         search.changes += 1
         if search.changes > 1:
             self._pause(SinkUnavailable(f"{self._info.target} goes on changing: {change}"), search.held)
@@ -313,7 +314,7 @@ class BlockWriter:
             yield from self._write(batch, replace(rows, token=block.token), search, last=last)
 
     def _pause(self, error: SinkUnavailable, held: Held) -> None:
-        """Wait as before another try."""
+        """Wait as before another attempt."""
         errors = [error]
 
         def once() -> None:

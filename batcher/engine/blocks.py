@@ -1,4 +1,4 @@
-"""Make the blocks that a sink is given: of a whole batch, of some of its rows, of its halves."""
+"""Make the blocks that a sink is given: from a whole batch, from some of its rows, from its halves."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _coordinate(batch: Batch, name: str) -> pa.Array:
         "_key": lambda run: [run.keys],
         "_value": lambda run: chunks_of(run.values),
     }
-    # All chunks of all runs at once: values are great, and each step in between would copy them again.
+    # All chunks of all runs at once: values are large, and each step in between would copy them again.
     parts = [part for run in batch.runs for part in columns[name](run)]
     return parts[0] if len(parts) == 1 else pa.concat_arrays(parts)
 
@@ -63,7 +63,7 @@ def _contiguous(table: pa.Table) -> pa.Table:
 
 
 def part_of(batch: Batch, block: Block, rows: Sequence[int] | pa.Array) -> Block | None:
-    """Return some rows of a block, under a token made of its own and of which records they are; None for none."""
+    """Return some rows of a block, under a token made from its own and from their records; None for no rows."""
     keep = rows if isinstance(rows, pa.Array) else pa.array(rows, pa.int64())
     if not len(keep):
         return None

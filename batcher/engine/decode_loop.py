@@ -1,4 +1,4 @@
-"""The decode loop: turns batches into columns when they are due, one ahead of the one that is being written."""
+"""The decode loop: turns due batches into columns, one ahead of the batch that is being written."""
 
 from __future__ import annotations
 

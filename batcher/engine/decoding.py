@@ -1,7 +1,7 @@
 """Turn batches into columns for what the target has now: pins schemas, lets them grow, and takes changed ones.
 
-The decode loop prepares batches ahead; the write loop decodes again what was prepared for columns that the
-target no longer has. One schema for all, or one for each topic where the target wants that. Both threads may change a
+The decode loop prepares batches ahead. The write loop decodes again what was prepared for columns that the target no
+longer has. There is one schema for all, or one for each topic where the target wants that. Both threads may change a
 schema: the lock guards which one holds, and is never held while something is decoded or asked.
 """
 
@@ -31,7 +31,7 @@ Call = Callable[..., Any]
 
 @dataclass(frozen=True, slots=True)
 class _SchemaLane:
-    """Hold what the batches of a topic, or all batches, are decoded with at present."""
+    """Hold what the batches of a topic, or all batches, are now decoded with."""
 
     schema: pa.Schema
     decoder: Decoder
@@ -40,7 +40,7 @@ class _SchemaLane:
 
 
 class Decoding:
-    """Prepare batches for a sink. `call` asks the sink again while it is not there."""
+    """Prepare batches for a sink. `call` asks the sink again as long as it does not answer."""
 
     def __init__(self, sink: Sink, info: SinkInfo, format_: Format, call: Call) -> None:
         self._one = pinning(sink, info)
@@ -79,12 +79,12 @@ class Decoding:
         return prepared.schema is (None if lane is None else lane.schema)
 
     def adopt(self, batch: Batch, schema: pa.Schema) -> None:
-        """Decode all batches from now on, of this one's topic where each has its own, for another schema."""
+        """Decode all batches for another schema from now on; only those of this one's topic where each has its own."""
         self._replace(self._key(batch), self._lane(schema))
         log.warning("schema_changed", target=self._info.target, columns=_described(schema))
 
     def counted(self, decoded: Decoded) -> Mapping[str, int]:
-        """Return the rows that had each unknown field, few enough for a summary. Write loop."""
+        """Return the rows that had each unknown field, with few enough fields for a summary. Write loop."""
         with self._lock:
             return self._unknown.counted(decoded.unknown)
 
@@ -122,7 +122,7 @@ class Decoding:
             self._lanes[key] = lane
 
     def _lane_for(self, batch: Batch) -> _SchemaLane | None:
-        """Return what to decode with; None while the target has no schema and not one record can give it one."""
+        """Return what to decode with; None while the target has no schema and no record can give it one."""
         key = self._key(batch)
         with self._pinning:
             lane = self._lanes.get(key)
@@ -152,7 +152,7 @@ class Decoding:
         except SinkMisconfigured as error:
             if topic in self._lanes:
                 raise
-            # Nothing of it was ever written: this is a fault of the settings, found as early as it can be.
+            # Nothing was ever written for it: this is a fault of the settings, found as early as possible.
             raise ConfigurationError(str(error)) from error
         raise ConfigurationError(f"{self._info.target} has no schema and cannot take one; give --decode.schema FILE")
 
@@ -203,12 +203,12 @@ class Decoding:
         return Prepared(batch, decoded, time.perf_counter() - started, schema)
 
     def _keeps_all(self, batch: Batch) -> bool:
-        # A replay was written before, by whatever rules.
+        # A replay was written before, under rules that may have changed.
         return "_value" in self._info.coordinates or batch.replayed
 
 
 def _without_columns(decoded: Decoded) -> Decoded:
-    """Refuse the readable records of a batch that gave the target no column."""
+    """Refuse the readable records of a batch that gave the target no columns."""
     rows = decoded.positions.to_pylist()
     if not rows:
         return decoded

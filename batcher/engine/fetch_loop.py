@@ -22,18 +22,18 @@ from batcher.telemetry.events import CommitAnswered, Events, Rebalanced, Records
 log = structlog.get_logger(__name__)
 
 COMMIT_ATTEMPT_S: Final = 2.0
-"""How long an answer to a commit is waited for before the source is polled again. Below the patience of the pipeline
-with a thread that is to leave (5 s)."""
+"""How long an answer to a commit is waited for before the source is polled again. It is below the time that the
+pipeline gives a thread to leave (5 s)."""
 
 COMMIT_PATIENCE_S: Final = 330.0
-"""How long commits may go unanswered. A group answers nothing while it waits for one of its members to join, and it
-waits for librdkafka's default `max.poll.interval.ms` (300 s), or for the session of one that died (45 s)."""
+"""How long commits may go unanswered. A group answers nothing while it waits for one of its members to join. It waits
+for librdkafka's default `max.poll.interval.ms` (300 s), or for the session of a member that died (45 s)."""
 
 
 class FetchLoop:
     """Run the source. `step` does one round; `run` does rounds until the pipeline has drained or aborted.
 
-    `drain_timeout_s` bounds how long a revoked partition is held back for the batch in flight; it has to stay well
+    `drain_timeout_s` bounds how long a revoked partition is held back for the batch in flight. It has to stay well
     below the session timeout.
     """
 
@@ -54,7 +54,7 @@ class FetchLoop:
         self._unconfirmed_since: float | None = None
         self._unreadable: RecordUnreadable | None = None
         self.stopped: dict[Partition, str] = {}
-        """Partitions that nothing is read from because their intent cannot be understood, with the reason."""
+        """Partitions from which nothing is read because their intent cannot be understood, with the reason."""
         self._stepped_at = clock()
 
     def open(self) -> SourceInfo:
@@ -73,18 +73,18 @@ class FetchLoop:
 
     @property
     def joined(self) -> bool:
-        """Return whether the group has given us our partitions, be it none. Any thread."""
+        """Return whether the group has given us our partitions, even if there are none. Any thread."""
         return self._joined
 
     @property
     def silent_s(self) -> float:
-        """Return the seconds since the last round began: grows when the thread hangs. Any thread."""
+        """Return the seconds since the last round began: they grow when the thread hangs. Any thread."""
         return self._clock() - self._stepped_at
 
     def run(self) -> None:
         """Run until the pipeline has drained or aborted. `leave` follows, whatever happens.
 
-        Raise RecordUnreadable, once all before it is committed, and whatever else the source raises.
+        Raise RecordUnreadable, once everything before it is committed, and anything else the source raises.
         """
         while self._shared.phase != "aborted" and not self._shared.drained():
             self.step()
@@ -154,7 +154,7 @@ class FetchLoop:
         self._give_up(partitions, "partitions_revoked")
 
     def on_lost(self, partitions: Collection[Partition]) -> None:
-        """Forget partitions that are already foreign (see PartitionListener)."""
+        """Forget partitions that are no longer ours (see PartitionListener)."""
         self._events.publish(Rebalanced("lost"))
         self._give_up(partitions, "partitions_lost")
 
@@ -164,7 +164,7 @@ class FetchLoop:
         try:
             runs = self._source.fetch(plan.max_records, plan.max_bytes, plan.timeout_s)
         except RecordUnreadable as error:
-            # Not thrown away with what is in memory: a new start would come no further.
+            # What is in memory is not thrown away: a new start would come no further.
             log.error("record_unreadable", error=str(error))
             self._unreadable = self._unreadable or error
             self._shared.drain("stop")

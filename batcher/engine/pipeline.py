@@ -1,4 +1,4 @@
-"""The pipeline: what loads a source into a sink. This is the Python API.
+"""The pipeline, which loads a source into a sink. This is the Python API.
 
     main thread        run(): open sink, queue and source (start.py), put the engine together (assembly.py), start the
                        threads and watch them (supervisor.py), close, report (report.py)
@@ -6,9 +6,9 @@
     thread "decode"    bytes into columns, one batch ahead             (decode_loop.py)
     thread "write"     target and dead letters                         (write_loop.py)
 
-Stopping: `stop` ends reading; everything buffered is sealed, written and committed; then the group is left.
-`abort`, or the deadline, ends retries at once and commits nothing more. Both only set flags, so that a signal
-handler may call them. A thread that dies takes the pipeline with it: its exception comes out of `run`.
+Stopping: `stop` ends reading. Everything buffered is sealed, written and committed; then the group is left. `abort`, or
+the deadline, ends retries at once and commits nothing more. Both only set flags, so that a signal handler may call
+them. A thread that dies takes the pipeline with it: its exception comes out of `run`.
 """
 
 from __future__ import annotations
@@ -61,9 +61,9 @@ READY_PATIENCE_S: Final = 30.0
 class Pipeline:
     """Load a source into a sink. Build it, call `run` once from the main thread.
 
-    `name` (the consumer group) is part of every token. `stop_timeout_s` bounds the time from `stop` to the
-    return of `run`, as far as the sink's calls return; `drain_timeout_s` how long a partition that is taken away is
-    held for its batch in flight; `start_timeout_s` is how long a target or broker that does not answer at the start is
+    `name` (the consumer group) is part of every token. `stop_timeout_s` bounds the time from `stop` to the return of
+    `run`, as far as the sink's calls return. `drain_timeout_s` bounds how long a partition that is taken away is held
+    for its batch in flight. `start_timeout_s` is how long a target or broker that does not answer at the start is
     waited for. With `halt_on_unknown` a record that the format refuses for an unknown field stops the pipeline.
     `subscribers` hear of what happens (`telemetry.events`).
     """
@@ -124,7 +124,7 @@ class Pipeline:
 
     @property
     def guarantee(self) -> Guarantee:
-        """Return what this run keeps: decided when source and sink were opened, and never changed after that."""
+        """Return what this run guarantees. It is decided when source and sink are opened, and never changes."""
         return self._agreement.guarantee if self._agreement is not None else "at-least-once"
 
     def stop(self) -> None:
@@ -136,13 +136,13 @@ class Pipeline:
         self._stops = 2
 
     def run(self) -> Summary:
-        """Run until stopped or until the source has come to its end, and return what was done.
+        """Run until stopped or until the source comes to its end, and return what was done.
 
         Raise Unreachable or SinkMisconfigured when it cannot start, DrainTimeout when the stop was cut short, and
-        whatever ended a thread.
+        any error that ended a thread.
         """
         if not structlog.is_configured():
-            # Used as a library: structlog's own default would put logs among the program's output.
+            # Used as a library. structlog's own default would put logs among the program's output.
             structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
         self._started = time.monotonic()
         stuck: list[str] = []
@@ -184,7 +184,7 @@ class Pipeline:
     def ready(self) -> tuple[bool, str]:
         """Return whether the process does its work, and if not, why. Any thread.
 
-        A member without partitions, because there are more members than partitions, is ready: it stands by.
+        A member is also ready without partitions, because there are more members than partitions: it stands by.
         """
         state = self._state()
         if state == "starting" and self._patience is not None and self._patience.reason:
@@ -254,7 +254,7 @@ class Pipeline:
         check_capabilities(parts.sink, sink)
         if parts.dead_letters is not None:
             self._opened(parts.dead_letters.open, "the dead-letter queue")
-        # What the sink alone cannot keep is said before a broker is asked for anything.
+        # What the sink alone cannot guarantee is said before a broker is asked for anything.
         agreed(SourceInfo(keeps_intents=True), sink, self._options)
         source = self._opened(self._fetch.open, "the brokers", self._opening_source)
         check_capabilities(parts.source, source)
@@ -287,7 +287,7 @@ class Pipeline:
     def _close(self) -> None:
         threads = [*self._opening, *(self._supervisor.threads[1:] if self._supervisor is not None else [])]
         if any(thread.is_alive() for thread in threads):
-            return  # it hangs inside the sink or the queue: closing them under it could hang as well
+            return  # it hangs inside the sink or the queue: closing these could hang as well
         if self._supervisor is None and not any(thread.is_alive() for thread in self._opening_source):
             self._parts.source.close()
         self._parts.sink.close()

@@ -21,12 +21,12 @@ OnExisting = Literal["halt", "skip", "write"]
 """What to do where the target holds records that were never announced nor committed."""
 
 Reconcile = Literal["never", "replays", "always"]
-"""Before which blocks the target is asked for the rows it has: none, those that may be there, or each. Where it can be
-asked: `always` is for those who load records that may be there for any reason."""
+"""The blocks before which the target is asked for the rows it has: none, those that may be there, or each. This needs a
+target that can be asked. `always` is for callers who load records that may be there for any reason."""
 
 
 class Reconciler:
-    """Know which blocks may be in the target already, and what of them is. Write loop.
+    """Know which blocks may be in the target already, and which of their rows are. Write loop.
 
     `call` asks the target again for as long as it cannot answer.
     """
@@ -47,7 +47,7 @@ class Reconciler:
         self._reconcile = reconcile
         self._on_existing = on_existing
         self._existing: dict[Partition, int] = {}
-        """The highest offset the target was found to hold above the commit, for each partition where it did."""
+        """The highest offset that the target was found to hold above the commit, for each partition that has one."""
 
     def max_offset_above(self, positions: Mapping[Partition, int]) -> Mapping[Partition, int]:
         """Return the highest offset that the target holds of each partition where it has one at or above its position.
@@ -60,9 +60,9 @@ class Reconciler:
         return found
 
     def check_existing(self, positions: Mapping[Partition, int], found: Mapping[Partition, int]) -> None:
-        """Raise DataGap for what `max_offset_above` found, or note that it has to be looked at row by row.
+        """Raise DataGap for what `max_offset_above` found, or remember that it has to be checked row by row.
 
-        Loading those records again would make duplicates, and a topic that was made anew has other records there.
+        To load those records again would make duplicates, and a topic that was made anew has other records there.
         """
         if not found:
             return
@@ -95,7 +95,7 @@ class Reconciler:
     def missing(self, batch: Batch, block: Block) -> Block | None:
         """Return the rows of a block that the target lacks, under a token of their own; None when it has them all.
 
-        Raise SinkUnavailable while a server is still at an earlier write of them.
+        Raise SinkUnavailable while a server still runs an earlier write of them.
         """
         if self._target is None:
             raise SinkMisconfigured(f"{self._info.target} cannot be asked for the rows it has")

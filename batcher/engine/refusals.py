@@ -1,4 +1,4 @@
-"""Say in the log which records were refused, so often that nobody misses it and so seldom that it can be read."""
+"""Log which records were refused: often enough to be noticed, seldom enough to be read."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from batcher.records import Batch, DeadLetter
 log = structlog.get_logger(__name__)
 
 QUIET_S: Final = 10.0
-"""How long nothing is said of reasons that were said before; what was refused meanwhile is in the next line."""
+"""How long a reason that was logged is not logged again; what was refused meanwhile is in the next line."""
 
 MAX_REASONS: Final = 10
 
 
 class Refusals:
-    """Warn about the dead letters of batches. Flusher thread."""
+    """Warn about the dead letters of batches. Write loop."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -31,7 +31,7 @@ class Refusals:
         self._said_at: float | None = None
 
     def tell(self, batch: Batch, letters: Sequence[DeadLetter]) -> None:
-        """Name the most frequent reason with the first record it was given for, unless that was just said."""
+        """Name the most frequent reason with the first record it was given for, unless that was just logged."""
         reasons = Counter(letter.reason for letter in letters)
         self._total += len(letters)
         self._pending += reasons

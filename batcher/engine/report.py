@@ -14,7 +14,7 @@ from batcher.telemetry.status import BufferStatus, InFlight, LastError, Partitio
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Say what a run did.
+    """Say what a run has done.
 
     After a complete drain `consumed == written + duplicates_suppressed + dead_lettered + skipped`.
     """
@@ -86,7 +86,7 @@ def with_snapshot(
     lag: Mapping[Partition, int],
     attempts: int,
 ) -> Status:
-    """Return a status with what is going on; `stopped` are partitions that nothing is read from, with the reason."""
+    """Return a status with what is going on; `stopped` are partitions from which nothing is read, with the reason."""
     batch = snapshot.in_flight
     return replace(
         status,

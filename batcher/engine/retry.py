@@ -21,7 +21,7 @@ OnWait = Callable[[int, float, BaseException], None]
 """Called before each wait with the attempts made so far, the seconds to come and what went wrong."""
 
 NOT_NOW: Final = (SinkUnavailable, SinkMisconfigured, DeadLetterFailed, SchemasUnavailable)
-"""What a target, a dead-letter queue or a schema registry may be able to do later."""
+"""The errors of a target, a dead-letter queue or a schema registry that may be able to answer later."""
 
 _WORDS: tuple[tuple[type[BaseException], str], ...] = (
     (socket.gaierror, "the name of the host is not known"),
@@ -36,7 +36,7 @@ _WORDS: tuple[tuple[type[BaseException], str], ...] = (
 
 
 def in_words(error: BaseException) -> str:
-    """Say what kind of error it is as people say it, from the first cause in its chain that has words."""
+    """Name the kind of error in plain words, from the first cause in its chain that has some."""
     link: BaseException | None = error
     while link is not None:
         for kind, words in _WORDS:
@@ -49,11 +49,11 @@ def in_words(error: BaseException) -> str:
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """Say how long the waits are.
+    """Say how long the waits between attempts are.
 
-    `exponential`: a random time up to `wait_s`, doubling to `max_wait_s` (full jitter: many workers
+    `exponential`: a random time up to `wait_s`, twice as much each time up to `max_wait_s` (full jitter: many workers
     that lost the same server do not come back together). `linear`: `wait_s`, twice that, three times that, up to
-    `max_wait_s`. `max_elapsed_s` None means for ever.
+    `max_wait_s`. With `max_elapsed_s` None it goes on for ever.
     """
 
     strategy: Literal["exponential", "linear"] = "exponential"
@@ -83,9 +83,9 @@ class RetryPolicy:
         errors: tuple[type[BaseException], ...] = NOT_NOW,
         sleep: Callable[[float], None] | None = None,
     ) -> Retrying:
-        """Return a caller that repeats what cannot be done now, which `errors` say, and raises the last error.
+        """Return a caller that repeats what raises one of `errors`, and raises the last one when it gives up.
 
-        Setting `abort` ends a wait at once and the series with it.
+        Setting `abort` ends a wait at once, and the attempts with it.
         """
 
         def before_sleep(state: RetryCallState) -> None:

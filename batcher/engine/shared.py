@@ -1,6 +1,6 @@
-"""The one lock around the state of a pipeline, and all waits for it to change.
+"""The one lock around the state of a pipeline, and all waits for a change of it.
 
-What is decided stands in `core/state.py`; here is only who may ask when. No method waits, except those named `wait_…`;
+What is decided is in `core/state.py`. Here is only who may ask when. No method waits, except those named `wait_…`, and
 nothing slow is done while the lock is held.
 """
 
@@ -27,7 +27,7 @@ class SharedState:
 
     @contextmanager
     def changing(self) -> Iterator[PipelineState]:
-        """Give the state to be changed, and wake up all who wait for a change."""
+        """Yield the state to be changed, and wake up all threads that wait for a change."""
         with self._changed:
             try:
                 yield self._state
@@ -36,7 +36,7 @@ class SharedState:
 
     @contextmanager
     def asking(self) -> Iterator[PipelineState]:
-        """Give the state to be asked, or changed in a way that concerns the asking thread alone."""
+        """Yield the state to be asked, or changed in a way that concerns the asking thread alone."""
         with self._changed:
             yield self._state
 
@@ -46,7 +46,7 @@ class SharedState:
         return self._state.phase
 
     def snapshot(self) -> Snapshot:
-        """Return what is going on, all of one moment; nothing follows from the question. Any thread."""
+        """Return what is going on, all at one moment; the question changes nothing. Any thread."""
         with self._changed:
             return self._state.snapshot(self.clock())
 
@@ -66,7 +66,7 @@ class SharedState:
             state.halt(writing_failed=writing_failed)
 
     def abort(self) -> None:
-        """Begin and commit nothing more, and wake up all who wait, here and in retries. Any thread."""
+        """Begin and commit nothing more, and wake up all threads that wait, here and in retries. Any thread."""
         with self.changing() as state:
             state.abort()
         self.aborting.set()
@@ -74,7 +74,7 @@ class SharedState:
     def fetched(self, runs: Iterable[Records], reached: Mapping[Partition, int], *, exhausted: bool) -> list[Records]:
         """Add fetched records and return those that were new, see `PipelineState.fetched`. Fetch loop.
 
-        The others are not woken up each time: a thread that wakes up takes the interpreter lock from this one.
+        The other threads are not woken up each time: a thread that wakes up takes the interpreter lock from this one.
         """
         with self._changed:
             now = self.clock()
@@ -87,7 +87,7 @@ class SharedState:
             return fresh
 
     def wait_decode_due(self) -> bool:
-        """Wait until there is something to decode; False when there will never be again. Decode loop."""
+        """Wait until there is something to decode; False when there will never be anything again. Decode loop."""
         with self._changed:
             while self._state.phase != "aborted":
                 now = self.clock()
@@ -102,7 +102,7 @@ class SharedState:
             return False
 
     def wait_write_due(self) -> bool:
-        """Wait until there is something to write; False when there will never be again. Write loop."""
+        """Wait until there is something to write; False when there will never be anything again. Write loop."""
         with self._changed:
             while self._state.phase != "aborted":
                 now = self.clock()
@@ -125,7 +125,7 @@ class SharedState:
             return False
 
     def wait_confirmed(self, epochs: Mapping[Partition, int]) -> frozenset[Partition]:
-        """Wait until a commit from now on says which of these partitions are ours, and return them. Write loop."""
+        """Wait until a new commit says which of these partitions are ours, and return them. Write loop."""
         with self._changed:
             since = self.clock()
             self._state.ask_for_lease(epochs, since)
@@ -137,7 +137,7 @@ class SharedState:
             return frozenset()
 
     def wait_changed(self, timeout_s: float) -> None:
-        """Wait until something happened, at most `timeout_s`. For the fetch loop when it must not fetch."""
+        """Wait until something has changed, at most `timeout_s`. For the fetch loop when it must not fetch."""
         with self._changed:
             if not self._state.commit_due:
                 self._changed.wait(timeout_s)

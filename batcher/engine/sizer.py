@@ -1,4 +1,4 @@
-"""Ask the target how loaded it is, and have batches cut larger or smaller for it."""
+"""Ask the target how loaded it is, and make batches larger or smaller for it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ log = structlog.get_logger(__name__)
 
 
 class Sizer:
-    """Tell `scale` by what factor batches are to be larger. Write loop only; `target` None is never asked."""
+    """Tell `scale` the factor by which batches are larger. Write loop only. A `target` of None is never asked."""
 
     def __init__(
         self, target: Pressured | None, scale: Callable[[int], None], clock: Callable[[], float] = time.monotonic

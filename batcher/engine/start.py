@@ -1,7 +1,7 @@
-"""Wait at the start for what does not answer yet: brokers, targets and proxies start in any order.
+"""Wait at the start for servers that do not answer yet: brokers, targets and proxies start in any order.
 
-What is opened runs on a thread of its own, so that the main thread stays free to hear signals while a driver hangs; a
-thread that hangs is left behind.
+What is opened runs on a thread of its own, so that the main thread can hear signals while a driver hangs. A thread that
+hangs is left behind.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 LOOK_S: Final = 0.1
-"""How often is looked for a stop."""
+"""How often a stop is looked for."""
 
 FIRST_PAUSE_S: Final = 0.25
 MAX_PAUSE_S: Final = 2.0
@@ -71,7 +71,7 @@ class Patience:
             )
 
     def remind(self) -> None:
-        """Say that it is waited for, where an attempt takes long and nothing was said yet."""
+        """Log what is waited for, where an attempt takes long and nothing was logged yet."""
         if self._clock() - self._began > SAY_AFTER_S:
             self._say("no answer yet")
 
@@ -104,7 +104,7 @@ def opened(open_: Callable[[], T], patience: Patience, threads: list[threading.T
     """Return what `open_` returns, called again while it raises Unreachable or SinkUnavailable.
 
     Each call is on a thread of its own, which is added to `threads`. Raise Unreachable when the time is over,
-    DrainTimeout at a stop, and whatever else `open_` raises.
+    DrainTimeout at a stop, and anything else that `open_` raises.
     """
     while True:
         try:
@@ -129,7 +129,7 @@ class _Attempt(Generic[T]):
     def _run(self) -> None:
         try:
             self._values.append(self._open())
-        except BaseException as error:  # it is raised again where it is waited for
+        except BaseException as error:  # it is raised again in the thread that waits
             self._error = error
         finally:
             self._done.set()

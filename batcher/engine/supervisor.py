@@ -18,7 +18,7 @@ from batcher.errors import BatcherError
 log = structlog.get_logger(__name__)
 
 WATCH_S: Final = 0.05
-"""How often the main thread looks for a signal, a dead thread or the deadline."""
+"""How often the main thread checks for a signal, a dead thread or the deadline."""
 
 CLOSE_SHARE: Final = 0.15
 """The share of the stop timeout kept for leaving the group after the drain was given up."""
@@ -30,7 +30,7 @@ LEAVE_S: Final = 5.0
 class ThreadSupervisor:
     """Run an engine until it has drained, failed or was told to stop.
 
-    `stops` returns how often a stop was asked for: once for a drain, twice for the end at once.
+    `stops` returns how often a stop was asked for: once means a drain, twice the end at once.
     """
 
     def __init__(self, engine: Engine, stops: Callable[[], int], stop_timeout_s: float) -> None:
@@ -39,7 +39,7 @@ class ThreadSupervisor:
         self._stops = stops
         self._stop_timeout_s = stop_timeout_s
         self.failure: BaseException | None = None
-        """What ended the first thread that failed. Any thread may read it."""
+        """The error that ended the first thread that failed. Any thread may read it."""
         # Daemons: a write that hangs in a server's hands must not keep the process from ending.
         self.threads = [
             threading.Thread(target=lambda script=script, name=name: self._live(name, *script), name=name, daemon=True)
@@ -51,14 +51,14 @@ class ThreadSupervisor:
         ]
 
     def run(self) -> list[str]:
-        """Return when all threads have ended, or are left behind: the names of those. Main thread."""
+        """Return when all threads have ended or are left behind, with the names of the latter. Main thread."""
         for thread in self.threads:
             thread.start()
         self._watch()
         return [thread.name for thread in self.threads if thread.is_alive()]
 
     def _live(self, name: str, *script: Callable[[], None]) -> None:
-        # Each part runs, also after one that failed: the failure is known before the group is left.
+        # Each part runs, even after one that failed: the failure is known before the group is left.
         for part in script:
             self._guarded(name, part)
 
@@ -71,11 +71,11 @@ class ThreadSupervisor:
                 return
             # The first failure is the reason; what fails while the others stop is its consequence.
             self.failure = self.failure or error
-            # What was foreseen is said once, with its reason, by the caller of `run`; only a bug is worth a line more.
+            # An expected error is reported once, with its reason, by the caller of `run`. Only a bug gets another line.
             level = log.debug if isinstance(error, BatcherError) else log.error
             level("thread_failed", thread=name, error=type(error).__name__)
             if name != "fetch" and isinstance(error, BatcherError):
-                # What is durable by now would be written again at every restart if it stayed uncommitted.
+                # What is durable by now would be written again at every restart if it were not committed.
                 self._shared.halt(writing_failed=name == "write")
             else:
                 self._shared.abort()

@@ -1,4 +1,4 @@
-"""The write loop: brings a batch to a durable end, and only then asks for its commit. Batches keep their order."""
+"""The write loop: makes a batch durable, and only then asks for its commit. Batches keep their order."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = structlog.get_logger(__name__)
 class WriteLoop:
     """Write decoded batches. `step` does one, `run` goes on until there will be nothing more.
 
-    Whatever the writer raises ends a run.
+    Any error of the writer ends a run.
     """
 
     def __init__(
@@ -73,14 +73,14 @@ class WriteLoop:
         _log_written(batch, delivered)
 
     def _check_existing(self) -> None:
-        """Look whether the target holds records of new partitions that nobody announced, before we announce any."""
+        """Check whether the target holds records of new partitions that were never announced, before any are."""
         with self._shared.asking() as state:
             positions, epochs = state.unchecked()
         if not positions:
             return
         found = self._reconciler.max_offset_above(positions)
         if found:
-            # While the target was asked, another process may have taken over and written on.
+            # While the target was asked, another process may have taken over and gone on writing.
             ours = self._shared.wait_confirmed({partition: epochs[partition] for partition in found})
             self._reconciler.check_existing(positions, {partition: found[partition] for partition in ours})
         with self._shared.changing() as state:

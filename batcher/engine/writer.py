@@ -1,4 +1,4 @@
-"""Bring one batch to a durable end: every record written, or in the dead-letter queue, or skipped by policy.
+"""Make one batch durable: every record written, or in the dead-letter queue, or skipped by policy.
 
     decode ─► rows ─► Sink.write ──────────────────────────────► durable
        │       │ what may be there already: only the rows that the target lacks (reconcile.py)
@@ -10,8 +10,8 @@
        │                 │  an Outcome          its rows refused, offered again later, or dropped; the rest is durable
        └► rejections ────┴──────────────────────► dead letters, awaited; the same, again, until they are stored
 
-Decoding runs one batch ahead, in the decode loop; the rest in the write loop (`block_writer.py` has what is done to a
-block). Whatever else is raised stops the process without a commit.
+Decoding runs one batch ahead, in the decode loop. The rest runs in the write loop (`block_writer.py` has what is done
+to a block). Any other error stops the process without a commit.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _ALARMS: dict[type[BaseException], str] = {
     DeadLetterFailed: "dead_letters_refused",
     SchemasUnavailable: "schemas_unavailable",
 }
-"""What does not pass by itself is an error in the log."""
+"""A failure that does not pass by itself is an error in the log."""
 
 
 class Writer:
@@ -74,7 +74,7 @@ class Writer:
         self._refusals = Refusals()
         retrying: Retrying = retry.retrying(abort, self._waiting)
         self._changing = retrying.copy()
-        # Another one, because it is the decode loop's.
+        # A second one, because `_preparing` is the decode loop's.
         self._preparing = retry.retrying(abort, self._waiting, errors=(SchemasUnavailable,))
         self.decoding = Decoding(sink, info, format_, retrying)
         self.reconciler = Reconciler(sink, info, retrying, reconcile=reconcile, on_existing=on_existing)
@@ -92,15 +92,15 @@ class Writer:
         )
 
     def prepare(self, batch: Batch) -> Prepared:
-        """Decode a joined batch, see `Decoding.prepare`; again while the format cannot ask for schemas. Decode loop."""
+        """Decode a joined batch, see `Decoding.prepare`, again while the format cannot ask for schemas. Decode loop."""
         prepared: Prepared = self._preparing(self.decoding.prepare, batch)
         return prepared
 
     def write(self, prepared: Prepared, held: Held = lambda: True) -> Delivered:
-        """Return when every record of the batch is durable; raise when that cannot be reached. Write loop.
+        """Return when every record of the batch is durable; raise when that cannot be done. Write loop.
 
         `held` is the lease on the batch. Raise BatchSuperseded when it is lost, DeadLetterLimitExceeded,
-        DeadLetterFailed, or the sink's last error when retrying ended.
+        DeadLetterFailed, or the sink's last error when retries ended.
         """
         started = time.perf_counter()
         latest = prepared
@@ -135,7 +135,7 @@ class Writer:
             rows, token = block.rows, block.token
             block = self._blocks.missing(batch, block, held)
             suppressed = rows - (block.rows if block is not None else 0)
-            # Under the block's own token: what a frozen process sends late is known by it then.
+            # Under the block's own token: then what a frozen process sends late is recognised by it.
             block = None if block is None else replace(block, token=token)
         written = BlockWritten([]) if block is None else self._blocks.write(batch, block, held)
         letters += written.letters
@@ -159,9 +159,9 @@ class Writer:
         )
 
     def _block(self, prepared: Prepared) -> Block | None:
-        """Return what there is to write of a batch; None for nothing."""
+        """Return what is to be written of a batch; None for nothing."""
         batch, decoded = prepared.batch, prepared.decoded
-        # A replay without a row may have to take away what an earlier attempt wrote under other rules.
+        # A replay without a row may have to remove what an earlier attempt wrote under other rules.
         if decoded.table.num_rows or (batch.replayed and self._info.repeats != "query"):
             return block_of(self._info, batch, decoded)
         return None

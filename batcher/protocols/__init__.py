@@ -1,7 +1,7 @@
 """The contracts: what the pipeline asks of a source, a format, a sink and a dead-letter queue.
 
 Each says who calls, from which thread, and what returning means. Implementations may be written outside this project;
-the laws they have to keep are classes of tests in `batcher.testing.contract`.
+the rules they have to keep are classes of tests in `batcher.testing.contract`.
 """
 
 from batcher.protocols.dead_letters import DeadLetterQueue

@@ -9,17 +9,17 @@ from batcher.records import DeadLetter
 
 
 class DeadLetterQueue(Protocol):
-    """Keep refused records. `open` is called before any thread is started, the rest by the write loop."""
+    """Keep refused records. `open` is called before any thread is started, all else by the write loop."""
 
     def open(self) -> None:
-        """Check that letters can be stored. Raise Unreachable, and be called again then, or ConfigurationError."""
+        """Check that dead letters can be stored. Raise ConfigurationError, or Unreachable to be called again."""
 
     def send(self, letters: Sequence[DeadLetter]) -> None:
-        """Store the letters. Returning means every one of them is durable.
+        """Store the dead letters. Returning means that every one of them is durable.
 
-        Raise DeadLetterFailed otherwise: all of them come again, in a while, and nothing of their batch is committed
-        before. A repeat may store a letter twice; both carry the same coordinates.
+        Raise DeadLetterFailed otherwise. Then all of them come again after a while, and nothing of their batch is
+        committed before. A repeat may store a dead letter twice; both copies carry the same coordinates.
         """
 
     def close(self) -> None:
-        """Let go of everything. Twice is harmless."""
+        """Release everything. A second call is harmless."""

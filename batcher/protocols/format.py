@@ -12,7 +12,7 @@ from batcher.records import Batch, Decoded
 class Decoder(Protocol):
     """Turn raw values into columns of one schema.
 
-    Called by the decode loop; by the write loop too, with a decoder of its own, where a target changed its columns.
+    Called by the decode loop. Also by the write loop, with a decoder of its own, where a target changed its columns.
     """
 
     @property
@@ -26,11 +26,11 @@ class Decoder(Protocol):
 class Format(Protocol):
     """Make decoders for one encoding of records, such as JSON. Called by the decode loop, and by the write loop.
 
-    Each method may raise SchemasUnavailable where it has to ask a registry that is down: it is called again later.
+    Each method may raise SchemasUnavailable where it has to ask a registry that is down. It is called again later.
     """
 
     def infer(self, batch: Batch) -> pa.Schema | None:
-        """Return a schema that fits the readable records of the batch; None when not one is readable."""
+        """Return a schema that fits the readable records of the batch; None when none is readable."""
 
     def decoder(self, schema: pa.Schema) -> Decoder:
         """Return a decoder for a schema. Raise ConfigurationError for a type the encoding cannot fill."""

@@ -16,13 +16,13 @@ Repeats = Literal["none", "token", "replace", "query"]
 """What a sink does with a range that it is given a second time.
 
 * `none`: it does not know, and stores the rows again.
-* `token`: it knows the token, and leaves the rows as they are.
-* `replace`: the rows take the place of those that are there. Every block holds one partition then.
-* `query`: it can be asked which rows it has; it is, before a block that may be there is written.
+* `token`: it knows the token and leaves the rows as they are.
+* `replace`: the rows take the place of those that are there. Then every block holds one partition.
+* `query`: it can be asked which rows it has, and is asked before a block that may be there is written.
 """
 
 SinkCapability = Literal["pin", "pin_topic", "query", "count", "remove", "running", "pressure"]
-"""What a sink may be able to do beside writing."""
+"""What a sink may be able to do besides writing."""
 
 SINK_METHODS: Final[Mapping[SinkCapability, tuple[str, ...]]] = {
     "pin": ("pin",),
@@ -45,10 +45,10 @@ COPIES: Final = pa.schema(
 class SinkInfo:
     """Say what a sink found when it opened.
 
-    `schema` is what the decoder has to produce, without coordinate columns: a field with `nullable=False`
-    must be there in every record; None when the sink takes its schema from the first batch (capability `pin`).
-    `coordinates` are the names from `records.COORDINATES` that the target has; they are appended to each block.
-    `repeats` is what the sink does with the same range a second time, and `reason` one sentence why it is not more.
+    `schema` is what the decoder has to produce, without coordinate columns: a field with `nullable=False` must be there
+    in every record. It is None when the sink takes its schema from the first batch (capability `pin`).
+    `coordinates` are the names from `records.COORDINATES` that the target has. They are appended to each block.
+    `repeats` is what the sink does with the same range a second time. `reason` is one sentence why it is not more.
     `capabilities` are what else it can do; it has the methods of `SINK_METHODS` for each. With `by_topic` each topic
     has a schema of its own: `schema` is None, every block holds one topic, and the capability is `pin_topic`. With
     `raw` each block comes with the raw values, keys, times and headers of its rows.
@@ -77,63 +77,64 @@ class SinkInfo:
 class Sink(Protocol):
     """Write blocks to a target: three methods, all called by the write loop except as said.
 
-    `open` comes first, on a thread of its own before any other is started, and again as long as it raises
-    Unreachable. Then `write`, as often as there are blocks, one call at a time. `close` comes last, also after a
-    failure, unless a call hangs.
+    `open` comes first, on a thread of its own before any other is started, and again as long as it raises Unreachable.
+    Then comes `write`, as often as there are blocks, one call at a time. `close` comes last, also after a failure,
+    unless a call hangs.
     """
 
     def open(self) -> SinkInfo:
         """Connect, check the target, and say what was found.
 
-        Raise Unreachable when it does not answer, SinkMisconfigured when it is there and cannot
-        work (no such table, no rights, wrong kind of path). May prepare the target (a directory); writes no rows.
+        Raise Unreachable when it does not answer. Raise SinkMisconfigured when it is there and cannot work (no such
+        table, no rights, wrong kind of path). May prepare the target (a directory), but writes no rows.
         """
 
     def write(self, block: Block) -> Outcome | None:
-        """Write a block. Returning None means every row is durable: the offsets below it may be committed.
+        """Write a block. Returning None means that every row is durable: the offsets below it may be committed.
 
         An `Outcome` names the rows for which that is not so; all others are durable. When the same token comes again,
-        after a crash, it has to name those that are still not there. Not for a sink whose `repeats` is `replace`: a
-        part of a block would take the place of the whole.
+        after a crash, it has to name those that are still not there. A sink whose `repeats` is `replace` must not
+        return one: a part of a block would take the place of the whole.
 
-        Neither retries nor sleeps: it tries once and says by the exception what should happen to all of the block.
+        It neither retries nor sleeps. It tries once and says by the exception what should happen to all of the block.
 
-        * SinkUnavailable: not now, or nobody knows. The same block with the same token comes again.
-        * RowsRejected: these rows can never be written; nothing of the block was. They go to the
-          dead-letter queue and the rest comes again as a smaller block under a token derived from this one.
-        * BlockRejected: some row is to blame but not known, and nothing of the block was written.
-          The block comes again in halves, under derived tokens, until the row stands alone. The halves
-          have the `ranges` of the whole: not for a sink that names what it writes by its range.
-        * SinkMisconfigured: no row is to blame (table dropped, rights taken). Reading pauses, the
-          same block comes again later; nothing is dead-lettered.
-        * SchemaChanged: the target has other columns than when it was opened, and nothing of the block was
-          written. The same records come again at once, decoded for the new columns, under the same token.
+        * SinkUnavailable: not now, or the outcome is unknown. The same block with the same token comes again.
+        * RowsRejected: these rows can never be written, and nothing of the block was. They go to the dead-letter
+          queue. The rest comes again as a smaller block under a token derived from this one.
+        * BlockRejected: some row is to blame, which one is unknown, and nothing of the block was written. The block
+          comes again in halves, under derived tokens, until the row stands alone. The halves have the `ranges` of the
+          whole, so this is not for a sink that names what it writes by its range.
+        * SinkMisconfigured: no row is to blame (table dropped, rights taken). Reading pauses, and the same block comes
+          again later; nothing is dead-lettered.
+        * SchemaChanged: the target has other columns than when it was opened, and nothing of the block was written.
+          The same records come again at once, decoded for the new columns, under the same token.
 
-        Anything else is a bug and stops the process without a commit.
+        Any other exception is a bug and stops the process without a commit.
 
-        `block.token` names these rows: writing the same token again must leave no second copy where the sink
-        promised so in `SinkInfo.repeats`, also when the first attempt ended in an error or in another process.
-        A block may hold fewer rows than an earlier one had under the same token and `ranges`: of a replay only what
-        the target was found to lack (`repeats` is `query`), or what other columns still take. Parts that are
-        written instead of a whole (the rest beside refused rows, halves) have tokens derived from it.
+        `block.token` names these rows: writing the same token again must leave no second copy where the sink promised
+        so in `SinkInfo.repeats`, also when the first attempt ended in an error or in another process. A block may hold
+        fewer rows than an earlier one had under the same token and `ranges`: of a replay only what the target was
+        found to lack (`repeats` is `query`), or what other columns still take. Parts that are written instead of a
+        whole (the rest beside refused rows, halves) have tokens derived from it.
         """
 
     def close(self) -> None:
-        """Let go of connections and temporary files. Twice is harmless."""
+        """Release connections and temporary files. A second call is harmless."""
 
 
 @runtime_checkable
 class SchemaPinning(Protocol):
     """Fix the schema of a target that had none when it was opened (capability `pin`). Decode loop, before any write.
 
-    A field of the schema whose type is null, or that holds such a field, was seen without a value so far.
+    A field of the schema whose type is null, or that holds such a field, has been seen only without a value.
     """
 
     def pin(self, proposed: pa.Schema) -> pa.Schema:
-        """Make the proposed schema, without coordinates, the target's, and return the one that holds.
+        """Give the target the proposed schema, without coordinates, and return the schema that holds.
 
-        When another process was first, its schema is returned. Called again, between writes too, with a schema that
-        gives types to fields that had none: the one that holds has them. Raise SinkUnavailable or SinkMisconfigured.
+        When another process was first, its schema is returned. It is called again, between writes too, with a schema
+        that gives types to fields that had none: the one that holds has them. Raise SinkUnavailable or
+        SinkMisconfigured.
         """
 
 
@@ -142,20 +143,20 @@ class TopicPinning(Protocol):
     """Fix one schema for each topic, as `SchemaPinning` does one for all (capability `pin_topic`). Decode loop."""
 
     def pin_topic(self, topic: str, proposed: pa.Schema) -> pa.Schema:
-        """Make the proposed schema that of a topic, unless it has one, and return the one that holds; see `pin`."""
+        """Give a topic the proposed schema, unless it has one, and return the schema that holds; see `pin`."""
 
     def schema_of(self, topic: str) -> pa.Schema | None:
-        """Return the schema that holds for a topic; None where nothing of it was loaded. Raise as `write` does.
+        """Return the schema that holds for a topic; None where nothing of it was loaded. Raise as `write`.
 
-        It makes none: `verify` asks it, on the main thread.
+        It makes no schema: `verify` calls it, on the main thread.
         """
 
 
 @runtime_checkable
 class Reconcilable(Protocol):
-    """Answer which records a target already has (capability `query`): what a replay and `verify` need. Write loop.
+    """Answer which records a target already has (capability `query`): a replay and `verify` need it. Write loop.
 
-    Both raise as `write` does, SinkUnavailable and SinkMisconfigured.
+    Both raise SinkUnavailable and SinkMisconfigured, as `write` does.
     """
 
     def present(self, partition: Partition, first: int, last: int) -> pa.Int64Array:
@@ -164,29 +165,29 @@ class Reconcilable(Protocol):
     def max_offset_above(self, positions: Mapping[Partition, int]) -> Mapping[Partition, int]:
         """Return the highest offset held of each partition that has one at or above its position.
 
-        Nothing is there in good order: what is written is announced or committed first. So it means that offsets
-        expired or were reset, that a topic was made anew, or that something else writes there.
+        In good order nothing is there, because what is written is announced or committed first. So it means that
+        offsets expired or were reset, that a topic was made anew, or that something else writes there.
         """
 
 
 @runtime_checkable
 class Auditable(Protocol):
-    """Count what a target holds: what `verify` and `repair` ask (capability `count`). Main thread.
+    """Count what a target holds: `verify` and `repair` need it (capability `count`). Main thread.
 
-    Raises as `write` does, SinkUnavailable and SinkMisconfigured.
+    It raises SinkUnavailable and SinkMisconfigured, as `write` does.
     """
 
     def copies(self, partition: Partition, first: int, last: int) -> pa.Table:
         """Return the offsets from `first` to `last`, both included, with how many rows the target holds of each.
 
         The columns are `COPIES`: offsets ascending, each once, copies at least 1. Raise SinkMisconfigured where nothing
-        says which record a row was made of.
+        says from which record a row was made.
         """
 
 
 @runtime_checkable
 class Removable(Protocol):
-    """Remove rows from a target: what `repair` does to duplicates (capability `remove`). Main thread."""
+    """Remove rows from a target: `repair` does it to duplicates (capability `remove`). Main thread."""
 
     def remove(self, partition: Partition, spans: Sequence[tuple[int, int]]) -> None:
         """Remove every row of the offsets in the spans, both ends included. Returning means they are gone.
@@ -197,12 +198,12 @@ class Removable(Protocol):
 
 @runtime_checkable
 class Interruptible(Protocol):
-    """Know which writes go on in a server after the process that sent them died (capability `running`). Write loop."""
+    """Know which writes still run in a server after their process died (capability `running`). Write loop."""
 
     def running(self, write_id: str) -> bool:
-        """Return whether a write of this name (`records.write_id` of its token) is still under way.
+        """Return whether a write of this name (`records.write_id` of its token) still runs.
 
-        Raise as `write` does. Asked before `present`, because what is still being written is not yet there.
+        Raise as `write` does. It is asked before `present`, because what is still being written is not yet there.
         """
 
 
@@ -216,21 +217,21 @@ class Pressured(Protocol):
     def pressure(self) -> float:
         """Return the load as a share of that at which the target begins to slow writes down.
 
-        Raise SinkUnavailable or SinkMisconfigured where that is not known; nothing follows from it.
+        Raise SinkUnavailable or SinkMisconfigured where that is not known; this has no consequence.
         """
 
 
 @runtime_checkable
 class Rehearsable(Protocol):
-    """Be measured without being touched: what `bench` asks of a sink that is not open. Main thread."""
+    """Be measured without being touched: `bench` asks this of a sink that is not open. Main thread."""
 
     def described(self) -> SinkInfo:
-        """Return what `open` would find, and change nothing, not even what `open` may prepare. Raise as `open`."""
+        """Return what `open` would find. Change nothing, not even what `open` may prepare. Raise as `open`."""
 
     def rehearsal(self, name: str) -> AbstractContextManager[Sink]:
-        """Make an empty target like the real one, yield a sink of it that is not open, and remove it at the end.
+        """Make an empty target like the real one, yield a sink for it that is not open, and remove it at the end.
 
-        `name` is in the name of what is made. Raise as `open`; SinkMisconfigured where it may not be made.
+        `name` is part of the name of what is made. Raise as `open`; SinkMisconfigured where it may not be made.
         """
 
 
@@ -266,7 +267,7 @@ def interruptible(sink: Sink, info: SinkInfo) -> Interruptible | None:
 
 
 def pressured(sink: Sink, info: SinkInfo) -> Pressured | None:
-    """Return the sink as one that knows how much it bears; None where it does not."""
+    """Return the sink as one that knows how loaded its target is; None where it does not."""
     return cast("Pressured", sink) if "pressure" in info.capabilities else None
 
 

@@ -10,7 +10,7 @@ from batcher.protocols.guarantee import Guarantee
 from batcher.records import Partition, Position, Records
 
 SourceCapability = Literal["lag"]
-"""What a source may be able to do beside reading."""
+"""What a source may be able to do besides reading."""
 
 SOURCE_METHODS: Final[Mapping[SourceCapability, tuple[str, ...]]] = {"lag": ("lag",)}
 """The methods that a source has to have for each capability that it names."""
@@ -18,10 +18,10 @@ SOURCE_METHODS: Final[Mapping[SourceCapability, tuple[str, ...]]] = {"lag": ("la
 
 @dataclass(frozen=True, slots=True)
 class SourceInfo:
-    """Say what a source keeps, which decides with the sink what the pipeline guarantees.
+    """Say what a source keeps: together with the sink it decides what the pipeline guarantees.
 
     With `keeps_intents` what `Position` announces is stored with the offset, in one step, and is handed to the next
-    owner. With `replayable` the same records come again, under the same offsets, to one who reads from there.
+    owner. With `replayable` the same records come again, under the same offsets, to a reader that starts there.
     `ordered` says that the offsets of a partition ascend. `reason` is one sentence why it is not more.
     """
 
@@ -43,41 +43,41 @@ class PartitionListener(Protocol):
     def on_assigned(self, positions: Mapping[Partition, Position]) -> Collection[Partition]:
         """Take over partitions; reading starts at each position, with the intents that were last committed.
 
-        Return those that are not taken because what was announced for them cannot be understood: the source delivers
+        Return those that are not taken because what was announced for them cannot be understood. The source delivers
         nothing from them, and counts them as exhausted.
         """
 
     def on_revoked(self, partitions: Collection[Partition]) -> None:
-        """Give partitions up. May call `Source.commit` for them until it returns; afterwards they are foreign."""
+        """Give partitions up. May call `Source.commit` for them until it returns; afterwards they are not ours."""
 
     def on_lost(self, partitions: Collection[Partition]) -> None:
-        """Learn that partitions are already foreign: nothing about them may be committed any more."""
+        """Learn that partitions are no longer ours: nothing about them may be committed any more."""
 
 
 class Source(Protocol):
     """Deliver records. `open` is called on a thread of its own before any other is started, all else by the fetch loop.
 
-    A source whose `SourceInfo.capabilities` names one of the protocols below it in this module has its methods too.
+    Where `SourceInfo.capabilities` names one of the protocols below, the source has its methods too.
     """
 
     def open(self, listener: PartitionListener) -> SourceInfo:
         """Connect and subscribe, and say what the source keeps.
 
-        Raise Unreachable, and be called again then, or ConfigurationError. The listener is not called in here: the
-        first partitions come inside `fetch`.
+        Raise ConfigurationError, or Unreachable to be called again. The listener is not called in here: the first
+        partitions come inside `fetch`.
         """
 
     def fetch(self, max_records: int, max_bytes: int, timeout_s: float) -> Sequence[Records]:
         """Return records that have come in, after at most about `timeout_s` seconds.
 
-        At most `max_records`, and about `max_bytes` of them, but at least one where there is one.
+        At most `max_records`, of about `max_bytes`, but at least one where there is one.
 
-        Raise RecordUnreadable for a place that nobody can read, once everything before it was returned; it is called
+        Raise RecordUnreadable for a place that cannot be read, once everything before it was returned. It is called
         again all the same, for its callbacks.
 
-        Several runs of one partition may be returned, ascending. The listener is called inside; records of a
-        partition revoked during the call are not returned. Has to be called regularly, also while everything
-        is paused: it keeps the membership alive. Raise SourceLost or DataGap when reading on could lose records.
+        Several runs of one partition may be returned, ascending. The listener is called inside; records of a partition
+        revoked during the call are not returned. It has to be called regularly, also while everything is paused: it
+        keeps the membership alive. Raise SourceLost or DataGap when reading on could lose records.
         """
 
     def pause(self, partitions: Collection[Partition]) -> None:
@@ -89,18 +89,18 @@ class Source(Protocol):
     def commit(self, positions: Mapping[Partition, Position], timeout_s: float) -> None:
         """Make the positions the ones a successor starts from. Returning means all of them are stored.
 
-        Retries by itself what is worth a retry, for at most about `timeout_s` seconds.
-        Raise CommitRefused with the partitions that are no longer ours, CommitUnconfirmed when the outcome is unknown
-        after that time, SourceLost when there is no use in asking again, ConfigurationError when it can never work
-        (rights, metadata size).
+        Retries by itself what is worth a retry, for at most about `timeout_s` seconds. Raise CommitRefused with the
+        partitions that are no longer ours. Raise CommitUnconfirmed when the outcome is unknown after that time,
+        SourceLost when it is useless to ask again, and ConfigurationError when it can never work (rights, metadata
+        size).
         """
 
     @property
     def reached(self) -> Mapping[Partition, int]:
         """Return for each owned partition an offset below which `fetch` has returned all there will ever be.
 
-        At the end of a log it is the log's end, also where the last records were compacted away or are not for
-        readers: an announced range may end with such a one, and is complete all the same.
+        At the end of a log it is the log's end, also where the last records were compacted away or are not for readers.
+        An announced range may end with such a record, and is complete all the same.
         """
 
     @property
@@ -111,7 +111,7 @@ class Source(Protocol):
         """
 
     def close(self) -> None:
-        """Leave the group and let go of everything, without committing. Twice is harmless."""
+        """Leave the group and release everything, without committing. A second call is harmless."""
 
 
 class LagAware(Protocol):

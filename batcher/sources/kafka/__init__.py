@@ -43,7 +43,7 @@ def options_of(section: Kafka, context: PluginContext) -> KafkaOptions:
     )
     if context.workers == 1:
         return options
-    # As long as a rebalance may take: a dead member is missed, and a living one writes its last batch.
+    # As long as a rebalance may take: a dead member times out, and a living one writes its last batch.
     return replace(options, patience_s=options.session_timeout_s + context.drain_timeout_s)
 
 

@@ -1,7 +1,8 @@
 """What a broker tells only an admin client: the ids of topics, and the end of a log with its open transactions.
 
 It has a connection of its own, made with the first question. Not every broker answers: simulated ones have no
-controller, old ones no ids, and rights may be missing. That is said once, and the questions are answered with nothing.
+controller, old ones no ids, and rights may be missing. That is logged once. Then the questions are answered with
+nothing.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ NO_ID: Final = "AAAAAAAAAAAAAAAAAAAAAA"
 """Sixteen zero bytes: the broker gives topics no ids."""
 
 AS_KAFKA_WRITES: Final = str.maketrans("+/", "-_")
-"""The client writes ids in the other base64, and people compare them with what Kafka's tools say."""
+"""The client writes ids in the other base64, and people compare them with the output of Kafka's tools."""
 
 MARGIN_S: Final = 1.0
 """How much longer the answer is waited for than librdkafka waits for it."""
 
 
 class Admin:
-    """Ask the brokers of `options`; `able` is False where there is nobody who could answer."""
+    """Ask the brokers of `options`; `able` is False where no broker could answer."""
 
     def __init__(self, options: KafkaOptions, *, able: bool = True) -> None:
         self._options = options
@@ -41,8 +42,8 @@ class Admin:
     def topic_ids(self, topics: Collection[str], timeout_s: float) -> Mapping[str, str | None] | None:
         """Return the id of each topic, None for one that is not there; those that have none are not in it.
 
-        Return None when nobody answers within the time. Where the first question has no answer, no other is asked: the
-        consumer has had its own by then, so there is something that keeps this client alone from the brokers.
+        Return None when no answer comes within the time. Where the first question has no answer, no other is asked. The
+        consumer has had its own answer by then, so something keeps only this client from the brokers.
         """
         if not self._able or not topics:
             return {}
@@ -85,7 +86,7 @@ class Admin:
     def unreadable(self, partitions: Collection[Partition], timeout_s: float) -> Mapping[Partition, tuple[int, int]]:
         """Return where open transactions keep the end of a log from being read: from which offset, and to where.
 
-        Partitions whose end can be read are not in it, nor those that the brokers do not answer for in time.
+        Partitions whose end can be read are not in it, nor those for which the brokers do not answer in time.
         """
         if not self._able or not partitions:
             return {}
@@ -106,9 +107,9 @@ class Admin:
     def _asking(self) -> AdminClient:
         if self._client is None:
             settings: dict[str, Any] = self._options.librdkafka()
-            # A static member is one that joins.
+            # With an instance id the client would be a static member, one that joins.
             settings.pop("group.instance.id", None)
-            # Whatever goes wrong is said of the consumer, which is on the same brokers.
+            # Any trouble is reported for the consumer, which uses the same brokers.
             self._client = AdminClient({**settings, "statistics.interval.ms": "0", "log_level": "0"})
         return self._client
 

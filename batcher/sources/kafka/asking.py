@@ -14,17 +14,17 @@ from confluent_kafka import KafkaError, KafkaException
 T = TypeVar("T")
 
 SLICE_S: Final = 0.5
-"""How long a question may take before it is looked for a signal, and asked again."""
+"""How long a question may take before signals are looked at, and it is asked again."""
 
 LONGEST_SLICE_S: Final = 4.0
-"""What slices grow to where somebody was asked and is slow: an answer that comes after its slice is thrown away."""
+"""The length to which slices grow where a broker is slow: an answer that comes after its slice is thrown away."""
 
 EARLY_S: Final = 0.05
-"""An error that comes so much before its slice is over is an answer, and not the end of the slice."""
+"""An error that comes this long before its slice is over is an answer, and not the end of the slice."""
 
 
 class Stopped(Exception):
-    """Report that somebody wanted an end of it while an answer was waited for."""
+    """Report that a stop was asked for while an answer was waited for."""
 
 
 def asked(
@@ -33,7 +33,7 @@ def asked(
     stopped: Callable[[], bool] = lambda: False,
     clock: Callable[[], float] = time.monotonic,
 ) -> T:
-    """Return what `ask` returns, which is given how long to wait and called again until the whole time is over.
+    """Return what `ask` returns. It is told how long to wait, and called again until the whole time is over.
 
     Raise KafkaException as `ask` does, the last one at the end of the time; Stopped between two slices.
     """

@@ -1,4 +1,4 @@
-"""The connection itself: making it, asking what is there, and telling people when it breaks."""
+"""The connection: make it, ask what is there, and log when it breaks."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ from batcher.sources.kafka.subscription import is_expression, matches
 log = structlog.get_logger(__name__)
 
 SLICE_S: Final = 1.0
-"""How often, while a first answer is waited for, it is looked whether there is any use in it."""
+"""How often, during the wait for a first answer, it is checked whether waiting is of any use."""
 
 DOWN_AFTER_S: Final = 3.0
-"""How long all addresses may refuse: of a name with two, librdkafka says so after the first."""
+"""How long all addresses may refuse: librdkafka reports it after the first address of a name that has two."""
 
 
 class ConnectionLog:
-    """Log trouble with the connection once, not once for each of librdkafka's events about it."""
+    """Log trouble with the connection once, not for each of librdkafka's events about it."""
 
     def __init__(self) -> None:
         self.last: KafkaError | None = None
@@ -50,25 +50,25 @@ class ConnectionLog:
         """A broker has refused name and password since this was last set to False."""
         self.topic_in_doubt = False
         self.started = False
-        """Until then trouble is only noted: who starts the source raises it as an error."""
+        """Until then trouble is only remembered: the code that starts the source raises it as an error."""
         self._open = False
-        # librdkafka's own lines say the same, several times a second; at debug level for those who look for them.
+        # librdkafka's own lines say the same, several times a second. They are shown at debug level.
         self.logger = logging.getLogger("batcher.librdkafka")
         if logging.getLogger().level > logging.DEBUG and self.logger.level == logging.NOTSET:
-            # Failed connections are errors to it, some twenty a second while brokers are away.
+            # It logs failed connections as errors, some twenty a second while brokers are away.
             self.logger.setLevel(logging.CRITICAL)
 
     def on_error(self, error: KafkaError) -> None:
-        """Note an error that librdkafka deals with by itself."""
+        """Record an error that librdkafka handles by itself."""
         if error.code() in GONE:
-            # Also said of a regular expression that matches nothing, so it is not yet trouble.
+            # It also comes for a regular expression that matches nothing, so it is not yet trouble.
             self.topic_in_doubt = True
             return
         self.interrupted |= error.code() in AWAY
         if not self.started:
             self.down |= error.code() in DOWN
             if error.code() not in DOWN or self.last is None:
-                # That all are down is said behind the reason.
+                # The message that all are down comes after the reason.
                 self.last = error
             return
         self.refused |= error.code() in AUTHENTICATION
@@ -78,7 +78,7 @@ class ConnectionLog:
         self.last = error
 
     def over(self) -> None:
-        """Note that records arrive again."""
+        """Record that records arrive again."""
         if self._open:
             self._open = False
             log.info("kafka_trouble_over")
@@ -103,10 +103,10 @@ class Cluster:
 
 
 def first_look(consumer: Consumer, options: KafkaOptions, incidents: ConnectionLog, timeout_s: float) -> Cluster:
-    """Return what the subscription of a consumer that has not subscribed yet stands for.
+    """Return what the subscription of a consumer stands for, before it has subscribed.
 
-    Raise ConfigurationError as `cluster_of` does, and when the broker refuses the connection; Unreachable when none
-    answers, before the time is up where nothing listens.
+    Raise ConfigurationError as `cluster_of` does, and when the broker refuses the connection. Raise Unreachable when
+    none answers, early where nothing listens.
     """
     began = time.monotonic()
     while True:
@@ -115,8 +115,8 @@ def first_look(consumer: Consumer, options: KafkaOptions, incidents: ConnectionL
             found = consumer.list_topics(timeout=min(SLICE_S, left_s))
             break
         except KafkaException as exception:
-            # The reason (refused, unknown host, wrong password) comes as an event; the call itself only timed out.
-            # Once subscribed, this could swallow a record.
+            # The reason (refused, unknown host, wrong password) comes as an event; the call itself only timed out. Once
+            # subscribed, this could swallow a record.
             consumer.poll(0)
             error = incidents.last or error_of(exception)
             if error.code() in FORBIDDEN:
@@ -162,7 +162,7 @@ class _TopicStatistics(msgspec.Struct):
 
 
 class _Statistics(msgspec.Struct):
-    """The part of librdkafka's statistics that is wanted; msgspec skips the rest without building it."""
+    """Hold the part of librdkafka's statistics that is wanted; msgspec skips the rest without building it."""
 
     topics: dict[str, _TopicStatistics] = {}
 
@@ -171,7 +171,7 @@ _statistics: Final = msgspec.json.Decoder(_Statistics)
 
 
 def lag_of(document: str) -> dict[Partition, int]:
-    """Return the lag of each partition in a statistics document; unknown ones (-1) are left out."""
+    """Return the lag of each partition in a statistics document; unknown ones (-1) are not in it."""
     return {
         Partition(topic, int(number)): partition.consumer_lag
         for topic, found in _statistics.decode(document).topics.items()

@@ -1,8 +1,8 @@
-"""From librdkafka's messages to columns: the hottest Python in the house.
+"""From librdkafka's messages to columns: the hottest Python of this project.
 
-`consume()` costs 0.4-0.5 us a record of 180 bytes, this another 0.27 us; see benchmarks/bench_fetch.py. What keeps it
-that low: no bytecode runs for a record (unbound methods under `map`, then one Arrow call for a column), and
-what can be inferred is not asked for. One call of a message's method costs 27 ns, of `timestamp` 70 ns.
+`consume()` costs 0.4-0.5 us a record of 180 bytes, this another 0.27 us; see benchmarks/bench_fetch.py. Two things keep
+it that low: no bytecode runs for a record (unbound methods under `map`, then one Arrow call for a column), and what can
+be inferred is not asked for. One call of a message's method costs 27 ns, of `timestamp` 70 ns.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from batcher.sources.kafka.headers import headers_of
 
 NO_EVENT_FROM: Final = 0
 """librdkafka gives -1 for the time of an event, so a fetch whose times are all of this or later has none. Records may
-have any time, also a negative one: what is below this says nothing but that each message has to be asked."""
+have any time, also a negative one: a time below this only means that each message has to be asked."""
 
 MAX_RUNS_PER_PARTITION: Final = 8
 """With more runs than this for each partition (many partitions with a trickle each), sorting a copy is cheaper than
 handing out slices of some records: a slice costs about 10 us."""
 
 OWN_SHARE: Final = 0.5
-"""A run that is less of a fetch than this gets memory of its own. A slice keeps all of the fetch in memory, and one
-record of a quiet partition waits for its batch while a busy one has been written many times."""
+"""A run that is a smaller share of a fetch than this gets memory of its own. A slice keeps all of the fetch in memory,
+and one record of a quiet partition waits for its batch while a busy one has been written many times."""
 
 _second: Final = itemgetter(1)
 
@@ -37,12 +37,12 @@ _second: Final = itemgetter(1)
 def to_records(messages: Sequence[Message], topic: str | None = None) -> tuple[list[Records], list[Message]]:
     """Return the records as runs, those of a partition ascending as the messages did, and the events among them.
 
-    `topic` says that all messages are of that topic, which saves looking.
+    `topic` says that all messages are of that topic, which saves a look at each.
     """
     events: list[Message] = []
     timestamps = _timestamps(messages)
     if pc.min(timestamps).as_py() < NO_EVENT_FROM:
-        # An event is a message with an error. Asking each one is 5 % of what all this costs, so only here.
+        # An event is a message with an error. To ask each message is 5 % of the cost of all this, so only here.
         errors = list(map(Message.error, messages))
         events = [message for message, error in zip(messages, errors, strict=True) if error is not None]
         messages = [message for message, error in zip(messages, errors, strict=True) if error is None]
@@ -62,7 +62,7 @@ def to_records(messages: Sequence[Message], topic: str | None = None) -> tuple[l
         return _split(messages, lambda number: Partition(topic, number), numbers, columns), events
     names = pa.array(list(map(Message.topic, messages)), pa.string()).dictionary_encode()
     topics = names.dictionary.to_pylist()
-    # Topic and partition in one number, so that one pass finds the runs of both.
+    # Topic and partition become one number, so that one pass finds the runs of both.
     codes = pc.add(pc.shift_left(names.indices.cast(pa.int64()), 32), numbers.cast(pa.int64()))
     return _split(messages, lambda code: Partition(topics[code >> 32], code & 0xFFFFFFFF), codes, columns), events
 
@@ -91,7 +91,7 @@ def _split(
 def _offsets(messages: Sequence[Message], start: int, end: int) -> Any:
     first, last = messages[start].offset(), messages[end - 1].offset()
     if first is not None and last == first + (end - start) - 1:
-        # StartOffsets of a partition ascend strictly: with these ends, there is only one way to fill the middle.
+        # Offsets of a partition ascend strictly: with these ends, there is only one way to fill the middle.
         return pa.arange(first, last + 1)
     return _integers(list(map(Message.offset, messages[start:end])))  # type: ignore[arg-type]
 
@@ -111,7 +111,7 @@ def _timestamps(messages: Sequence[Message]) -> Any:
 
 def _time(message: Message) -> int | None:
     kind, milliseconds = message.timestamp()
-    # That there is no time is said by the kind; -1 is also the time of a record made a millisecond before 1970.
+    # The kind says that there is no time; -1 is also the time of a record made a millisecond before 1970.
     return None if kind == TIMESTAMP_NOT_AVAILABLE else milliseconds
 
 

@@ -1,9 +1,9 @@
-"""Commit, with a bound on the time that librdkafka's own synchronous commit does not have.
+"""Commit within a bounded time: librdkafka's own synchronous commit has no such bound.
 
-That one waits `session.timeout.ms` (45 s) for a coordinator that is gone, and a minute for one that is frozen; and
-nothing can call it back. So a commit is sent without waiting, and then read back with a bound: both travel on one
-connection to the coordinator, which answers in order. Reading back what was written is the proof. It takes
-2-5 ms on loopback, serves no callbacks and takes no messages, and so works inside a rebalance callback as well.
+That one waits `session.timeout.ms` (45 s) for a coordinator that is gone, and a minute for one that is frozen, and
+nothing can call it back. So a commit is sent without waiting, and then read back with a bound. Both travel on one
+connection to the coordinator, which answers in order. Reading back what was written is the proof. It takes 2-5 ms on
+loopback, serves no callbacks and takes no messages, so it works inside a rebalance callback as well.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from batcher.sources.kafka.errors import (
 RETRY_PAUSE_S: Final = 0.05
 
 OUTRUN_GRACE_S: Final = 1.0
-"""How long a commit of an old generation is repeated: the new one is known within milliseconds of a rebalance. Counted
-from the first such answer, which a group that waits for a member holds back for as long as it waits."""
+"""How long a commit of an old generation is repeated: the new one is known within milliseconds of a rebalance. It is
+counted from the first such answer, which a group that waits for a member holds back for as long as it waits."""
 
 
 class Committed(NamedTuple):
@@ -54,8 +54,8 @@ def store(
     """Commit the positions and return those that were refused because they are no longer ours, with the reason.
 
     Blocks for at most about `timeout_s`. `rebalancing` says that partitions are being given up: a group that waits for
-    that before it takes commits again is not waited for in turn. Raises CommitUnconfirmed when the outcome is unknown
-    after that time, SourceLost when the client is dead, ConfigurationError when such a commit can never be accepted.
+    that before it takes commits again is not waited for. Raise CommitUnconfirmed when the outcome is unknown after
+    that time, SourceLost when the client is dead, ConfigurationError when such a commit can never be accepted.
     """
     deadline = time.monotonic() + timeout_s
     give_up_at = math.inf
@@ -85,7 +85,7 @@ def store(
 
 
 def _raise_for(error: KafkaError, what: str, instance: str | None) -> None:
-    """Raise unless the error is one of those after which a commit is sent again, or given up alone."""
+    """Raise, unless after this error the commit is sent again or only the commit is given up."""
     code = error.code()
     if error.fatal() or code in FATAL:
         raise fatal(error, instance)
@@ -115,7 +115,7 @@ def _attempt(
         else:
             doubtful[partition] = positions[partition]
     if doubtful:
-        # The coordinator is there, for it has just answered, so this one does not block; and it says the reason.
+        # The coordinator has just answered, so this commit does not block, and it gives the reason.
         outcome.update(_attempt_and_wait(consumer, doubtful))
     return outcome
 

@@ -15,11 +15,11 @@ log = structlog.get_logger(__name__)
 Reload = Callable[[], Mapping[str, str]]
 
 AGAIN_AFTER_S: Final = 2.0
-"""A refused client tries several times a second at first."""
+"""At first a refused client tries several times a second."""
 
 
 class Credentials:
-    """Hand the name and password for SASL on to `use` whenever `reload` has others than before."""
+    """Hand the name and password for SASL to `use` whenever `reload` returns others than before."""
 
     def __init__(
         self,

@@ -1,6 +1,6 @@
-"""Read topics as the pipeline does, beside every group: nothing is committed, nothing rebalances.
+"""Read topics as the pipeline does, outside every group: nothing is committed, nothing rebalances.
 
-Partitions are assigned, not subscribed to; all else, from `consume()` to the columns, is what a run does.
+Partitions are assigned, not subscribed to. All else, from `consume()` to the columns, is what a run does.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from batcher.sources.kafka.source import OPEN_TIMEOUT_S, KafkaSource
 
 
 class DetachedSource(KafkaSource):
-    """Read every partition of `options` from where its policy says, whatever has been committed.
+    """Read every partition of `options` from where its policy says, whatever was committed.
 
-    The group of `options` is a name that nobody has used; it never comes into being.
+    The group of `options` is a name that was never used; the group never comes into being.
     """
 
     def __init__(self, options: KafkaOptions) -> None:
@@ -68,6 +68,6 @@ class DetachedSource(KafkaSource):
     def _on_event(self, message: Message) -> None:
         error = message.error()
         if error is not None and error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
-            # librdkafka asks for the coordinator of any group it is given a name for. Nothing is wanted of it.
+            # librdkafka asks for the coordinator of any group whose name it is given. Nothing is wanted from it.
             return
         super()._on_event(message)

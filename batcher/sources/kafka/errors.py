@@ -1,4 +1,4 @@
-"""What librdkafka's error codes mean to a source. Codes are data, in the terms of what is done about them."""
+"""What librdkafka's error codes mean to a source. Codes are data, grouped by what is done about them."""
 
 # ruff: noqa: SLF001 (librdkafka's own codes begin with an underscore and are public)
 
@@ -14,7 +14,7 @@ PARTITION_EOF: Final = KafkaError._PARTITION_EOF
 MAX_POLL_EXCEEDED: Final = KafkaError._MAX_POLL_EXCEEDED
 
 FATAL: Final = frozenset({KafkaError._FATAL, KafkaError.FENCED_INSTANCE_ID, KafkaError.UNRELEASED_INSTANCE_ID})
-"""librdkafka has given up the client; the instance codes mean that two processes share one static membership."""
+"""librdkafka has given up the client. The instance codes mean that two processes share one static membership."""
 
 COMMIT_RETRIED: Final = frozenset(
     {
@@ -37,12 +37,12 @@ COMMIT_RETRIED: Final = frozenset(
 """The outcome is unknown or the moment is wrong: the same commit again. `KafkaError.retriable()` is False for all."""
 
 COMMIT_REBALANCING: Final = frozenset({KafkaError.REBALANCE_IN_PROGRESS})
-"""The others have joined and wait for their shares: the same commit again, which librdkafka's own thread brings about.
-Inside a callback it may be the group that waits for us."""
+"""The other members have joined and wait for their shares: the same commit again, which librdkafka's own thread brings
+about. Inside a callback it may be the group that waits for us."""
 
 COMMIT_OUTRUN: Final = frozenset({KafkaError.ILLEGAL_GENERATION, KafkaError.STALE_MEMBER_EPOCH})
-"""A commit that a rebalance overtook on its way: librdkafka learns the new generation a moment later, and the
-partition may still be ours. Without a rebalance these mean what COMMIT_FENCED means."""
+"""A rebalance overtook the commit on its way: librdkafka learns the new generation a moment later, and the partition
+may still be ours. Without a rebalance these mean what COMMIT_FENCED means."""
 
 COMMIT_FENCED: Final = frozenset(
     {
@@ -56,7 +56,7 @@ COMMIT_FENCED: Final = frozenset(
         KafkaError._UNKNOWN_TOPIC,
     }
 )
-"""The partition is somebody else's by now, or gone."""
+"""The partition has another owner by now, or is gone."""
 
 FORBIDDEN: Final = frozenset(
     {
@@ -72,10 +72,10 @@ FORBIDDEN: Final = frozenset(
 """Rights or credentials: no retry helps."""
 
 AUTHENTICATION: Final = frozenset({KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError._AUTHENTICATION})
-"""The broker refuses name and password: others may have been put in their place since they were read."""
+"""The broker refuses name and password: new ones may have replaced them since they were read."""
 
 AWAY: Final = frozenset({KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._RESOLVE})
-"""A connection broke, or none can be made. What is found after it may be another cluster, or other topics."""
+"""A connection broke, or none can be made. Afterwards there may be another cluster, or other topics."""
 
 DOWN: Final = frozenset({KafkaError._ALL_BROKERS_DOWN})
 
@@ -102,7 +102,7 @@ STUCK: Final = frozenset(
         KafkaError.MSG_SIZE_TOO_LARGE,
     }
 )
-"""A record that cannot be read: librdkafka tries the same one for ever, about twice a second."""
+"""A record that cannot be read: librdkafka tries the same record for ever, about twice a second."""
 
 GONE: Final = frozenset(
     {
@@ -113,10 +113,10 @@ GONE: Final = frozenset(
         KafkaError._UNKNOWN_PARTITION,
     }
 )
-"""The topic is no longer there; librdkafka says so once and then nothing, even when it is created again."""
+"""The topic is no longer there; librdkafka reports that once and then nothing, even when it is created again."""
 
 GROUP_UNKNOWN: Final = frozenset({KafkaError.GROUP_ID_NOT_FOUND})
-"""Nobody is in a group that does not exist."""
+"""A group that does not exist has no members."""
 
 OUT_OF_RANGE: Final = frozenset(
     {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._LOG_TRUNCATION}
@@ -141,7 +141,7 @@ def forbidden(error: KafkaError, what: str) -> ConfigurationError:
 
 def fatal(error: KafkaError, instance: str | None) -> BatcherError:
     """Return the error for a client that librdkafka has given up."""
-    # _FATAL hides the code that caused it; only the text still has it.
+    # _FATAL hides the code that caused it. Only the text still has it.
     if error.code() in FATAL - {KafkaError._FATAL} or "instance" in error.str().lower():
         return SourceLost(
             f"--kafka.instance {instance} is also that of another process, or of one that died less than a session "

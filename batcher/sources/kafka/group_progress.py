@@ -1,8 +1,8 @@
-"""What the other members of the group still have to do, for one that is to stop at the end.
+"""What the other members of the group still have to do, for a member that stops at the end.
 
-A member that leaves as soon as its own partitions are at their ends may leave records behind: a rebalance takes
-partitions from it, with what it had read and not written, and may give it some that it no longer reads. Somebody has
-to be there to take those over.
+A member that leaves as soon as its own partitions are at their ends may leave records behind. A rebalance takes
+partitions from it, with what it had read and not written, and may give it some that it no longer reads.
+Some member has to stay to take those over.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ ASK_EVERY_S: Final = 0.5
 
 
 class GroupProgress:
-    """Return whether the group has committed all that was there at the start, but for what is ours.
+    """Return whether the group has committed all that was there at the start, except for what is ours.
 
-    Of two members at most one can be told so while it has something that is not committed: the other one waits for
+    Of two members, at most one gets this answer while it has something that is not committed: the other one waits for
     that. `patience_s` is how long to wait for a partition where nothing moves. Its last offsets may be control records,
-    which nobody commits; or it belongs to nobody until a dead member is missed.
+    which are never committed. Or it has no owner until a dead member is missed.
     """
 
     def __init__(
@@ -43,12 +43,12 @@ class GroupProgress:
         self._through = False
 
     def moved(self) -> None:
-        """Note that partitions came or went: patience begins anew, and what was known is old."""
+        """Record that partitions came or went: patience begins anew, and what was known is outdated."""
         self._moved_at = self._clock()
         self._asked_at = None
 
     def through(self, ours: Collection[Partition]) -> bool:
-        """Return whether nothing is left to do for anybody else. Asks the broker now and then."""
+        """Return whether nothing is left to do for other members. It asks the broker now and then."""
         now = self._clock()
         if self._asked_at is None or now - self._asked_at >= ASK_EVERY_S:
             self._through = self._ask(ours, now)

@@ -1,9 +1,9 @@
-"""Ask the client for the headers of messages, in the one way that survives any record.
+"""Ask the client for the headers of messages, in the only way that survives any record.
 
 The name of a header is bytes to a broker and text to the client. For a name that is not UTF-8, `Message.headers` of
-confluent-kafka 2.16 sets an exception and returns, all the same, a list with a hole in it: whoever touches the hole
-crashes the process. Python notices where the call is made from C, as by `map`, and not everywhere else; the same
-message must never be asked twice. So nobody but this module calls that method.
+confluent-kafka 2.16 sets an exception and still returns a list with a hole in it. Touching the hole crashes the
+process. Python notices where the call is made from C, as by `map`, and not everywhere else. The same message must never
+be asked twice. So only this module calls that method.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Final
 from confluent_kafka import Message
 
 FAILURES: Final = (SystemError, UnicodeDecodeError)
-"""What the client raises, depending on who calls."""
+"""What the client raises, depending on the caller."""
 
 UNREADABLE: Final = (("batcher.headers", b"unreadable: a name is not UTF-8"),)
 """Stands for the headers of a record that the client cannot hand out."""
@@ -41,7 +41,7 @@ def headers_of(messages: Sequence[Message]) -> list[Sequence[tuple[str, Any]] | 
         try:
             found.extend(map(Message.headers, left))
         except FAILURES:
-            # What came before is kept, and the iterator is behind the one that failed.
+            # What came before is kept, and the iterator stands after the message that failed.
             found.append(UNREADABLE)
         else:
             return found

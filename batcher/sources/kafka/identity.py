@@ -1,8 +1,8 @@
 """Whether a topic is still the one whose offsets we have.
 
-A topic that was deleted and created anew takes its name, and soon its offsets: a reader that goes on where it was never
-sees the first records of the new one. So its id is compared at every assignment, before every commit (which makes it
-certain that all that is committed was read from the same topic), and every now and then.
+A topic that was deleted and created anew gets the same name, and soon the same offsets. A reader that goes on where it
+was never sees the first records of the new one. So its id is compared at every assignment, before every commit (which
+makes it certain that all that is committed was read from the same topic), and every now and then.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from batcher.sources.kafka.metadata import StoredPosition
 CHECK_EVERY_S: Final = 10.0
 
 CHECK_TIMEOUT_S: Final = 1.0
-"""It keeps the thread from everything else."""
+"""The question keeps the thread from everything else."""
 
 LEARN_TIMEOUT_S: Final = 5.0
-"""For the ids at an assignment, from which all others are told."""
+"""The time for the ids at an assignment, with which all later ones are compared."""
 
 REST_S: Final = 5.0
 LONGEST_REST_S: Final = 300.0
-"""How long nothing is asked after a question that was not answered: twice as long each time."""
+"""The longest time without a question after one that was not answered: the time is twice as long each time."""
 
 
 class Identity:
-    """Know the id of each topic that is read, and raise DataGap when a name stands for another topic by now."""
+    """Know the id of each topic that is read, and raise DataGap when its name stands for another topic by now."""
 
     def __init__(self, admin: Admin, clock: Callable[[], float] = time.monotonic) -> None:
         self._admin = admin
@@ -44,17 +44,17 @@ class Identity:
         return self._ids.get(topic)
 
     def doubt(self) -> None:
-        """Have the ids compared at the next occasion: the connection was lost, or topics changed."""
+        """Ask for a comparison of the ids at the next occasion: the connection was lost, or topics changed."""
         self._due_at = 0.0
 
     def learn(self, topics: Collection[str]) -> None:
-        """Take topics over; one that this process has read before has to be the same."""
+        """Take over topics; one that this process has read before has to be the same."""
         found = self._admin.topic_ids(topics, LEARN_TIMEOUT_S) or {}
         self._compare(found)
         self._ids.update({topic: topic_id for topic, topic_id in found.items() if topic_id is not None})
 
     def match(self, stored: Mapping[Partition, StoredPosition]) -> None:
-        """Compare the topics of commits with those there are; keep the id of a commit where no other is known."""
+        """Compare the topics of commits with those that exist; keep the id of a commit where no other is known."""
         for partition, (position, topic_id) in stored.items():
             if topic_id is not None and self._ids.setdefault(partition.topic, topic_id) != topic_id:
                 raise DataGap(

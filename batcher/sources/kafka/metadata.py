@@ -1,15 +1,15 @@
 """What stands in the metadata of a committed offset: for which topic it is, and which ranges are about to be written.
 
-Written before the first byte goes to the target, so that the owner of the partition after a crash cuts the same
-ranges again, writes them under the same names, and leaves no second copy. The log has no other place where a reader
-may leave something, and needs none: the metadata is stored with the offset, by the same request, and is refused with
-it when the writer is no longer the owner. The idea is that of eBay's Block Aggregator.
+It is written before the first byte goes to the target. So the owner of the partition after a crash cuts the same ranges
+again, writes them under the same names, and leaves no second copy. The log has no other place where a reader may leave
+something, and needs none: the metadata is stored with the offset, by the same request, and is refused with it when the
+writer is no longer the owner. The idea is that of eBay's Block Aggregator.
 
     {"t":"0SGPdqKsRzSjlJSNAu2IPQ"}{"v":1,"s":1000,"r":[[1999,1763700000000],[2999,1763700001000,"9f86d081884c7d65…"]],
     "w":"5e1f09-0-0"}
 
 `t` is the id of the topic: one that was deleted and created anew has the name and the offsets of the one before, and
-another id. Metadata of earlier versions have none. `s` is where the first range begins, each entry of `r` is a range's
+another id. Metadata of earlier versions has none. `s` is where the first range begins. Each entry of `r` is a range's
 last offset, the timestamp of its first record and, for a batch of several partitions, the name of its write. Each range
 begins where the one before it ended. `w` is the mark of the commit (`records.Position`).
 """
@@ -41,7 +41,7 @@ class StoredPosition(NamedTuple):
 
 
 class Damaged(ValueError):
-    """Report metadata that this version does not understand: what they announced is not known."""
+    """Report metadata that this version does not understand: what it announced is not known."""
 
 
 def pack(stored: StoredPosition) -> str:

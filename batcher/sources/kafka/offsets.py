@@ -1,4 +1,4 @@
-"""Where to start reading: decided by us in numbers, never by librdkafka's offset reset."""
+"""Where to start reading: decided here in numbers, never by librdkafka's offset reset."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from batcher.sources.kafka.options import KafkaOptions
 log = structlog.get_logger(__name__)
 
 LOOKUP_TIMEOUT_S: Final = 30.0
-"""For all questions of one assignment together; well below max.poll.interval.ms."""
+"""The time for all questions of one assignment together; well below max.poll.interval.ms."""
 
 RETRY_PAUSE_S: Final = 0.1
 
@@ -43,9 +43,9 @@ class StartPosition:
 class StartOffsets:
     """Resolve positions for one consumer.
 
-    A partition without a committed offset starts by `options.start`, except with `latest` where it is *new*: then
-    its first records would be skipped. It is new when it did not exist at `survey`, or when the group had committed
-    for other partitions of its topic by then.
+    A partition without a committed offset starts by `options.start`, except with `latest` where it is *new*: then its
+    first records would be skipped. It is new when it did not exist at `survey`, or when the group had by then committed
+    for other partitions of its topic.
     """
 
     def __init__(self, consumer: Consumer, options: KafkaOptions) -> None:
@@ -54,7 +54,7 @@ class StartOffsets:
         self._old: frozenset[Partition] = frozenset()
 
     def survey(self, partitions: Collection[Partition]) -> None:
-        """Look, before joining the group, which partitions there are and which topics the group has read."""
+        """Find out, before joining the group, which partitions there are and which topics the group has read."""
         if self._options.start != "latest" or not partitions:
             return
         committed = self.committed(partitions)
@@ -66,7 +66,7 @@ class StartOffsets:
     ) -> dict[Partition, StartPosition]:
         """Return where each partition starts, given what the group has committed.
 
-        Raises DataGap where the committed offset is not in the log, SourceLost when the broker does not say.
+        Raise DataGap where the committed offset is not in the log, SourceLost when the broker does not answer.
         """
         found = {}
         for partition in partitions:
@@ -101,7 +101,7 @@ class StartOffsets:
         return position._replace(next_offset=low)
 
     def watermarks(self, partition: Partition) -> tuple[int, int]:
-        """Return the first offset of the log and the one behind the last that may be read."""
+        """Return the first offset of the log and the one after the last that may be read."""
         place = TopicPartition(*partition)
         deadline = time.monotonic() + LOOKUP_TIMEOUT_S
         while True:
@@ -146,9 +146,9 @@ class StartOffsets:
         return {partition: stored.position for partition, stored in self.stored(partitions).items()}
 
     def stored(self, partitions: Iterable[Partition]) -> Mapping[Partition, StoredPosition]:
-        """Return what the group has committed, with the topic for which; partitions without a commit are not in it.
+        """Return what the group has committed, and for which topic; partitions without a commit are not in it.
 
-        Raises ConfigurationError for rights, SourceLost when the broker does not say.
+        Raise ConfigurationError for missing rights, SourceLost when the broker does not answer.
         """
         wanted = [TopicPartition(*partition) for partition in partitions]
         deadline = time.monotonic() + LOOKUP_TIMEOUT_S
@@ -173,7 +173,7 @@ def _say_where_it_starts(found: Mapping[Partition, StartPosition]) -> None:
 
 
 def _raise_unless_worth_retry(error: KafkaError, what: str, options: KafkaOptions, deadline: float) -> None:
-    """Pause where the same question may be answered a moment later (a coordinator that moves); else raise."""
+    """Pause where the same question may be answered a moment later (a coordinator that moves), else raise."""
     if error.code() in FORBIDDEN:
         raise forbidden(error, f"no access to {what}")
     if error.fatal() or error.code() in FATAL:

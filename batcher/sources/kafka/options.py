@@ -33,10 +33,10 @@ BASELINE: Final[Mapping[str, str]] = {
 FIXED: Final[Mapping[str, str]] = {
     "enable.auto.commit": "false",
     "enable.auto.offset.store": "false",
-    # `earliest` and `latest` jump over lost records without a word. Starts are resolved to numbers by us.
+    # `earliest` and `latest` silently jump over lost records. Starts are resolved to numbers here.
     "auto.offset.reset": "error",
-    # The only word that the end of a log was reached where its last records were compacted away. Costs nothing that can
-    # be measured at full speed, and at most 3 % of a core with 200 partitions that get a record a second each.
+    # The only sign that the end of a log was reached where its last records were compacted away. At full speed the cost
+    # cannot be measured. With 200 partitions that get a record a second each it is at most 3 % of a core.
     "enable.partition.eof": "true",
 }
 """May not be overridden: the promise rests on them."""
@@ -64,7 +64,7 @@ SECURE: Final[Mapping[str, Callable[[str], bool]]] = {
     "enable.ssl.certificate.verification": lambda value: value.lower() in TRUE,
     "ssl.endpoint.identification.algorithm": lambda value: value.lower() == "https",
 }
-"""What has to hold for a value unless `allow_insecure`: without it anybody in between can read and change records."""
+"""What has to hold for a value unless `allow_insecure`: without it anyone in between can read and change records."""
 
 _TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,249}")
 
@@ -81,12 +81,12 @@ class KafkaOptions:
     """Say what to read and how. Raises ConfigurationError, naming the flag, for what cannot work.
 
     `topics` are names, or regular expressions of Python that begin with `^`. `start` holds where the group has no
-    committed offset. `properties` go to librdkafka as they are, but for the block list. `instance` makes the
+    committed offset. `properties` go to librdkafka as they are, except for the block list. `instance` makes the
     membership static. A topic in `excluded_topics` (the dead-letter topic) may not be named, and no expression stands
     for it: reading it would be a loop. `max_memory_bytes` bounds what librdkafka fetches ahead. `on_gap` says what to
     do where committed records have expired: stop, or log how many are gone and go on. With `until_eof` and
-    `patience_s` the end has come when the other members are there as well, or have not moved for so long. `reload`
-    returns the properties with secrets as they are now: it is asked when a broker refuses the ones there are.
+    `patience_s` the end has come when the other members are there as well, or have not moved for this long. `reload`
+    returns the properties with secrets as they are now. It is called when a broker refuses the present ones.
     """
 
     brokers: str
@@ -120,7 +120,7 @@ class KafkaOptions:
 
     @property
     def session_timeout_s(self) -> float:
-        """Return after how long without a sign of life the group gives a member up, as far as it is ours to say."""
+        """Return after how long without a sign of life the group gives a member up, as far as this is our choice."""
         stated = self._merged.get("session.timeout.ms", BASELINE["session.timeout.ms"])
         return int(stated) / 1000 if stated.isdecimal() else int(BASELINE["session.timeout.ms"]) / 1000
 
@@ -167,7 +167,7 @@ class KafkaOptions:
 
     @property
     def _merged(self) -> dict[str, str]:
-        # One fetch may overshoot the queue by its own size, so it gets no more room than the queue.
+        # One fetch may overrun the queue by its own size, so it gets no more room than the queue.
         sized = {
             "queued.max.messages.kbytes": str(self.max_memory_bytes // KIB),
             "fetch.max.bytes": str(min(self.max_memory_bytes, LARGEST_FETCH_BYTES)),

@@ -1,4 +1,4 @@
-"""Where delivery stands for each partition that is ours, and where it was to stop."""
+"""Where delivery stands for each partition that is ours, and where it has to stop."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Final
 from batcher.records import Partition
 
 REJOIN_AFTER_S: Final = 10.0
-"""How long a member that was refused a commit may keep the partition: two heartbeats of KIP-848 (5 s) tell it, if it
-really was fenced."""
+"""How long a member whose commit was refused may keep the partition: if it really was fenced, two heartbeats of KIP-848
+(5 s) tell it so."""
 
 
 class ReadProgress:
     """Keep, for each partition owned, the offset below which everything there will ever be has been delivered.
 
-    It is the offset behind the last record delivered, or the end of the log where that was reached: the last
-    records may be control records, or compacted away.
+    It is the offset after the last record delivered, or the end of the log where that was reached: the last records may
+    be control records, or compacted away.
     """
 
     def __init__(self) -> None:
         self._next: dict[Partition, int] = {}
-        # Where each partition ended when it was first assigned, and those not there yet.
+        # Where each partition ended when it was first assigned, and the partitions that are not there yet.
         self._ends: dict[Partition, int] = {}
         self._unfinished: set[Partition] = set()
         self._refused_at: dict[Partition, float] = {}
@@ -39,7 +39,7 @@ class ReadProgress:
         return self._next[partition]
 
     def get(self, partition: Partition, otherwise: int) -> int:
-        """Return where a partition stands, or something else if it is not ours."""
+        """Return where a partition stands, or `otherwise` if it is not ours."""
         return self._next.get(partition, otherwise)
 
     @property
@@ -53,7 +53,7 @@ class ReadProgress:
         return not self._unfinished
 
     def begin(self, partition: Partition, next_offset: int, end: int) -> None:
-        """Take a partition over whose log ends at `end` now."""
+        """Take over a partition whose log now ends at `end`."""
         self._next[partition] = next_offset
         self._refused_at.pop(partition, None)
         if next_offset < self._ends.setdefault(partition, end):

@@ -1,6 +1,6 @@
-"""What librdkafka does not accept of the properties it is given, said so that people find it.
+"""Say which properties librdkafka does not accept, so that people find them.
 
-Its own words name no file, and a property at times by another name than the one that was given.
+Its own messages name no file, and sometimes name a property by another name than the one that was given.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ALIASES: Final[Mapping[str, tuple[str, ...]]] = {
     "retries": ("message.send.max.retries",),
     "sasl.mechanisms": ("sasl.mechanism",),
 }
-"""By what other name a property may have been given that librdkafka complains of."""
+"""The other name under which a property may have been given that librdkafka complains about."""
 
 _PROPERTY: Final = re.compile(
     r'property:? "?([A-Za-z0-9._]+)"?|`?\b([a-z0-9]+(?:\.[a-z0-9]+)+)`? ?(?:failed|is mandatory|must be)'
@@ -39,10 +39,11 @@ _PROPERTY: Final = re.compile(
 
 @contextmanager
 def accepted(properties: Mapping[str, object], whose: str = "") -> Iterator[None]:
-    """Make what librdkafka says, while a client is made of properties in this context, an error for people.
+    """Turn what librdkafka says, while a client is made from properties in this context, into an error for people.
 
-    Raise SettingRefused, naming the property, for what it does not accept; ConfigurationError, naming property and
-    file, for a file that cannot be read or is something else. `whose` says which client it was, where there are others.
+    Raise SettingRefused, naming the property, for what it does not accept. Raise ConfigurationError, naming property
+    and file, for a file that cannot be read or is something else. `whose` says which client it was, where there are
+    several.
     """
     check_files(properties)
     try:

@@ -45,38 +45,39 @@ __all__ = ["KafkaOptions", "KafkaSource"]
 log = structlog.get_logger(__name__)
 
 OPEN_TIMEOUT_S: Final = 10.0
-"""For the first answer of a broker: name resolution, TLS and SASL included."""
+"""The time for the first answer of a broker, name resolution, TLS and SASL included."""
 
 LINGER_S: Final = 0.01
 """`consume(n, T)` waits for n or for T, whatever is there. So the first record is waited for alone, and those that are
-with it or close behind get this much: a lone record is late by 10 ms, a trickle costs at most 100 fetches a second."""
+with it or close behind get this much time. A lone record is late by 10 ms, a trickle costs at most 100 fetches a
+second."""
 
 SHORTEST_S: Final = 0.001
-"""librdkafka waits in whole milliseconds and not at all for less: an idle process went round thirty times in the last
-one of every fetch, which was most of what it did."""
+"""librdkafka waits in whole milliseconds, and does not wait at all for less. An idle process went round thirty times in
+the last millisecond of every fetch, which was most of what it did."""
 
 FIRST_COMMIT_TIMEOUT_S: Final = 60.0
-"""Longer than the session of a member that died (45 s): a group that waits for it may answer nothing for so long."""
+"""Longer than the session of a member that died (45 s): a group that waits for it may answer nothing for as long."""
 
 CLOSE_TIMEOUT_S: Final = 5.0
 """librdkafka's close waits for commits without an answer: 45 s after the broker died (measured), a moment otherwise."""
 
 CHECK_EVERY_S: Final = 10.0
 CHECK_TIMEOUT_S: Final = 1.0
-"""For asking whether the topics are still there: it keeps the thread from everything else."""
+"""The time for asking whether the topics are still there: it keeps the thread from everything else."""
 
 END_TIMEOUT_S: Final = 5.0
-"""For asking, once, what stands behind the last record that can be read."""
+"""The time for asking, once, what comes after the last record that can be read."""
 
 
 class KafkaSource:
     """Read the subscription of `options` (see protocols.Source).
 
-    Beyond the contract: once `fetch` has raised it only raises the same again, because librdkafka may have moved past
-    records that nobody has seen; `commit` still works for the partitions owned. A deleted topic raises
-    SourceLost if it was named; one that a regular expression found only leaves the subscription. A topic that was
-    deleted and created anew under a reader raises DataGap, from `commit` too. After the thread was
-    held up for longer than `max.poll.interval.ms`, everything is lost (`on_lost`) and assigned anew.
+    Beyond the contract: once `fetch` has raised, it only raises the same again, because librdkafka may have moved past
+    records that were never delivered. `commit` still works for the partitions owned. A deleted topic raises SourceLost
+    if it was named; one that a regular expression found only leaves the subscription. A topic that was deleted and
+    created anew under a reader raises DataGap, from `commit` too. After the thread was held up for longer than
+    `max.poll.interval.ms`, everything is lost (`on_lost`) and assigned anew.
     """
 
     def __init__(self, options: KafkaOptions) -> None:
@@ -95,7 +96,7 @@ class KafkaSource:
         self._unreadable: RecordUnreadable | None = None
         self._damaged: set[Partition] = set()
         self._only_topic = options.topics[0] if len(options.topics) == 1 and not options.has_expressions else None
-        # Of the partitions that the listener took. GroupProgress that are assigned to us deliver nothing.
+        # Only of the partitions that the listener took. Others that are assigned to us deliver nothing.
         self._progress = ReadProgress()
         # Given up since the first message of the `fetch` under way.
         self._gone: set[Partition] = set()
@@ -111,7 +112,7 @@ class KafkaSource:
 
     @property
     def drain_timeout_s(self) -> float:
-        """Return how long a partition that is taken away may be held: longer, and the group gives this member up."""
+        """Return how long a partition that is taken away may be held; after that the group gives this member up."""
         return self._options.session_timeout_s / 2
 
     def open(self, listener: PartitionListener) -> SourceInfo:
@@ -190,16 +191,16 @@ class KafkaSource:
         return self._others is None or self._others.through(self._progress.positions)
 
     def lag(self) -> Mapping[Partition, int]:
-        """Return how many records behind the commits are, for each partition owned, some seconds ago."""
+        """Return how many records the commits were behind, for each partition owned, some seconds ago."""
         return {partition: count for partition, count in self._lag.items() if partition in self._progress}
 
     def close(self) -> None:
-        """Give up the partitions, through the listener, and leave the group, within about CLOSE_TIMEOUT_S."""
+        """Give up the partitions through the listener and leave the group, within about CLOSE_TIMEOUT_S."""
         consumer = self._consumer
         if consumer is None:
             return
         try:
-            # Not left to librdkafka's own callback: while it closes, it no longer reads commits back.
+            # This is not left to librdkafka's own callback: while it closes, it no longer reads commits back.
             self._give_up(tuple(self._progress), lost=self._failure is not None)
         finally:
             self._consumer = None
@@ -236,7 +237,7 @@ class KafkaSource:
         )
 
     def _look_around_again(self) -> None:
-        """Do before a fetch what is due: nothing, nearly always."""
+        """Do what is due before a fetch: nearly always nothing."""
         if self._progress.overdue(time.monotonic()):
             log.warning("commits_refused", hint="the group did not take the partitions away; joining anew")
             self._start_over()
@@ -244,7 +245,7 @@ class KafkaSource:
         self._look_for_topics()
         if self._incidents.refused:
             self._incidents.refused = False
-            # Not where the client says so: given others inside a callback of its own, it aborts the process.
+            # Not where the client reports it: given others inside a callback of its own, it aborts the process.
             self._credentials.refused()
         if self._incidents.interrupted:
             self._incidents.interrupted = False
@@ -254,7 +255,7 @@ class KafkaSource:
     def _read_until(self, deadline: float, max_records: int) -> list[Records]:
         while True:
             runs = self._read(max_records, max(0.0, deadline - time.monotonic()))
-            # The end of a partition is an event, and no reason to come back with nothing.
+            # The end of a partition is an event, and no reason to return nothing.
             if runs or self._failure is not None or deadline - time.monotonic() < SHORTEST_S:
                 return runs
 
@@ -271,8 +272,8 @@ class KafkaSource:
         if max_records == 1:
             return self._deliver(messages)
         collecting = gc.isenabled()
-        # Messages are in no cycle and are dropped below, but the collector walks every one of them: without it this
-        # is 1.3 to 2 times as fast. It goes on with the next allocation after these few milliseconds.
+        # Messages are in no cycle and are dropped below, but the collector visits every one of them. Without it this is
+        # 1.3 to 2 times as fast. It runs again with the next allocation, after these few milliseconds.
         gc.disable()
         try:
             rest = consumer.consume(max_records - 1, LINGER_S)
@@ -298,14 +299,14 @@ class KafkaSource:
             self._incidents.over()
         for event in events:
             self._on_event(event)
-        # An event may have cost us partitions.
+        # An event may have taken partitions from us.
         return [run for run in runs if run.partition in self._progress] if events else runs
 
     def _on_event(self, message: Message) -> None:
         error = message.error()
         assert error is not None
         code = error.code()
-        # Every event about a partition has both; one about the client has none, and then no branch needs them.
+        # Every event about a partition has both. An event about the client has none, and then no branch needs them.
         partition = Partition(message.topic() or "", message.partition() or 0)
         reached = self._progress.get(partition, 0)
         if code == PARTITION_EOF:
@@ -316,7 +317,7 @@ class KafkaSource:
         elif code == MAX_POLL_EXCEEDED:
             self._start_over()
         elif partition in self._damaged:
-            # librdkafka says it again, and that the position cannot be reset, until the pause takes hold.
+            # librdkafka repeats it, and that the position cannot be reset, until the pause takes effect.
             return
         elif code in OUT_OF_RANGE:
             self._on_out_of_range(partition, error)
@@ -355,7 +356,7 @@ class KafkaSource:
         inside = self._offsets.inside(partition, position, low, high)
         log.warning("position_reset", partition=str(partition), offset=inside.next_offset, error=text_of(error))
         self._progress.advance(partition, inside.next_offset)
-        # librdkafka has stopped this partition, and one that is stopped cannot be moved by a seek.
+        # librdkafka has stopped this partition, and a stopped partition cannot be moved by a seek.
         place = TopicPartition(*partition, inside.next_offset)
         if self._options.cooperative:
             self._open_consumer.incremental_unassign([place])
@@ -364,9 +365,9 @@ class KafkaSource:
             self._open_consumer.assign([TopicPartition(*one, offset) for one, offset in self.reached.items()])
 
     def _start_over(self) -> None:
-        """Forget everything and join anew: librdkafka may keep some partitions that others own by now."""
+        """Forget everything and join anew: librdkafka may keep some partitions that have other owners by now."""
         if self._all_lost_at is not None and self._fetches - self._all_lost_at <= 1:
-            # It took all of them away before it got round to saying why; what there is now is assigned anew.
+            # It took all of them away before it said why. What there is now is assigned anew.
             return
         log.warning("max_poll_exceeded", hint="the fetch loop was held up longer than max.poll.interval.ms")
         self._give_up(tuple(self._progress), lost=True)
@@ -426,8 +427,8 @@ class KafkaSource:
             if at.chosen and partition not in untaken
         }
         if fresh:
-            # From here on the group has a place, whatever --kafka.start says next time. A refusal means that
-            # the partitions are about to be lost again; then their next owner decides.
+            # From here on the group has a place, whatever --kafka.start says next time. A refusal means that the
+            # partitions are about to be lost again; then their next owner decides.
             refused = store(consumer, fresh, FIRST_COMMIT_TIMEOUT_S, self._options.instance)
             for partition, reason in refused.items():
                 log.warning("first_commit_refused", partition=str(partition), reason=reason)
@@ -441,7 +442,7 @@ class KafkaSource:
         if not partitions:
             return {}
         assert self._offsets is not None
-        # The ids first: should a topic be created anew between these questions, the next commit tells.
+        # The ids come first: if a topic is created anew between these questions, the next commit finds out.
         self._identity.learn({partition.topic for partition in partitions})
         stored = self._offsets.stored(partitions)
         self._identity.match(stored)
@@ -483,9 +484,9 @@ class KafkaSource:
             self._gone.update(partitions)
 
     def _look_behind(self) -> None:
-        """Look, when nothing comes, for what librdkafka does not tell in so many words."""
+        """Check, when nothing comes, for what librdkafka does not report."""
         if self._incidents.topic_in_doubt and time.monotonic() >= self._next_check:
-            # The partitions of a deleted topic are taken away, and that is all that is heard of it.
+            # The partitions of a deleted topic are taken away, and there is no other sign of it.
             self._next_check = time.monotonic() + CHECK_EVERY_S
             if self._cluster() is not None:
                 self._incidents.topic_in_doubt = False
@@ -500,7 +501,7 @@ class KafkaSource:
             self._subscribe(self._open_consumer)
 
     def _cluster(self) -> Cluster | None:
-        """Return what the subscription stands for now, None when no broker answers; raise SourceLost for what left."""
+        """Return what the subscription stands for, None when no broker answers; raise SourceLost for what is gone."""
         try:
             return cluster_of(self._open_consumer.list_topics(timeout=CHECK_TIMEOUT_S), self._options)
         except KafkaException:
@@ -509,7 +510,7 @@ class KafkaSource:
             raise SourceLost(f"{error}; it was there when reading started") from error
 
     def _look_behind_the_end(self) -> None:
-        """Say which records an open transaction keeps from being read, now that all others were."""
+        """Log which records an open transaction keeps from being read, once all others were read."""
         if not self._options.read_committed:
             return
         for partition, (first, end) in sorted(self._admin.unreadable(tuple(self._progress), END_TIMEOUT_S).items()):
@@ -531,7 +532,7 @@ class KafkaSource:
         try:
             self._identity.check(topics)
         except DataGap as error:
-            # Not even what comes after it may be committed, least of all while the partitions are given up.
+            # Nothing may be committed after it, least of all while the partitions are given up.
             self._failure = self._failure or error
             raise
 
@@ -560,7 +561,7 @@ class KafkaSource:
 
 
 def _close_within(consumer: Consumer, timeout_s: float) -> bool:
-    """Close in a thread of its own, which is left behind when it does not come back; return whether it did."""
+    """Close in a thread of its own, which is left behind when it does not return; say whether it did."""
     thread = threading.Thread(target=consumer.close, name="kafka-close", daemon=True)
     thread.start()
     thread.join(timeout_s)

@@ -1,7 +1,7 @@
-"""Which topics a subscription stands for. Expressions are ours to read: client and brokers have three other dialects.
+"""Which topics a subscription stands for. Expressions are matched here, because client and brokers have other dialects.
 
-librdkafka takes them for POSIX ones, a broker (`group.protocol=consumer`) for RE2 ones of the whole name, and Python,
-with which the settings are checked, for its own. So all are asked for names, the list of which is subscribed to.
+librdkafka reads them as POSIX expressions, a broker (`group.protocol=consumer`) as RE2 expressions of the whole name,
+and Python, which checks the settings, as its own. So all names are asked for, and the list of matches is subscribed to.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final
 from batcher.errors import ConfigurationError
 
 INTERNAL: Final = "__"
-"""The names of Kafka's own topics begin so (`__consumer_offsets`). They are read only when they are named."""
+"""The names of Kafka's own topics begin like this (`__consumer_offsets`). They are read only when they are named."""
 
 
 def is_expression(wanted: str) -> bool:

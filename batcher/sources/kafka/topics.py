@@ -19,7 +19,7 @@ class Topics:
     """
 
     def __init__(self, options: KafkaOptions, clock: Callable[[], float] = time.monotonic) -> None:
-        # With an end to come to, that is the end of what was there at the start.
+        # With an end to reach, that is the end of what was there at the start.
         self._looking = options.has_expressions and not options.until_eof
         self._every_s = options.topics_refresh_s
         self._clock = clock
@@ -28,7 +28,7 @@ class Topics:
         self.names: tuple[str, ...] = ()
 
     def begin(self, names: Sequence[str]) -> None:
-        """Start with the topics that there are."""
+        """Start with the topics that exist."""
         self.names = tuple(names)
         self._next = self._clock() + self._every_s
 
@@ -37,7 +37,7 @@ class Topics:
         return self._looking and self._clock() >= self._next
 
     def changed(self, names: Sequence[str]) -> bool:
-        """Take what a look has found; return whether `names` are others now."""
+        """Take what a look has found; return whether `names` has changed."""
         self._next = self._clock() + self._every_s
         gone = frozenset(self.names).difference(names)
         now = tuple(sorted({*names, *(gone - self._missing)}))

@@ -1,4 +1,4 @@
-"""Say what is waited for while a member of a group has no partitions."""
+"""Log what is waited for while a member of a group has no partitions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import structlog
 log = structlog.get_logger(__name__)
 
 FIRST_AFTER_S: Final = 3.0
-"""Joining a group where nobody is missing takes less."""
+"""Joining a group takes less when no member is missing."""
 
 AGAIN_AFTER_S: Final = 15.0
 
@@ -20,7 +20,7 @@ SPARE_HINT: Final = "more members than partitions, or one that is slow to give s
 
 
 class Wait:
-    """Log that there are no partitions yet: after a moment, then now and then, until a dead member must be missed.
+    """Log that there are no partitions yet: after a moment, then now and then, until a dead member must have timed out.
 
     `at_most_s` is the session timeout: how long the group waits for a member that died. `instance` is the static
     membership, with which a successor is let in at once.
@@ -37,21 +37,21 @@ class Wait:
         self._say_at = 0.0
 
     def begin(self) -> None:
-        """Note that partitions are wanted and there are none."""
+        """Record that partitions are wanted and there are none."""
         if self._since is None:
             self._since = self._clock()
             self._say_at = self._since + FIRST_AFTER_S
 
     def over(self) -> None:
-        """Note that partitions came."""
+        """Record that partitions came."""
         self._since = None
 
     def look(self) -> None:
-        """Say it, if it is time."""
+        """Log it, if it is time."""
         if self._since is None or (now := self._clock()) < self._say_at:
             return
         waited_s = round(now - self._since)
-        # The group misses a member a little after its session, and shares out anew a little after that.
+        # The group misses a member a little after its session ends, and assigns anew a little after that.
         if waited_s > self._at_most_s + AGAIN_AFTER_S:
             log.info("no_partitions", group=self._group, waited_s=waited_s, hint=SPARE_HINT)
             self._since = None

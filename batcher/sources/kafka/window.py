@@ -1,7 +1,7 @@
-"""Read parts of a log again, beside the group and without joining it: nothing is committed, nobody rebalances.
+"""Read parts of a log again, without joining the group: nothing is committed, and there is no rebalance.
 
-The partition is assigned, not subscribed to. A part is read to its end also where its last records were compacted away,
-aborted or are control records: librdkafka then says that the log's end was reached, or a later record comes.
+The partition is assigned, not subscribed to. A part is read to its end, also where its last records were compacted
+away, aborted or are control records. Then librdkafka says that the log's end was reached, or a later record comes.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ from batcher.sources.kafka.options import KafkaOptions
 OPEN_TIMEOUT_S: Final = 10.0
 
 FETCH: Final = 10_000
-"""Messages taken at a time: enough to make the call's own cost nothing, few enough to be small."""
+"""Messages taken at a time: enough to make the call's own cost nothing, few enough to need little memory."""
 
 FETCH_S: Final = 0.1
 """For a fetch that does not fill up: only at the end of a part."""
 
 STALLED_S: Final = 60.0
-"""Without a record or an end for so long, brokers are taken for gone; a new leader takes some seconds."""
+"""Without a record or an end for this long, brokers count as gone; a new leader takes some seconds."""
 
 
 class LogReader:
@@ -73,7 +73,7 @@ class LogReader:
         return found.partitions
 
     def close(self) -> None:
-        """Disconnect. Twice is harmless."""
+        """Disconnect. A second call is harmless."""
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
             consumer.close()
@@ -81,7 +81,7 @@ class LogReader:
     def committed(self, partitions: Collection[Partition]) -> Mapping[Partition, Position]:
         """Return what the group has committed. Raise ConfigurationError or SourceLost.
 
-        Raise DataGap where that was for another topic of the name: what was loaded was not read from this one.
+        Raise DataGap where the commit was for another topic of that name: what was loaded was not read from this one.
         """
         stored = self._places.stored(partitions)
         identity = Identity(self._admin)
@@ -115,7 +115,7 @@ class LogReader:
     def offsets(self, asked: Range) -> tuple[pa.Int64Array, pa.BooleanArray]:
         """Return the offsets of a range that have a record, ascending, and which of the records have no value.
 
-        Raise DataGap when the log's beginning has moved past it, SourceLost when reading cannot go on.
+        Raise DataGap when the log's beginning has moved past the range, SourceLost when reading cannot go on.
         """
         numbers: list[Any] = [pa.array([], pa.int64())]
         nulls: list[Any] = [pa.array([], pa.bool_())]
@@ -127,7 +127,7 @@ class LogReader:
     def records(self, asked: Range) -> Iterator[Records]:
         """Yield the records of a range, ascending, in runs of at most FETCH. Raise as `offsets` does.
 
-        What is left of them is not read when the iterator is closed; only one may be in use.
+        Closing the iterator stops reading. Only one may be in use.
         """
         for messages in self._messages(asked):
             runs, _ = to_records(messages, asked.partition.topic)
@@ -145,7 +145,7 @@ class LogReader:
 
     def _settings(self) -> dict[str, Any]:
         settings: dict[str, Any] = self._options.librdkafka()
-        # A static member is one that joins.
+        # With an instance id the client would join as a static member.
         settings.pop("group.instance.id", None)
         return {
             **settings,
@@ -172,7 +172,7 @@ class LogReader:
                     heard = time.monotonic()
                     reached = (messages[-1].offset() or 0) + 1
                     if reached > asked.next_offset:
-                        # The last of the range are not there: these are of what comes after it.
+                        # The last records of the range are not there: these come after it.
                         messages = [one for one in messages if (one.offset() or 0) <= asked.last]
                     if messages:
                         yield messages
@@ -205,7 +205,7 @@ class LogReader:
 
 def _consumed(consumer: Consumer, count: int) -> list[Message]:
     collecting = gc.isenabled()
-    # As in the source: the collector would walk every message, and none of them is in a cycle.
+    # As in the source: the collector would visit every message, and none of them is in a cycle.
     gc.disable()
     try:
         return consumer.consume(count, FETCH_S)
@@ -224,6 +224,6 @@ def _offsets(messages: Sequence[Message]) -> Any:
 
 
 def _nulls(messages: Sequence[Message]) -> Any:
-    # A byte for each, made without bytecode for any.
+    # One byte for each message, made without bytecode for any.
     flags = bytes(map(is_, map(Message.value, messages), repeat(None)))
     return pa.Array.from_buffers(pa.uint8(), len(flags), [None, pa.py_buffer(flags)]).cast(pa.bool_())
