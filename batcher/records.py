@@ -473,7 +473,12 @@ def write_id(token: str) -> str:
     The parts of a batch share it: a process that replays the batch knows neither which parts there were nor which of
     them a server is still writing.
     """
-    return hashlib.sha256(_PARTS.sub("", token).encode()).hexdigest()[:32]
+    return hashlib.sha256(whole_token(token).encode()).hexdigest()[:32]
+
+
+def whole_token(token: str) -> str:
+    """Return the token of the batch that a token was derived from; itself where it is one."""
+    return _PARTS.sub("", token)
 
 
 _PARTS: Final = re.compile(r"(\|[0-9a-f]{16})+\Z")

@@ -6,6 +6,7 @@ under another token, unless the target was asked and does not have them.
 
 from __future__ import annotations
 
+import heapq
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -19,7 +20,7 @@ import structlog
 from tenacity import Retrying
 
 from batcher.core.limits import DeadLetterLimit
-from batcher.engine.blocks import block_of, halves_of, part_of
+from batcher.engine.blocks import block_of, deferred_of, halves_of, part_of
 from batcher.engine.decoding import Decoding
 from batcher.engine.reconcile import Reconciler
 from batcher.errors import (
@@ -62,7 +63,13 @@ class _Search:
     dropped: int = 0
     tries: int = 0
     """How often the last part was offered."""
-    deferred_at: float | None = None
+    deferred: list[tuple[float, int, Block, str]] = field(default_factory=list)
+    """Parts that a sink put off, as a heap: when each is due, a number that tells equal ones apart, and why."""
+    deferrals: int = 0
+
+    def defer(self, due_at: float, part: Block, reason: str) -> None:
+        self.deferrals += 1
+        heapq.heappush(self.deferred, (due_at, self.deferrals, part, reason))
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +165,7 @@ class BlockWriter:
             self._limit.search()
             found = _Search(held)
             try:
-                letters = list(self._write(batch, block, found, whole=True))
+                letters = [*self._write(batch, block, found, whole=True), *self._write_deferred(batch, found)]
             except _NoRowToBlame as end:
                 raise self._misconfigured(batch, end) from end.__cause__
             self._trusted |= found.written
@@ -229,35 +236,39 @@ class BlockWriter:
 
     def _written_in_part(self, batch: Batch, block: Block, outcome: Outcome, search: _Search) -> Iterator[DeadLetter]:
         search.dropped += len(outcome.dropped)
-        yield from self._refuse(_letters_of(batch, block, outcome.rejected))
-        began = time.monotonic()
-        ordered = sorted(outcome.deferred, key=_delay)
-        for delay_s, together in groupby(ordered, key=_delay):
-            deferred = list(together)
-            self._wait(began + delay_s - time.monotonic(), deferred, block, search)
-            part = part_of(batch, block, sorted(one.row for one in deferred))
-            if part is not None:
-                yield from self._write(batch, part, search)
-
-    def _wait(self, seconds: float, deferred: Sequence[Deferral], block: Block, search: _Search) -> None:
-        """Wait before deferred rows come again; raise DeferredTooLong when their time is over.
-
-        That error is not one that is tried again: the rows beside them are durable, and would be offered a second time.
-        """
         now = time.monotonic()
-        search.deferred_at = now if search.deferred_at is None else search.deferred_at
+        for delay_s, together in groupby(sorted(outcome.deferred, key=_delay), key=_delay):
+            deferred = list(together)
+            rows = sorted(one.row for one in deferred)
+            search.defer(now + delay_s, deferred_of(batch, block, rows), deferred[0].reason)
+        yield from self._refuse(_letters_of(batch, block, outcome.rejected))
+
+    def _write_deferred(self, batch: Batch, search: _Search) -> Iterator[DeadLetter]:
+        """Write what was deferred, each part when it is due; one that is deferred again gets another turn here."""
+        began = time.monotonic()
+        while search.deferred:
+            due_at, _, part, reason = heapq.heappop(search.deferred)
+            self._wait(began, due_at, part, reason)
+            yield from self._write(batch, part, search)
+
+    def _wait(self, began: float, due_at: float, part: Block, reason: str) -> None:
+        """Wait until a part is due; raise DeferredTooLong when that is too late or the pipeline ends.
+
+        No error that is tried again: the rows beside these are durable, and would be offered a second time.
+        """
+        seconds = max(due_at - time.monotonic(), 0.0)
         log.info(
             "rows_deferred",
             target=self._info.target,
-            rows=len(deferred),
-            wait_s=round(max(seconds, 0.0), 3),
-            reason=deferred[0].reason,
-            ranges=[str(span) for span in block.ranges[:8]],
+            rows=part.rows,
+            wait_s=round(seconds, 3),
+            reason=reason,
+            ranges=[str(span) for span in part.ranges[:8]],
         )
-        late = self._patience_s is not None and now + seconds - search.deferred_at > self._patience_s
-        if late or self._abort.wait(max(seconds, 0.0)):
+        late = self._patience_s is not None and due_at - began > self._patience_s
+        if late or self._abort.wait(seconds):
             raise DeferredTooLong(
-                f"{self._info.target} still defers {len(deferred)} rows of {block.ranges[0]}: {deferred[0].reason}; "
+                f"{self._info.target} still defers {part.rows} rows of {part.ranges[0]}: {reason}; "
                 "nothing of their batch is committed, start again"
             )
 

@@ -9,7 +9,17 @@ from dataclasses import replace
 import pyarrow as pa
 
 from batcher.protocols import SinkInfo
-from batcher.records import COORDINATES, HEADERS_TYPE, Batch, Block, Decoded, RawColumns, Records, chunks_of
+from batcher.records import (
+    COORDINATES,
+    HEADERS_TYPE,
+    Batch,
+    Block,
+    Decoded,
+    RawColumns,
+    Records,
+    chunks_of,
+    whole_token,
+)
 
 
 def block_of(info: SinkInfo, batch: Batch, decoded: Decoded) -> Block:
@@ -75,6 +85,16 @@ def halves_of(batch: Batch, block: Block) -> Iterator[Block]:
     middle = block.rows // 2
     for start, length in ((0, middle), (middle, block.rows - middle)):
         yield _derived(batch, block, pa.array(range(start, start + length), pa.int64()))
+
+
+def deferred_of(batch: Batch, block: Block, rows: Sequence[int]) -> Block:
+    """Return rows of a block that are to come again later, under a token that no earlier attempt at them had.
+
+    It is as long after a thousand deferrals as after one: made of the whole's token and of the one before.
+    """
+    part = _derived(batch, block, pa.array(rows, pa.int64()))
+    digest = hashlib.sha256(part.token.encode()).hexdigest()[:16]
+    return replace(part, token=f"{whole_token(block.token)}|{digest}")
 
 
 def _derived(batch: Batch, block: Block, rows: pa.Int64Array) -> Block:

@@ -85,15 +85,15 @@ AT_LEAST_ONCE = [
     ),
     Fault(
         "take rows that a sink deferred for written",
-        "BlockWriter._written_in_part",
-        "            if part is not None:\n                yield from self._write(batch, part, search)\n",
-        "",
+        "BlockWriter._write_deferred",
+        "            yield from self._write(batch, part, search)\n",
+        "            yield from ()\n",
     ),
     Fault(
         "offer a block again of which a part was written",
         "BlockWriter._written_in_part",
-        "part = part_of(batch, block, sorted(one.row for one in deferred))",
-        "part = block",
+        "deferred_of(batch, block, rows)",
+        "block",
     ),
     Fault(
         "coordinates of the wrong row",
@@ -433,7 +433,7 @@ EXACTLY_ONCE = [
         "        self.done.add(intent)\n",
         "        return self.pending.remove(intent)\n",
     ),
-    Fault("a name for the write of each part", "write_id", '_PARTS.sub("", token)', "token"),
+    Fault("a name for the write of each part", "whole_token", '_PARTS.sub("", token)', "token"),
     Fault(
         "leave a replay paused",
         "PipelineState._balanced",

@@ -55,7 +55,7 @@ class PipelineMachine(RuleBasedStateMachine):
         self.mixes = mixes
         self.names_culprits = names_culprits
         self.in_part = in_part
-        self.offered: set[str] = set()
+        self.deferred = False
         self.boot()
 
     def boot(self) -> None:
@@ -95,8 +95,9 @@ class PipelineMachine(RuleBasedStateMachine):
             return None
         bad = self.bad(block)
         good = [row for row in range(block.rows) if row not in bad]
-        deferred = tuple(Deferral(row, 0.0, "busy") for row in good[:1] if block.token not in self.offered)
-        self.offered.add(block.token)
+        # Not twice in a row, or it would never end.
+        deferred = tuple(Deferral(row, 0.0, "busy") for row in good[:1] if not self.deferred)
+        self.deferred = bool(deferred)
         event(f"written in part: {len(bad) > 0} refused, {len(deferred)} deferred")
         return Outcome(tuple(Rejection(row, "range", "n: out of range") for row in bad), deferred)
 

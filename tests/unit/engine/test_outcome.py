@@ -99,11 +99,13 @@ def test_rows_that_a_sink_defers_come_again_after_their_delay_and_under_a_token_
 
 def test_rows_that_are_deferred_again_and_again_are_written_once_in_the_end() -> None:
     desk = Desk()
-    desk.answering(*[Outcome(deferred=(Deferral(0, 1.0),))] * 3)
+    desk.answering(*[Outcome(deferred=(Deferral(0, 0.0),))] * 3000)
     done = desk.deliver(numbers("1", "2"))
 
     assert desk.numbers() == [1, 2]
-    assert len(desk.sink.attempts) == 4
+    assert len(desk.sink.attempts) == 3001
+    assert len(set(desk.sink.attempts)) == 3001, "a sink that knows a token does not take it again"
+    assert {len(token) for token in desk.sink.attempts[1:]} == {len(desk.sink.attempts[1])}
     assert adds_up(done)
 
 
