@@ -137,8 +137,8 @@ class JsonDecoder:
         self._rewritten = shape.rewritten_schema(schema)
         self._formed = frozenset(shape.timestamp_paths(schema)) | chosen.texts
         self._numeric: shape.Numeric = frozenset()
-        """How the last block wrote what may be text or a number: where to begin with the next. It changes the speed, not
-        a result."""
+        """How the last block wrote what may be text or a number: where to begin with the next. It changes the speed,
+        never a result."""
         self._compiled: dict[Any, tuple[pa.Schema, msgspec.json.Decoder[Any]]] = {}
 
     @property
