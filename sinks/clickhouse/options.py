@@ -185,7 +185,7 @@ def _database(path: str) -> str:
     )
 
 
-# Names may be in backquotes, and have to be where they hold a dot: `ev.v1`.`new-t`.
+# Names may be in backquotes, and must be where they hold a dot: `ev.v1`.`new-t`.
 _NAME: Final = r"`(?:[^`]|``)+`|[^`.]+"
 _QUOTED_TABLE: Final = re.compile(rf"(?:(?P<database>{_NAME})\.)?(?P<table>{_NAME})")
 

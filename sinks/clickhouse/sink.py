@@ -331,8 +331,8 @@ class ClickHouseSink:
     def _missing(self, block: Block, rows: pa.RecordBatch) -> pa.RecordBatch:
         """Return the rows of a block that the table lacks: all of them unless the token was tried before.
 
-        This is for a table with coordinates that remembers no tokens. The repeat of another process is
-        recognised by the engine, which asks `present` itself.
+        This is for a table with coordinates that remembers no tokens. The repeat of another process is recognised by
+        the engine, which asks `present` itself.
         """
         if block.token not in self._tried:
             self._tried.append(block.token)
