@@ -18,7 +18,7 @@ def main() -> None:
     code = run_command_line()
     streams.let_go()
     if threading.active_count() > 1:
-        # A daemon thread inside a C call (a write that does not return) can block the interpreter's own end.
+        # A daemon thread inside a C call (a write that does not return) can block the end of the interpreter.
         os._exit(code)
     sys.exit(code)
 

@@ -1,8 +1,8 @@
-"""Tell the failures of files that waiting cures from those that somebody has to mend.
+"""Tell the failures of files that pass by waiting from those that a person has to repair.
 
-Whoever writes files asks here, so that a full disk is the same everywhere: worth another try. So is every number that
-nobody listed (ENOSPC, EDQUOT, EIO, EAGAIN, EMFILE, ESTALE, ETIMEDOUT, …), because stopping for good on a
-failure that passes costs more than asking a few times too often.
+All code that writes files asks here, so that a full disk is the same everywhere: worth another try. So is every number
+that is not listed (ENOSPC, EDQUOT, EIO, EAGAIN, EMFILE, ESTALE, ETIMEDOUT, …), because stopping for good on a failure
+that passes costs more than asking a few times too often.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ LASTING: Final = frozenset(
 
 
 def passes(error: OSError) -> bool:
-    """Tell whether the same call may work later without anybody changing a setting."""
-    # Raised without a number by libraries, which still choose the class.
+    """Return whether the same call may work later without a change of settings."""
+    # Libraries raise it without a number, but still choose the class.
     kinds = (PermissionError, FileNotFoundError, NotADirectoryError, IsADirectoryError, FileExistsError)
     return error.errno not in LASTING and not isinstance(error, kinds)

@@ -1,4 +1,4 @@
-"""Schemas that learn: a field that was only seen null has the type null until its first value comes."""
+"""Schemas that grow: a field that was only seen as null has the type null until its first value comes."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import pyarrow as pa
 
 
 def grown(held: pa.Schema, proposed: pa.Schema) -> pa.Schema:
-    """Return a schema with the types that another one has for fields without one, at any depth.
+    """Return a schema with the types of another one for its fields without a type, at any depth.
 
-    A type that is there never changes, no field is added beside those there are, and none goes.
+    A type that is there never changes, no field is added, and none is removed.
     """
     return pa.schema([_grown_field(field, proposed) for field in held], metadata=held.metadata)
 
 
 def stored(schema: pa.Schema) -> pa.Schema:
-    """Return the part of a schema that has types: what a target can have columns for by now."""
+    """Return the part of a schema that has types, for which a target can have columns by now."""
     fields = []
     for field in schema:
         kind = _stored_type(field.type)
@@ -24,7 +24,7 @@ def stored(schema: pa.Schema) -> pa.Schema:
 
 
 def has_untyped(kind: pa.Schema | pa.DataType) -> bool:
-    """Tell whether a place without a type is in a schema or a type, however deep."""
+    """Return whether a schema or a type has a place without a type, however deep."""
     if isinstance(kind, pa.Schema):
         return any(has_untyped(field.type) for field in kind)
     return bool(pa.types.is_null(kind)) or any(has_untyped(kind.field(n).type) for n in range(kind.num_fields))
@@ -36,14 +36,14 @@ def _grown_field(field: pa.Field, proposed: pa.Schema | pa.StructType) -> pa.Fie
         return field
     other = proposed.field(position)
     if _is_open(field.type) and not _is_open(other.type):
-        # With what is said about it. Nullable whatever is proposed: the records before had no value.
+        # With the metadata of the proposed field. It is nullable whatever is proposed: the records before had no value.
         return other.with_nullable(True)
     return field.with_type(_grown_type(field.type, other.type))
 
 
 def _grown_type(held: pa.DataType, proposed: pa.DataType) -> pa.DataType:
     if _is_open(held):
-        # Of two types that say nothing the one that is held stays.
+        # Of two types that say nothing, the one that is held stays.
         return held if _is_open(proposed) else proposed
     if held.id != proposed.id:
         return held

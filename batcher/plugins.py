@@ -1,4 +1,4 @@
-"""Find the parts that other packages may bring: sources, formats, sinks and dead-letter queues, all in one way.
+"""Find the parts that other packages may provide: sources, formats, sinks and dead-letter queues, all in one way.
 
 A *plug-in* is anything callable that returns the part: a function, or a class whose instances are the part.
 
@@ -10,15 +10,15 @@ A *plug-in* is anything callable that returns the part: a function, or a class w
         def close(self): ...
 
 It is named in one of two ways: by the name of an entry point of its kind's group (`my = "my_package:MySink"`), or,
-without any packaging, by where it is: `my_module:MySink`. Built-in names belong to batcher; no other package can take
-them over. What a plug-in may say about itself, as attributes:
+without any packaging, by its place: `my_module:MySink`. Built-in names belong to batcher; no other package can take
+them over. A plug-in may say about itself, as attributes:
 
 `options`    the model of its options. Flags, variables and keys of `[section]` are made from it, and the plug-in is
              called with an instance. Without a model it is called with what `--options NAME=VALUE` gave, as texts.
 `section`    the name of that section, one word; else it is the name of the plug-in.
 `contract`   the number of the contract it was written for; else it is taken for the current one.
 
-A plug-in with a parameter `context` is also told, by keyword, what it may have to know of the rest (`PluginContext`).
+A plug-in with a parameter `context` also gets, by keyword, what it may have to know of the rest (`PluginContext`).
 Nothing heavy is imported here: `--help` asks for the options of plug-ins.
 """
 
@@ -47,7 +47,7 @@ CONTRACT: Final = 2
 
 DISTRIBUTION: Final = "kafka-batcher"
 
-# Which extra of ours brings a module that the core install does not have.
+# The extra of ours that provides a module which the core install does not have.
 EXTRAS: Final[Mapping[str, str]] = {"chdb": "embedded"}
 
 REGISTRIES: Final[Mapping[str, str]] = {
@@ -56,7 +56,7 @@ REGISTRIES: Final[Mapping[str, str]] = {
     "sink": "sinks:registry",
     "dead-letter queue": "batcher.dead_letters:registry",
 }
-"""Where the registry of each kind is. By name, because the packages stand above this module."""
+"""Where the registry of each kind is. By name, because the packages are above this module."""
 
 _ONE_WORD: Final = re.compile(r"[a-z][a-z0-9]*")
 
@@ -66,7 +66,7 @@ AnySection = TypeVar("AnySection", bound=Section)
 
 
 class Description(NamedTuple):
-    """Say where a named plug-in comes from: the distribution that announces it, and its version."""
+    """Say where a named plug-in comes from: the distribution that provides it, and its version."""
 
     name: str
     origin: str
@@ -88,8 +88,8 @@ class PluginContext:
     schema: Callable[[], pa.Schema] | None = None
     """Return the schema of the file that --decode.schema names; None where it names none."""
     reread: Callable[[str], Callable[[], Section] | None] = _nothing_again
-    """For a field of the plug-in's own section: what returns the section with the files of secrets read anew, or None
-    where the field did not come from such a file. What is returned raises ConfigurationError."""
+    """For a field of the plug-in's own section: a function that returns the section with the secret files read anew, or
+    None where the field did not come from such a file. The function raises ConfigurationError."""
     sections: tuple[Section, ...] = ()
     """All sections of the settings; see `section`."""
     until_eof: bool = False
@@ -124,7 +124,7 @@ def takes(options: type[Section], *, section: str | None = None) -> Callable[[An
 
 @dataclass(frozen=True, slots=True)
 class FoundPlugin(Generic[Part]):
-    """Hold a plug-in and what it says about itself; without `model` it has no section either."""
+    """Hold a plug-in and what it says about itself. Without `model` it has no section either."""
 
     name: str
     make: Callable[..., Part]
@@ -137,7 +137,7 @@ class FoundPlugin(Generic[Part]):
 class Registry(Generic[Part]):
     """Find the plug-ins of one kind.
 
-    `setting` is the key of the setting that names one, `methods` are what a part of this kind has to have. `built_in`
+    `setting` is the key of the setting that names one. `methods` are what a part of this kind has to have. `built_in`
     repeats the entry points of our own pyproject.toml, so that a checkout works without being installed.
     """
 
@@ -175,14 +175,14 @@ class Registry(Generic[Part]):
     def load(self, name: str) -> Callable[..., Part]:
         """Import the plug-in with this name, or at this `module:attribute`, and return it.
 
-        Raise ConfigurationError when nothing has the name, when the import fails (naming the package
-        to install when one is missing), and when what was found cannot be called.
+        Raise ConfigurationError when nothing has the name, when the import fails (naming the package to install when
+        one is missing), and when what was found cannot be called.
         """
         if name in self.built_in:
             return self._imported(name, self.built_in[name], DISTRIBUTION)
         if ":" in name:
-            # A console script does not have the working directory on its path, as `python -m` has. Last, so
-            # that a file lying there cannot take the place of an installed module.
+            # A console script does not have the working directory on its path, as `python -m` has. It comes last, so
+            # that a file lying there cannot replace an installed module.
             here = str(Path.cwd())
             if here not in sys.path and "" not in sys.path:
                 sys.path.append(here)
@@ -202,7 +202,7 @@ class Registry(Generic[Part]):
         return self._imported(name, points[0].value, _owner(points[0]))
 
     def find(self, name: str) -> FoundPlugin[Part]:
-        """Load a plug-in and read what it says about itself. Raise ConfigurationError for what cannot be so."""
+        """Load a plug-in and read what it says about itself. Raise ConfigurationError for what cannot be right."""
         plugin = self.load(name)
         contract = getattr(plugin, "contract", CONTRACT)
         if contract != CONTRACT:
@@ -211,7 +211,7 @@ class Registry(Generic[Part]):
                 f"install a version of the {self.kind} for this one"
             )
         model = getattr(plugin, "options", None)
-        if model is None or not isinstance(model, type):  # a property of its instances, say
+        if model is None or not isinstance(model, type):  # for example a property of its instances
             return FoundPlugin(name, plugin, None, "", _asks(plugin))
         if not issubclass(model, Section):
             _refuse(
@@ -232,7 +232,7 @@ class Registry(Generic[Part]):
             made = found.make(options, context=context) if found.asks else found.make(options)
         except BatcherError:
             raise
-        except Exception as error:  # somebody else's: whatever it raises while it is made is their bug
+        except Exception as error:  # not our code: whatever it raises while it is made is its own bug
             _refuse(f"{self.flag} {name}: cannot be made: {type(error).__name__}: {error}", error)
         lacking = [method for method in self.methods if not callable(getattr(made, method, None))]
         if lacking:
@@ -255,7 +255,7 @@ class Registry(Generic[Part]):
             found = importlib.import_module(module_name)
         except ModuleNotFoundError as error:
             _refuse(self._missing(name, module_name, origin, error), error)
-        except Exception as error:  # the module is somebody else's: whatever it raises while imported is their bug
+        except Exception as error:  # the module is not ours: whatever it raises while imported is its own bug
             _refuse(
                 f"{self.flag} {name!r} cannot be imported from {module_name}: {type(error).__name__}: {error}", error
             )
@@ -291,14 +291,14 @@ def registry_of(kind: str) -> Registry[Any]:
 
 
 def _owner(point: EntryPoint) -> str:
-    """Return the name of the distribution that announces an entry point."""
+    """Return the name of the distribution that provides an entry point."""
     return point.dist.name if point.dist else point.value
 
 
 def _asks(plugin: Callable[..., object]) -> bool:
     try:
         return "context" in inspect.signature(plugin).parameters
-    except (TypeError, ValueError):  # some callables written in C do not tell
+    except (TypeError, ValueError):  # some callables written in C have no signature
         return False
 
 

@@ -3,6 +3,8 @@
 Records live in Arrow columns from the moment they are fetched; a Python object for each record exists
 only on the rare paths (dead letters, messages to people). All classes are frozen: a value handed to
 another thread never changes behind its back.
+
+It is long because every other module needs several of these values, and they refer to each other.
 """
 
 from __future__ import annotations

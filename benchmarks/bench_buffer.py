@@ -1,11 +1,11 @@
-"""What the bounded buffer and the exchange cost: nanoseconds a record, microseconds a run and a batch.
+"""What the bounded buffer and the state around it cost: nanoseconds a record, microseconds a run and a batch.
 
     python -m benchmarks.bench_buffer
     python -m benchmarks.bench_buffer --partitions 4,64 --run-rows 100 --records 50000 --repeats 1
 
 Records of 183 bytes come in runs of one partition, up to 4,000 records a fetch, at 400,000 a second by a made-up
 clock, and leave in batches at the default settings: 100,000 rows, 64 MiB, 1 s. Nothing is decoded and nothing written.
-`buffer` is `extend`, `due_in_s` and `take` alone; `exchange` is the whole way through the lock, the ledger and the
+`buffer` is `extend`, `due_in_s` and `take` alone; `state` is the whole way through the offsets and the
 intents, with a commit for each that is wanted. One thread: what threads lose by waiting for each other is not in it.
 """
 
@@ -219,7 +219,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 costs += [measured(way, partitions, run_rows, fetches) for way in WAYS]
     text = publish(
         arguments.json,
-        "What the buffer and the exchange cost",
+        "What the buffer and the state around it cost",
         tables_of(costs),
         panels_of(costs),
         {

@@ -1,4 +1,4 @@
-"""Find the targets that batcher can write to, without importing any of them before it is asked for.
+"""Find the targets that batcher can write to; none is imported before it is asked for.
 
 How a sink is named and what it may say about itself is in `batcher.plugins`, how it is written in `docs/plugins.md`.
 """
@@ -35,7 +35,7 @@ registry: Final[Registry[Sink]] = Registry(
 """What `--sink` may name."""
 
 GROUP: Final = registry.group
-"""The entry point group in which packages announce their sinks."""
+"""The entry point group in which packages register their sinks."""
 
 names = registry.names
 describe = registry.describe

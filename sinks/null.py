@@ -1,4 +1,4 @@
-"""Count blocks and forget them: what a pipeline costs without a target. Loads nothing before it is made."""
+"""Count blocks and forget them, to see what a pipeline costs without a target. It loads nothing before it is made."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class NullSink:
     """Take every block at once and keep nothing but the counts.
 
-    With a schema the decoder has to fill it; without, the first batch decides. Promises
-    at-least-once only: what keeps nothing cannot recognise a repeat either.
+    With a schema the decoder has to fill it; without one, the first batch decides. It promises at-least-once only: what
+    keeps nothing cannot recognise a repeat either.
     """
 
     def __init__(self, schema: pa.Schema | None = None) -> None:
@@ -50,7 +50,7 @@ class NullSink:
         self.nbytes += block.table.nbytes
 
     def close(self) -> None:
-        """Do nothing: there is nothing to let go of."""
+        """Do nothing: there is nothing to release."""
 
 
 def plugin(options: Mapping[str, object]) -> NullSink:

@@ -1,4 +1,4 @@
-"""Measure the pipeline on somebody's own records and target, stage by stage and as a whole, and say what limits it.
+"""Measure the pipeline on the user's own records and target, by stages and as a whole, and say what limits it.
 
 figures.py      what was measured, as values
 verdict.py      which stage limits it and what to change

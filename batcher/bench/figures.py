@@ -19,7 +19,7 @@ StageName = Literal["consume", "fetch", "decode", "write"]
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Hold one stage measured alone: so many records and bytes of them in so many seconds."""
+    """Hold one stage measured alone: the records, their bytes, and the seconds they took."""
 
     name: StageName
     rows: int
@@ -45,7 +45,7 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Say how large a batch was, in records and bytes of them, and why it was cut."""
+    """Say how large a batch was, in records and in bytes, and why it was cut."""
 
     rows: int
     nbytes: int
@@ -57,7 +57,7 @@ class Run:
     """Hold one run of the whole pipeline, from its first records to its last durable batch.
 
     `fetch_s`, `room_s` (waiting because the buffer was full) and `commit_s` are of the fetch loop, `fetch_cpu_s`
-    is what it computed in `fetch_s`; `decode_s` and `write_s` are of the threads that do so.
+    is its CPU time in `fetch_s`; `decode_s` and `write_s` are of the decode loop and the write loop.
     """
 
     rows: int
@@ -85,7 +85,7 @@ class Run:
         return self.nbytes / self.seconds if self.seconds > 0 else 0.0
 
     def share(self, seconds: float) -> float:
-        """Return what part of the run so many seconds were, 1.0 at most."""
+        """Return the share of the run that these seconds were, 1.0 at most."""
         return min(1.0, seconds / self.seconds) if self.seconds > 0 else 0.0
 
     @property
@@ -112,7 +112,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """Say what was measured: the settings that advice may be about. Bytes and seconds, as the units say."""
+    """Say what was measured: the settings that advice may be about. Values are in bytes and seconds."""
 
     topics: tuple[str, ...]
     """Empty for generated records."""
@@ -121,7 +121,7 @@ class Setup:
     partitions: int
     sink: str
     scratch: bool
-    """Whether rows were written, and not thrown away."""
+    """Whether rows were written and not thrown away."""
     target: str
     delivery: str
     max_rows: int
@@ -133,9 +133,9 @@ class Setup:
     may_merge: bool
     """Whether they could with --batch.merge-partitions."""
     faster: tuple[Advice, ...] = ()
-    """What the target's own options have to say about speed."""
+    """The advice about speed from the target's own options."""
     for_large_batches: bool = False
-    """Whether the target takes its time for each batch."""
+    """Whether the target needs time for each batch."""
     slow_columns: tuple[str, ...] = ()
     """Columns that are decoded record by record."""
     given: frozenset[str] = frozenset()
@@ -159,7 +159,7 @@ class Figures:
 
     @property
     def exit_code(self) -> int:
-        """Return 78 where not one record fitted the target: how fast they are refused is no measure; else 0."""
+        """Return 78 where no record fitted the target, because the speed of refusals is no measure; else 0."""
         return NO_RECORD if all(sum(run.refused.values()) == run.rows for run in self.runs) else 0
 
     @property

@@ -11,9 +11,9 @@ from batcher.engine.pipeline import Pipeline
 
 
 class Interrupts:
-    """Turn the first SIGTERM or SIGINT into an early end of the pass under way, after which nothing more is measured.
+    """Turn the first SIGTERM or SIGINT into an early end of the present pass, after which nothing more is measured.
 
-    The second one breaks the pass off. What was made for measuring is removed in both cases; the third one kills.
+    The second one breaks the pass off. In both cases what was made for measuring is removed. The third one kills.
     """
 
     def __init__(self) -> None:
@@ -22,7 +22,7 @@ class Interrupts:
         self._raises = False
 
     def listen(self, number: int, _frame: FrameType | None) -> None:
-        """Handle a signal; only flags are set, but in `at_once`."""
+        """Handle a signal; only flags are set, except in `at_once`."""
         self.seen += 1
         if self.seen > 1:
             signal.signal(number, signal.SIG_DFL)
@@ -52,7 +52,7 @@ class Interrupts:
 
     @contextmanager
     def running(self, pipeline: Pipeline) -> Iterator[None]:
-        """Have signals stop a pipeline as long as the context is open."""
+        """Let signals stop a pipeline as long as the context is open."""
         self._pipeline = pipeline
         if self.seen:
             pipeline.stop()

@@ -1,4 +1,4 @@
-"""Passes through decoder, sink and pipeline, and the parts that see to it that nothing comes of them."""
+"""Passes through decoder, sink and pipeline, and the parts that make sure that they leave nothing behind."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ T = TypeVar("T")
 
 EVERYWHERE: Final = (1 << 63) - 1
 ANY_SHARE: Final = DeadLetterPolicy(max_ratio=1.0, max_consecutive=EVERYWHERE, max_bisect=EVERYWHERE)
-"""However many records are bad: they are counted."""
+"""Any number of bad records is only counted."""
 
 
 class Discarding:
     """Stand in for a sink: promise what it promises, take its schema, and throw every block away."""
 
     def __init__(self, info: SinkInfo) -> None:
-        # What it has the methods for.
+        # The capabilities for which it has the methods.
         self._info = replace(info, capabilities=info.capabilities & {"pin", "pin_topic", "query"})
 
     def open(self) -> SinkInfo:
@@ -72,7 +72,7 @@ class Discarding:
 
 
 class Counting:
-    """Stand in for a dead-letter queue: count reasons, and throw the letters away."""
+    """Stand in for a dead-letter queue: count reasons, and throw the dead letters away."""
 
     def __init__(self) -> None:
         self.reasons: Counter[str] = Counter()
@@ -88,7 +88,7 @@ class Counting:
 
 
 class Tally:
-    """Take the times and the batches from a pipeline's events; `durable` is called after each batch."""
+    """Collect the times and the batches from a pipeline's events; `durable` is called after each batch."""
 
     def __init__(self, durable: Callable[[], None]) -> None:
         self._durable = durable
@@ -109,7 +109,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Say how to run: what the settings say of batches, and the bounds of a pass, in records and seconds.
+    """Say how to run: the settings of batches, and the bounds of a pass, in records and seconds.
 
     `name` stands for the group in tokens.
     """
@@ -131,7 +131,7 @@ class Plan:
 
 
 Running = Callable[[Pipeline], AbstractContextManager[object]]
-"""Have a pipeline stopped by signals as long as the context is open."""
+"""Let signals stop a pipeline as long as the context is open."""
 
 
 def pipeline(source: Source, sink: Sink, format_: Format, plan: Plan, running: Running) -> Run:
@@ -189,7 +189,7 @@ def stages(runs: Sequence[Records], sink: Sink, format_: Format, plan: Plan, sto
         )
         batches = [named(plan.name, batch.joined()) for batch in cut(runs, plan.flush, mixes=plan.merges(info))]
         if batches:
-            # The first one may have to infer a schema, and wakes libraries.
+            # The first one may have to infer a schema, and loads libraries.
             writer.prepare(batches[0])
         decode, write = [0.0, 0.0], [0.0, 0.0]
         rows = nbytes = 0

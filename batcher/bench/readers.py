@@ -25,18 +25,18 @@ MEMORY_BYTES: Final = 48 << 20
 """What one fetch may bring: the default of `batch.memory`."""
 
 BARE: Final = 10_000
-"""Messages asked for by the bare call: with as many as that the call's own cost is nothing."""
+"""Messages asked for by the bare call: with this many the call's own cost is nothing."""
 
 GENERATED_RUN: Final = 1000
 GENERATED_PARTITIONS: Final = 4
 GENERATED_MS: Final = 1_700_000_000_000
 
 Stop = Callable[[], bool]
-"""Return whether it is to end."""
+"""Return whether it has to end."""
 
 
 class Stopwatch:
-    """Take time and CPU from the first sign of progress, or what was before it, to the last."""
+    """Measure time and CPU from the first sign of progress, or from a moment before it, to the last."""
 
     def __init__(self) -> None:
         self._began: tuple[float, float] | None = None
@@ -134,18 +134,18 @@ class Replayed:
         return not self._left
 
     def close(self) -> None:
-        """Do nothing: there is nothing to let go of."""
+        """Do nothing: there is nothing to release."""
 
 
 class Watched:
-    """Pass everything on to a source but commits, which are counted, and take the time of reading."""
+    """Pass everything on to a source except commits, which are counted, and measure the time of reading."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
         self.watch = Stopwatch()
         self.commits = 0
         self.cpu_s = 0.0
-        """What the thread computed in `fetch` since the first records came."""
+        """The CPU time of the thread in `fetch` since the first records came."""
         self.begun: Callable[[], None] = lambda: None
         """Called when the first records come."""
 
@@ -156,7 +156,7 @@ class Watched:
         began, used = moment(), time.thread_time()
         runs = self._source.fetch(max_records, max_bytes, timeout_s)
         if runs and self.watch.first(began):
-            # Connecting, and the group that there is none of, are not what is measured.
+            # The connection, and a group, which does not exist here, are not measured.
             self.cpu_s = 0.0
             self.begun()
         self.cpu_s += time.thread_time() - used
@@ -169,7 +169,7 @@ class Watched:
         self._source.resume(partitions)
 
     def commit(self, positions: Mapping[Partition, Position], timeout_s: float) -> None:
-        """Count it. Nothing that is measured may move a group's offsets."""
+        """Count it. A measurement must not move a group's offsets."""
         del positions, timeout_s
         self.commits += 1
 
@@ -203,7 +203,7 @@ def generated(template: str, records: int, stop: Stop) -> list[Records]:
 
 
 def fetched(options: KafkaOptions, records: int, seconds: float, stop: Stop) -> Iterator[list[Records]]:
-    """Yield records as a run fetches them, so many or for so long. Raise as a source does."""
+    """Yield records as a run fetches them, up to `records` or for `seconds`. Raise as a source does."""
     source, left = DetachedSource(options), records
     try:
         source.open(Listening())
@@ -233,14 +233,14 @@ def fetch(options: KafkaOptions, records: int, seconds: float, stop: Stop) -> St
 def consume(
     options: KafkaOptions, places: Mapping[Partition, tuple[int, int]], records: int, seconds: float, stop: Stop
 ) -> Stage:
-    """Measure the client's own `consume()`, whose messages are dropped: the ceiling of all that is built on it."""
+    """Measure the client's own `consume()`, whose messages are dropped: the upper limit for all that is built on it."""
     left = min(records, sum(end - first for first, end in places.values()))
     properties = {**options.librdkafka(), "enable.partition.eof": "false"}
     properties.pop("group.instance.id", None)
     consumer = Consumer(properties)
     watch, rows = Stopwatch(), 0
     threshold = gc.get_threshold()
-    # As the library comes: whoever calls it in a loop has the collector at its defaults.
+    # As the library comes: a plain loop over it has the collector at its defaults.
     gc.set_threshold(2000, 10, 10)
     try:
         consumer.assign([TopicPartition(*partition, first) for partition, (first, _) in places.items()])
@@ -255,12 +255,12 @@ def consume(
     finally:
         gc.set_threshold(*threshold)
         consumer.close()
-    # To ask the messages for their sizes would be measured as well.
+    # Asking the messages for their sizes would be measured as well.
     return Stage("consume", rows, 0, watch.seconds, watch.cpu_s)
 
 
 def sample(options: KafkaOptions, records: int, nbytes: int, seconds: float, stop: Stop) -> list[Records]:
-    """Return the first records, as many as so many bytes hold, to measure the other stages with."""
+    """Return the first records, up to `records` and `nbytes`, to measure the other stages with."""
     runs: list[Records] = []
     for found in fetched(options, records, seconds, stop):
         runs += found

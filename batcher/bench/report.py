@@ -16,7 +16,7 @@ MIB: Final = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """Hold what came of an advice: one run with it, beside the runs without."""
+    """Hold the outcome of an advice: one run with it, beside the runs without."""
 
     advice: Advice
     run: Run
@@ -81,7 +81,7 @@ def heading(setup: Setup, run: Run) -> str:
 
 
 def threads(run: Run, setup: Setup) -> str:
-    """Return what each thread did for which part of the time."""
+    """Return what each thread did, and for which part of the time."""
     decode, write = run.share(run.decode_s), run.share(run.write_s)
     busy = f"decode busy {decode:.0%}, write busy {write:.0%}"
     if not setup.topics:
@@ -99,7 +99,7 @@ def batches(run: Run) -> str:
 
 
 def facts(figures: Figures, verdict: Verdict, tried: Tried | None, more: Mapping[str, Any]) -> dict[str, Any]:
-    """Return everything as what JSON can hold, with `more` in front."""
+    """Return everything as values for JSON, with `more` in front."""
     lowest, highest = figures.spread
     return {
         **more,

@@ -1,7 +1,7 @@
 """Say which stage limits the pipeline and which setting to change: rules on figures, nothing is measured here.
 
-The stages overlap, each on a thread of its own, so the one that is busy most of the time is the one the others wait
-for: reading waits when the buffer is full, decoding and writing when no batch is due.
+The stages overlap, each on a thread of its own. So the others wait for the one that is busy most of the time: reading
+waits when the buffer is full, decoding and writing when no batch is due.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ Limit = Literal["broker", "fetch", "decode", "write"]
 """`broker`: reading, and most of that is waiting for records."""
 
 SMALL_ROWS: Final = 20_000
-"""Below it what a batch costs, whatever is in it, begins to show: a commit, an insert or the syncs of a file."""
+"""Below it the fixed cost of a batch begins to show: a commit, an insert or the syncs of a file."""
 
 LARGE_ROWS: Final = 100_000
-"""The default of --batch.max-rows; above it nothing more is gained but for parts and files of a better size."""
+"""The default of --batch.max-rows; above it nothing more is gained, except for parts and files of a better size."""
 
 WAITING: Final = 0.5
-"""The share of the time in `fetch`, in the pipeline and alone, from which on waiting in it is the broker's doing: some
-of it is for the interpreter's lock, which the other threads hold."""
+"""The share of the time in `fetch`, in the pipeline and alone, from which on waiting in it is caused by the broker:
+some of the time is for the interpreter's lock, which the other threads hold."""
 
 STARVED: Final = 0.75
-"""Decoding alone does nothing but compute. With less CPU than this share of its time it had to wait for a core."""
+"""Decoding alone only computes. With less CPU than this share of its time it had to wait for a core."""
 
 LONGEST_WAIT_S: Final = 30.0
 MOST_MEMORY: Final = 2 << 30
 REFUSED_A_BATCH: Final = 0.5
-"""Bad records for each batch from which on most batches have one, and are read a second time for it."""
+"""Bad records for each batch from which on most batches have one, and are read a second time because of it."""
 REFUSED_MOST: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Hold what limits the pipeline, in a word and in plain words, and what to do, the most useful first."""
+    """Hold what limits the pipeline, in one word and in plain words, and what to do, the most useful first."""
 
     limit: Limit
     text: str
@@ -168,7 +168,7 @@ def _about_batches(run: Run, setup: Setup, enough: int = SMALL_ROWS) -> Iterator
         case "age" if several:
             yield merging
         case "age":
-            # Live records come no faster for it: freshness is what pays.
+            # Live records do not come faster because of it: the price is freshness.
             wait_s = min(LONGEST_WAIT_S, math.ceil(setup.max_wait_s * enough / rows))
             if wait_s > setup.max_wait_s:
                 longer = ("--batch.max-wait", f"{wait_s:.0f}s")

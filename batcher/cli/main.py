@@ -1,4 +1,4 @@
-"""Find the verb and hand it the rest of the command line. Loads nothing that the verb does not need."""
+"""Find the verb and hand it the rest of the command line. It loads nothing that the verb does not need."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _version() -> int:
             parts.append(f"{name} {version(name)}")
         except PackageNotFoundError:
             continue
-    from confluent_kafka import libversion  # the only library that has to say it itself
+    from confluent_kafka import libversion  # the only library that has to be asked itself
 
     python = ".".join(str(part) for part in sys.version_info[:3])
     print(f"batcher {__version__} (librdkafka {libversion()[0]}, {', '.join(parts)}, Python {python})")  # data

@@ -10,6 +10,9 @@ The write loop decides a commit, and the fetch loop carries it out: a commit fro
 rebalance callback never returns. Pure: no thread, no lock, no clock; `now` is an argument, in seconds of one monotonic
 clock. Each loop asks one question a round (`next_read`, `next_decode`, `next_write`). A `snapshot` changes nothing.
 `engine/shared.py` holds the lock around all of it.
+
+It is long, and one class, because every decision needs several of its three parts. What one part knows by itself is in
+a module of its own.
 """
 
 from __future__ import annotations

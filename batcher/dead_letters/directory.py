@@ -1,8 +1,8 @@
 """Dead letters in a directory: one JSON object a line, on the disk before `send` returns.
 
-Each process writes files of its own, so that nothing has to be locked, and starts another one every day (UTC)
-and every 64 MiB; sorted by name they are in the order of their creation. After a crash the last line of a
-file may be half written: that letter was never acknowledged, and `read_letters` skips it.
+Each process writes files of its own, so that nothing has to be locked. It starts another file every day (UTC) and every
+64 MiB. Sorted by name, the files are in the order of their creation. After a crash the last line of a file may be half
+written: that dead letter was never acknowledged, and `read_letters` skips it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from batcher.errors import ConfigurationError, DeadLetterFailed, Unreachable
 from batcher.records import DeadLetter
 
 MAX_FILE_BYTES: Final = 64 * 1024 * 1024
-"""After this size another file is begun: still opened whole by an editor, and few for a bad day."""
+"""After this size another file is begun: an editor still opens it whole, and a bad day makes only a few."""
 
 SUFFIX: Final = ".ndjson"
 
@@ -33,7 +33,7 @@ SUFFIX: Final = ".ndjson"
 class DirectoryDeadLetterQueue:
     """Store dead letters as NDJSON files in a local directory, readable by their owner only.
 
-    `path` is created where it is missing. `group` is written beside each letter. A file that grew past
+    `path` is created where it is missing. `group` is written beside each dead letter. A file that has grown past
     `max_file_bytes` is left for a new one.
     """
 
@@ -82,11 +82,11 @@ class DirectoryDeadLetterQueue:
                 self._day = failed_at.date()
             self._append(lines)
             if self._removed():
-                # Somebody cleaned the directory under our feet: what was just written has no name any more.
+                # The directory was cleaned meanwhile: what was just written has no name any more.
                 self._begin()
                 self._append(lines)
         except OSError as error:
-            # The kernel may have dropped pages it could not write, so the file is not trusted with another line.
+            # The kernel may have dropped pages it could not write, so no other line is written to this file.
             self._leave()
             raise DeadLetterFailed(
                 one_line(
@@ -117,7 +117,7 @@ class DirectoryDeadLetterQueue:
                 rest = rest[os.write(self._file, rest) :]
             os.fsync(self._file)
         except OSError:
-            # Nobody was told that these letters are stored: take back what was written of them.
+            # These dead letters were never reported as stored: take back what was written of them.
             os.ftruncate(self._file, self._size)
             raise
         self._size += len(lines)
@@ -128,17 +128,16 @@ class DirectoryDeadLetterQueue:
     def _leave(self) -> None:
         file, self._file = self._file, None
         if file is not None:
-            # Everything acknowledged has been synced: an error that comes this late says nothing new.
+            # Everything acknowledged has been synced: an error that comes this late does not matter.
             with contextlib.suppress(OSError):
                 os.close(file)
 
 
 def read_letters(path: str | Path) -> Iterator[dict[str, Any]]:
-    """Yield the letters of one file, or of every file of a directory in order of their names.
+    """Yield the dead letters of one file, or of every file of a directory in order of their names.
 
-    A last line that is not whole is skipped. Raise ValueError, naming file and line, for any other line
-    that is no JSON object, and OSError when a file cannot be read. `letters.from_fields` turns what is
-    yielded into a `DeadLetter`.
+    A last line that is not whole is skipped. Raise ValueError, naming file and line, for any other line that is no JSON
+    object, and OSError when a file cannot be read. `encoding.from_fields` turns what is yielded into a `DeadLetter`.
     """
     path = Path(path)
     for file in sorted(path.glob(f"*{SUFFIX}")) if path.is_dir() else [path]:
@@ -154,7 +153,7 @@ def read_letters(path: str | Path) -> Iterator[dict[str, Any]]:
 
 def _make_directory(path: Path) -> None:
     missing = [one for one in (path, *path.parents) if not one.exists()]
-    # Dead letters are other people's data: only their owner may look, whatever the umask says.
+    # Dead letters are other people's data: only their owner may read them, whatever the umask says.
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     for one in missing:
         _sync_directory(one.parent)

@@ -1,7 +1,7 @@
-"""What a dead letter says, in the two shapes it is stored in: Kafka headers and one JSON object.
+"""The content of a dead letter, in the two forms in which it is stored: Kafka headers and one JSON object.
 
-Both shapes can be read back into the `DeadLetter` they were made from, except that `message` and `path`
-were cleaned and cut (see `one_line`).
+Both forms can be read back into the `DeadLetter` they were made from, except that `message` and `path` were cleaned and
+cut (see `one_line`).
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from batcher import __version__
 from batcher.records import DeadLetter, Headers, Partition, Record, Stage
 
 MAX_TEXT: Final = 1024
-"""Characters kept of a message: a header is to be read by people, and brokers limit the whole record."""
+"""Characters kept of a message: a header is read by people, and brokers limit the whole record."""
 
 CONNECT: Final = "__connect.errors."
-"""How Kafka Connect begins the names of the headers it adds to a record it gives up."""
+"""The beginning of the names of the headers that Kafka Connect adds to a record it gives up."""
 
 CONNECT_STAGES: Final[Mapping[Stage, str]] = {"decode": "VALUE_CONVERTER", "sink": "TASK_PUT"}
-"""What Kafka Connect calls our stages: tools that read its dead letters select by these words."""
+"""Kafka Connect's words for our stages: tools that read its dead letters select by them."""
 
 
 def one_line(text: str) -> str:
@@ -39,12 +39,12 @@ def coordinates(letter: DeadLetter) -> str:
 
 
 def added_headers(letter: DeadLetter, group: str, failed_at: datetime) -> list[tuple[str, bytes | None]]:
-    """Return the headers that say why a record was put aside; they go behind the record's own.
+    """Return the headers that say why a record is a dead letter; they go behind the record's own.
 
     The first ten minus one are named and encoded (text in UTF-8) as Kafka Connect's
-    `errors.deadletterqueue.context.headers.enable` does (KIP-298), so that tools made for it work. What has
-    no counterpart here: the connector is the consumer group, the task is 0, the class is the stage, and the
-    exception class is `batcher.<stage>.<reason>`. There is no stacktrace: it would show our code, not the record.
+    `errors.deadletterqueue.context.headers.enable` does (KIP-298), so that tools made for it work. Where there is no
+    counterpart here: the connector is the consumer group, the task is 0, the class is the stage, and the exception
+    class is `batcher.<stage>.<reason>`. There is no stacktrace: it would show our code, not the record.
     """
     record = letter.record
     texts = {
@@ -70,9 +70,9 @@ def added_headers(letter: DeadLetter, group: str, failed_at: datetime) -> list[t
 def from_headers(
     key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes | None]] | None
 ) -> DeadLetter:
-    """Return the letter stored as a Kafka record; raise ValueError if the record is no letter of ours.
+    """Return the dead letter stored as a Kafka record; raise ValueError if the record is none of ours.
 
-    A record put aside twice has the headers twice; the last ones count and the first are then its own.
+    A record that was dead-lettered twice has the headers twice. The last ones count, and the first are then its own.
     """
     names = [name for name, _ in headers or ()]
     first = f"{CONNECT}topic"
@@ -103,10 +103,10 @@ def from_headers(
 
 
 def to_fields(letter: DeadLetter, group: str, failed_at: datetime) -> dict[str, Any]:
-    """Return the letter as values that JSON can hold.
+    """Return the dead letter as values that JSON can hold.
 
-    `key`, `value` and each header's `value` are null, or text with the encoding `text` beside them, or
-    with the encoding `base64` when the bytes are no UTF-8.
+    `key`, `value` and each header's `value` are null, or text with the encoding `text` beside them, or with the
+    encoding `base64` when the bytes are no UTF-8.
     """
     record = letter.record
     key, key_encoding = _packed(record.key)
@@ -136,7 +136,7 @@ def to_fields(letter: DeadLetter, group: str, failed_at: datetime) -> dict[str, 
 
 
 def from_fields(fields: Mapping[str, Any]) -> DeadLetter:
-    """Return the letter that `to_fields` described; raise ValueError if it is none."""
+    """Return the dead letter that `to_fields` described; raise ValueError if it is none."""
     try:
         headers: Headers = tuple(
             (header["key"], _unpacked(header["value"], header["encoding"])) for header in fields["headers"]
@@ -160,7 +160,7 @@ def from_fields(fields: Mapping[str, Any]) -> DeadLetter:
 
 
 def now() -> datetime:
-    """Return the time, in UTC, that is written beside a letter."""
+    """Return the time, in UTC, that is written beside a dead letter."""
     return datetime.now(UTC)
 
 

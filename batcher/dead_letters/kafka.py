@@ -1,8 +1,8 @@
 """Dead letters in a Kafka topic, as Kafka Connect writes them.
 
-Key, value, headers and timestamp stay as they were; why and from where is told by headers behind the
-record's own (`letters.added_headers`). The producer is the queue's own, idempotent, and every single delivery
-report is awaited: `flush` returning 0 also happens after everything in the queue has failed.
+Key, value, headers and timestamp stay as they were. Headers behind the record's own say why it was refused and from
+where it came (`encoding.added_headers`). The producer is the queue's own and idempotent, and every single delivery
+report is awaited: `flush` also returns 0 after everything in the queue has failed.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from batcher.sources.kafka.headers import headers_of
 from batcher.sources.kafka.properties import accepted
 
 MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
-"""What the producer lets through, so that the topic's own `max.message.bytes` decides. Brokers cut the
-connection above `socket.request.max.bytes`, 100 MiB by default, without saying which record it was."""
+"""What the producer lets through, so that the topic's own `max.message.bytes` decides. Above
+`socket.request.max.bytes`, 100 MiB by default, brokers cut the connection without saying which record it was."""
 
 MAX_QUEUE_KBYTES: Final = 128 * 1024
-"""The producer's memory, instead of its default of 1 GiB; larger than one message has to be."""
+"""The producer's memory, instead of its default of 1 GiB; it has to be larger than one message."""
 
 CONSUMER_ONLY: Final = frozenset(
     """
@@ -42,10 +42,10 @@ CONSUMER_ONLY: Final = frozenset(
     enable.partition.eof check.crcs share.acknowledgement.mode consume.callback.max.messages
     """.split()  # noqa: SIM905  forty names read better as text than one a line
 )
-"""Properties that librdkafka 2.16 marks as a consumer's: a producer ignores them with a warning for each."""
+"""Properties that librdkafka 2.16 marks as a consumer's: a producer ignores each of them with a warning."""
 
 NOT_OURS: Final = frozenset({"transactional.id", "statistics.interval.ms"})
-"""Left out as well: a transactional producer sends nothing outside a transaction, and nobody reads its statistics."""
+"""Not handed over either: a transactional producer sends only inside transactions, and its statistics are not read."""
 
 TOO_LARGE: Final = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE})
 """Refusals that a smaller record gets past."""
@@ -65,24 +65,24 @@ WRONG_SETTINGS: Final = frozenset(
         KafkaError.CLUSTER_AUTHORIZATION_FAILED,
     }
 )
-"""Errors at start-up that waiting does not mend."""
+"""Errors at start-up that do not pass by waiting."""
 
 PARTS: Final = ("value", "key", "headers")
-"""What a record is made of, in the order in which it is left out when the topic takes no record that large."""
+"""The parts of a record, in the order in which they are omitted when the topic takes no record that large."""
 
 log = logging.getLogger(__name__)
 
 
 class KafkaDeadLetterQueue:
-    """Store dead letters in a Kafka topic that exists already.
+    """Store dead letters in a Kafka topic that already exists.
 
-    `brokers` and `properties` are librdkafka's; of the properties those of consumers are left out, so the
-    source's may be handed over as they are. `group` tells readers which pipeline put the record aside. One `send`
-    takes at most about `timeout_s` seconds.
+    `brokers` and `properties` are librdkafka's. Properties of consumers are dropped, so the source's may be handed over
+    as they are. `group` tells readers which pipeline refused the record. One `send` takes at most about `timeout_s`
+    seconds.
 
-    A record that the topic refuses for its size is stored without its value, if need be without key and
-    headers, with `batcher.omitted` naming what is missing and size and SHA-256 of the value in its place. One
-    whose time the broker refuses gets the broker's; `batcher.timestamp_ms` always has the original.
+    A record that the topic refuses for its size is stored without its value, if need be without key and headers. Then
+    `batcher.omitted` names what is missing, and size and SHA-256 of the value take its place. A record whose time the
+    broker refuses gets the broker's time; `batcher.timestamp_ms` always has the original.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class KafkaDeadLetterQueue:
         self._last_error: KafkaError | None = None
 
     def open(self) -> None:
-        """Connect and check that the topic is there; it is never created, least of all with defaults.
+        """Connect and check that the topic is there; it is never created, least of all with default settings.
 
         Raise Unreachable when no broker answers, ConfigurationError for a missing topic and for rights, SettingRefused
         for properties that librdkafka refuses.
@@ -159,7 +159,7 @@ class KafkaDeadLetterQueue:
     def _settle(self, parcels: Sequence[_Parcel], deadline_s: float, delivered: list[_Parcel]) -> None:
         """Deliver every parcel, in a lighter form where need be; raise _Undelivered otherwise.
 
-        A request may be refused for one of its records, or for all of them together: halving finds out, with few
+        A request may be refused for one of its records, or for all of them together. Halving finds out, with few
         requests where few records are to blame.
         """
         failures = self._deliver(parcels, deadline_s)
@@ -225,7 +225,7 @@ class KafkaDeadLetterQueue:
     def _disconnect(self) -> None:
         producer, self._producer = self._producer, None
         if producer is not None:
-            # Nothing of it is wanted any more: without the purge, closing waits for what cannot be delivered.
+            # None of it is wanted any more: without the purge, closing waits for what cannot be delivered.
             producer.purge()
             producer.flush(1.0)
             producer.close()
@@ -235,7 +235,7 @@ class KafkaDeadLetterQueue:
 
 
 class _Undelivered(Exception):
-    """Carry the first letter that could not be delivered, and why, out of the recursion."""
+    """Carry the first dead letter that could not be delivered, and why, out of the recursion."""
 
     def __init__(self, letter: DeadLetter, error: KafkaError) -> None:
         super().__init__(error.str())
@@ -245,7 +245,7 @@ class _Undelivered(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Parcel:
-    """Hold a letter as it is to be sent, and what has been left out of it after refusals."""
+    """Hold a dead letter as it is sent, and the parts omitted from it after refusals."""
 
     letter: DeadLetter
     added: Sequence[tuple[str, bytes | None]]
@@ -270,7 +270,7 @@ class _Parcel:
             "value": None if "value" in self.omitted else record.value,
             "headers": [*(() if "headers" in self.omitted else record.headers), *self.added, *self._replacements()],
         }
-        # librdkafka takes 0 for "now": that time is told by the header only.
+        # librdkafka takes 0 for "now": that time is only in the header.
         if self.timed and record.timestamp_ms:
             arguments["timestamp"] = record.timestamp_ms
         return arguments
@@ -287,12 +287,12 @@ class _Parcel:
 
 
 def producer_properties(brokers: str, properties: Mapping[str, str], timeout_s: float) -> dict[str, Any]:
-    """Return the configuration of the producer: what was given, less what only consumers know, and ours on top."""
+    """Return the configuration of the producer: what was given, without what only consumers know, and ours on top."""
     given = {name: value for name, value in properties.items() if name not in CONSUMER_ONLY | NOT_OURS}
     return {
         "message.max.bytes": MAX_MESSAGE_BYTES,
         "queue.buffering.max.kbytes": MAX_QUEUE_KBYTES,
-        # Each failed connection is a line at level 3, twenty a second; what matters is in the exception.
+        # Each failed connection is a line at level 3, twenty a second. What matters is in the exception.
         "log_level": 2,
         **given,
         "bootstrap.servers": brokers,
@@ -304,6 +304,6 @@ def producer_properties(brokers: str, properties: Mapping[str, str], timeout_s: 
 
 
 def letter_of(message: Message) -> DeadLetter:
-    """Return the letter stored in a message of the topic; raise ValueError if it is none of ours."""
+    """Return the dead letter stored in a message of the topic; raise ValueError if it is none of ours."""
     (headers,) = headers_of([message]) or (None,)
     return from_headers(message.key(), message.value(), headers)

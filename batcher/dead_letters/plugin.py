@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @takes(Dlq, section="dlq")
 def kafka(options: Dlq, context: PluginContext) -> DeadLetterQueue:
-    """Return the queue in the topic of `--dlq.topic`, of the brokers that records come from."""
+    """Return the queue in the topic of `--dlq.topic`, on the brokers that records come from."""
     from batcher.dead_letters.kafka import KafkaDeadLetterQueue  # noqa: PLC0415 - as said above
 
     source = context.section(Kafka)

@@ -14,9 +14,9 @@ _OFFSET_BITS = 44
 
 @dataclass(frozen=True, slots=True)
 class Sums:
-    """Say where the produced records are. Written and dead letters are counted once each, however often they occur.
+    """Say where the produced records are. Rows and dead letters are counted once each, however often they occur.
 
-    `lost` are in neither place, `poison` were made unreadable; `doubled` and `letters_doubled` are further copies.
+    `lost` are in neither place, `poison` were made unreadable. `doubled` and `letters_doubled` count duplicates.
     """
 
     produced: int
@@ -29,10 +29,10 @@ class Sums:
 
     @property
     def fits(self) -> bool:
-        """Return whether every record is in exactly one of the two places, and in the right one, and no row is twice.
+        """Return whether every record is in exactly one place, which is the right one, and no row is there twice.
 
-        With nothing lost, `produced == written + dead_lettered` leaves no room for a record in both places or for
-        one that nobody produced. A dead letter may be there twice: both carry the same coordinates.
+        With nothing lost, `produced == written + dead_lettered` leaves no room for a record in both places or for one
+        that was never produced. A dead letter may be there twice: both copies carry the same coordinates.
         """
         complete = self.lost == 0 and self.produced == self.written + self.dead_lettered
         return complete and self.dead_lettered == self.poison and self.doubled == 0
@@ -41,10 +41,10 @@ class Sums:
 def audit(
     produced: Sequence[Sequence[int]], poison: int, rows: pa.Table, letters: Iterable[Mapping[str, object]]
 ) -> Sums:
-    """Count.
+    """Count where the produced records are.
 
-    `produced` has the confirmed offsets of each partition, `rows` the columns `_partition` and `_offset` of every
-    row of the target, `letters` is what `read_letters` yields.
+    `produced` has the confirmed offsets of each partition, `rows` the columns `_partition` and `_offset` of every row
+    of the target. `letters` is what `read_letters` yields.
     """
     sent = pc.unique(
         pa.concat_arrays([_keys(pa.array([number] * len(run)), run) for number, run in enumerate(produced)])

@@ -1,6 +1,6 @@
 """Run statements in embedded ClickHouse, in a short process of their own.
 
-One process at a time can have a path open, and a process only one path: so neither the demo nor its tests load the
+One process at a time can have a path open, and a process only one path. So neither the demo nor its tests load the
 engine themselves. `run` starts `python -m batcher.demo.engine PATH`, which takes the statements as a JSON list from
 stdin and answers with one Arrow stream after another.
 """

@@ -1,7 +1,7 @@
 """The demo's Kafka: librdkafka's mock cluster inside this process, and the orders that are sent to it.
 
-The mock keeps 5 MB for each partition and silently drops what is older, so the orders wait while too many of them are
-not committed yet.
+The mock keeps 5 MB for each partition and silently drops what is older. So the orders wait while too many of them are
+not yet committed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ GROUP: Final = "demo"
 POISON: Final = 0.001
 
 BACKLOG: Final = 14_000
-"""Records of a partition that may wait: at 210 bytes each 56 % of what the mock keeps, should nothing compress."""
+"""Records of a partition that may wait: at 210 bytes each 56 % of what the mock keeps, if nothing compresses."""
 
 TICK_S: Final = 0.05
 
@@ -56,8 +56,8 @@ class SmallKafka:
 class Orders:
     """Send made-up orders on a thread of their own, from `start` until `count` are sent or `stop`.
 
-    `rate` is in orders a second. `offsets` are those the broker confirmed, by partition; `made` counts what was
-    handed to the client; `throttled` tells whether the pipeline is waited for. `error` says what ended it early.
+    `rate` is in orders a second. `offsets` are those the broker confirmed, by partition. `made` counts what was handed
+    to the client. `throttled` says whether the pipeline is waited for. `error` says what ended it early.
     """
 
     def __init__(self, bootstrap: str, count: int, rate: float, committed: Callable[[], Sequence[int]]) -> None:
@@ -73,7 +73,7 @@ class Orders:
         self._producer = Producer(
             {
                 "bootstrap.servers": bootstrap,
-                # A retry of the client must not put a record into the log twice: the count goes by coordinates.
+                # A retry of the client must not put a record into the log twice: the count is by coordinates.
                 "enable.idempotence": True,
                 "linger.ms": 10,
                 "compression.type": "lz4",
@@ -102,7 +102,7 @@ class Orders:
         self._thread.start()
 
     def stop(self) -> None:
-        """Send no more, and return when the thread has ended. Twice is harmless."""
+        """Send no more, and return when the thread has ended. A second call is harmless."""
         self._stop.set()
         if self._thread.ident is not None:
             self._thread.join()
@@ -118,7 +118,7 @@ class Orders:
         while self.made < self._count and not self._stop.is_set():
             self._producer.poll(TICK_S)
             now = time.monotonic()
-            # Not more than two ticks' worth: what was not sent while waiting is not caught up with in a burst.
+            # No more than two ticks' worth: what was not sent during a wait is not made up for in a burst.
             due = int(min(now - last, 2 * TICK_S) * self._rate)
             room = PARTITIONS * BACKLOG - (self.made - sum(self._committed()))
             self.throttled = room < due
@@ -130,7 +130,7 @@ class Orders:
     def _send(self, count: int) -> None:
         first = self.made
         for index, event in enumerate(self._generator.take(count)):
-            # In turn, not by key: no partition may run ahead of what the mock keeps.
+            # In turn, not by key: no partition may get ahead of what the mock keeps.
             self._producer.produce(TOPIC, event, partition=(first + index) % PARTITIONS, on_delivery=self._report)
         self.made += count
 

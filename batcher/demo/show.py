@@ -29,11 +29,11 @@ KILL_AFTER: Final = 0.3
 """The share of the orders that is written before the pipeline is killed."""
 
 REJOIN: Final = ("-X", "session.timeout.ms=2000", "-X", "heartbeat.interval.ms=400")
-"""A group gives a killed member's partitions away when its session ends: after 45 s by default, which nobody watches.
+"""A group gives a killed member's partitions away when its session ends: after 45 s by default, too long to watch.
 (A static member, --kafka.instance, gets them back at once from a real broker; from the mock after 45 s, measured.)"""
 
 STALL_S: Final = 60.0
-"""Give up when nothing is committed for so long; a restart takes 4 s, 6 s with both cores busy (measured)."""
+"""Give up when nothing is committed for this long; a restart takes 4 s, 6 s with both cores busy (measured)."""
 
 DRAIN_S: Final = 40.0
 """More than the stop timeout of the pipeline."""
@@ -181,7 +181,7 @@ class Show:
             if event is not None and event["event"] == "batch_written":
                 written += int(event["rows"])
                 if written >= KILL_AFTER * self._records:
-                    # The commit of this batch is a matter of milliseconds: without another look at anything.
+                    # The commit of this batch comes within milliseconds, so nothing else is checked before.
                     worker.kill()
                     self._kills += 1
                     return int(event["rows"])
@@ -190,12 +190,12 @@ class Show:
     def _until_done(self, kafka: SmallKafka, orders: Orders, worker: Worker) -> None:
         everything = False
         while not everything:
-            done = orders.done  # first: afterwards no more are confirmed
+            done = orders.done  # asked first: afterwards no more are confirmed
             everything = self._look(kafka, orders, worker, worker.next_event(LOOK_S)) >= orders.confirmed and done
         self._view.progress(self._progress(orders, worker, orders.confirmed), final=True)
 
     def _look(self, kafka: SmallKafka, orders: Orders, worker: Worker, event: Event) -> int:
-        """Show the numbers and return how many orders are committed; raise where nothing moves any more."""
+        """Show the numbers and return how many orders are committed; raise where there is no progress any more."""
         self._check(worker, event)
         if event is not None and event["event"] == "batch_written" and event["replayed"]:
             self._replayed += 1

@@ -1,4 +1,4 @@
-"""Where the demo's pipeline writes to, and what is asked of it afterwards."""
+"""Where the demo's pipeline writes, and what is read from it afterwards."""
 
 from __future__ import annotations
 
@@ -57,19 +57,19 @@ SCHEMA: Final = pa.schema(
         ("session", pa.string()),
     ]
 )
-"""Given to the pipeline: inferred from a first batch with broken orders in it, it could come out wider."""
+"""It is given to the pipeline: inferred from a first batch with broken orders in it, it could be wider."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Hold the result of the query that people like to see: the SQL, and rows of product, orders, revenue."""
+    """Hold the result of the query that is shown: the SQL, and rows of product, orders, revenue."""
 
     sql: str
     rows: Sequence[tuple[str, int, float]]
 
 
 class Target(Protocol):
-    """Prepare a target, say the flags that write to it, and read it when nobody has it open.
+    """Prepare a target, give the flags that write to it, and read it when no other process has it open.
 
     `own_flags` are for another topic, so that its rows and those of the demo do not get mixed up.
     """
@@ -91,7 +91,7 @@ class Target(Protocol):
 
 
 class ClickHouseTarget:
-    """Load into a table of embedded ClickHouseTarget. Raise ConfigurationError where the extra is not installed."""
+    """Load into a table of embedded ClickHouse. Raise ConfigurationError where the extra is not installed."""
 
     def __init__(self, directory: Path) -> None:
         if importlib.util.find_spec("chdb") is None:
@@ -123,7 +123,7 @@ class ClickHouseTarget:
 
 
 class ParquetTarget:
-    """Load into ParquetTarget files of a directory."""
+    """Load into Parquet files of a directory."""
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / "parquet"

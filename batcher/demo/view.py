@@ -24,7 +24,7 @@ BAR: Final = 40
 
 @dataclass(frozen=True, slots=True)
 class DemoProgress:
-    """Say how far the demo is: orders wanted, in the topic, durable and committed, put aside; and what goes on."""
+    """Say how far the demo is: orders wanted, in the topic, committed, dead-lettered; and what goes on."""
 
     wanted: int
     produced: int
@@ -72,7 +72,7 @@ class DemoView:
                 self._live = None
 
     def progress(self, now: DemoProgress, *, final: bool = False) -> None:
-        """Show numbers; too often is harmless, unless they are `final`."""
+        """Show numbers; calls that come too often are harmless, unless they are `final`."""
         clock = time.monotonic()
         if not final and clock - self._shown_at < (PLAIN_S if self._live is None else REFRESH_S):
             return
@@ -108,7 +108,7 @@ class DemoView:
         self._block(table)
 
     def verdict(self, sums: Sums, *lines: str) -> None:
-        """Print whether the sums fit, and what there is to say about them."""
+        """Print whether the sums fit, and the lines about them."""
         self._console.print()
         equation = f"{sums.produced:,} = {sums.written:,} + {sums.dead_lettered:,}, lost {sums.lost:,}, "
         ending = f"doubled {sums.doubled:,}" + ("" if sums.fits else ": THE SUMS DO NOT FIT")
@@ -129,7 +129,7 @@ class DemoView:
         self._block(table)
 
     def commands(self, groups: Sequence[tuple[str, Sequence[str]]]) -> None:
-        """Print what to do next: what for, and the commands as they are typed."""
+        """Print what to do next: the purpose, and the commands as they are typed."""
         self._console.print()
         self._console.print(Text("    Next", "bold"))
         for what, commands in groups:

@@ -20,7 +20,7 @@ _DIES_WITH_PARENT: Final = (
     "ctypes.CDLL(None).prctl(1, signal.SIGKILL); "  # PR_SET_PDEATHSIG
     "os.execv(sys.executable, sys.argv[1:])"
 )
-"""A pipeline waits for its brokers for ever. Should the demo be killed, they are gone and nobody would end it."""
+"""A pipeline waits for its brokers for ever. If the demo is killed, they are gone and nothing would end it."""
 
 _STATES: Final[Mapping[str, str]] = {
     "pipeline_started": "waits for its partitions",
@@ -35,7 +35,7 @@ _ENDED: Final[Mapping[str, Any]] = {"event": ""}
 
 
 class Worker:
-    """Start one pipeline process; its log is appended to `log`. `next_event` hands out what it logs."""
+    """Start one pipeline process; its log is appended to `log`. `next_event` returns what it logs."""
 
     def __init__(self, arguments: Sequence[str], log: Path) -> None:
         command = [sys.executable, "-m", "batcher", *arguments]
@@ -46,7 +46,7 @@ class Worker:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            # Somebody's settings must not turn the demo's pipeline into theirs.
+            # The user's settings must not change the demo's pipeline.
             env={name: value for name, value in os.environ.items() if not name.startswith(("BATCHER_", "CLICKHOUSE_"))},
             # Ctrl-C goes to the demo, which ends the pipeline in its own order.
             process_group=0,
@@ -111,7 +111,7 @@ def _parsed(line: bytes) -> Mapping[str, Any]:
 
 
 def typed(program: Literal["batcher", "python"]) -> str:
-    """Return how a program of this environment is called from the shell: by its name where the PATH has it."""
+    """Return how to call a program of this environment from the shell: by its name where the PATH has it."""
     python = Path(sys.executable)
     wanted = python if program == "python" else python.parent / program
     if not wanted.exists():

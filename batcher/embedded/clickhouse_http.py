@@ -1,8 +1,10 @@
 """The process behind `batcher.testing.clickhouse`: ClickHouse's HTTP protocol, spoken for chDB.
 
-Each request has a connection of its own to the engine, so its settings and database end with it. An insert goes
-through a file, which gives what a server gives: one part for an insert, tokens and error codes.
-chDB's streaming insert does not (it swallows some errors and stores nothing).
+Each request has a connection of its own to the engine, so its settings and database end with it. An insert goes through
+a file, which gives what a server gives: one part for an insert, tokens and error codes. chDB's streaming insert does
+not (it swallows some errors and stores nothing).
+
+It is long because it runs alone, as a process that imports nothing else of batcher.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ with its query id is refused. `exception`: error `code`, nothing stored.
 """
 
 CONTROL: Final = "/_testing/"
-# Parameters of the HTTP interface that are no settings of the engine, or that this server has no use for.
+# Parameters of the HTTP interface that are no settings of the engine, or for which this server has no use.
 _NOT_SETTINGS: Final = frozenset(
     {
         "query",
@@ -85,11 +87,11 @@ _ENCODINGS: Final = {"lz4": "lz4", "zstd": "zstd", "gzip": "gzip"}
 
 @dataclass(frozen=True, slots=True)
 class Insert:
-    """Tell what came with one insert: its statement, its size on the wire, its outcome.
+    """Hold what came with one insert: its statement, its size on the wire, its outcome.
 
-    `settings` are all parameters of its URL, of the engine and of the interface, but user and password.
-    `outcome` is `stored`, `failed` (the engine refused), `refused` (its query id was taken) or the name of the fault
-    that was injected. `record_batches` counts those of an Arrow insert; for other formats it is 0.
+    `settings` are all parameters of its URL, of the engine and of the interface, except user and password. `outcome` is
+    `stored`, `failed` (the engine refused), `refused` (its query id was taken) or the name of the fault that was
+    injected. `record_batches` counts those of an Arrow insert; for other formats it is 0.
     """
 
     statement: str
@@ -127,7 +129,7 @@ class _State:
 
     @contextmanager
     def under_way(self, query_id: str) -> Iterator[bool]:
-        """Let an insert be seen as running, and yield True; yield False where its id is taken."""
+        """Show an insert as running, and yield True; yield False where its id is taken."""
         with self.lock:
             free = not query_id or query_id not in self.running
             if free:
@@ -140,7 +142,7 @@ class _State:
                     self.running.remove(query_id)
 
     def with_processes(self, statement: bytes) -> bytes:
-        """Put the inserts under way in the place of `system.processes`: the engine behind knows nothing of them."""
+        """Replace `system.processes` by the running inserts: the engine behind knows nothing of them."""
         with self.lock:
             listed = ", ".join(_literal(query_id) for query_id in self.running)
         table = f"(SELECT arrayJoin(CAST([{listed}] AS Array(String))) AS query_id)".encode()
@@ -178,7 +180,7 @@ class _EngineHandler(BaseHTTPRequestHandler):
     state: _State
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name in the base class
-        """Stay quiet: a test's output is its own."""
+        """Log nothing: a test's output is its own."""
 
     def do_GET(self) -> None:
         if urlsplit(self.path).path == "/ping":
@@ -286,7 +288,7 @@ class _EngineHandler(BaseHTTPRequestHandler):
             file.write(data)
             file.flush()
             sql = head + b" FROM INFILE " + _literal(file.name).encode() + b" FORMAT " + form
-            # Reading a file cuts blocks by max_block_size, where a server's insert goes by max_insert_block_size.
+            # Reading a file cuts blocks by max_block_size, while a server's insert uses max_insert_block_size.
             size = {"max_block_size": settings.get("max_insert_block_size", "1048449")}
             try:
                 self.state.run(sql, database, {**size, **settings}, {}, "TabSeparated")
@@ -326,7 +328,7 @@ class _EngineHandler(BaseHTTPRequestHandler):
             self.close_connection = True
 
     def _reset(self) -> None:
-        # Lingering for zero seconds turns the close into a reset.
+        # A linger time of zero seconds turns the close into a reset.
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close_connection = True
         self.rfile.close()

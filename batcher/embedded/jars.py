@@ -39,7 +39,7 @@ def cache_dir() -> Path:
 def kafka_jars() -> Path:
     """Return the directory with Kafka's jars, downloading them if this is the first call on this machine.
 
-    Raises Unavailable without Java, or without Maven where there is something to download.
+    Raise Unavailable without Java, or without Maven where there is something to download.
     """
     if shutil.which("java") is None:
         raise Unavailable("no java on the PATH (17 or newer)")
@@ -74,7 +74,7 @@ def _download(maven: str, home: Path, jars: Path) -> None:
         if done.returncode != 0:
             lines = [line for line in done.stdout.splitlines() if "ERROR" in line] or ["no message"]
             raise Unavailable(f"Maven could not fetch Kafka {KAFKA_VERSION}: {lines[0][:300]}")
-        # A rename within one directory: the final name only ever holds all of them.
+        # A rename within one directory: the final name always holds all of them.
         (Path(scratch) / "lib").rename(jars)
 
 

@@ -1,11 +1,11 @@
 """librdkafka's own broker, inside this process, with faults to inject.
 
-The wheel of confluent-kafka bundles librdkafka as a shared library that exports `rd_kafka_mock_*`;
-these reach it through ctypes, because the Python package has no such calls. Other processes may connect.
+The wheel of confluent-kafka bundles librdkafka as a shared library that exports `rd_kafka_mock_*`. They are called
+through ctypes, because the Python package has no such calls. Other processes may connect.
 
-Mind: it keeps about 5 MB for each partition and silently drops what is older; it has no admin API, no
-times of records (`offsets_for_times` answers -1) and no control records; a second member of a classic group
-waits about 40 s for its partitions, one of a KIP-848 group 3 s. The calls are experimental in librdkafka.
+Mind: it keeps about 5 MB for each partition and silently drops what is older. It has no admin API, no times of records
+(`offsets_for_times` answers -1) and no control records. A second member of a classic group waits about 40 s for its
+partitions, one of a KIP-848 group 3 s. The calls are experimental in librdkafka.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class ApiKey(IntEnum):
 
 
 class _Part(ctypes.Structure):
-    """Be one argument of `rd_kafka_produceva`: a kind, and 64 bytes for whatever that kind takes."""
+    """Be one argument of `rd_kafka_produceva`: a kind, and 64 bytes for what that kind takes."""
 
     _fields_ = (("kind", ctypes.c_int), ("content", ctypes.c_uint64 * 8))
 
@@ -95,7 +95,7 @@ class _Part(ctypes.Structure):
 
     @classmethod
     def of(cls, kind: int, pointer: int | None, size: int = 0) -> Self:
-        """Return one; what the pointer leads to has to live until the call."""
+        """Return one; what the pointer points to has to live until the call."""
         return cls(kind, (ctypes.c_uint64 * 8)(pointer or 0, size))
 
 
@@ -107,7 +107,7 @@ class MockCluster:
         self._call = _library()
         conf = self._call["rd_kafka_conf_new"]()
         message = ctypes.create_string_buffer(512)
-        # The handle only carries the cluster; what it has to say about itself interests nobody.
+        # The handle only carries the cluster; its own log is of no interest.
         self._call["rd_kafka_conf_set"](conf, b"log_level", b"0", message, 512)
         self._client = self._call["rd_kafka_new"](PRODUCER, conf, message, 512)
         if not self._client:
@@ -124,7 +124,7 @@ class MockCluster:
         self.stop()
 
     def stop(self) -> None:
-        """End the cluster. Twice is harmless."""
+        """End the cluster. A second call is harmless."""
         cluster, self._cluster = self._cluster, None
         if cluster is not None:
             self._call["rd_kafka_mock_cluster_destroy"](cluster)
@@ -147,7 +147,7 @@ class MockCluster:
         self._check("rd_kafka_mock_partition_delete_records", partition.topic.encode(), partition.number, before_offset)
 
     def push_errors(self, request: ApiKey, codes: Iterable[int]) -> None:
-        """Answer the next requests of a kind with these error codes, one each; `DISCONNECT` cuts the line."""
+        """Answer the next requests of a kind with these error codes, one each; `DISCONNECT` cuts the connection."""
         listed = list(codes)
         self._call["rd_kafka_mock_push_request_errors_array"](
             self._cluster, request, len(listed), (ctypes.c_int * len(listed))(*listed)
@@ -190,7 +190,7 @@ class MockCluster:
             self._check("rd_kafka_mock_broker_set_up", number)
 
     def set_rtt(self, milliseconds: int) -> None:
-        """Let every answer take that long."""
+        """Let every answer take this long."""
         for number in range(1, self._brokers + 1):
             self._check("rd_kafka_mock_broker_set_rtt", number, milliseconds)
 

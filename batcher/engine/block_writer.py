@@ -2,6 +2,8 @@
 
 Called by the write loop. A part that was written is durable for good. Whatever follows, its rows are not offered again
 under another token, unless the target was asked and does not have them.
+
+It is long because the ways in which a block may end call each other: a half may be refused in part, a part deferred.
 """
 
 from __future__ import annotations

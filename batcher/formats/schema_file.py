@@ -17,9 +17,8 @@ _SUFFIXES: Final = (".arrow", ".parquet")
 def read_schema(path: Path | str) -> pa.Schema:
     """Return the schema of an Arrow IPC file or stream (`.arrow`) or a Parquet file (`.parquet`).
 
-    Coordinate columns are left out: they are filled from where a record stood, not from what it says. So
-    is the metadata of the file itself. Raise ConfigurationError when the file cannot be read or
-    has no other column.
+    Coordinate columns are dropped: they are filled from where a record stood, not from what it says. So is the metadata
+    of the file itself. Raise ConfigurationError when the file cannot be read or has no other column.
     """
     path = Path(path)
     flag = f"--decode.schema {path}"

@@ -37,12 +37,12 @@ SEEDED_START_MS: Final = 1_767_225_600_000
 """2026-01-01T00:00:00Z."""
 
 CHUNK: Final = 1000
-"""Events drawn at a time: long enough that a draw for each field costs a fifth of one for each event."""
+"""Events drawn at a time: enough that a draw for each field costs a fifth of one for each event."""
 
 _FIELD: Final = re.compile(r"\{\{\s*(.*?)\s*\}\}")
 
 Column = Callable[[int], Sequence[object]]
-"""Return so many values of a field."""
+"""Return this many values of a field."""
 
 POISON: Final[Sequence[tuple[str, Callable[[bytes], bytes]]]] = (
     ("truncated", lambda event: event[: len(event) // 2]),
@@ -120,7 +120,7 @@ class EventGenerator:
             yield from self.take(CHUNK)
 
     def _column(self, number: int, field: str) -> Column:
-        # A generator of its own for each field: drawn together, one chunk more would change all the values.
+        # A generator of its own for each field: drawn together, one more chunk would change all the values.
         random = Random(None if self._seed is None else f"{self._seed}/{number}")  # noqa: S311  # nothing here is secret
         try:
             name, *words = shlex.split(field)

@@ -14,7 +14,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from batcher.generate.events import Poison
 
 TICK_S: Final = 0.05
-"""With a rate, how often something is sent; also how soon a stop is seen."""
+"""With a rate, how often something is sent; also how soon a stop is noticed."""
 
 _READ_BYTES: Final = 1 << 20
 
@@ -25,8 +25,8 @@ Keys = Callable[[bytes], bytes | None]
 class Load:
     """Send chunks of events and count the delivery report of each. For one thread; `stop` may be set by others.
 
-    `rate` is in events a second, None as fast as the brokers take them. `delivered` and `failed` are reports,
-    `nbytes` the bytes sent, `first_error` what the first failure said.
+    `rate` is in events a second; None means as fast as the brokers take them. `delivered` and `failed` are reports,
+    `nbytes` is the bytes sent, `first_error` is what the first failure said.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ def per_tick(rate: float) -> int:
 def lines(descriptor: int, stop: threading.Event) -> Iterator[list[bytes]]:
     """Yield the lines of a file or pipe that have come so far, again and again, until its end or until stopped.
 
-    What `tail -f` writes into a pipe comes out at once. Empty lines are left out.
+    What `tail -f` writes into a pipe comes out at once. Empty lines are skipped.
     """
     rest = b""
     while data := _available(descriptor, stop):

@@ -1,12 +1,12 @@
 """What it takes to describe the options of a plug-in. Light: `--help` loads it, and sinks may.
 
 class MyOptions(Section):
-url: Annotated[str, Flag(metavar="URL")]
-\"\"\"Where to.\"\"\"
-token: SecretStr | None = None
-\"\"\"What to say at the door.\"\"\"
-patience: Duration = timedelta(seconds=5)
-\"\"\"How long to wait.\"\"\"
+    url: Annotated[str, Flag(metavar="URL")]
+    \"\"\"Where to.\"\"\"
+    token: SecretStr | None = None
+    \"\"\"The access token.\"\"\"
+    patience: Duration = timedelta(seconds=5)
+    \"\"\"How long to wait.\"\"\"
 """
 
 from pydantic import SecretStr

@@ -11,7 +11,7 @@ from pydantic import BaseModel, SecretStr
 
 HIDDEN: Final = "***"
 
-# By name, because a property of a librdkafka or ClickHouse version to come is not in any list. `key` also
+# By name, because a property of a future librdkafka or ClickHouse version is not in any list. `key` also
 # hides locations of key files, which is harmless; `_key` coordinates never come through here.
 _SECRET_NAME: Final = re.compile(
     r"pass|secret|token|key|pem|sasl\.username|sasl\.jaas|sasl\.oauthbearer\.config|credential", re.IGNORECASE
@@ -20,7 +20,8 @@ _SECRET_NAME: Final = re.compile(
 # takes all of it for the password.
 _USERINFO: Final = re.compile(r"(?<=://)(?P<user>[^:\s]*):(?P<secret>.*)@", re.DOTALL)
 _PARTS: Final = re.compile(r"[@/#?:]+")
-"""What a parser may take a password apart at that was not percent-encoded: the parts are as secret as the whole."""
+"""The characters at which a parser may split a password that was not percent-encoded: the parts are as secret as the
+whole."""
 _PARAMETER: Final = re.compile(r"(?P<name>[^?&=\s]+)=(?P<secret>[^&\s]*)")
 
 
@@ -43,7 +44,7 @@ def masked_value(name: str, value: object) -> object:
 def unencoded_password(url: str) -> bool:
     """Return whether what may be the password of a URL holds a character that has to be percent-encoded there.
 
-    Also true of an `@` in the path behind a port, which cannot be told apart.
+    It is also true of an `@` in the path after a port, which looks the same.
     """
     found = _USERINFO.search(url)
     return found is not None and "/" not in found["user"] and re.search(r"[@/#?]", found["secret"]) is not None
@@ -78,7 +79,7 @@ def _secrets(name: str, value: object) -> Iterator[str]:
             parameters = _PARAMETER.finditer(text.partition("?")[2])
             found += [match["secret"] for match in parameters if _SECRET_NAME.search(match["name"])]
             yield from found
-            yield from map(unquote, found)  # a driver's message may have it either way
+            yield from map(unquote, found)  # a driver's message may have either form
             yield from (part for one in found for part in _PARTS.split(one))
         elif isinstance(value, SecretStr) or _SECRET_NAME.search(name):
             yield text

@@ -13,7 +13,7 @@ from batcher.options.masking import masked_value
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """Say how a setting looks on the command line, where that cannot be told from its name and type.
+    """Say how a setting looks on the command line, where that does not follow from its name and type.
 
     `plugin` is the kind of plug-in that the setting names, such as "sink"; then it needs no `metavar`.
     """
@@ -32,7 +32,7 @@ class Fault(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """Say what to change and why; `flags` are the words for the command line, none where no setting is the matter."""
+    """Say what to change and why; `flags` are the words for the command line, none where it concerns no setting."""
 
     text: str
     flags: tuple[str, ...] = ()
@@ -41,20 +41,20 @@ class Advice:
 class Section(BaseModel):
     """Refuse what is not known, and never show an input in an error: it may be a secret.
 
-    The docstring of a field is its help. Subclasses override what they have something to say to.
+    The docstring of a field is its help. Subclasses override the methods for which they have an answer.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True)
 
     for_large_batches: ClassVar[bool] = False
-    """Whether the part takes its time for each batch, so that large ones are the first thing to try."""
+    """Whether the part needs time for each batch, so that large batches are the first thing to try."""
 
     def lacking(self) -> Iterator[Fault]:
         """Yield what has to be given before the part can run."""
         yield from ()
 
     def impossible(self) -> Iterator[Fault]:
-        """Yield what cannot work whatever the verb, also where the part is not chosen."""
+        """Yield what cannot work with any verb, also where the part is not chosen."""
         yield from ()
 
     def unshared(self) -> Iterator[Fault]:
@@ -62,12 +62,12 @@ class Section(BaseModel):
         yield from ()
 
     def of_worker(self, number: int) -> Self:
-        """Return the section of one of several workers: what only one process can have is made its own."""
+        """Return the section of one of several workers: what only one process can have becomes its own."""
         del number
         return self
 
     def faster(self) -> Iterator[Advice]:
-        """Yield what to change where writing is what everything else waits for, the most useful first."""
+        """Yield what to change where everything else waits for writing, the most useful change first."""
         yield from ()
 
     @classmethod

@@ -12,9 +12,9 @@ from pydantic import BeforeValidator, ByteSize
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION: Final = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
 _DURATION_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
-# What waits in the operating system overflows at some centuries; nobody means more than years.
+# Waits in the operating system overflow at some centuries; no one means more than years.
 _LONGEST: Final = timedelta(days=10_000)
-# A comma parts two pairs only where a name and "=" follow: passwords may have commas.
+# A comma separates two pairs only where a name and "=" follow: passwords may have commas.
 _PAIR_SEPARATOR: Final = re.compile(r"\s*,(?=\s*[A-Za-z][\w.\-]*=)")
 
 

@@ -13,14 +13,14 @@ from batcher.plugins import FoundPlugin, Registry, registries, registry_of
 from batcher.settings.model import Settings
 
 _BEFORE: Final = {"source": "batch", "sink": "decode", "decode.format": "dlq", "dlq.queue": "retry"}
-"""The section of ours that those of a kind of plug-ins stand before; kinds by the setting that names one."""
+"""For each kind of plug-in, by the setting that names one: the section of ours that comes after its sections."""
 
 
 @cache
 def compose(named: tuple[tuple[str, str], ...] = ()) -> type[Settings]:
     """Return settings with the sections of the built-in plug-ins and of those named, by the setting that names each.
 
-    Raise ConfigurationError for a plug-in that is not there or describes its options wrongly, UsageError never.
+    Raise ConfigurationError for a plug-in that is not there or describes its options wrongly, never UsageError.
     """
     order, owners = list(Settings.model_fields), {}
     models: dict[str, type[Section]] = {
@@ -48,7 +48,7 @@ def compose(named: tuple[tuple[str, str], ...] = ()) -> type[Settings]:
 
 
 def told(model: type[Section]) -> str:
-    """Return what a section is for: the first paragraph of what its model says about itself."""
+    """Return what a section is for: the first paragraph of its model's docstring."""
     return " ".join((model.__doc__ or "").partition("\n\n")[0].split())
 
 
@@ -63,7 +63,7 @@ def chosen(settings: Settings, registry: Registry[Any]) -> str | None:
 def section_of(settings: Settings, kind: str) -> tuple[str, Section | None]:
     """Return the section of the plug-in of a kind that the settings choose, with its name; None where it has none.
 
-    None too for a plug-in that is not there: making it says so.
+    None also for a plug-in that is not there: making it reports that.
     """
     registry = registry_of(kind)
     name = chosen(settings, registry)

@@ -9,7 +9,7 @@ from typing import Final
 class UsageError(Exception):
     """Refuse a command line or settings, wherever they came from: one line for each fault.
 
-    It is the error for what can be told without looking at a broker or a target. Exit code 2.
+    It is the error for what is known to be wrong without asking a broker or a target. Exit code 2.
     """
 
     exit_code: Final = 2

@@ -1,7 +1,7 @@
 """Read settings from a command line.
 
-The parser is made from `reference()`. The command line of pydantic-settings is not used: it splits every list
-and mapping at commas, so that a password with a comma in `-X` cannot be given, and cannot suggest a flag.
+The parser is made from `reference()`. The command line of pydantic-settings is not used. It splits every list and
+mapping at commas, so that a password with a comma in `-X` cannot be given, and it cannot suggest a flag.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Parser(argparse.ArgumentParser):
             return values
         flag = unknown[0].partition("=")[0]
         if not flag.startswith("-"):
-            # Not named itself: it may be a secret that came apart from its flag.
+            # The word itself is not named: it may be a secret that was separated from its flag.
             flags = [word.partition("=")[0] for word in argv[: argv.index(unknown[0])] if word.startswith("-")]
             place = f" after {flags[-1]}" if flags else ""
             raise UsageError([f"unexpected argument{place}; see {self.prog} --help"])
@@ -58,7 +58,7 @@ class Parser(argparse.ArgumentParser):
         raise UsageError([f"{flag}: no such flag{suggestion(flag, known)}; see {self.prog} --help"])
 
     def glance(self, argv: Sequence[str]) -> argparse.Namespace:
-        """Return which configuration file and plug-ins a command line names, before the flags of these are known."""
+        """Return the configuration file and plug-ins that a command line names, before the flags of these are known."""
         first = Parser(self.prog, add_help=False)
         first.add_argument("-c", "--config")
         first.add_argument("-q", action="store_true")
@@ -68,20 +68,20 @@ class Parser(argparse.ArgumentParser):
                 first.add_argument(row.flag, dest=row.key)
         try:
             return first.parse_known_args(list(argv))[0]
-        except UsageError:  # a flag without its value: the whole parser says so
+        except UsageError:  # a flag without its value: the full parser reports it
             return argparse.Namespace()
 
     def add_settings(self, only: Collection[str] | None = None, kind: type[Settings] | None = None) -> None:
         """Add the flags of the settings; with `only`, those of the named sections or keys (`kafka.brokers`).
 
-        Where the key that names a plug-in is one of them (`sink`), so are the sections of such plug-ins.
+        Where the key that names a plug-in is one of them (`sink`), the sections of such plug-ins are added as well.
         """
         for row in reference(kind):
             if only is None or row.section in only or row.key in only or row.owner in only:
                 self._add(row, kind)
 
     def add_plugins(self, kind: type[Settings]) -> None:
-        """Add the flags of the plug-ins that are not built in, where those that name such plug-ins are there."""
+        """Add the flags of the plug-ins that are not built in, where the flags that name such plug-ins are there."""
         for row in reference(kind):
             if row.owner in self._keys and row.key not in self._keys:
                 self._add(row, kind)
@@ -90,7 +90,7 @@ class Parser(argparse.ArgumentParser):
         """Return the settings of a parsed command line as nested mappings; raise UsageError for a bad pair."""
         values: dict[str, Any] = {}
         for row in reference(kind):
-            # A verb may have a flag of its own that is kept under the same name.
+            # A verb may have a flag of its own that is stored under the same name.
             value = getattr(arguments, row.key, None) if row.key in self._keys else None
             if value is None:
                 continue

@@ -35,7 +35,7 @@ _FOREIGN: Final = re.compile(
     r"BATCHER_(?:TEST_.*|CONFIG|(?:\w+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT(?:_\d+_(?:TCP|UDP)(?:_\w+)?)?))"
 )
 
-# The one that an editor puts behind a secret; a blank may belong to it.
+# The line end that an editor adds to a secret; a blank may belong to the secret.
 _LINE_END: Final = re.compile(r"\r?\n\Z")
 
 # What each layer gives, from the weakest to the strongest.
@@ -56,7 +56,7 @@ class Loaded:
 
 
 class _Environment(EnvSettingsSource):
-    """Read the given variables instead of the process's, lists and mappings as people write them."""
+    """Read the given variables instead of those of the process, lists and mappings as people write them."""
 
     def __init__(self, kind: type[Settings], variables: Mapping[str, str]) -> None:
         self._variables = variables
@@ -84,27 +84,27 @@ def add_config_flag(parser: Parser) -> None:
 def load(parser: Parser, argv: list[str], environ: Mapping[str, str] = os.environ, *, runnable: bool = False) -> Loaded:
     """Parse a command line and gather the settings; raise UsageError with every fault.
 
-    With `runnable`, what `run` cannot do without has to be there.
+    With `runnable`, everything that `run` needs has to be there.
     """
     kind, unusable = _kind(parser, argv, environ)
     parser.add_plugins(kind)
     try:
         return _loaded(kind, parser, argv, environ, runnable=runnable)
     except UsageError as error:
-        # Whose options are not known is the likelier fault than its options.
+        # A plug-in that is not found is a likelier fault than its unknown options.
         raise UsageError(unusable or error.lines) from None
 
 
 def _kind(parser: Parser, argv: list[str], environ: Mapping[str, str]) -> tuple[type[Settings], list[str]]:
-    """Return the settings with the sections of the plug-ins that are named, and why one of these cannot be used.
+    """Return the settings with the sections of the plug-ins that are named, and why one of them cannot be used.
 
-    The latter is said by whoever makes the part, unless its flags are not known for that reason.
+    The code that makes the part reports the latter, unless its flags are not known for that reason.
     """
     first = parser.glance(argv)
     config = getattr(first, "config", None) or environ.get(CONFIG_ENV)
     try:
         found = tomllib.loads(Path(config).read_text(encoding="utf-8")) if config else {}
-    except (OSError, ValueError):  # said when the file is read in earnest
+    except (OSError, ValueError):  # reported when the file is read for its settings
         found = {}
     named: tuple[tuple[str, str], ...] = ()
     unusable = []
@@ -184,7 +184,7 @@ def _made_again(
 def _file(kind: type[Settings], name: str) -> Mapping[str, Any]:
     path = Path(name)
     try:
-        if not path.is_file():  # the library passes over a file that is not there
+        if not path.is_file():  # the library ignores a file that is not there
             reason = "is a directory; name the file in it" if path.is_dir() else "no such file"
             raise UsageError([f"--config: {name}: {reason}"])
         return TomlConfigSettingsSource(kind, path)()
@@ -223,7 +223,7 @@ def _secret_files(kind: type[Settings], variables: Mapping[str, str]) -> Mapping
 def _with_borrowed(
     kind: type[Settings], values: dict[str, Any], environ: Mapping[str, str], origins: dict[tuple[str, ...], str]
 ) -> dict[str, Any]:
-    """Add what plug-ins read from the variables of other programs, where nothing else says it.
+    """Add what plug-ins read from the variables of other programs, where nothing else gives it.
 
     The sections of plug-ins are there even if empty, so that a field that has to be given is named.
     """

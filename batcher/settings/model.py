@@ -163,7 +163,7 @@ class Settings(BaseSettings):
     """Logs, on stderr."""
 
     owners: ClassVar[Mapping[str, str]] = {}
-    """For each section that a plug-in brought, the key of the setting that names the plug-in, such as `sink`."""
+    """For each section of a plug-in, the key of the setting that names the plug-in, such as `sink`."""
 
     def __new__(cls, **values: Any) -> Self:
         """Return settings with the sections of the built-in plug-ins, where no others were asked for."""
@@ -214,9 +214,9 @@ class Settings(BaseSettings):
         self._from_files, self._read_again = keys, read_again
 
     def read_again(self, key: str) -> Callable[[], Settings] | None:
-        """Return what reads the files with secrets anew, or None where nothing of the key came from a file.
+        """Return a function that reads the files with secrets anew, or None where nothing of the key came from a file.
 
-        What is returned raises UsageError where a file is gone or no longer holds what it did.
+        The function raises UsageError where a file is gone or no longer holds what it did.
         """
         return self._read_again if key in self._from_files else None
 

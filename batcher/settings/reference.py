@@ -37,9 +37,9 @@ class Row:
     choices: tuple[str, ...]
     secret: bool
     names: str = ""
-    """The kind of plug-in that is named here."""
+    """The kind of plug-in that the setting names."""
     owner: str = ""
-    """The key of the setting that names the plug-in whose section it is; empty for a setting of the program itself."""
+    """The key of the setting that names the plug-in of the section; empty for a setting of the program itself."""
 
     @property
     def path(self) -> tuple[str, ...]:
@@ -66,7 +66,7 @@ class Row:
 def reference(kind: type[Settings] | None = None) -> tuple[Row, ...]:
     """Return a row for each setting: those without a section first, then section by section.
 
-    Without `kind`, a class that `compose` made, these are the settings of the program with its built-in plug-ins.
+    `kind` is a class that `compose` made. Without it these are the settings with the built-in plug-ins.
     """
     made = kind or compose()
     fields = made.model_fields
@@ -115,7 +115,7 @@ def _row(section: str, name: str, field: FieldInfo, owner: str) -> Row:
 
 
 def _names(flag: Flag) -> str:
-    """Return what may be given to a setting that names a plug-in: those with options, and others by name."""
+    """Return what may be given to a setting that names a plug-in: plug-ins with options, and others by name."""
     return "|".join([*registry_of(flag.plugin).with_options(), "NAME"]) if flag.plugin else ""
 
 

@@ -1,6 +1,6 @@
 """Refuse settings that cannot work together, before anything is opened.
 
-What concerns one part alone (topics, properties, paths) that part checks itself when it is made.
+Each part checks itself what concerns it alone (topics, properties, paths), when it is made.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from batcher.settings.compose import section_of
 from batcher.settings.model import Settings
 
 # The values of one batch travel in one Arrow binary array, whose 32-bit offsets end at 2 GiB. Half of that
-# leaves room for the last fetch, which is added whole.
+# leaves room for the last fetch, which is added as a whole.
 MAX_BATCH_BYTES: Final = 1 << 30
 
 
@@ -69,7 +69,7 @@ def unshared(settings: Settings) -> Iterator[Problem]:
 
 
 def missing(settings: Settings) -> Iterator[Problem]:
-    """Yield what `run` cannot do without."""
+    """Yield what `run` needs and does not have."""
     if not settings.sink:
         known = ", ".join(registry_of("sink").with_options())
         yield Problem((("sink",),), f"where to write? {known}, or a name from `batcher plugins`")
@@ -78,14 +78,14 @@ def missing(settings: Settings) -> Iterator[Problem]:
 
 
 def lacking(settings: Settings, kind: str) -> Iterator[Problem]:
-    """Yield what the plug-in of a kind that the settings choose cannot do without."""
+    """Yield what the chosen plug-in of a kind needs and does not have."""
     name, section = section_of(settings, kind)
     if section is not None:
         yield from _located(name, section.lacking())
 
 
 def _queue(settings: Settings) -> Iterator[Problem]:
-    """Yield what `--dlq.queue` cannot go with: each of the built-in places is told where by a setting of its own."""
+    """Yield what cannot go with `--dlq.queue`: each of the built-in places has a setting of its own for where it is."""
     dlq = settings.dlq
     needs = {"kafka": ("topic", dlq.topic), "directory": ("path", dlq.path)}
     if dlq.queue is None:

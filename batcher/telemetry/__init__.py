@@ -1,1 +1,1 @@
-"""What a pipeline says about itself: logs, metrics, status, and all of it over HTTP."""
+"""What a pipeline reports about itself: logs, metrics, status, and all of it over HTTP."""

@@ -1,6 +1,6 @@
-"""Keep count of what happened, for the summary and the status.
+"""Count what happened, for the summary and the status.
 
-Each kind of event is published by one thread only, once a fetch or a batch, so plain integers do; readers on other
+Each kind of event is published by one thread only, once a fetch or a batch, so plain integers suffice. Readers on other
 threads may see one number a moment before another.
 """
 
@@ -24,7 +24,7 @@ from batcher.telemetry.status import Counts, LastError
 
 
 class Counters:
-    """Hear what happens and remember it: a subscriber of `events.Events`."""
+    """Count what happens: a subscriber of `events.Events`."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -80,7 +80,7 @@ class Counters:
             duplicates_suppressed=counts.duplicates_suppressed + delivered.suppressed,
             batches=counts.batches + 1,
         )
-        # New ones in the place of old ones: other threads read them meanwhile.
+        # New objects replace old ones, because other threads read them meanwhile.
         self._reasons = self._reasons + Counter(delivered.reasons)
         self._unknown = self._unknown + Counter(delivered.unknown_fields)
         self._estimated |= bool(delivered.unknown_fields) and delivered.unknown_estimated

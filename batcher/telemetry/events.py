@@ -1,8 +1,8 @@
-"""What happens in a pipeline, as values, and those who want to hear of it.
+"""What happens in a pipeline, as values, and its subscribers.
 
 The loops publish an event once a fetch, a commit or a batch, never once a record. Metrics, counters, the bench and the
-live line subscribe. A subscriber is called on the thread that publishes and has to return at once; one that raises is
-a bug and ends the pipeline.
+live line subscribe. A subscriber is called on the thread that publishes and has to return at once. One that raises is a
+bug and ends the pipeline.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from batcher.protocols import Guarantee
 from batcher.records import Batch, Delivered, Records
 
 Phase = Literal["fetch", "backpressure", "commit", "decode", "write"]
-"""Where a thread's time goes: the first three are the fetch loop's, `backpressure` is waiting because the buffer is
-full; `decode` and `write` are of the loops of these names, the rest of whose time is waiting for a batch."""
+"""Where a thread's time goes. The first three are the fetch loop's; `backpressure` is waiting because the buffer is
+full. `decode` and `write` are of the loops of these names, which wait for a batch the rest of the time."""
 
 CommitOutcome = Literal["ok", "refused", "unconfirmed", "failed"]
 RebalanceKind = Literal["assigned", "revoked", "lost"]
@@ -38,7 +38,7 @@ class RecordsFetched:
 
 @dataclass(frozen=True, slots=True)
 class TimeSpent:
-    """A thread spent time in a phase. The thread whose phase it is."""
+    """A thread spent time in a phase. Published by the thread of that phase."""
 
     phase: Phase
     seconds: float
@@ -79,7 +79,7 @@ Subscriber = Callable[[Event], None]
 
 
 class Events:
-    """Pass events on to all who subscribed, in the order in which they did."""
+    """Pass events on to all subscribers, in the order in which they subscribed."""
 
     def __init__(self, *subscribers: Subscriber) -> None:
         self._subscribers = subscribers

@@ -6,8 +6,8 @@
     /readyz    503 until the target was checked and partitions are assigned, and again while stopping
     /status    what the pipeline says about itself, as JSON
 
-Answers hold no record and no secret, but topics and offsets: whoever binds another address than loopback
-decides who may see them.
+Answers hold no record and no secret, but topics and offsets. To bind another address than loopback is to decide who may
+see them.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ CLIENT_TIMEOUT_S: Final = 10.0
 """How long a client may take for its request, and for taking in the answer."""
 
 MAX_CONNECTIONS: Final = 32
-"""Each costs a thread; Prometheus, a prober and a person need three. More are closed at once."""
+"""Each costs a thread; Prometheus, a prober and a person need three. Further ones are closed at once."""
 
 LOOK_UP_S: Final = 0.1
-"""How often the server looks whether it should stop: what `stop` takes."""
+"""How often the server checks whether it should stop: the time that `stop` takes."""
 
 STOP_S: Final = 5.0
 """How long to wait for the server's thread to end."""
@@ -50,8 +50,8 @@ log = logging.getLogger(__name__)
 class WebServer:
     """Answer HTTP requests on a thread of its own, between `start` and `stop`.
 
-    `addr` is HOST:PORT, an IPv6 host in brackets; port 0 takes a free one, which `addr` then tells. `alive` and
-    `ready` are called for each request and must not block; `ready` says in words why not.
+    `addr` is HOST:PORT, an IPv6 host in brackets. Port 0 takes a free one, which `addr` then tells. `alive` and `ready`
+    are called for each request and must not block; `ready` says in words why not.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class WebServer:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop answering and free the port. Twice is harmless."""
+        """Stop answering and free the port. A second call is harmless."""
         server, self._server = self._server, None
         if server is not None:
             server.shutdown()
@@ -119,7 +119,7 @@ class WebServer:
             return _text(start_response, HTTPStatus.NOT_FOUND, "there is " + ", ".join(self._routes))
         try:
             body = route(environ, start_response)
-        except Exception as error:  # a bug in what is asked must not end as a traceback on stderr
+        except Exception as error:  # a bug in the answer must not end as a traceback on stderr
             log.warning("cannot answer %s: %s", path, type(error).__name__, exc_info=True)
             return _text(start_response, HTTPStatus.INTERNAL_SERVER_ERROR, f"{type(error).__name__}, see the log")
         return body if method == "GET" else []
@@ -145,7 +145,7 @@ class WebServer:
 class _BoundedServer(ThreadingMixIn, WSGIServer):
     daemon_threads = True
     request_queue_size = 64
-    # Newer Pythons let two servers share a port; then half the scrapes would meet the other process.
+    # Newer Pythons let two servers share a port; then half the scrapes would reach the other process.
     allow_reuse_port = False
 
     def __init__(self, host: str, port: int, handler: type[WSGIRequestHandler]) -> None:
@@ -172,7 +172,7 @@ class _BoundedServer(ThreadingMixIn, WSGIServer):
             self._free.release()
 
     def handle_error(self, _request: Any, client_address: Any) -> None:
-        """Keep quiet: clients that go away, or come too slowly, are their own affair."""
+        """Log nothing: clients that go away, or are too slow, are no fault of ours."""
         log.debug("request from %s failed: %r", client_address, sys.exception())
 
 

@@ -1,7 +1,7 @@
-"""Write logs to stderr, one line an event, whoever logs: this project, the drivers, the standard library.
+"""Write logs to stderr, one line an event, for all: this project, the drivers, the standard library.
 
-Text that came from outside cannot forge a line (control characters are escaped) and secrets that the settings hold
-are replaced wherever they turn up. Records of the data never belong here.
+Text that came from outside cannot forge a line, because control characters are escaped. Secrets in the settings are
+replaced wherever they turn up. Records of the data never belong here.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _secrets: set[str] = set()
 
 
 class _Stderr(logging.StreamHandler[TextIO]):
-    """Write to what `sys.stderr` is at that moment: a live display puts itself in its place."""
+    """Write to what `sys.stderr` is at that moment: a live display replaces it."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
@@ -59,7 +59,7 @@ def hide(texts: Collection[str]) -> None:
 
 
 def _spellings(text: str) -> Iterator[str]:
-    """Yield a text as it stands inside a `repr`, in JSON and in a URL."""
+    """Yield a text as it appears inside a `repr`, in JSON and in a URL."""
     yield repr(text)[1:-1]
     for ascii_only in (True, False):
         yield json.dumps(text, ensure_ascii=ascii_only)[1:-1]
@@ -87,9 +87,9 @@ def scrubbed_traceback(error: BaseException) -> str:
 
 
 def setup(format_: Format = "auto", level: str = "info", worker: int | None = None) -> Literal["console", "json"]:
-    """Send all logs to stderr in a format, from a level up, and return the format that `auto` came to.
+    """Send all logs to stderr in a format, from a level up, and return the format that was chosen.
 
-    Every line of one of several workers has its number. May be called again, also by tests.
+    Each line of one of several workers has the worker's number. It may be called again, also by tests.
     """
     terminal = sys.stderr.isatty()
     console = format_ == "console" or (format_ == "auto" and terminal)
@@ -102,7 +102,7 @@ def setup(format_: Format = "auto", level: str = "info", worker: int | None = No
         structlog.processors.StackInfoRenderer(),
     ]
     if worker is not None:
-        # Not a context variable: threads begin without those.
+        # This is not a context variable: threads begin without those.
         shared.append(lambda _logger, _method, event: {**event, "worker": worker})
     colors = terminal and not os.environ.get("NO_COLOR")
     renderer: Processor = (
@@ -122,7 +122,7 @@ def setup(format_: Format = "auto", level: str = "info", worker: int | None = No
             ],
         )
     )
-    # A line that cannot be written (stderr is full, or its reader has gone) is no reason for a traceback, there, too.
+    # A line that cannot be written (stderr is full, or its reader has gone) is no reason for a traceback there either.
     logging.raiseExceptions = False
     root = logging.getLogger()
     root.handlers[:] = [handler]

@@ -1,8 +1,8 @@
 """The numbers a pipeline keeps for Prometheus.
 
-What happened is counted here, from events: once a batch or a fetch and never once a record. What *is* comes out of the
-pipeline's `Status` at the moment of the scrape, so that a partition given up disappears with it. Names: base units,
-`_total` for what only grows. Labels have few values known beforehand: no key, no error text, no file.
+What happened is counted here, from events: once a batch or a fetch and never once a record. What *is* comes from the
+pipeline's `Status` at the moment of the scrape, so that a partition given up disappears with it. Names have base units,
+and `_total` for what only grows. Labels have few values known beforehand: no key, no error text, no file.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Metrics:
     """
 
     def __init__(self, sink: str = "") -> None:
-        # Process-wide in the library: a `_created` series for each counter would double the page.
+        # Process-wide in the library: a `_created` series for each counter would make the page twice as long.
         disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no types here
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
@@ -173,7 +173,7 @@ class Metrics:
 
 
 class StatusCollector(Collector):
-    """Turn a `Status` into metrics, for each scrape anew."""
+    """Turn a `Status` into metrics, anew for each scrape."""
 
     def __init__(self, status: Callable[[], Status]) -> None:
         self._status = status
@@ -188,7 +188,7 @@ class StatusCollector(Collector):
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of batcher and of what it stands on; empty for what is not installed."""
+    """Return the versions of batcher and of the libraries it uses; empty for what is not installed."""
     found = {"version": __version__}
     for name in ("confluent-kafka", "clickhouse-connect", "pyarrow", "chdb"):
         try:
@@ -199,7 +199,7 @@ def versions() -> dict[str, str]:
 
 
 def _age_s(batch: Batch) -> float | None:
-    # The first record of each partition is as good as its oldest: producers' timestamps ascend but for their jitter.
+    # The first record of each partition is as good as its oldest: producers' timestamps ascend, except for jitter.
     firsts = [first for run in batch.runs if (first := run.timestamps_ms[0].as_py()) is not None]
     return time.time() - min(firsts) / 1000 if firsts else None
 

@@ -1,4 +1,4 @@
-"""What a running pipeline says about itself: one snapshot, for `/status`, for the metrics and for people.
+"""What a running pipeline reports about itself: one snapshot, for `/status`, for the metrics and for people.
 
 A `Status` is made by the pipeline in one go and never changes, so what it says fits together. Times are ages in
 seconds by the monotonic clock. It holds no record and no secret.
@@ -21,10 +21,10 @@ STATES: Final[tuple[State, ...]] = get_args(State)
 
 @dataclass(frozen=True, slots=True)
 class PartitionStatus:
-    """Say how far one assigned partition is. What is not known yet is None."""
+    """Say how far one assigned partition is. A value that is not known yet is None."""
 
     next_offset: int | None = None
-    """What will be read next."""
+    """The offset that will be read next."""
     committed_offset: int | None = None
     """Everything below it is durable, and a successor starts here."""
     lag: int | None = None
@@ -121,7 +121,7 @@ class Status:
     """Columns that no record had a value for so far."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the same as JSON can hold it: partitions become a list, in order, with topic and number.
+        """Return the same for JSON: partitions become a list, in order, with topic and number.
 
         `lag` is added: the sum over the partitions whose lag is known, None if there is none.
         """

@@ -26,10 +26,10 @@ class ComposeBroker(Broker):
 
 
 def available_broker() -> Broker:
-    """Return a broker that runs, to be stopped by the caller; raise Unavailable with every reason there is none.
+    """Return a running broker, which the caller stops; raise Unavailable with every reason why there is none.
 
-    Tried in this order: `BATCHER_TEST_BROKERS` (then nothing is started, and the cluster is left as the
-    tests leave it), Kafka's jars on Java, the compose file on Docker.
+    Tried in this order: `BATCHER_TEST_BROKERS` (then nothing is started, and the cluster is left as the tests leave
+    it), Kafka's jars on Java, the compose file on Docker.
     """
     named = os.environ.get("BATCHER_TEST_BROKERS")
     if named:
@@ -54,7 +54,7 @@ def _compose_broker() -> ComposeBroker:
     if not (directory / "docker-compose.yml").is_file():
         raise Unavailable("no docker-compose.yml in the working directory")
     try:
-        # A development dependency: a user who writes a sink may be without it.
+        # A development dependency: a user who writes a sink may not have it.
         from testcontainers.compose import DockerCompose  # noqa: PLC0415
     except ImportError as error:
         raise Unavailable("testcontainers is not installed") from error

@@ -1,6 +1,6 @@
 """ClickHouse's HTTP protocol on loopback in front of chDB, with faults to inject; and chDB in this process.
 
-`ClickHouseServer` is what a sink that speaks HTTP is tested against when there is no server: the engine, its error
+`ClickHouseServer` is what a sink that speaks HTTP is tested against when there is no server. The engine, its error
 codes, its deduplication and its types are real, because chDB is ClickHouse. It runs as a process of its own, since a
 process can have chDB open on one path only. `EmbeddedEngine` is that one path for tests in this process.
 
@@ -10,8 +10,8 @@ process can have chDB open on one path only. `EmbeddedEngine` is that one path f
         ...                                     # the next insert is applied, its answer lost
         assert server.inserts()[0].settings["async_insert"] == "0"
 
-Both need the extra `[embedded]`. What a real server does and this does not: native protocol, TLS, sessions, quotas,
-replication, progress headers, compressed answers, roles; users have a password and everything else is allowed.
+Both need the extra `[embedded]`. A real server has and this one has not: native protocol, TLS, sessions, quotas,
+replication, progress headers, compressed answers, roles. Users have a password and everything else is allowed.
 """
 
 from __future__ import annotations
@@ -76,19 +76,19 @@ class EmbeddedEngine:
         return str(self.path)
 
     def execute(self, sql: str) -> pa.Table:
-        """Run a statement and return its rows as the engine puts them into Arrow; raise RuntimeError with its text."""
+        """Run a statement and return its rows as the engine gives them in Arrow; raise RuntimeError with its text."""
         answer = self._connection.query(sql, "ArrowStream").bytes()
         return pa.ipc.open_stream(answer).read_all() if answer else pa.table({})
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
-        """Run a query and return its rows as JSON has them; raise RuntimeError with the engine's text."""
+        """Run a query and return its rows as they are in JSON; raise RuntimeError with the engine's text."""
         return _rows(self._connection.query(sql, "JSONCompactEachRow").bytes())
 
 
 class ClickHouseServer:
     """Run the server as a process of its own, from `with` to the end of the block.
 
-    `path` is the engine's directory, kept when the server stops, so that it can be started again on it; `users`
+    `path` is the engine's directory. It is kept when the server stops, so that it can be started again on it. `users`
     maps names to passwords. `port` 0 takes a free one, and keeps it over a restart.
     """
 
@@ -138,7 +138,7 @@ class ClickHouseServer:
         self.port = int(json.loads(line)["port"])
 
     def stop(self) -> None:
-        """Stop the process; twice is harmless."""
+        """Stop the process; a second call is harmless."""
         self._end(kill=False)
 
     def kill(self) -> None:

@@ -22,13 +22,13 @@ def chdb_engine() -> Iterator[EmbeddedEngine]:
         pytest.skip(reason)
     engine = EmbeddedEngine.shared()
     yield engine
-    # Left to the end of the interpreter, it may complain behind the last line of the run.
+    # If it is left to the end of the interpreter, it may complain after the last line of the run.
     engine.close()
 
 
 @pytest.fixture(scope="session")
 def running_clickhouse_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseServer]:
-    """Return the server that all tests share, or skip; take `clickhouse_server` instead, which is clean."""
+    """Return the server that all tests share, or skip; use `clickhouse_server` instead, which is clean."""
     reason = embedded_engine_missing()
     if reason:
         pytest.skip(reason)
@@ -45,5 +45,5 @@ def clickhouse_server(running_clickhouse_server: ClickHouseServer) -> ClickHouse
 
 @pytest.fixture
 def new_table() -> Callable[[], str]:
-    """Return a function that makes up a name for a table nobody has used."""
+    """Return a function that makes up a new name for a table."""
     return lambda: f"table_{uuid.uuid4().hex[:12]}"

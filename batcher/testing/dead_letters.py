@@ -9,7 +9,7 @@ from batcher.records import DeadLetter, Partition
 
 
 class MemoryDeadLetterQueue:
-    """Keep letters in a list; refuse them all while `broken`, and as often as `failures` says."""
+    """Keep dead letters in a list; refuse them all while `broken`, and as often as `failures` says."""
 
     def __init__(self) -> None:
         self.letters: list[DeadLetter] = []
@@ -20,7 +20,7 @@ class MemoryDeadLetterQueue:
         """Do nothing: memory is always there."""
 
     def send(self, letters: Sequence[DeadLetter]) -> None:
-        """Keep the letters."""
+        """Keep the dead letters."""
         if self.broken or self.failures:
             self.failures = max(0, self.failures - 1)
             raise DeadLetterFailed("the dead-letter queue in memory is broken; repair it and start again")
@@ -30,5 +30,5 @@ class MemoryDeadLetterQueue:
         """Do nothing."""
 
     def coordinates(self) -> set[tuple[Partition, int]]:
-        """Return where the letters came from."""
+        """Return where the dead letters came from."""
         return {(letter.record.partition, letter.record.offset) for letter in self.letters}

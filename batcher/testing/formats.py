@@ -23,7 +23,7 @@ class NumberFormat:
         self.schema = schema
 
     def infer(self, batch: Batch) -> pa.Schema | None:
-        """Return the only schema there is if one record fits it."""
+        """Return the only schema there is, if one record fits it."""
         return NUMBERS if any(value and _readable(value) for value in batch.values().to_pylist()) else None
 
     def decoder(self, schema: pa.Schema) -> NumberFormat:

@@ -1,4 +1,4 @@
-"""What tests do to a broker, whichever broker it is: make topics, fill them, cut them, look at a group."""
+"""What tests do to any broker: make topics, fill them, cut them, look at a group."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ COMPACTED: Final[Mapping[str, str]] = {
     "delete_retention_ms": "0",
     "min_compaction_lag_ms": "0",
 }
-"""Settings of a topic that is compacted as soon as its broker looks."""
+"""Settings of a topic that is compacted as soon as its broker checks it."""
 
 CLEANED_WITHIN_S: Final = 60.0
-"""A broker that is not ours looks every 15 s."""
+"""A broker that is not ours checks every 15 s."""
 
 
 class Broker:
     """Hold the address of a running broker. Subclasses start and stop one; this one only uses it.
 
-    `shortest_session_ms` is the least that it takes for the session timeout of a classic group.
+    `shortest_session_ms` is the shortest session timeout that it takes for a classic group.
     """
 
     shortest_session_ms: int = 6000
@@ -48,7 +48,7 @@ class Broker:
         self.stop()
 
     def stop(self) -> None:
-        """Let go of the broker. Twice is harmless."""
+        """Release the broker. A second call is harmless."""
         self._admin_client = None
 
     def create_topic(self, name: str, partitions: int = 1, **config: str) -> None:
@@ -69,7 +69,7 @@ class Broker:
         self.delete_topic(name)
         deadline = time.monotonic() + REQUEST_TIMEOUT_S
         while True:
-            # Deleting goes on after it was confirmed.
+            # The deletion goes on after it was confirmed.
             try:
                 return self.create_topic(name)
             except KafkaException:
@@ -90,7 +90,7 @@ class Broker:
     def records(self, topic: str) -> list[Message]:
         """Return every record that a topic without holes has now, each partition in its order.
 
-        Raise TimeoutError when one does not come, KafkaException when the broker says why.
+        Raise TimeoutError when a record does not come, KafkaException when the broker says why.
         """
         consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": "reader", "enable.auto.commit": False})
         try:
@@ -129,7 +129,7 @@ class Broker:
             consumer.close()
 
     def commit(self, group: str, positions: Mapping[Partition, Position]) -> None:
-        """Commit for a group that has no members: what an operator does to rewind one."""
+        """Commit for a group that has no members, as an operator does to rewind one."""
         consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": group, "enable.auto.commit": False})
         try:
             offsets = [TopicPartition(*p, q.next_offset, pack(StoredPosition(q))) for p, q in positions.items()]
@@ -153,7 +153,7 @@ class Broker:
     @property
     def _admin(self) -> AdminClient:
         if self._admin_client is None:
-            # It outlives brokers that tests kill, and would say so twice a second.
+            # It outlives brokers that tests kill, and would log that twice a second.
             self._admin_client = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 2})
         return self._admin_client
 
@@ -180,10 +180,10 @@ def produce(
     compression: str = "none",
     properties: Mapping[str, str] | None = None,
 ) -> int:
-    """Produce the values in order and return how many; every one of them is in the log then.
+    """Produce the values in order and return how many there were; then every one of them is in the log.
 
-    `keys`, `headers` and `timestamps_ms` have one entry for each value. Without `partition` the
-    partitioner decides. Raises KafkaException with the first delivery error, TimeoutError after a minute.
+    `keys`, `headers` and `timestamps_ms` have one entry for each value. Without `partition` the partitioner decides.
+    Raise KafkaException with the first delivery error, TimeoutError after a minute.
     """
     failures: list[KafkaError] = []
 

@@ -1,4 +1,4 @@
-"""What a test of a source needs beside the source: a listener that remembers, and a loop that reads."""
+"""What a test of a source needs besides the source: a listener that remembers, and a loop that reads."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class RecordingListener:
 
 
 def numbered(first: int, count: int) -> list[bytes]:
-    """Return values that differ and can be told in order."""
+    """Return values that differ and show their order."""
     return [b"%d" % number for number in range(first, first + count)]
 
 

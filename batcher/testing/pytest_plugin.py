@@ -23,7 +23,7 @@ from batcher.testing.real_broker import RealBroker
 def broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
     """Return a running Kafka, or skip with the reason why there is none. Its log is kept when a test failed.
 
-    With `CI` set in the environment a missing broker fails instead: a run that skips half its promises is not green.
+    With `CI` set in the environment a missing broker fails instead: a run that skips half of its tests is not green.
     """
     try:
         running = available_broker()
@@ -66,5 +66,5 @@ def new_topic(broker: Broker) -> Callable[..., str]:
 
 @pytest.fixture
 def new_group() -> Callable[[], str]:
-    """Return a function that makes up a name for a consumer group nobody has used."""
+    """Return a function that makes up a new name for a consumer group."""
     return lambda: f"group-{uuid.uuid4().hex[:12]}"

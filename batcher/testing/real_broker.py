@@ -37,10 +37,10 @@ _RUN_TETHERED: Final = (
 class RealBroker(Broker):
     """Run Apache Kafka while in the `with` block, on two free ports of loopback.
 
-    `properties` are added to `server.properties`. Start it from a thread that lives as long as the broker is
-    needed: on Linux it dies with that thread. Members of groups are missed sooner, and topics compacted sooner, than by
-    Kafka's defaults, and no record expires by its time. Raises Unavailable where Java or the jars are missing, or when
-    the broker does not come up; its files are kept then, and after a `with` block that failed.
+    `properties` are added to `server.properties`. Start it from a thread that lives as long as the broker is needed: on
+    Linux it dies with that thread. Members of groups are missed sooner, and topics compacted sooner, than by Kafka's
+    defaults, and no record expires by its time. Raise Unavailable where Java or the jars are missing, or when the
+    broker does not come up. Its files are kept then, and after a `with` block that failed.
     """
 
     shortest_session_ms = 1000
@@ -69,7 +69,7 @@ class RealBroker(Broker):
             # 5 s by default: with KIP-848, as long as a member may take to hear of its partitions.
             "group.consumer.min.heartbeat.interval.ms": "200",
             "group.consumer.heartbeat.interval.ms": "200",
-            # Records of tests carry times long past: the cleaner would take them away, once it has looked.
+            # Records of tests carry times long past: the cleaner would remove them, once it has looked.
             "log.retention.ms": "-1",
             "group.min.session.timeout.ms": str(self.shortest_session_ms),
             # 15 s by default, until a compacted topic is looked at again.
@@ -128,7 +128,7 @@ class RealBroker(Broker):
         self._end(signal.SIGTERM)
 
     def suspend(self) -> None:
-        """Freeze the broker: connections stay open and nobody answers."""
+        """Freeze the broker: connections stay open and there is no answer."""
         self._signal(signal.SIGSTOP)
         # On a busy machine a stop takes a while to reach every thread, and the others answer until then.
         if self._process is not None:
@@ -139,9 +139,9 @@ class RealBroker(Broker):
         self._signal(signal.SIGCONT)
 
     def stop(self, *, keep_files: bool = False) -> None:
-        """End the broker and remove its files. Twice is harmless."""
+        """End the broker and remove its files. A second call is harmless."""
         super().stop()
-        # Nothing of it is needed any more, so no time is spent on an orderly end.
+        # It is no longer needed, so no time is spent on an orderly end.
         self.kill()
         if self._directory is not None and not keep_files:
             shutil.rmtree(self._directory, ignore_errors=True)

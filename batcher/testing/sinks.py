@@ -62,7 +62,7 @@ class MemorySink:
 
 
 Step = Callable[[Block], None]
-"""Raise to fail, return to go on."""
+"""Raise to fail, or return to go on."""
 
 Sift = Callable[[Block], Outcome | None]
 """Return what becomes of the rows of a block."""
@@ -71,8 +71,8 @@ Sift = Callable[[Block], Outcome | None]
 class ScriptedSink(MemorySink):
     """Fail as told: `before` runs before a block is stored, `after` with what is, once it is. Both may raise.
 
-    `outcome` says what becomes of the rows: those that it names are not stored. With `release` cleared, a write waits
-    until it is set: a stalled server.
+    `outcome` says what becomes of the rows: the rows that it names are not stored. With `release` cleared, a write
+    waits until it is set, like a stalled server.
     """
 
     def __init__(
@@ -150,9 +150,9 @@ class AnsweringSink(ScriptedSink):
 
 
 class TableSink(AnsweringSink):
-    """Keep every block it is given, as often as it is: a table that remembers no token and has to be asked.
+    """Keep every block as often as it is given, like a table that remembers no token and has to be asked.
 
-    `under_way` are the names of the writes that the server is still at.
+    `under_way` are the names of the writes that the server still runs.
     """
 
     def __init__(self, schema: pa.Schema | None = None) -> None:
@@ -169,13 +169,13 @@ class TableSink(AnsweringSink):
         self.blocks[f"{block.token}#{len(self.blocks)}"] = block
 
     def running(self, write_id: str) -> bool:
-        """Return whether the server is at a write of this name."""
+        """Return whether the server runs a write of this name."""
         self._question("running")
         return write_id in self.under_way
 
 
 class FileSink(AnsweringSink):
-    """Keep the last block of each range: files that are named by it."""
+    """Keep the last block of each range, like files that are named by it."""
 
     def __init__(self, schema: pa.Schema | None = None) -> None:
         super().__init__(schema, repeats="replace")
@@ -185,7 +185,7 @@ class FileSink(AnsweringSink):
         return replace(super().open(), reason="a repeat replaces the file of its range")
 
     def keep(self, block: Block) -> None:
-        """Put a block in the place of an earlier one of the same range."""
+        """Replace an earlier block of the same range."""
         (span,) = block.ranges
         self.blocks[str(span)] = block
 

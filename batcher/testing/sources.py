@@ -1,4 +1,4 @@
-"""A log in memory and a source that reads it, with the rebalances, gaps and refusals of the real thing."""
+"""A log in memory and a source that reads it, with the rebalances, gaps and refusals of a real one."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ CommitHook = Callable[[Mapping[Partition, Position]], None]
 
 
 class MemoryLog:
-    """Keep records and the group's committed positions: what survives a crash of every reader.
+    """Keep records and the group's committed positions, which survive a crash of every reader.
 
-    `owners` says which source owns a partition now; a commit by anybody else is refused, as a broker with
-    generations would. `before_commit` and `after_commit` are called with the positions of a commit, before any is
-    stored and after those not refused are; what they raise comes out of `MemorySource.commit`, as a crash there would.
+    `owners` says which source owns a partition now; a commit by any other is refused, as a broker with generations
+    would. `before_commit` and `after_commit` are called with the positions of a commit, before any is stored and after
+    those not refused are. What they raise comes out of `MemorySource.commit`, as a crash there would.
     """
 
     def __init__(self, partitions: Collection[Partition]) -> None:
@@ -31,7 +31,7 @@ class MemoryLog:
         self.committed: dict[Partition, Position] = {}
         self.history: list[tuple[Partition, Position]] = []
         self.trespasses: list[tuple[Partition, Position]] = []
-        """Commits for partitions that the reader had already been told to be foreign, or that it had not taken."""
+        """Commits for partitions that the reader knew to be lost, or that it had not taken."""
         self.owners: dict[Partition, MemorySource] = {}
         self.arrived = threading.Condition()
         self.before_commit: CommitHook = lambda _: None
@@ -82,7 +82,7 @@ class MemorySource:
     """Read a MemoryLog. Rebalances are asked for from outside and happen inside the next `fetch`.
 
     With `waits` False an empty fetch returns at once, for tests that step by hand. `on_gap` says what to do where
-    records expired before they were read: raise DataGap, from then on at every fetch, or go on behind them.
+    records expired before they were read: raise DataGap, from then on at every fetch, or go on after them.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class MemorySource:
         self._pending.append(lambda: self._assign(partitions))
 
     def revoke(self, partitions: Collection[Partition]) -> None:
-        """Take partitions away in the next `fetch`, politely: commits are accepted until the listener returns."""
+        """Take partitions away in the next `fetch`, in good order: commits are accepted until the listener returns."""
         self._pending.append(lambda: self._revoke(partitions))
 
     def lose(self, partitions: Collection[Partition]) -> None:
@@ -174,7 +174,7 @@ class MemorySource:
         self._paused -= set(partitions)
 
     def commit(self, positions: Mapping[Partition, Position], timeout_s: float) -> None:
-        """Store positions of owned partitions; refuse all others, unless the very same is stored already.
+        """Store positions of owned partitions; refuse all others, unless exactly the same is stored already.
 
         That is what a source that reads its commits back to prove them cannot tell from a success.
         """
@@ -209,7 +209,7 @@ class MemorySource:
         )
 
     def close(self) -> None:
-        """Give everything up, politely."""
+        """Give everything up in good order."""
         if self._positions or self._untaken:
             self._revoke((*self._positions, *self._untaken))
 

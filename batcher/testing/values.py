@@ -90,7 +90,7 @@ def make_block(
 
 
 def make_position(partition: Partition, next_offset: int, mark: str = "test-0-0") -> Position:
-    """Return a position with the largest announcement that there may be: all ranges, each with the name of a write."""
+    """Return a position with the largest announcement that is possible: all ranges, each with the name of a write."""
     first, intents = next_offset, []
     for number in range(MAX_INTENTS):
         last = (1 << 62) + number

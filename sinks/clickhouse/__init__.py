@@ -43,7 +43,7 @@ def mapping(section: ClickHouse, context: PluginContext) -> dict[str, object]:
 
 
 def _password(section: ClickHouse, context: PluginContext) -> str | Callable[[], str] | None:
-    """Return the password, or what reads it anew where it came from a file."""
+    """Return the password, or a function that reads it anew where it came from a file."""
     if section.password is None:
         return None
     again = context.reread("password")

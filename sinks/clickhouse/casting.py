@@ -1,7 +1,7 @@
 """Casts in Arrow that change no value, and the rows that cannot be cast.
 
-Decoders produce the very types that the sink asked for. Coordinates and what a transform returns may come in
-wider ones.
+Decoders produce exactly the types that the sink asked for. Coordinates, and what a transform returns, may come in wider
+ones.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _CASTS: Final[tuple[tuple[_Tests, _Tests], ...]] = (
 def same_kind(source: pa.DataType, target: pa.DataType) -> bool:
     """Return whether a cast between the types either keeps every value or raises.
 
-    Left out is what Arrow casts by changing values without a word: a timestamp to a date, a float to a decimal.
+    It is false for what Arrow casts by silently changing values: a timestamp to a date, a float to a decimal.
     """
     if pt.is_dictionary(source):
         return same_kind(source.value_type, target)
@@ -48,14 +48,14 @@ def same_kind(source: pa.DataType, target: pa.DataType) -> bool:
 
 
 def cast_safely(values: pa.Array, target: pa.DataType, faults: Faults) -> pa.Array:
-    """Return the values as `target`; note the rows whose value it cannot hold, and return nulls then."""
+    """Return the values as `target`; record the rows whose value it cannot hold, and return nulls for them."""
     try:
         result = values.cast(target)
     except pa.ArrowInvalid:
         faults.extend(_failing(values, target, 0), "overflow", "does not fit the column's type")
         return pa.nulls(len(values), target)
     if pt.is_floating(target) and pt.is_floating(values.type):
-        # Arrow rounds to the nearer Float32, as ClickHouse does, but makes infinity of what is too large.
+        # Arrow rounds to the nearer Float32, as ClickHouse does, but turns what is too large into infinity.
         lost = pc.and_(pc.is_inf(result), pc.invert(pc.is_inf(values)))
         faults.add(lost, "overflow", "does not fit the column's type")
     return result

@@ -1,4 +1,4 @@
-"""What a server says about tables: columns, settings, views and where these write to. Reads `system` only."""
+"""What a server says about tables: columns, settings, views and where these write. It reads `system` only."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ Row = Mapping[str, Any]
 class Version(NamedTuple):
     """Name what a table is like at a moment: another `hash` means other columns, settings or views.
 
-    `changed_s` is when somebody last altered it and `now_s` the moment, in seconds of the server's clock.
+    `changed_s` is when it was last altered and `now_s` is the moment, in seconds of the server's clock.
     """
 
     hash: str
@@ -94,7 +94,7 @@ class Catalog:
         return described
 
     def near(self, database: str, name: str) -> Sequence[str]:
-        """Return tables whose names are like one that is not there, of this database and, by the same name, others."""
+        """Return tables with names like a missing one, in this database, and with the same name in others."""
         query = "SELECT database, name FROM system.tables WHERE database = {database:String} OR name = {table:String}"
         rows = self._client.query(query, parameters={"database": database, "table": name}).result_rows
         here = [str(table) for where, table in rows if where == database]
@@ -168,7 +168,7 @@ def single(client: Client, query: str) -> Any:
 
 
 def _targets(view: Row) -> Iterator[tuple[str, str]]:
-    """Return where a view may write to; servers that do not say so have it in the statement that made it."""
+    """Return where a view may write; where servers do not say it, it is in the statement that made the view."""
     if view.get("target_table"):
         yield str(view["target_database"]), str(view["target_table"])
         return
@@ -185,7 +185,7 @@ def _unquoted(name: str) -> str:
 
 
 def _is_empty(client: Client, expression: str, type_name: str) -> bool:
-    """Return whether a DEFAULT is an empty array, map or JSON object: what the engine makes of a null there."""
+    """Return whether a DEFAULT is an empty array, map or JSON object, which the engine stores for a null there."""
     if not type_name.startswith(("Array", "Map", "JSON")):
         return False
     value = f"CAST({expression} AS {type_name})"

@@ -1,13 +1,15 @@
 """ClickHouse types in Arrow: what the decoder has to produce for a column, and how it goes over the wire.
 
-ClickHouse changes values without a word: 300 becomes 44 in a UInt8, the year 1960 becomes 1970 in a DateTime,
-1.256 becomes 1.25 in a Decimal(9, 2), a null list becomes an empty one. So every value is checked here, in whole
-columns, before the server sees it, and a row with a bad one is named.
+ClickHouse changes values silently: 300 becomes 44 in a UInt8, the year 1960 becomes 1970 in a DateTime, 1.256 becomes
+1.25 in a Decimal(9, 2), a null list becomes an empty one. So every value is checked here, in whole columns, before the
+server sees it, and a row with a bad one is named.
 
-The decoder's types follow the column's type and not the engine's own Arrow output, which says uint32 for DateTime
-and IPv4, int8 for an Enum, and forgets which parts of a Map may be null. Where text is decoded (UUID, addresses,
-enums, FixedString) it travels as the bytes or numbers that ClickHouse stores, because as text a missing
-value could not become the column's DEFAULT, and no parsing is left to the server.
+The decoder's types follow the column's type and not the engine's own Arrow output. That says uint32 for DateTime and
+IPv4, int8 for an Enum, and forgets which parts of a Map may be null. Where text is decoded (UUID, addresses, enums,
+FixedString) it is sent as the bytes or numbers that ClickHouse stores. As text a missing value could not become the
+column's DEFAULT, and parsing would be left to the server.
+
+It is long because it has one rule for each type of column.
 """
 
 from __future__ import annotations
@@ -57,9 +59,9 @@ class Codec(Protocol):
         """Return the Arrow type of the decoded values."""
 
     def encode(self, values: pa.Array, faults: Faults) -> pa.Array:
-        """Return the values as they are sent, noting those that the type cannot hold exactly.
+        """Return the values as they are sent, and record those that the type cannot hold exactly.
 
-        Where anything is noted the result is not meant to be sent.
+        Where any are recorded the result must not be sent.
         """
 
 
@@ -75,7 +77,7 @@ class Slot:
 
     @property
     def field(self) -> pa.Field:
-        """Return the field that the decoder has to fill; it says what ClickHouse calls its type."""
+        """Return the field that the decoder has to fill; it has ClickHouse's name for its type."""
         metadata = {RAW_JSON: b"1"} if self.raw_json else {}
         if self.type_name:
             metadata[COLUMN_TYPE] = self.type_name.encode()
@@ -164,7 +166,7 @@ class UuidText:
     def encode(self, values: pa.Array, faults: Faults) -> pa.Array:
         if faults.add(pc.invert(pc.match_substring_regex(values, _UUID)), "type", "is not a UUID"):
             return pa.nulls(len(values), pa.binary(16))
-        # Now all digits lie side by side in one buffer: a single call converts the column.
+        # Now all digits are side by side in one buffer: a single call converts the column.
         digits = pc.fill_null(pc.replace_substring(values, "-", ""), "0" * 32)
         text = "".join(digits.to_pylist()) if digits.offset else _text_of(digits)
         packed = pa.Array.from_buffers(pa.binary(16), len(values), [None, pa.py_buffer(bytes.fromhex(text))])
@@ -189,12 +191,12 @@ class Ipv4Text:
 
 @dataclass(frozen=True, slots=True)
 class Ipv6Text:
-    """Send IPv6 addresses as their 16 bytes; an IPv4 address goes in as ClickHouse maps it (`::ffff:…`)."""
+    """Send IPv6 addresses as their 16 bytes; an IPv4 address is sent as ClickHouse maps it (`::ffff:…`)."""
 
     decoded: pa.DataType = field(default_factory=pa.string)
 
     def encode(self, values: pa.Array, faults: Faults) -> pa.Array:
-        # Arrow cannot parse these; distinct addresses are few beside the rows.
+        # Arrow cannot parse these; distinct addresses are few compared with the rows.
         distinct = values.dictionary_encode()
         packed = pa.array([_packed(text) for text in distinct.dictionary.to_pylist()], pa.binary(16))
         result = packed.take(distinct.indices)
@@ -362,4 +364,4 @@ _MADE: Final[dict[str, Callable[[TypeDef], Codec]]] = {
     "Enum16": _enum(pa.int16()),
     "JSON": json_text,
 }
-"""How the types with a rule of their own are made from the arguments of their name."""
+"""How types with a rule of their own are made from the arguments of their name."""

@@ -19,12 +19,12 @@ from batcher.errors import ConfigurationError, SinkMisconfigured
 from sinks.clickhouse.options import ClickHouseOptions
 
 _BUNDLED: Final = "certifi"
-"""What the driver takes for `ca_cert` beside a file: the certificates that come with Python's package of that name."""
+"""The value that the driver takes for `ca_cert` besides a file: the certificates in Python's package of that name."""
 
 
 def connected(options: ClickHouseOptions) -> Client:
     """Return a client whose server has answered. Raise what the driver does, or ConfigurationError."""
-    # Both warn about every failed request; our exception says it, once, with what to do.
+    # Both warn about every failed request. Our exception says it once, with what to do.
     for name in ("clickhouse_connect.driver._backend.http_sync", "urllib3.connectionpool"):
         logging.getLogger(name).setLevel(logging.ERROR)
     if options.path is not None:
@@ -44,7 +44,7 @@ def connected(options: ClickHouseOptions) -> Client:
         password=options.secret,
         database=options.database,
         compress=False if options.compression == "none" else options.compression,
-        # Whole seconds are all the driver takes here; exact values are set below. It asks the server at once, and one
+        # Whole seconds are all the driver takes here; exact values are set below. It asks the server at once. A server
         # that accepts connections and answers nothing is not waited for as long as for an insert.
         connect_timeout=math.ceil(options.connect_timeout_s),
         send_receive_timeout=math.ceil(options.connect_timeout_s),
@@ -61,7 +61,7 @@ def connected(options: ClickHouseOptions) -> Client:
 
 
 def _require_certificates(tls: Mapping[str, str]) -> None:
-    # The driver's own errors name no file, and do not say that it is one.
+    # The driver's own errors name no file, and do not say that a file is at fault.
     files = {option: tls[option] for option in ("ca_cert", "client_cert", "client_cert_key") if option in tls}
     if files.get("ca_cert") == _BUNDLED:
         del files["ca_cert"]
@@ -85,7 +85,7 @@ def _require_certificates(tls: Mapping[str, str]) -> None:
 
 
 def patient(client: Client, options: ClickHouseOptions, read_s: float) -> None:
-    """Have a client wait for answers that long: a moment for questions at the start, longer for inserts."""
+    """Let a client wait this long for answers: a moment for questions at the start, longer for inserts."""
     if isinstance(client, HttpClient):
         client.timeout = urllib3.Timeout(connect=options.connect_timeout_s, read=read_s)
 

@@ -7,14 +7,16 @@
     poison     BlockRejected         SinkMisconfigured    some row of the block
     suspect    BlockRejected         SinkMisconfigured    a row, or the table: every code not listed
 
-The function is total. A code that nobody listed may come from one row, for which an expression of a DEFAULT, a
-MATERIALIZED column or a CONSTRAINT fails; so the row is searched for, and only if each fails alone it is the table.
-`poison` and `suspect` become `halt` where the table has materialized views: a view that throws does so after the rows
-were stored, so the error does not prove that nothing was written, and halves under new tokens would store twice what
-was.
+The function is total. A code that is not listed may come from one row, for which an expression of a DEFAULT, a
+MATERIALIZED column or a CONSTRAINT fails. So the row is searched for, and only if each row fails alone it is the table.
+`poison` and `suspect` become `halt` where the table has materialized views. A view that throws does so after the rows
+were stored. So the error does not prove that nothing was written, and halves under new tokens would store twice what
+was written.
 
-The server's text quotes values of rows. It is read here, to tell two meanings of one code apart, and goes no
-further: neither into a message nor along the chain of causes.
+The server's text quotes values of rows. It is read here, to tell two meanings of one code apart, and goes no further:
+neither into a message nor along the chain of causes.
+
+It is long because it is a table: one line for each code.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ Reaction = Literal["done", "retry", "halt", "poison", "suspect"]
 
 
 class Rule(NamedTuple):
-    """Say what to do about a code, what ClickHouse calls it, and what a person should know."""
+    """Say what to do about a code, its name in ClickHouse, and what a person should know."""
 
     reaction: Reaction
     name: str
@@ -41,8 +43,8 @@ class Rule(NamedTuple):
 
 RULES: Final[dict[int, Rule]] = {
     389: Rule("done", "INSERT_WAS_DEDUPLICATED", "the block is already in the table"),
-    # The server is busy, away, or unsure, or its disk or network fails: no row can make it so, and a row that is looked
-    # for meanwhile would be an innocent one. 3 and 107 are ambiguous (a cut stream, a part file that went away
+    # The server is busy, away, or unsure, or its disk or network fails. No row can cause that, and a row that is
+    # searched for meanwhile would be an innocent one. 3 and 107 are ambiguous (a cut stream, a part file that went away
     # under the insert); both pass on a second try more often than not.
     3: Rule("retry", "UNEXPECTED_END_OF_FILE", "the stream was cut"),
     74: Rule("retry", "CANNOT_READ_FROM_FILE_DESCRIPTOR", "the server's disk failed"),
@@ -132,7 +134,7 @@ RULES: Final[dict[int, Rule]] = {
     1000: Rule("retry", "POCO_EXCEPTION", "the server failed on the network"),
     1019: Rule("retry", "QUERY_SLOT_ACQUISITION_TIMEOUT", "the server has too many queries"),
     1020: Rule("retry", "MEMORY_RESERVATION_ACQUISITION_TIMEOUT", "the server is short of memory"),
-    # Nobody's rows are to blame.
+    # No row is to blame.
     16: Rule("halt", "NO_SUCH_COLUMN_IN_TABLE", "the table changed; its columns are read again before the next try"),
     20: Rule(
         "halt", "NUMBER_OF_COLUMNS_DOESNT_MATCH", "the table changed; its columns are read again before the next try"
@@ -196,7 +198,7 @@ RULES: Final[dict[int, Rule]] = {
     676: Rule("poison", "CANNOT_PARSE_IPV6", "an address does not parse"),
     691: Rule("poison", "UNKNOWN_ELEMENT_OF_ENUM", "a value is not in the enum"),
 }
-"""Names as the engine's `errorCodeToName` gives them; classes from experiments and the two public connectors."""
+"""Names are from the engine's `errorCodeToName`; classes are from experiments and the two public connectors."""
 
 UNKNOWN: Final = Rule("suspect", "not listed", "an error that batcher does not know; see the server's log")
 TOO_MANY_PARTITIONS: Final = Rule(
@@ -221,7 +223,7 @@ def rule_for(code: int, text: str = "") -> Rule:
 
 
 def locked_out(error: Error | OSError) -> bool:
-    """Return whether the server refused who we say we are: another password may help."""
+    """Return whether the server refused our name and password: another password may help."""
     if not isinstance(error, Error):
         return False
     if error.code is not None:
@@ -235,8 +237,8 @@ def translated(
 ) -> BatcherError | None:
     """Return our error for the driver's, or None where the block is durable already.
 
-    `target` opens the message and must hold no secret. `opening` is for start-up, `asking` for what writes no rows, so
-    that none can be to blame. The driver's error is stripped of the server's text, so that it can be chained. The
+    `target` opens the message and must hold no secret. `opening` is for start-up. `asking` is for what writes no rows,
+    so that none can be to blame. The driver's error is stripped of the server's text, so that it can be chained. The
     result is not raised here.
     """
     if isinstance(error, OSError):
@@ -340,7 +342,7 @@ _WHILE_SENDING: Final = {
     "timeout": "no answer within the time for it",
     "IncompleteRead": "the answer was cut short",
     "ProtocolError": "the connection broke",
-    # These come while TLS is agreed on, and may come later.
+    # These come while TLS is negotiated, and may come later.
     "SSLError": "TLS failed; is it the port for https?",
     "SSLEOFError": "the server closed the connection in the middle of TLS; is it the port for https?",
     "SSLZeroReturnError": "the server closed the connection in the middle of TLS; is it the port for https?",

@@ -23,18 +23,18 @@ class Faults:
         self.found: list[tuple[int, str, str, str]] = []
 
     def add(self, bad: pa.BooleanArray, reason: str, message: str) -> bool:
-        """Note the rows where `bad` is true, and return whether there are any."""
+        """Record the rows where `bad` is true, and return whether there are any."""
         if not pc.any(bad).as_py():
             return False
         self.extend(pc.indices_nonzero(bad).to_pylist(), reason, message)
         return True
 
     def extend(self, rows: Iterable[int], reason: str, message: str) -> None:
-        """Note rows by number."""
+        """Record rows by number."""
         self.found += [(row, reason, f"{self.path}: {message}", self.path) for row in rows]
 
     def extend_into(self, whole: Faults, row: int, reason: str, message: str) -> None:
-        """Note a row of this part in the whole."""
+        """Record a row of this part in the whole."""
         whole.found.append((row, reason, f"{self.path}: {message}", self.path))
 
     def part(self, name: str) -> Faults:

@@ -1,7 +1,7 @@
 """What a table can promise about blocks that are sent more than once, and what would make it promise more.
 
-Two things recognise a repeat: the tokens a table remembers (its deduplication window), and the coordinate columns,
-by which it can be asked what it holds. Which of them carries the promise depends on materialized views:
+Two things recognise a repeat: the tokens that a table remembers (its deduplication window), and the coordinate columns,
+by which it can be asked what it holds. Materialized views decide which of them carries the promise:
 
     views   window everywhere   coordinates   promise         a replay
     none    -                   yes           exactly-once    asks, and sends what is missing
@@ -9,10 +9,10 @@ by which it can be asked what it holds. Which of them carries the promise depend
     some    yes                 any           exactly-once *  is sent again under its token
     other                                     at-least-once
 
-* Not with the embedded engine. A plain MergeTree writes its log of tokens and its parts one after the other, and an
-engine that is killed between the two knows a token without having the rows: of 60 kills of chDB aimed at that moment 7
-left it so. The same block is dropped then, and lost. A server is not killed whenever batcher is, so there it is a
-caveat; replicated tables keep both in one transaction of Keeper; and where the table is asked, missing rows show.
+* Not with the embedded engine. A plain MergeTree writes its log of tokens and its parts one after the other. An engine
+that is killed between the two knows a token without having the rows: of 60 kills of chDB aimed at that moment 7 left it
+like that. Then the same block is dropped, and lost. A server is not killed whenever batcher is, so there it is a
+caveat. Replicated tables keep both in one transaction of Keeper. Where the table is asked, missing rows show.
 
 A table with views is never asked: rows can be in the table and, because a view failed after they were stored, not in
 the view's target. Only the same block under the same token completes the view and leaves the rest alone.
@@ -29,7 +29,7 @@ from batcher.protocols import Repeats
 from sinks.clickhouse.schema import IDENTITY, quoted
 
 ADVISED_WINDOW: Final = 10_000
-"""Blocks; what replicated tables have. Each partition of the table that a block touches takes one."""
+"""The window in blocks that replicated tables have. Each partition of the table that a block touches takes one."""
 
 _KEEPS_EVERY_ROW: Final = re.compile(r"^(Replicated|Shared)?MergeTree$")
 _SETTING: Final = re.compile(r"(\w+) = ('(?:[^'\\]|\\.)*'|[^,]*)")
@@ -37,7 +37,7 @@ _SETTING: Final = re.compile(r"(\w+) = ('(?:[^'\\]|\\.)*'|[^,]*)")
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """Hold a table as `system.tables` has it, and the settings for tables of its kind that the server has."""
+    """Hold a table as `system.tables` has it, and the server's settings for tables of its kind."""
 
     database: str
     name: str
@@ -78,7 +78,7 @@ class Storage:
 
     @property
     def keeps_coordinates(self) -> bool:
-        """Return whether merges leave every record its row: those of a Replacing or Summing table may not."""
+        """Return whether merges keep a row for every record: those of a Replacing or Summing table may not."""
         key = {part.strip(" `()") for part in self.sorting_key.split(",")}
         return bool(_KEEPS_EVERY_ROW.match(self.engine)) or (self.merges and key.issuperset(IDENTITY))
 
@@ -101,7 +101,7 @@ class Storage:
 
 @dataclass(frozen=True, slots=True)
 class FedView:
-    """Hold a view that inserts into the table feed, directly or through another one; no target if that is hidden."""
+    """Hold a view fed by inserts into the table, directly or through another view; no target if that is hidden."""
 
     name: str
     target: Storage | None
@@ -111,8 +111,8 @@ class FedView:
 class Promise:
     """Say what a table can keep and why.
 
-    With `asks` the table is asked at every repeat, because the server would not recognise one by its token; without, at
-    a replay, where `repeats` is `query`.
+    With `asks` the table is asked at every repeat, because the server would not recognise one by its token. Without it
+    the table is asked at a replay, where `repeats` is `query`.
     """
 
     repeats: Repeats
@@ -130,7 +130,7 @@ def promise(
 ) -> Promise:
     """Return the strongest guarantee a table can keep.
 
-    `lacking` are rights the user needs to ask it, and has not; an `embedded` engine dies with its process.
+    `lacking` are rights that the user needs to ask it and does not have; an `embedded` engine dies with its process.
     """
     kept = _promise(table, coordinates, views, lacking)
     if kept.repeats == "query" or table.replicated or not table.merges:

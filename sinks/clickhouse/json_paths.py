@@ -1,8 +1,8 @@
 """Paths of a JSON column that have a type of their own: what they hold exactly, and how it is sent.
 
-The engine casts to such a type without a word: 1.256 for a `Decimal(5, 2)` becomes 1.25, 1700000000000 for a time the
-year 9999, and what is missing 0. So these values are checked by the rules for columns, inside lists, tuples and maps
-too. Times are sent as seconds since 1970, because as text they would be of the server's zone, and decimals as text,
+The engine silently casts to such a type: 1.256 for a `Decimal(5, 2)` becomes 1.25, 1700000000000 for a time the year
+9999, and what is missing 0. So these values are checked by the rules for columns, inside lists, tuples and maps too.
+Times are sent as seconds since 1970, because as text they would be in the server's zone. Decimals are sent as text,
 because as numbers they would pass through a double.
 """
 
@@ -36,7 +36,7 @@ _DATE: Final = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _DECIMAL: Final = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?", re.ASCII)
 
 _MAGNITUDES: Final = ((10**11, 0), (10**14, 3), (10**17, 6), (10**20, 9))
-"""Below, and the digits of the unit: as everywhere, the magnitude of a number tells its unit."""
+"""The upper bound, and the digits of the unit: as everywhere, the magnitude of a number tells its unit."""
 
 _BOUNDS: Final = {
     **{f"Int{bits}": (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) for bits in (8, 16, 32, 64, 128, 256)},
@@ -44,7 +44,7 @@ _BOUNDS: Final = {
 }
 _DIGITS: Final = {"Decimal32": 9, "Decimal64": 18, "Decimal128": 38, "Decimal256": 76}
 _TEXTS: Final = frozenset({"String", "FixedString", "UUID", "IPv4", "IPv6", "Enum8", "Enum16"})
-"""What such a text may hold the engine checks itself, and refuses."""
+"""The engine itself checks what such a text may hold, and refuses the rest."""
 
 _LONGEST: Final = 100
 _WIDE: Final = Context(prec=400)
@@ -64,7 +64,7 @@ def typed_paths(definition: TypeDef) -> Mapping[str, Check]:
 
 
 def put(document: dict[str, Any], typed: Mapping[str, Check]) -> tuple[str, Refusal] | None:
-    """Put the values of typed paths in place as they are sent; return the first path that is refused, and why."""
+    """Put the values of typed paths in place as they are sent; return the first refused path, and why."""
     for path, check in typed.items():
         owner, key = _place(document, path.split("."))
         found = check(None if owner is None else owner[key])
@@ -76,9 +76,9 @@ def put(document: dict[str, Any], typed: Mapping[str, Check]) -> tuple[str, Refu
 
 
 def _place(document: Any, steps: Sequence[str]) -> tuple[dict[str, Any] | None, str]:
-    """Return the object that has a path's value, and its key there; None where there is none.
+    """Return the object that has a path's value, and the key there; None where there is none.
 
-    A key may hold dots itself: the engine takes `"a.b"` for the path of that name.
+    A key may itself hold dots: the engine takes `"a.b"` for the path of that name.
     """
     if isinstance(document, dict):
         for length in range(len(steps), 0, -1):
@@ -180,9 +180,9 @@ def _time(scale: int, low: int, high: int, type_name: str) -> Check:
         seconds, rest = divmod(abs(ticks), 10**scale)
         fraction = f".{rest:0{scale}}" if scale else ""
         if not seconds and ticks < 0:
-            # Of the text -0.5 the engine loses the sign; a number this small loses nothing.
+            # The engine loses the sign of the text -0.5; a number this small loses nothing.
             return JsonNumber(f"-0{fraction}")
-        # Shorter than ten digits the engine takes it for the beginning of a date.
+        # With fewer than ten digits the engine takes it for the beginning of a date.
         return f"{'-' if ticks < 0 else ''}{seconds:0{1 if ticks < 0 else 10}}{fraction}"
 
     return check
@@ -312,4 +312,4 @@ _MADE: Final[Mapping[str, Callable[[str, TypeDef], Check]]] = {
     "Nested": _nested,
     "JSON": _object,
 }
-"""How the checks are made of those types that have neither bounds nor digits."""
+"""How the checks of types that have neither bounds nor digits are made."""

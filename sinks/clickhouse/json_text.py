@@ -1,8 +1,8 @@
 """JSON columns: which documents the engine would store as something else, and what becomes of them.
 
-Seen with 26.9 (`docs/clickhouse.md` lists it all). What can be told cheaply from the text is refused: numbers beyond 64
-bits, lists whose items the engine brings to one type, times that do not exist (`json_values`). Only documents that may
-have one are parsed, unless a path of the column has a type of its own (`json_paths`).
+Seen with 26.9 (`docs/clickhouse.md` lists it all). What the text shows cheaply is refused: numbers beyond 64 bits,
+lists whose items the engine brings to one type, times that do not exist (`json_values`). Only documents that may have
+one are parsed, unless a path of the column has a type of its own (`json_paths`).
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """Values in a JSON column whose path has no type: what the engine would store as something else.
 
 An integer beyond 64 bits becomes text. The items of a list, and of lists side by side in one, are brought to one type
-where they have one in common: booleans beside numbers become numbers, beside text text; an integer beside fractions
-becomes the nearest double; a null beside lists becomes an empty list. Where a list or an object stands beside other
-values all of them stay what they are. A text that looks like a date or a time becomes one, and one that does not exist
-another: 2026-02-30 the second of March. Settings do not prevent it, because the reader of Arrow does not ask them.
+where they have one in common: booleans beside numbers become numbers, beside text they become text. An integer beside
+fractions becomes the nearest double. A null beside lists becomes an empty list. Where a list or an object is beside
+other values all of them stay what they are. A text that looks like a date or a time becomes one, and one that does not
+exist becomes another: 2026-02-30 the second of March. Settings do not prevent it, because the reader of Arrow ignores
+them.
 """
 
 from __future__ import annotations
@@ -58,11 +59,11 @@ SUSPECT: Final = "|".join(
         rf'"{_DAY}[ T](?:2[4-9]|[3-9][0-9]|[0-9]{{2}}:[6-9]|[0-9]{{2}}:[0-9]{{2}}:(?:[6-9]|[0-9]{{2}}\.[0-9]{{10}}))',
     )
 )
-"""What the text of every document has in which something is changed, and of few others, for Arrow's matching."""
+"""A pattern for Arrow that matches every document in which something is changed, and few others."""
 
 
 def bent(value: Any, path: str = "", apart: Collection[str] = ()) -> Iterator[tuple[str, Refusal]]:
-    """Yield the paths of what the engine would change and why; paths that are `apart` have a type of their own."""
+    """Yield the paths of what the engine would change, and why; paths in `apart` have a type of their own."""
     if path in apart:
         return
     if isinstance(value, dict):
@@ -110,7 +111,7 @@ def _moved(text: str) -> Refusal | None:
         return None
     year, month, day = map(int, found.group(1, 2, 3))
     if not (1 <= month <= _MONTHS and 1 <= day <= _DAYS):
-        # The engine leaves it the text that it is.
+        # The engine leaves it as text.
         return None
     try:
         date(year, month, day)

@@ -1,4 +1,4 @@
-"""The settings of the ClickHouse sink: what `--clickhouse.*` says, checked once."""
+"""The settings of the ClickHouse sink, from `--clickhouse.*`, checked once."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 from batcher.errors import ConfigurationError
 
 PINNED_SETTINGS: Final[Mapping[str, str]] = {
-    # A block acknowledged before it is stored is lost with the server, and 26.x had versions whose asynchronous
+    # A block that is acknowledged before it is stored is lost with the server, and 26.x had versions whose asynchronous
     # flush dropped rows under a token. Servers since 26.2.4 have it on by default.
     "async_insert": "0",
     "wait_for_async_insert": "1",
     "insert_deduplicate": "1",
     "deduplicate_insert": "enable",
-    # Deduplication is per inserted block: the same rows cut in another way are other blocks. So the cut is fixed:
-    # one thread, and sizes far above a batch (the engine's own defaults, which may change).
+    # Deduplication is per inserted block: the same rows cut in another way are other blocks. So the cut is fixed: one
+    # thread, and sizes far above a batch (the engine's own defaults, which may change).
     "max_insert_threads": "1",
     "input_format_parallel_parsing": "0",
     "min_insert_block_size_rows": "1048449",
@@ -28,17 +28,17 @@ PINNED_SETTINGS: Final[Mapping[str, str]] = {
     # A view's rows are deduplicated together with the table's, and a view that fails fails the insert.
     "deduplicate_blocks_in_dependent_materialized_views": "1",
     "materialized_views_ignore_errors": "0",
-    # An insert that ran out of time is an error, not an insert of the rows so far; and one that still runs is not
+    # An insert that ran out of time is an error, not an insert of the rows so far. An insert that still runs is not
     # cancelled by its own repeat.
     "timeout_overflow_mode": "throw",
     "replace_running_query": "0",
-    # A Distributed table else acknowledges before a shard has the rows.
+    # Otherwise a Distributed table acknowledges before a shard has the rows.
     "distributed_foreground_insert": "1",
 }
 """Sent with every insert where the server knows them; part of what makes a repeat the same insert."""
 
 ALWAYS_SENT: Final = frozenset({"async_insert", "insert_deduplicate"})
-"""The pinned settings that a server must know: without them nothing holds."""
+"""The pinned settings that a server must know: without them no promise holds."""
 
 RESERVED_SETTINGS: Final = frozenset(
     {
@@ -63,7 +63,7 @@ _INSERT_TIMEOUT_S: Final = 120.0
 class ClickHouseOptions:
     """Hold checked settings. `path` is set for embedded chDB, `host` and `port` for a server.
 
-    `database` is None where neither the DSN nor the table's name has one: the user's default holds then.
+    `database` is None where neither the DSN nor the table's name has one: then the user's default holds.
     """
 
     scheme: str
@@ -74,7 +74,7 @@ class ClickHouseOptions:
     table: str
     user: str
     password: str | Callable[[], str] = field(repr=False)
-    """The password, or what reads it anew: it may change while batcher runs."""
+    """The password, or a function that reads it anew: it may change while batcher runs."""
     settings: Mapping[str, str] = field(default_factory=dict)
     compression: str = "lz4"
     tls: Mapping[str, str] = field(default_factory=dict)
@@ -96,11 +96,11 @@ class ClickHouseOptions:
     def parse(cls, options: Mapping[str, object]) -> ClickHouseOptions:
         """Return the settings; raise ConfigurationError naming the flag that is wrong.
 
-        Keys: `dsn`, `table`, `user`, `password`, `settings` (name to value), `connect_timeout_s`,
-        `insert_timeout_s`, `allow_memory`. `password` may be a function that returns it.
-        The DSN is `http://user:password@host:8123/database`, `https://…` or
-        `chdb:///absolute/path[?database=d]`; its query may hold `database`, `compression` (lz4, zstd, none) and
-        for TLS `verify`, `ca_cert`, `client_cert`, `client_cert_key`. `user` and `password` win over the DSN's.
+        Keys: `dsn`, `table`, `user`, `password`, `settings` (name to value), `connect_timeout_s`, `insert_timeout_s`,
+        `allow_memory`. `password` may be a function that returns it. The DSN is
+        `http://user:password@host:8123/database`, `https://…` or `chdb:///absolute/path[?database=d]`. Its query may
+        hold `database`, `compression` (lz4, zstd, none) and for TLS `verify`, `ca_cert`, `client_cert`,
+        `client_cert_key`. `user` and `password` win over the DSN's.
         """
         unknown = sorted(set(options) - set(_KEYS))
         if unknown:
@@ -128,7 +128,7 @@ class ClickHouseOptions:
 
 
 def _url(dsn: str | None) -> tuple[SplitResult, dict[str, str]]:
-    """Take a DSN apart. It may hold a password, so no message quotes it, nor chains urllib's, which would."""
+    """Split a DSN. It may hold a password, so no message quotes it or chains urllib's error, which would."""
     if not dsn:
         raise ConfigurationError(
             "--clickhouse.dsn: is missing; give http://user@host:8123/database or chdb:///absolute/path"
@@ -185,7 +185,7 @@ def _database(path: str) -> str:
     )
 
 
-# Names may stand in backquotes, and have to where they hold a dot: `ev.v1`.`new-t`.
+# Names may be in backquotes, and must be where they hold a dot: `ev.v1`.`new-t`.
 _NAME: Final = r"`(?:[^`]|``)+`|[^`.]+"
 _QUOTED_TABLE: Final = re.compile(rf"(?:(?P<database>{_NAME})\.)?(?P<table>{_NAME})")
 

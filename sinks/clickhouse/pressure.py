@@ -12,10 +12,10 @@ from sinks.clickhouse.errors import translated
 from sinks.clickhouse.guarantee import Storage
 
 DELAYS_AT: Final = "parts_to_delay_insert"
-"""The setting of a table that says from how many parts of one partition on its server slows inserts down."""
+"""The setting of a table for the number of parts of one partition from which on its server slows inserts down."""
 
 USUAL: Final = "1000"
-"""What that is on servers since 23.6."""
+"""Its default on servers since 23.6."""
 
 _MOST_PARTS: Final = """
 SELECT max(parts) FROM (

@@ -1,7 +1,7 @@
-"""What a table is asked before a block is sent again: which offsets it holds, and whether a write is still going on.
+"""What a table is asked before a block is sent again: which offsets it holds, and whether a write still runs.
 
-An answer has to be whole and fresh, so nothing in the user's profile may shorten it or serve an old one, and a
-replica first takes over what the others have.
+An answer has to be whole and fresh. So nothing in the user's profile may shorten it or serve an old one, and a replica
+first takes over what the others have.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _WHOLE: Final[Mapping[str, str]] = {
 
 
 def rights(table: Storage) -> tuple[str, ...]:
-    """Return the rights that the questions take, beside SELECT on the table itself."""
+    """Return the rights that the questions need, besides SELECT on the table itself."""
     sync = (f"SYSTEM SYNC REPLICA ON {table.quoted}",) if table.engine.startswith("Replicated") else ()
     return (SEE_PROCESSES, *sync)
 
@@ -86,8 +86,8 @@ class Questions:
     def remove(self, partition: Partition, spans: Sequence[tuple[int, int]], *, timed: bool) -> None:
         """Delete the rows of the offsets in the spans; every replica has done so when this returns.
 
-        With `timed` the rows of an offset have to have one `_timestamp`: otherwise they were made of different records,
-        and nothing is deleted.
+        With `timed` the rows of an offset have to have one `_timestamp`. Otherwise they were made from different
+        records, and nothing is deleted.
         """
         for start in range(0, len(spans), SPANS_A_STATEMENT):
             some = spans[start : start + SPANS_A_STATEMENT]
@@ -98,7 +98,7 @@ class Questions:
                 self._require_one_time(rows, parameters)
             statement = f"ALTER TABLE {self._table.quoted} DELETE {rows}"
             try:
-                # 2: on all replicas, where there are more. A mutation leaves alone what is inserted after it.
+                # 2: on all replicas, where there are more. A mutation does not touch what is inserted after it.
                 self._client.command(statement, parameters=parameters, settings={"mutations_sync": "2"})
             except (Error, OSError) as error:
                 raise self._failure(error, f"ALTER DELETE ON {self._table.quoted}") from error
@@ -132,7 +132,7 @@ class Questions:
             )
 
     def running(self, query_id: str) -> bool:
-        """Return whether the server is at a query of this id. Raise SinkMisconfigured where the user may not know."""
+        """Return whether the server runs a query of this id. Raise SinkMisconfigured where the user may not know."""
         query = "SELECT count() FROM system.processes WHERE query_id = {query_id:String}"
         try:
             return bool(self._client.query(query, parameters={"query_id": query_id}).result_rows[0][0])

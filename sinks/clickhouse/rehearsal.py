@@ -1,4 +1,4 @@
-"""A table like another one, for as long as somebody measures."""
+"""A table like another one, for the time of a measurement."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from sinks.clickhouse.catalog import Catalog
 from sinks.clickhouse.guarantee import Storage
 from sinks.clickhouse.schema import quoted
 
-# A copy of another kind is not a table of its own: it would write into what a Distributed table stands for, or announce
-# itself to Keeper as a replica of the real one.
+# A copy of another kind is not a table of its own: it would write into the tables behind a Distributed table, or
+# announce itself to Keeper as a replica of the real one.
 _COPIED: Final = re.compile(r"(Shared)?[A-Za-z]*MergeTree|Null")
 _NOT_COPIED: Final = re.compile(r"Replicated")
 
@@ -23,7 +23,7 @@ _RIGHTS: Final = ("CREATE TABLE", "INSERT", "DROP TABLE")
 def made_like(client: Client, table: Storage, name: str, target: str) -> str:
     """Create an empty table like another one, in its database, and return its name.
 
-    Raise SinkMisconfigured for an engine that has no copy and for rights that are missing; else what the driver raises.
+    Raise SinkMisconfigured for an engine without copies and for missing rights; else what the driver raises.
     """
     if _COPIED.fullmatch(table.engine) is None or _NOT_COPIED.match(table.engine):
         raise SinkMisconfigured(
@@ -44,5 +44,5 @@ def made_like(client: Client, table: Storage, name: str, target: str) -> str:
 
 def dropped(client: Client, table: Storage, name: str) -> None:
     """Drop what `made_like` made; raise what the driver raises."""
-    # SYNC: the next one is not to share the disk with what is left of this one.
+    # SYNC: the next table must not share the disk with the rest of this one.
     client.command(f"DROP TABLE IF EXISTS {quoted(table.database)}.{quoted(name)} SYNC")

@@ -1,11 +1,11 @@
 """What a ClickHouse table looks like to the sink: its columns, and how a block is fitted to them.
 
 Columns that cannot be written (MATERIALIZED, ALIAS) are no part of it. An EPHEMERAL column is: it is not stored, but
-the DEFAULT of others is made of it. A record that lacks a field gets the column's DEFAULT; where the column is Nullable
-and has a DEFAULT it gets NULL, because over Arrow the two cannot be told apart and NULL is what the record says. An
-Array or Map whose DEFAULT is not empty must be in every record: the engine would store an empty one.
+the DEFAULT of others is made from it. A record that lacks a field gets the column's DEFAULT. Where the column is
+Nullable and has a DEFAULT it gets NULL, because over Arrow the two cannot be told apart and NULL is what the record
+says. An Array or Map whose DEFAULT is not empty must be in every record: the engine would store an empty one.
 
-Coordinate columns are recognised by name. `_timestamp` is cut to the column's precision; where the column cannot hold
+Coordinate columns are recognised by name. `_timestamp` is cut to the column's precision. Where the column cannot hold
 it, it is null, or the column's first or last moment if the column is not Nullable: a record is not lost for the time
 its producer gave it. A missing timestamp or key is 1970-01-01 or an empty text where the column is not Nullable.
 """
@@ -53,7 +53,7 @@ def quoted(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """Hold one row of `system.columns`; `empty_default` tells that the DEFAULT is `[]`, `{}` or their like."""
+    """Hold one row of `system.columns`; `empty_default` says that the DEFAULT is `[]`, `{}` or the like."""
 
     name: str
     type_name: str
@@ -119,7 +119,7 @@ class Column:
         return values
 
     def _within(self, values: pa.Array, low: int, high: int) -> pa.Array:
-        """Return times, in their own unit, that the column can hold in the place of those that it cannot."""
+        """Return times, in their own unit, with those that the column cannot hold replaced by ones that it can."""
         numbers = values.cast(pa.int64())
         if self.slot.nullable:
             inside = pc.and_(pc.greater_equal(numbers, low), pc.less_equal(numbers, high))
@@ -131,7 +131,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class TableShape:
-    """Know a table's insertable columns and fit blocks to them."""
+    """Know the columns of a table that can be inserted into, and fit blocks to them."""
 
     columns: Mapping[str, Column]
 
@@ -211,7 +211,7 @@ class TableShape:
         rejections = everything.rejections()
         if rejections:
             raise RowsRejected(rejections)
-        # A column without any value is left to the server, whose DEFAULT may then build on columns not sent.
+        # A column without any value is left to the server, whose DEFAULT may then use columns that are not sent.
         sent = [
             (name, array)
             for name, array in zip(batch.schema.names, arrays, strict=True)
@@ -226,7 +226,7 @@ def _lengths(array: pa.Array) -> pa.Array:
 
 
 def _with_default(slot: Slot, row: Described) -> Slot:
-    """Let a column with a DEFAULT be absent, unless the engine would put something else in its place."""
+    """Let a column with a DEFAULT be absent, unless the engine would store something else instead."""
     if isinstance(slot.codec, (Listed, Mapped, JsonText)) and not row.empty_default:
         return slot
     return replace(slot, nullable=True)
@@ -238,7 +238,7 @@ def _takes_bytes(slot: Slot) -> bool:
 
 
 def _check_name(name: str, table: str) -> None:
-    # The client quotes names itself, but takes one that already stands in quotes for quoted.
+    # The client quotes names itself, but takes a name that is already in quotes for quoted.
     if len(name) > 1 and name[0] in '`"' and name[0] == name[-1]:
         raise SinkMisconfigured(f"{table}: a column's name begins and ends with a quotation mark; rename it")
 

@@ -1,8 +1,10 @@
 """The ClickHouse sink: one insert of one record batch for a block, tried once, under the block's token.
 
-clickhouse-connect does the talking. What it would do by itself and must not: re-send an insert after a reset (an
-Arrow buffer it never re-sends), lock a session, let progress headers restart the read timeout, share its
-connections with other clients, put the server's text, with values of rows in it, into messages.
+clickhouse-connect does the talking. It must not do what it would do by itself: re-send an insert after a reset (an
+Arrow buffer it never re-sends), lock a session, let progress headers restart the read timeout, share its connections
+with other clients, put the server's text, with values of rows in it, into messages.
+
+It is long because it has all the methods of the contract; what they do is in the modules beside it.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ from sinks.clickhouse.watch import TableWatch
 log = structlog.get_logger(__name__)
 
 _FORGETFUL: Final = frozenset({"Buffer"})
-"""Engines that acknowledge rows which are nowhere but in memory, on their way to another table."""
+"""Engines that acknowledge rows that are only in memory, on their way to another table."""
 
 _NO_TABLES: Final = frozenset(
     {
@@ -47,7 +49,7 @@ _NO_TABLES: Final = frozenset(
         *("GenerateRandom", "FuzzJSON", "FuzzQuery", "Executable", "ExecutablePool"),
     }
 )
-"""Engines of what looks like a table and keeps no rows of its own: an insert fails, or goes elsewhere."""
+"""Engines of what looks like a table but keeps no rows of its own: an insert fails, or goes elsewhere."""
 
 _TOKENS_KEPT: Final = 1024
 """How many tokens are remembered where the server does not: a repeat follows its failure at once."""
@@ -85,7 +87,7 @@ class ClickHouseSink:
         self._database = options.database or ""
         self._tried: deque[str] = deque(maxlen=_TOKENS_KEPT)
         self._locked_out = False
-        """The server did not take our name or password: the password is read again before the next try."""
+        """The server refused our name or password: the password is read again before the next attempt."""
 
     @property
     def _target(self) -> str:
@@ -122,7 +124,7 @@ class ClickHouseSink:
         if not block.rows:
             return
         if len(batches) != 1:
-            # Each would be a block of its own to the server, and a repeat cut otherwise would be stored twice.
+            # Each would be a block of its own to the server, and a repeat that is cut otherwise would be stored twice.
             raise BatcherError(f"a block of {len(batches)} record batches for {block.ranges[0]}; please report this")
         with self._let_in() as found:
             self._insert(self._looked_at_again(found), block, batches[0])
@@ -139,7 +141,7 @@ class ClickHouseSink:
     def copies(self, partition: Partition, first: int, last: int) -> pa.Table:
         """Return the offsets from `first` to `last` that the table holds, with the rows of each.
 
-        Raise as `present` does, and SinkMisconfigured where merging may take the row of a record away.
+        Raise as `present` does, and SinkMisconfigured where merging may remove the row of a record.
         """
         with self._let_in() as found:
             questions = self._asked(found)
@@ -180,7 +182,7 @@ class ClickHouseSink:
             return found.questions.max_offset_above(positions)
 
     def running(self, write_id: str) -> bool:
-        """Return whether the server is still at an insert of this name; other replicas are not asked.
+        """Return whether the server still runs an insert of this name; other replicas are not asked.
 
         An embedded engine ends with the process that wrote. Raise as `present` does.
         """
@@ -259,7 +261,7 @@ class ClickHouseSink:
 
     @contextmanager
     def _let_in(self) -> Iterator[_Found]:
-        """Yield what is known of the table, to ask or to write; note where the server does not know us any more."""
+        """Yield what is known of the table, to ask or to write; remember where the server no longer accepts us."""
         try:
             yield self._let_in_again()
         except BatcherError as error:
@@ -268,7 +270,7 @@ class ClickHouseSink:
             raise
 
     def _let_in_again(self) -> _Found:
-        """Return what is known of the table; where the server did not let us in, connect with the password of now."""
+        """Return what is known of the table; where the server refused us, connect with the current password."""
         found = self._opened()
         if not self._locked_out or isinstance(self._options.password, str):
             return found
@@ -276,7 +278,7 @@ class ClickHouseSink:
             client = connected(self._options)
             latest = self._described(client)
         except ConfigurationError as error:
-            # The file may be away for a moment while it is written anew.
+            # The file may be missing for a moment while it is written anew.
             raise SinkMisconfigured(f"{self._target}: cannot be connected to again: {error}") from error
         except (Error, OSError) as error:
             ours = translated(error, self._target, asking=True)
@@ -293,8 +295,8 @@ class ClickHouseSink:
     def _looked_at_again(self, found: _Found) -> _Found:
         """Return what is known of the table, read anew where it was altered meanwhile.
 
-        Raise SchemaChanged where blocks have to have other columns now, SinkMisconfigured where the table can no longer
-        keep what was promised when it was opened.
+        Raise SchemaChanged where blocks now have to have other columns. Raise SinkMisconfigured where the table can no
+        longer keep what was promised when it was opened.
         """
         try:
             version = found.watch.changed()
@@ -331,8 +333,8 @@ class ClickHouseSink:
     def _missing(self, block: Block, rows: pa.RecordBatch) -> pa.RecordBatch:
         """Return the rows of a block that the table lacks: all of them unless the token was tried before.
 
-        This is for a table with coordinates that remembers no tokens. The repeat of another process is the
-        ledger's to recognise; it asks `present` itself.
+        This is for a table with coordinates that remembers no tokens. The repeat of another process is recognised by
+        the engine, which asks `present` itself.
         """
         if block.token not in self._tried:
             self._tried.append(block.token)
@@ -353,7 +355,7 @@ class ClickHouseSink:
         return self._found
 
     def _asked(self, found: _Found) -> Questions:
-        """Return what asks the table; raise SinkMisconfigured where rows do not say which record they are."""
+        """Return the questions to the table; raise SinkMisconfigured where rows do not say which record they are."""
         if not set(IDENTITY).issubset(found.shape.coordinates):
             raise SinkMisconfigured(f"{self._target}: has not all of {', '.join(IDENTITY)}")
         return found.questions
@@ -435,7 +437,7 @@ class ClickHouseSink:
         }
 
     def _time_limit(self, client: Client) -> dict[str, str]:
-        """Let the server end an insert when nobody waits for it any more, unless the profile does so earlier."""
+        """Let the server end an insert when batcher no longer waits for it, unless the profile does so earlier."""
         seconds = math.ceil(self._options.insert_timeout_s)
         profile = client.server_settings.get("max_execution_time")
         if profile is None or profile.readonly or 0 < float(profile.value) <= seconds:
@@ -443,7 +445,7 @@ class ClickHouseSink:
         return {"max_execution_time": str(seconds)}
 
     def _may_have_views(self, client: Client) -> bool:
-        """Return whether an insert may feed materialized views: yes where the server does not say."""
+        """Return whether an insert may feed materialized views: true where the server does not say."""
         try:
             return self._has_views(client)
         except (Error, OSError):

@@ -1,11 +1,11 @@
 """Notice that a table was altered while blocks are written to it.
 
-A block that was made for a `UInt16` would be stored in what is a `UInt8` by now, 300 as 44, without an error. So the
-table's version is asked for before each insert: some milliseconds beside the hundreds that an insert of a full batch
-takes.
+A block that was made for a `UInt16` would be stored in what is now a `UInt8`, 300 as 44, without an error. So the
+table's version is asked for before each insert. That takes some milliseconds, beside the hundreds that an insert of a
+full batch takes.
 
-An `ALTER` between the question and the insert, some milliseconds, is not noticed before the next one. Whether that may
-have happened is told by the time of the change, in whole seconds of the server.
+An `ALTER` between the question and the insert, some milliseconds, is not noticed before the next insert. The time of
+the change, in whole seconds of the server, tells whether that may have happened.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ class TableWatch:
         return self
 
     def changed(self) -> Version | None:
-        """Return the table's version if it is another one than that known; None also where the table is gone.
+        """Return the table's version if it is not the known one; None also where the table is gone.
 
-        The insert itself says best what is wrong then.
+        In that case the insert itself says best what is wrong.
         """
         now = self._asked()
         return None if now is None or self._known is None or now.hash == self._known.hash else now
 
     def began(self, ranges: Sequence[Range]) -> None:
-        """Note that an insert begins."""
+        """Record that an insert begins."""
         self._began_s, self._ranges = self._server_s(), ranges
 
     def ended(self) -> None:
-        """Note that the insert has come to its end."""
+        """Record that the insert has ended."""
         self._ended_s = self._server_s()
 
     def overtaken(self, version: Version) -> Sequence[Range]:

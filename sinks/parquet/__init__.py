@@ -3,7 +3,7 @@
     ROOT/_schema.arrow                                               what every file of the root agrees on
     ROOT/{topic}+{partition:05d}+{first:020d}-{last:020d}.parquet    or below COLUMN=VALUE/ directories
     ROOT/_schema.00002.arrow …                                       the same, since a field had its first value
-    ROOT/_tmp/                                                       of running workers; empty otherwise
+    ROOT/_tmp/                                                       files of running workers; otherwise empty
 
 With a root for each topic ROOT is `…/{topic}`, and `_tmp` is beside the topics. Readers take `ROOT/**/*.parquet`.
 DuckDB and Arrow also take ROOT itself; Polars does not while anything else is in it. A file appears whole or not at

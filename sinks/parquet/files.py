@@ -33,8 +33,8 @@ CAPITALS: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 def encoded(text: str, *, fold: bool = False) -> str:
     """Return a text as part of a path: everything outside `[A-Za-z0-9_.-]` percent-encoded in UTF-8.
 
-    Different texts stay different, and what names a directory itself or its parent is encoded too. With `fold`
-    capitals are encoded as well, for file systems that do not tell `A` from `a`. Readers decode all of it.
+    Different texts stay different. Names of the directory itself or of its parent are encoded too. With `fold` capitals
+    are encoded as well, for file systems that do not tell `A` from `a`. Readers decode all of it.
     """
     if text in (".", ".."):
         return text.replace(".", "%2E")
@@ -45,7 +45,7 @@ def encoded(text: str, *, fold: bool = False) -> str:
 def topic_name(topic: str, *, fold: bool = False) -> str:
     """Return the name of a topic as part of a path: different topics have different ones, none of them hidden."""
     name = encoded(topic, fold=fold)
-    # Dataset readers pass over names that start so, and Kafka allows such topics.
+    # Dataset readers ignore names that start like this, and Kafka allows such topics.
     return f"%{ord(name[0]):02X}{name[1:]}" if name[0] in "_." else name
 
 
@@ -56,7 +56,7 @@ def file_name(written: Range, *, fold: bool = False) -> str:
 
 
 def parsed_name(name: str) -> Range | None:
-    """Return the range that a file name says, or None for a name that is not of ours."""
+    """Return the range that a file name says, or None for a name that is not one of ours."""
     match = FILE_NAME.fullmatch(name)
     if match is None:
         return None
@@ -80,8 +80,8 @@ def block_metadata(block: Block) -> dict[bytes, bytes]:
 def encode(table: pa.Table, codec: str, level: int | None, metadata: Mapping[bytes, bytes] | None = None) -> pa.Buffer:
     """Return a table as the bytes of a Parquet file; the same table gives the same bytes.
 
-    In memory first: writing pages to a Python file takes the interpreter lock for each of them, which cost a fifth
-    of the speed beside one busy thread. Raise ArrowInvalid when a value does not fit Parquet's type.
+    It goes to memory first. Writing pages to a Python file takes the interpreter lock for each of them, which cost a
+    fifth of the speed beside one busy thread. Raise ArrowInvalid when a value does not fit Parquet's type.
     """
     target = pa.BufferOutputStream()
     pq.write_table(
@@ -110,7 +110,7 @@ def unstorable(schema: pa.Schema) -> str | None:
 def poison(table: pa.Table) -> list[tuple[int, str]]:
     """Return the rows that cannot be encoded, each with the first column to blame, ascending.
 
-    Halves its way down, so a few bad rows in a big block cost a few dozen encodings of ever smaller parts.
+    It halves the block again and again, so a few bad rows in a big block cost a few dozen encodings of smaller parts.
     """
     found: list[tuple[int, str]] = []
 

@@ -14,19 +14,19 @@ from batcher.records import Rejection
 from sinks.parquet.files import encoded
 
 DEFAULT: Final = "__HIVE_DEFAULT_PARTITION__"
-"""The value of a directory whose rows have no value: null, or the empty text."""
+"""The value of a directory for rows without a value: null, or the empty text."""
 
 MAX_COMPONENT_BYTES: Final = 255
 """NAME_MAX of the usual file systems."""
 
 # Each directory costs a file, two system calls and two fsyncs per block: a thousand of them take seconds.
 MAX_DIRECTORIES: Final = 1_000
-"""How many directories one block may spread over where nothing else is said."""
+"""The default for how many directories one block may spread over."""
 
 
 @dataclass(frozen=True, slots=True)
 class HivePart:
-    """Hold the rows of a block that belong into one directory, in their order.
+    """Hold the rows of a block that belong in one directory, in their order.
 
     `directory` is relative to the root, empty for the root itself. `rows` are the rows' numbers in the
     block; None means all of them.
@@ -108,9 +108,9 @@ def split(
 ) -> list[HivePart]:
     """Return a block's table as one part for each directory, without the partition columns.
 
-    Raise RowsRejected for values whose directory name would be too long, before anything is written, and
-    ConfigurationError when the block would spread over more directories than `most`: it comes again with the same
-    rows, so that waiting does not help.
+    Raise RowsRejected for values whose directory name would be too long, before anything is written. Raise
+    ConfigurationError when the block would spread over more directories than `most`: it comes again with the same rows,
+    so that waiting does not help.
     """
     if not partition_by:
         return [HivePart("", table)]
@@ -148,7 +148,7 @@ def grouped(table: pa.Table, partition_by: Sequence[str], *, fold: bool, most: i
         for row in pc.indices_nonzero(too_long).to_pylist():
             message = f"the value of {name!r} makes a directory name of more than {MAX_COMPONENT_BYTES} bytes"
             rejections.setdefault(row, Rejection(row, "path", message, name))
-        # Null and "" are different values and one directory: number by directory, or one file would replace the other.
+        # Null and "" are different values but one directory. Number by directory, or one file would replace the other.
         distinct = pa.array(components, pa.string()).dictionary_encode()
         inner = distinct.indices.take(encoding.indices).cast(pa.int64())
         width = len(distinct.dictionary)

@@ -1,4 +1,4 @@
-"""What a root holds: the ranges that its files' names say, and the offsets inside where names cannot tell.
+"""What a root holds: the ranges in the names of its files, and the offsets inside where names cannot tell.
 
 One listing answers for all partitions. Files are opened only where a name leaves the answer open.
 """
@@ -19,7 +19,7 @@ from batcher.records import Partition, Range
 from sinks.parquet.files import parsed_name
 from sinks.parquet.stores import Store
 
-# With a letter, so that the timestamp in which a whole token ends is never taken for a digest.
+# It has to have a letter, so that the timestamp at the end of a whole token is never taken for a digest.
 DERIVED: Final = re.compile(r"\|(?=[0-9]*[a-f])[0-9a-f]{16}(?=\||$)")
 """What the token of a part of a block adds to the token of the whole."""
 
@@ -32,7 +32,7 @@ class FoundFiles(NamedTuple):
 
 
 def listed(store: Store, wanted: Callable[[Range], bool]) -> list[FoundFiles]:
-    """Return the files whose range is wanted, in no order; files with names that are not of ours have none."""
+    """Return the files whose range is wanted, in no order; files whose names are not ours have none."""
     found = []
     for name in store.names():
         holds = parsed_name(name.rpartition("/")[2])
@@ -59,9 +59,9 @@ def copies(store: Store, partition: Partition, first: int, last: int) -> pa.Tabl
 def max_offset_above(store: Store, positions: Mapping[Partition, int], *, offsets: bool) -> dict[Partition, int]:
     """Return the highest offset of each partition that has one at or above its position, as far as names tell.
 
-    The end of a range that begins at or above the position is taken as it is: its last records may have been
-    compacted away or refused, but they were dealt with. A file whose range has the position inside is looked into;
-    without `offsets` in the files its name has to do.
+    The end of a range that begins at or above the position is taken as it is: its last records may have been compacted
+    away or refused, but they were dealt with. A file whose range has the position inside is opened; without `offsets`
+    in the files its name has to suffice.
     """
     highest: dict[Partition, int] = {}
     doubtful = []
@@ -85,9 +85,9 @@ def max_offset_above(store: Store, positions: Mapping[Partition, int], *, offset
 def attempted(store: Store, name: str, token: str, table: pa.Table) -> bool | None:
     """Return whether a file comes from an earlier attempt to write these records; None when there is no such file.
 
-    It does when its token is the block's, or both are of parts of one block. With another token (another group loads
-    the topic again) the offsets that both have must have the same timestamps, and there must be some: a topic that was
-    deleted and made again starts at 0 again, and its files must not take the place of the old ones.
+    It does when its token is the block's, or when both are of parts of one block. With another token (another group
+    loads the topic again) the offsets that both have must have the same timestamps, and there must be some. A topic
+    that was deleted and made again starts at 0 again, and its files must not replace the old ones.
     """
     file = store.opened(name)
     if file is None:

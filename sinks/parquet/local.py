@@ -1,4 +1,4 @@
-"""Parquet files in a directory of this machine, or of one that is mounted."""
+"""Parquet files in a directory of this machine, or in a mounted one."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class LocalStore:
     """Write each file under a temporary name, fsync it, rename it, and fsync every directory above it."""
 
     def __init__(self, root: Path, workspace: Workspace | None = None) -> None:
-        """Take a workspace that somebody else opens and closes, or have one of its own in the root."""
+        """Take a workspace that the caller opens and closes, or have one of its own in the root."""
         self._root = root.expanduser().absolute()
         self._identity: tuple[int, int] | None = None
         self._made: list[Path] = []
@@ -70,7 +70,7 @@ class LocalStore:
             self._workspace = Workspace(self._root)
         for path in missing:
             sync_directory(path.parent)
-        with suppress(PermissionError):  # created by somebody else above a directory that we may not read
+        with suppress(PermissionError):  # created by another user above a directory that we may not read
             sync_directory(self._root.parent)
         if self._shares:
             self._workspace.restore()
@@ -152,7 +152,7 @@ class LocalStore:
                 with suppress(OSError):
                     temporary.unlink()
             raise
-        # All the way up each time: a directory that an earlier attempt, or process, made and did not sync looks old.
+        # All the way up each time: a directory that an earlier attempt or process made and did not sync looks old.
         for directory in sorted({above for _, final in staged for above in self._above(final)}, reverse=True):
             sync_directory(directory)
 
@@ -171,7 +171,7 @@ class LocalStore:
 
     def names(self) -> Iterator[str]:
         self._check_identity()
-        # Strings, not paths: a root of 100,000 files takes a tenth of the time.
+        # Strings, not paths: with them a root of 100,000 files takes a tenth of the time.
         waiting = [""]
         while waiting:
             prefix = waiting.pop()
@@ -207,7 +207,7 @@ class LocalStore:
             yield path
 
     def _check_identity(self) -> None:
-        # A root that was unmounted or moved must not be made anew in what is below it.
+        # A root that was unmounted or moved must not be made anew in the place below the mount.
         status = self._root.stat()
         if (status.st_dev, status.st_ino) != self._identity:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
@@ -219,8 +219,8 @@ class LocalStore:
         except OSError as error:
             if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
                 raise
-            # No hard links (FAT, some FUSE): two workers that create it in the same instant both believe
-            # they did, and the later one's stays.
+            # No hard links (FAT, some FUSE): two workers that create it in the same instant both believe they did, and
+            # the later one's stays.
             if not final.exists():
                 temporary.replace(final)
 

@@ -17,7 +17,7 @@ from sinks.parquet.files import SUFFIX
 from sinks.parquet.stores import Fault
 
 # What S3 answers when waiting does not help (its error codes, as Arrow spells them in the text of its OSError).
-# Expired credentials count: a pause with an alarm is what they need, and the sink keeps asking.
+# Expired credentials count: they need a pause with an alarm, and the sink keeps asking.
 REFUSALS: Final = frozenset(
     {
         "ACCESS_DENIED",
@@ -34,9 +34,9 @@ REFUSALS: Final = frozenset(
 )
 
 SCHEMES: Final = ("s3", "gs", "abfs", "hdfs", "file")
-"""What a URI may begin with, for people; some have a second spelling."""
+"""The schemes with which a URI may begin, for messages; some have a second spelling."""
 
-# Arrow's words for what it does not know of a URI. Its other ones quote values, which may be secrets.
+# Arrow's messages for what it does not know of a URI. Its other messages quote values, which may be secrets.
 NO_SCHEME: Final = re.compile(r"Unrecognized filesystem type")
 NO_PARAMETER: Final = re.compile(r"Unexpected query parameter in .*: '([A-Za-z][A-Za-z0-9_.-]*)'")
 
@@ -47,15 +47,15 @@ MAX_KEY_BYTES: Final = 1_024
 
 
 class ObjectStore:
-    """Upload each file whole, in one call, from memory: what was not closed is not there.
+    """Upload each file whole, in one call, from memory: a file that was not closed is not there.
 
-    Several files of one block are several uploads, and an interruption leaves the first ones; the same
-    block again replaces them. `create` is not exclusive here, since `pyarrow.fs` has no conditional
-    upload: of two workers that pin a schema in the same instant the later one's stays.
+    Several files of one block are several uploads. An interruption leaves the first ones, and the same block replaces
+    them when it comes again. `create` is not exclusive here, since `pyarrow.fs` has no conditional upload: of two
+    workers that pin a schema in the same instant the later one's stays.
     """
 
     def __init__(self, connect: Callable[[], tuple[fs.FileSystem, str]], label: str) -> None:
-        """Take what returns a file system and the root in it; it may talk to the network, so `open` calls it."""
+        """Take a function that returns a file system and the root in it. It may use the network, so `open` calls it."""
         self._connect = connect
         self._label = label
         self._fs: Any = None
@@ -65,7 +65,7 @@ class ObjectStore:
     def at(uri: str) -> ObjectStore:
         """Return the store that a URI names. Credentials in it are never shown."""
         parts = urlsplit(uri)
-        # As it was written: Arrow knows s3, and no S3.
+        # As it was written: Arrow knows s3, but not S3.
         scheme = uri[: len(parts.scheme)]
         label = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
@@ -96,7 +96,7 @@ class ObjectStore:
     def open(self) -> None:
         self._fs, base = self._connect()
         self._base = base.rstrip("/")
-        # Rights to list a bucket are often missing where those to write below a prefix are there.
+        # The right to list a bucket is often missing where the right to write below a prefix is there.
         with suppress(PermissionError), self._understood():
             kind = self._info(self._base)
             if kind == fs.FileType.File:
@@ -107,7 +107,7 @@ class ObjectStore:
 
     @contextmanager
     def _understood(self) -> Iterator[None]:
-        """Make a refusal of what Arrow takes for no fault of network or URI: an account that is no name."""
+        """Turn what Arrow does not take for a fault of network or URI into a refusal: an account that is no name."""
         try:
             yield
         except pa.ArrowException as error:
@@ -194,7 +194,7 @@ class ObjectStore:
 
 
 def _unopened(scheme: str, said: str) -> str:
-    """Return why a URI cannot be opened, of what Arrow said about it; no value of a parameter."""
+    """Return why a URI cannot be opened, from what Arrow said about it; no value of a parameter."""
     if NO_SCHEME.search(said):
         known = ", ".join(f"{one}://" for one in SCHEMES)
         return f": {scheme}:// is no scheme that can be opened: give one of {known}, or a directory"

@@ -23,7 +23,7 @@ Layout = Literal["auto", "root", "topic"]
 LEVELS: Final[Mapping[str, int | None]] = {"zstd": 1, "snappy": None, "gzip": 6, "lz4": None, "none": None}
 """The codecs and the level of each when none is given."""
 
-# Hive readers take a directory that starts with "_" or "." for hidden, and do not decode names.
+# Hive readers treat a directory that starts with "_" or "." as hidden, and do not decode names.
 COLUMN_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -31,12 +31,12 @@ COLUMN_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 class ParquetOptions:
     """Hold the settings of a Parquet sink; raise ConfigurationError, naming the flag, when they cannot work.
 
-    `path` is a local directory or a URI that `pyarrow.fs` knows. `compression` is a codec with an optional
-    level, as in `zstd:3`. `partition_by` names the columns whose values become directories, outermost
-    first. `coordinates` "none" leaves `_partition`, `_offset`, `_timestamp` out, "value" adds `_value`. `schema` is
-    what the files hold, without coordinates; None takes the root's, or that of the first batch. `layout` "topic" gives
-    each topic a root of its own, "auto" does so unless `topics`, as they were subscribed to, name a single one.
-    `max_directories` is how many directories one block may spread over.
+    `path` is a local directory or a URI that `pyarrow.fs` knows. `compression` is a codec with an optional level, as in
+    `zstd:3`. `partition_by` names the columns whose values become directories, outermost first. `coordinates` "none"
+    omits `_partition`, `_offset`, `_timestamp`, "value" adds `_value`. `schema` is what the files hold, without
+    coordinates; None takes the root's, or that of the first batch. `layout` "topic" gives each topic a root of its own.
+    "auto" does so unless `topics`, as they were subscribed to, name a single one. `max_directories` is how many
+    directories one block may spread over.
     """
 
     path: str
@@ -70,7 +70,7 @@ class ParquetOptions:
 
     @staticmethod
     def of(options: Mapping[str, object]) -> ParquetOptions:
-        """Return the settings from a mapping, as the wiring has them; raise ConfigurationError for unknown keys."""
+        """Return the settings from a mapping, as `plugin` gets them; raise ConfigurationError for unknown keys."""
         unknown = sorted(set(options) - set(ParquetOptions.__dataclass_fields__))
         if unknown:
             raise ConfigurationError(f"--parquet.{unknown[0].replace('_', '-')} is not an option of the Parquet sink")
@@ -159,7 +159,7 @@ def parsed_compression(text: str) -> tuple[str, int | None]:
         return name, LEVELS[name]
     if name in ("snappy", "none"):
         raise ConfigurationError(f"--parquet.compression {text!r}: {name} has no levels")
-    # Arrow takes negative levels of zstd too; they are a curiosity, and a sign that is easily a slip.
+    # Arrow takes negative levels of zstd too. They are a curiosity, and the sign is easily a slip.
     lowest, highest = 1, int(pa.Codec.maximum_compression_level("lz4_raw" if name == "lz4" else name))
     if not level_text.isdecimal() or not lowest <= int(level_text) <= highest:
         raise ConfigurationError(f"--parquet.compression {text!r}: the level of {name} is from {lowest} to {highest}")

@@ -1,9 +1,9 @@
-"""The schema of a root as it is written down there, and how it takes up types that nobody knew at first.
+"""The schema of a root as it is stored there, and how it takes up types that were not known at first.
 
     _schema.arrow           the newest one
     _schema.00002.arrow …   those that came after the first, each with every type of the one before it and some more
 
-Each number is created exclusively, so that processes which learn different things at the same time end with one schema.
+Each number is created exclusively, so that processes that learn different types at the same time end with one schema.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Pin(NamedTuple):
 
 
 class Pins:
-    """Read and extend the schemas of a root. Any method may raise OSError as it comes, and SinkMisconfigured."""
+    """Read and extend the schemas of a root. Any method may raise OSError as it is, and SinkMisconfigured."""
 
     def __init__(self, options: ParquetOptions, store: Store) -> None:
         self._partition_by = options.partition_by
@@ -43,7 +43,7 @@ class Pins:
         self._of_topic = options.layout == "topic"
 
     def find(self) -> Pin | None:
-        """Return the newest pin; None where there is none. Refuse a root that is laid out in another way."""
+        """Return the newest pin; None where there is none. Refuse a root with another layout."""
         # Where only the first one was removed, the later ones still hold.
         found = self._read(PIN) or self._read(numbered(2))
         if found is None:
@@ -56,9 +56,9 @@ class Pins:
         return Pin(self._readable(schema), number, shown)
 
     def settle(self, proposed: pa.Schema, origin: str) -> pa.Schema:
-        """Make a schema that of the root, or give the root's the types it lacks; return the one that holds.
+        """Give the root a schema, or give the root's schema the types it lacks; return the one that holds.
 
-        Write nothing that files cannot have. Raise SinkUnavailable when what was written cannot be found.
+        Write nothing that files cannot hold. Raise SinkUnavailable when what was written cannot be found.
         """
         held = self.find()
         if held is None:
@@ -76,7 +76,7 @@ class Pins:
             held = self._found()
 
     def checked(self, schema: pa.Schema, origin: str) -> pa.Schema:
-        """Return a schema without coordinates; raise SinkMisconfigured when files cannot have it."""
+        """Return a schema without coordinates; raise SinkMisconfigured when files cannot hold it."""
         schema = schemas.bare(schema, self._coordinates)
         typed = stored(schema)
         problem = unstorable(typed) or hive.unfit(schema, self._partition_by)
@@ -116,7 +116,7 @@ class Pins:
         return self.checked(schema, PIN)
 
     def _read(self, name: str) -> tuple[pa.Schema, int] | None:
-        """Return schema and number of a pin; raise SinkMisconfigured when the root is laid out in another way."""
+        """Return schema and number of a pin; raise SinkMisconfigured when the root has another layout."""
         content = self._store.read(name)
         if content is None:
             return None
@@ -156,7 +156,7 @@ def numbered(number: int) -> str:
 
 
 def flat(store: Store) -> bool:
-    """Return whether the files of all topics lie in one root here."""
+    """Return whether the files of all topics are in one root here."""
     return any(
         entry == PIN or parsed_name(entry) or (entry.endswith("/") and "=" in entry) for entry in store.entries()
     )

@@ -1,4 +1,4 @@
-"""What a root is like, found out without making it, and one like it for as long as somebody measures."""
+"""What a root is like, found out without making it, and a root like it for the time of a measurement."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def described(sink: Sink, path: str, store: Store, look: Callable[[], SinkInfo])
 
 @contextmanager
 def scratch_path(path: str, name: str) -> Iterator[str]:
-    """Yield a path beside a root where nothing is yet, and remove what is there at the end.
+    """Yield an unused path beside a root, and remove what is there at the end.
 
     Raise SinkMisconfigured where a directory cannot be made or removed.
     """
@@ -39,7 +39,7 @@ def scratch_path(path: str, name: str) -> Iterator[str]:
     if directory is None:
         parts = urlsplit(path)
         above = parts.path.rstrip("/")
-        # A prefix, never another bucket.
+        # This is a prefix, never another bucket.
         uri = urlunsplit(parts._replace(path=f"{above}-{name}" if above else f"/{name}"))
         try:
             yield uri
@@ -47,7 +47,7 @@ def scratch_path(path: str, name: str) -> Iterator[str]:
             _remove_objects(uri, parts.path)
         return
     root = Path(directory).expanduser().absolute()
-    # Where the root is not there yet, neither may be its parent: what exists is on the disk where it would be made.
+    # Where the root is not there yet, its parent may be missing too: what exists is on the disk where it would be made.
     beside = next(above for above in root.resolve().parents if above.exists())
     made = beside / f".{name}"
     try:

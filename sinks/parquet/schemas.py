@@ -1,4 +1,4 @@
-"""The schema that all files of a root agree on, and the file that pins it."""
+"""The schema that all files of a root share, and the file that pins it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PIN: Final = "_schema.arrow"
 """The name of the file in the root: an Arrow IPC file without batches. Readers of datasets skip names with `_`."""
 
 PARQUET_COORDINATES: Final = ("_partition", "_offset", "_timestamp")
-"""The coordinate columns of the files where nothing else is said; the topic is in the file's name."""
+"""The default coordinate columns of the files; the topic is in the file's name."""
 
 
 def coordinates_of(options: ParquetOptions) -> tuple[str, ...]:
@@ -36,7 +36,7 @@ def bare(schema: pa.Schema, without: Collection[str]) -> pa.Schema:
 
 
 def of_files(schema: pa.Schema, partition_by: Collection[str], coordinates: Sequence[str] = ()) -> pa.Schema:
-    """Return what a block for the files has to look like: columns with a type, those of directories, coordinates."""
+    """Return the schema of a block for the files: columns with a type, those of directories, coordinates."""
     typed = stored(schema)
     fields = []
     for field in schema:
@@ -93,7 +93,7 @@ def nullability(field: pa.Field) -> str:
 
 
 def to_bytes(schema: pa.Schema, layout: Mapping[bytes, bytes]) -> bytes:
-    """Return the content of the pin: a schema, and how the root is laid out."""
+    """Return the content of the pin: a schema, and the layout of the root."""
     target = pa.BufferOutputStream()
     with pa.ipc.new_file(target, schema.with_metadata(dict(layout))):
         pass

@@ -25,8 +25,8 @@ from sinks.parquet.stores import Store, faults
 class ParquetSink:
     """Write every block under a name made of its range of offsets, so that a repeat replaces it.
 
-    All files of a root share a schema, pinned in `_schema.arrow` at the first write, together with how
-    the root is laid out. Never raises BlockRejected: halves of a block would have the name of the whole.
+    All files of a root share a schema, pinned in `_schema.arrow` at the first write, together with the layout of the
+    root. Never raises BlockRejected: halves of a block would have the name of the whole.
     """
 
     def __init__(self, options: ParquetOptions, store: Store) -> None:
@@ -34,7 +34,7 @@ class ParquetSink:
         self._store = store
         self._coordinates = schemas.coordinates_of(options)
         self._pins = Pins(options, store)
-        # The decode loop pins while the write loop writes. The schemas that held, the newest first: a block
+        # The decode loop pins while the write loop writes. These are the schemas that held, the newest first: a block
         # may have been decoded for an earlier one.
         self._pinning = threading.Lock()
         self._schemas: tuple[pa.Schema, ...] = ()
@@ -68,7 +68,7 @@ class ParquetSink:
     def pin(self, proposed: pa.Schema) -> pa.Schema:
         """Pin a schema, without its columns that are named like coordinates, unless the root has one already.
 
-        Return the root's. Where that has fields without a type, it takes those proposed. A message's own field
+        Return the root's schema. Where it has fields without a type, it takes the proposed types. A message's own field
         `_offset` gives way to the coordinate; with `--parquet.coordinates none` it stays.
         """
         with self._pinning:
@@ -76,11 +76,11 @@ class ParquetSink:
             return self._settle(proposed, "the schema of the records")
 
     def write(self, block: Block) -> None:
-        """Put the block's files in place, then remove those of an earlier attempt whose names are not among them.
+        """Put the block's files in place, then remove files of an earlier attempt under other names.
 
-        Each file is there whole or not at all, several are not there at once: after an interruption the same block
-        has to come again, and finishes. A block without rows says that nothing of its range is to be loaded any more,
-        and only removes.
+        Each file appears whole or not at all, but several do not appear at once. After an interruption the same block
+        has to come again, and then finishes. A block without rows says that nothing of its range is to be loaded any
+        more, and only removes.
         """
         (written,) = block.ranges  # more is a bug of the caller: this sink said that it does not mix partitions
         table = self._conforming(block.table) if block.rows else block.table
@@ -110,10 +110,10 @@ class ParquetSink:
             return inventory.copies(self._store, partition, first, last)
 
     def max_offset_above(self, positions: Mapping[Partition, int]) -> Mapping[Partition, int]:
-        """Return where the names of the files say that a position has been passed; one listing for all partitions.
+        """Return where the names of the files say that a position was passed; one listing serves all partitions.
 
-        A file is opened only when the position lies inside the range of its name. Without coordinates none is, and
-        such a range counts whole.
+        A file is opened only when the position lies inside the range of its name. Without coordinates no file is
+        opened, and such a range counts whole.
         """
         with faults(self._store, "looking for later records in"):
             return inventory.max_offset_above(self._store, positions, offsets=bool(self._coordinates))
@@ -152,7 +152,7 @@ class ParquetSink:
         return given if found is None else self._compared(given, found.schema)
 
     def _compared(self, given: pa.Schema, pinned: pa.Schema) -> pa.Schema:
-        """Return the pinned schema with the types that only the one given has; raise SinkMisconfigured."""
+        """Return the pinned schema with the types that only the given one has; raise SinkMisconfigured."""
         schema = grown(pinned, given)
         difference = schemas.first_difference(grown(given, pinned), schema)
         if difference is not None:
@@ -163,7 +163,7 @@ class ParquetSink:
         return schema
 
     def _settle_given(self) -> None:
-        """Write into the root what the settings say, once."""
+        """Write the schema of the settings into the root, once."""
         if self._schemas and not self._pinned:
             given = self._schemas[0]
             self._compared(given, self._settle(given, "--decode.schema"))
@@ -177,7 +177,7 @@ class ParquetSink:
         return schema
 
     def _conforming(self, table: pa.Table) -> pa.Table:
-        """Return a block's table with the columns of the root's schema, which is pinned if it is not yet."""
+        """Return a block's table with the columns of the root's schema, which is pinned if that was not done yet."""
         with self._pinning:
             self._settle_given()
             if not self._schemas:
@@ -199,7 +199,7 @@ class ParquetSink:
             raise ConfigurationError(f"{self._store.label}: {written} {error}") from error
 
     def _publish(self, parts: Sequence[hive.HivePart], name: str, metadata: Mapping[bytes, bytes]) -> None:
-        """Put files in place; raise RowsRejected for rows that cannot be encoded, before the first one appears."""
+        """Put files in place; raise RowsRejected for rows that cannot be encoded, before the first file appears."""
         codec, level = self._options.codec
         try:
             self._store.publish((path_of(part, name), encode(part.table, codec, level, metadata)) for part in parts)
@@ -226,10 +226,10 @@ class ParquetSink:
         raise RowsRejected([Rejection(row, "path", message, column) for row in sorted(rows)])
 
     def _superseded(self, block: Block, table: pa.Table, names: Sequence[str]) -> list[str]:
-        """Return the files of earlier attempts at a block that those named do not replace by their name.
+        """Return the files of earlier attempts at a block that the named files do not replace.
 
         An attempt under other rules (of decoding, or of what is refused) has rows in other directories. Raise
-        SinkMisconfigured when a file of one of the names is there and is no attempt at the same records.
+        SinkMisconfigured when a file with one of the names is there and is no attempt at the same records.
         """
         (written,) = block.ranges
         for name in names:

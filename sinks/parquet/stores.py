@@ -1,4 +1,4 @@
-"""Where the files of a root lie: what the sink asks of a file system."""
+"""Where the files of a root are: what the sink asks of a file system."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Fault = SinkMisconfigured | SinkUnavailable
 class Store(Protocol):
     """Keep whole files under names relative to a root, with `/` between directories.
 
-    Any method may raise OSError as it comes; `fault` turns it into the reaction that fits.
+    Any method may raise OSError as it is; `fault` turns it into the error that fits.
     """
 
     @property
@@ -37,7 +37,7 @@ class Store(Protocol):
         """
 
     def close(self) -> None:
-        """Remove what is temporary. Twice, or without `open`, is harmless."""
+        """Remove what is temporary. A second call, or one without `open`, is harmless."""
 
     def read(self, name: str) -> bytes | None:
         """Return the content of a small file, or None when there is none."""
@@ -46,7 +46,7 @@ class Store(Protocol):
         """Write a small file durably unless it is there; a reader never sees half of it."""
 
     def replace(self, name: str, content: bytes) -> None:
-        """Write a small file durably in the place of the one that is there; a reader never sees half of it."""
+        """Replace a small file durably; a reader never sees half of it."""
 
     def refused(self, directories: Sequence[str], name: str) -> list[str]:
         """Make the directories ready for a file of this name; return those whose path is too long."""
@@ -54,7 +54,7 @@ class Store(Protocol):
     def publish(self, files: Iterable[tuple[str, pa.Buffer]]) -> None:
         """Write files; each appears whole or not at all, replacing its namesake. Returning means durable.
 
-        Takes everything from `files` before the first one appears, so an error in there leaves nothing.
+        It takes everything from `files` before the first file appears, so an error in there leaves nothing.
         """
 
     def remove(self, names: Sequence[str]) -> None:
@@ -75,7 +75,7 @@ class Store(Protocol):
 
 @contextmanager
 def faults(store: Store, doing: str) -> Iterator[None]:
-    """Turn an OSError of a store, met while `doing` something, into the reaction that fits."""
+    """Turn an OSError of a store, met while `doing` something, into the error that fits."""
     try:
         yield
     except OSError as error:

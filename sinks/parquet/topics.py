@@ -22,9 +22,9 @@ from sinks.parquet.stores import Store, faults
 
 
 class TopicRootsSink:
-    """Hand every block to the sink of its topic, which is made when the topic is first met.
+    """Pass every block to the sink of its topic, which is made when the topic first comes.
 
-    With a schema given there is one for all topics, and only the directories are apart.
+    With a given schema there is one for all topics, and only the directories differ.
     """
 
     def __init__(self, options: ParquetOptions, store: Store) -> None:
@@ -47,7 +47,7 @@ class TopicRootsSink:
             raise
 
     def pin_topic(self, topic: str, proposed: pa.Schema) -> pa.Schema:
-        """Pin the schema of a topic, or give the one it has the types it lacks. Raise as `ParquetSink.pin`."""
+        """Pin the schema of a topic, or give its schema the types it lacks. Raise as `ParquetSink.pin`."""
         return self._sink(topic).pin(proposed)
 
     def schema_of(self, topic: str) -> pa.Schema | None:
@@ -71,7 +71,7 @@ class TopicRootsSink:
         return self._sink(partition.topic).copies(partition, first, last)
 
     def max_offset_above(self, positions: Mapping[Partition, int]) -> Mapping[Partition, int]:
-        """Return where positions have been passed; one listing for each topic that has a root."""
+        """Return where positions were passed; one listing for each topic that has a root."""
         there = self._directories()
         found: dict[Partition, int] = {}
         for topic in {partition.topic for partition in positions}:

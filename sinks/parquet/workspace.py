@@ -1,4 +1,4 @@
-"""A private directory for files that are not finished, and the removal of those that dead processes left."""
+"""A private directory for unfinished files, and the removal of directories that dead processes left."""
 
 from __future__ import annotations
 
@@ -25,16 +25,15 @@ LOCK_SUFFIX: Final = ".lock"
 
 INSTANCE: Final = re.compile(r"[0-9a-f]{32}")
 
-# Some network file systems have no locks. Then nobody can tell the dead from the living, and nothing is cleaned.
+# Some network file systems have no locks. Then dead processes cannot be told from living ones, and nothing is removed.
 NO_LOCKS: Final = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
 
 
 class Workspace:
     """Own `_tmp/<id>/` below a root, for as long as the lock on `_tmp/<id>.lock` is held.
 
-    The lock is what tells the living from the dead: the kernel drops it with the process, however
-    that ends. The lock file is there before the directory and goes after it, so a directory without
-    one has no owner either.
+    The lock tells living processes from dead ones: the kernel drops it with the process, however that ends. The lock
+    file is there before the directory and goes after it, so a directory without one has no owner either.
     """
 
     def __init__(self, root: Path) -> None:
@@ -51,7 +50,7 @@ class Workspace:
     def open(self) -> None:
         """Take a directory of its own, then remove those of dead owners."""
         while self._lock is None:
-            # A worker that leaves at this moment may remove the empty directory, and with it a root it had made.
+            # A worker that ends at this moment may remove the empty directory, and with it a root it had made.
             self._parent.mkdir(parents=True, exist_ok=True)
             self._id = uuid4().hex
             with suppress(FileNotFoundError):
@@ -62,16 +61,16 @@ class Workspace:
                 self._remove_orphan(entry)
 
     def restore(self) -> None:
-        """Make the directory; again if somebody tidied it away while it was empty."""
+        """Make the directory, again if it was removed while it was empty."""
         self._parent.mkdir(exist_ok=True)
         self.directory.mkdir(mode=0o700, exist_ok=True)
 
     def stage(self, content: pa.Buffer | bytes) -> Path:
         """Write a new file, flushed to the disk, and return its path; on failure nothing is left.
 
-        The file has the permissions of a finished one, since it is going to be one; the directory around
-        it (0700) keeps it private. A failed fsync is not repeated: the kernel may have dropped the pages and
-        would report success. The block comes again from memory instead.
+        The file has the permissions of a finished one, since it is going to be one. The directory around it (0700)
+        keeps it private. A failed fsync is not repeated: the kernel may have dropped the pages and would report
+        success. The block comes again from memory instead.
         """
         path = self.directory / f"{next(self._numbers)}{TEMPORARY_SUFFIX}"
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -91,7 +90,7 @@ class Workspace:
         return path
 
     def close(self) -> None:
-        """Remove the directory and let go of the lock. Twice is harmless."""
+        """Remove the directory and release the lock. A second call is harmless."""
         if self._lock is None:
             return
         descriptor, self._lock = self._lock, None
@@ -99,7 +98,7 @@ class Workspace:
         with suppress(OSError):
             (self._parent / (self._id + LOCK_SUFFIX)).unlink()
         os.close(descriptor)
-        with suppress(OSError):  # somebody else is at work in it
+        with suppress(OSError):  # another process is at work in it
             self._parent.rmdir()
 
     def _remove_orphan(self, instance: str) -> None:
@@ -110,11 +109,11 @@ class Workspace:
             shutil.rmtree(self._parent / instance, ignore_errors=True)
             return
         except OSError:
-            return  # another user's, perhaps: it is in nobody's way
+            return  # another user's, perhaps: it does no harm
         if lock is None:
             return  # alive
         try:
-            if locked(lock):  # and not None: without locks there is no telling
+            if locked(lock):  # and not None: without locks nothing is known
                 shutil.rmtree(self._parent / instance, ignore_errors=True)
                 with suppress(OSError):
                     path.unlink()
@@ -123,7 +122,7 @@ class Workspace:
 
 
 def claimed(path: Path, flags: int) -> int | None:
-    """Return a descriptor that holds the lock of a file, or None when somebody else has it or removed the file."""
+    """Return a descriptor that holds the lock of a file, or None when another process has it or removed the file."""
     descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | flags, 0o600)
     try:
         if locked(descriptor) is False or not same_file(descriptor, path):
@@ -136,7 +135,7 @@ def claimed(path: Path, flags: int) -> int | None:
 
 
 def locked(descriptor: int) -> bool | None:
-    """Take the lock of an open file: True when it is ours, False when another's, None where there are no locks."""
+    """Take the lock of an open file: True when ours, False when another's, None where there are no locks."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -149,7 +148,7 @@ def locked(descriptor: int) -> bool | None:
 
 
 def same_file(descriptor: int, path: Path) -> bool:
-    """Return whether a path still names the file that is open: between open and lock it may have been cleaned away."""
+    """Return whether a path still names the file that is open: between open and lock it may have been removed."""
     try:
         named = path.stat(follow_symlinks=False)
     except FileNotFoundError:

@@ -80,8 +80,8 @@ def test_the_buffer_benchmark_covers_every_way(tmp_path: Path) -> None:
     assert {one["way"] for one in results} == {
         "buffer",
         "buffer, shared batches",
-        "exchange",
-        "exchange, shared batches",
+        "state",
+        "state, shared batches",
     }
     assert all(one["batches"] > 0 and one["seconds"] > 0 for one in results)
     assert "ns a record" in written.with_suffix(".md").read_text()

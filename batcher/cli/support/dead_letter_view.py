@@ -1,4 +1,4 @@
-"""Show dead letters to people: a line each, or one of them whole with a caret under what is wrong."""
+"""Show dead letters to people: one line each, or one of them whole with a caret under what is wrong."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROW: Final = 16
 
 
 def line(stored: StoredLetter) -> str:
-    """Return a letter as one line, without anything of its record but the coordinates."""
+    """Return a dead letter as one line, with nothing of its record but the coordinates."""
     letter = stored.letter
     return one_line(
         f"{shown_time(stored.failed_at):<24}  {letter.stage:<6}  {letter.reason:<14}  {stored.id:<28}  {letter.message}"
@@ -34,7 +34,7 @@ def line(stored: StoredLetter) -> str:
 
 
 def facts(stored: StoredLetter) -> dict[str, Any]:
-    """Return what `line` says, and more, as JSON has it; still nothing of the record."""
+    """Return what `line` says, and more, for JSON; still nothing of the record."""
     letter, record = stored.letter, stored.letter.record
     return {
         "id": stored.id,
@@ -55,7 +55,7 @@ def facts(stored: StoredLetter) -> dict[str, Any]:
 
 
 def whole(stored: StoredLetter) -> Iterator[str]:
-    """Yield a letter and its record, line by line."""
+    """Yield a dead letter and its record, line by line."""
     letter, record = stored.letter, stored.letter.record
     yield one_line(stored.id)
     times = shown_time(stored.failed_at)
@@ -98,7 +98,7 @@ def shown_time(moment: datetime | None) -> str:
 
 
 def _place(text: str, named: int) -> int:
-    """Return where in a text the place is: decoders may have counted without the blanks in front."""
+    """Return where the place is in a text: decoders may have counted without the blanks in front."""
     blanks = len(text) - len(text.lstrip(" \t\r\n"))
     if blanks:
         try:

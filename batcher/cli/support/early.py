@@ -1,6 +1,6 @@
 """Signals that come before a loader has begun: while modules and settings are loaded, which takes a second.
 
-Nothing was read by then and nothing can be lost, so the process ends at once, with the code for "start me again".
+Nothing has been read by then and nothing can be lost. So the process ends at once, with the code for "start me again".
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _over = False
 
 
 def listen(words: Sequence[str]) -> None:
-    """End the process on SIGTERM and SIGINT from now on, if the words are those of a loader. Main thread only."""
+    """End the process on SIGTERM and SIGINT from now on, if the words start a loader. Main thread only."""
     if words and words[0] != "run" and not words[0].startswith("-"):
         return
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -27,7 +27,7 @@ def listen(words: Sequence[str]) -> None:
 
 
 def over() -> None:
-    """Ignore what comes from now on: whoever listened meanwhile has brought the loader to its end."""
+    """Ignore what comes from now on: the loader listened meanwhile and has come to its end."""
     global _over  # noqa: PLW0603  # as global as the signals are
     _over = True
 

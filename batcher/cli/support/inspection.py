@@ -1,4 +1,4 @@
-"""What `verify` and `repair` have in common: flags, the parts they open, and looking at every partition."""
+"""What `verify` and `repair` have in common: flags, the parts they open, and the check of every partition."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ PATIENCE_S: Final = 60.0
 
 
 LOOKED_UP: Final = ("directory", "kafka")
-"""The dead-letter queues whose letters can be read again."""
+"""The queues whose dead letters can be read again."""
 
 
 def parser(verb: str, usage: str, description: str, notes: str) -> Parser:
-    """Return a parser with the flags of `run` and those for choosing what is looked at."""
+    """Return a parser with the flags of `run` and those that choose what is checked."""
     made = Parser(f"batcher {verb}", usage=usage, description=description, epilog=notes)
     add_config_flag(made)
     made.add_argument("--from", dest="start", metavar="OFFSET|TIME", help="begin here [where the log begins]")
@@ -72,7 +72,7 @@ def loaded(made: Parser, argv: Sequence[str]) -> Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """Hold the open parts, and what is to be looked at."""
+    """Hold the open parts, and what has to be checked."""
 
     settings: Settings
     sink: Sink
@@ -83,7 +83,7 @@ class Inspection:
     attempt: Callable[..., Any]
 
     def auditor(self) -> Auditor:
-        """Return what looks at windows, with the dead letters that there are now."""
+        """Return the auditor of windows, with the dead letters that there are now."""
         from batcher.audit.auditor import Auditor
 
         skips = self.settings.decode.tombstones == "skip"
@@ -92,7 +92,7 @@ class Inspection:
         )
 
     def report(self) -> AuditReport:
-        """Look at everything. Raise as the parts do."""
+        """Check everything. Raise as the parts do."""
         from batcher.audit.report import AuditReport
         from batcher.cli.support import wiring
         from batcher.protocols.sink import queryable
@@ -114,22 +114,22 @@ class Inspection:
         )
 
     def _compared(self, auditor: Auditor, account: Account, beyond: int | None) -> Account:
-        """Return an account with what target and dead letters have that lies behind the log's end."""
+        """Return an account with what target and dead letters have after the log's end."""
         scope = account.scope
         letters = auditor.letters_from(scope.partition, scope.log_next)
         if letters is not None or (beyond is not None and beyond >= scope.log_next):
-            # A pipeline that is running goes on meanwhile, and so does the log.
+            # A running pipeline goes on meanwhile, and so does the log.
             scope = replace(scope, log_next=self.reader.watermarks(scope.partition)[1])
             letters = auditor.letters_from(scope.partition, scope.log_next)
         return replace(account, scope=scope, beyond=beyond, letters_beyond=letters)
 
     def _survey(self) -> Survey:
-        """Return what looks into records. With `--decode.on-unknown ignore` it is not asked for, and looks at none."""
+        """Return the survey of records. With `--decode.on-unknown ignore` it is not wanted, and checks none."""
         from batcher.audit.fields import PLACES, Survey
         from batcher.cli.support import wiring
 
         asked = self.settings.decode.on_unknown != "ignore"
-        # Many partitions make many places even so.
+        # Even so, many partitions make many places.
         places = max(4, PLACES // len(self.scopes))
         schema_of = self._schema_of if asked else lambda _: None
         format_ = wiring.format_of(self.settings)
@@ -147,9 +147,9 @@ class Inspection:
 
 @contextmanager
 def inspecting(settings: Settings, arguments: argparse.Namespace) -> Iterator[Inspection]:
-    """Open target and log and choose what is looked at, as long as the context is open.
+    """Open target and log and choose what is checked, for as long as the context is open.
 
-    Raise ConfigurationError, Unreachable or SinkMisconfigured, the latter too where the target cannot be asked.
+    Raise ConfigurationError, Unreachable or SinkMisconfigured, the last also where the target cannot be asked.
     """
     from batcher.audit.scope import bound_of, scopes_of
     from batcher.cli.support import wiring
@@ -205,7 +205,7 @@ def letters_of(settings: Settings) -> Letters:
 
 
 def _attempting(policy: RetryPolicy) -> Callable[..., Any]:
-    """Return a caller that asks again where the target does not answer; a target that refuses is asked once."""
+    """Return a caller that asks again where the target does not answer; a target that refuses is asked only once."""
     from tenacity import Retrying, retry_if_exception_type
     from tenacity.stop import stop_after_delay
 

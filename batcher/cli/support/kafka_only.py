@@ -1,4 +1,4 @@
-"""Say of a verb that it works on Kafka, and what that is told."""
+"""Give the section of Kafka to a verb that works on Kafka only."""
 
 from __future__ import annotations
 

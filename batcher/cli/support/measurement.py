@@ -1,4 +1,4 @@
-"""What `bench` measures: parts made from the settings, so that nothing comes of them, and the order of the passes."""
+"""What `bench` measures: parts made from the settings that leave nothing behind, and the order of the passes."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ FROM_TOPIC: Final = 1_000_000
 GENERATED: Final = 500_000
 
 REPEATS: Final = 3
-"""Runs of the pipeline: their spread says how much of a difference means something."""
+"""Runs of the pipeline: their spread says how large a difference has to be to mean something."""
 
 SAMPLE_BYTES: Final = 64 << 20
 """Records kept in memory to measure decoding and writing alone: some 300,000 of the usual kind."""
 
 INFERRED: Final = 2000
 INFERRED_RUNS: Final = 2
-"""Records, and runs of those made up, that a schema is inferred from where the target has none."""
+"""Records, and runs of made-up ones, from which a schema is inferred where the target has none."""
 
 PATIENCE_S: Final = 10.0
 """How long a scratch target that does not answer is asked again where --retry.max-elapsed is not given."""
@@ -49,14 +49,14 @@ class Subject:
     info: SinkInfo
     plan: Plan
     options: KafkaOptions | None
-    """None for records that are made up, which are in `made`."""
+    """None for made-up records, which are in `made`."""
     made: Sequence[Records]
     pins: bool = False
     """Whether the target had no schema and is given that of `info`."""
 
     @staticmethod
     def of(settings: Settings, arguments: argparse.Namespace, template: str | None, interrupts: Interrupts) -> Subject:
-        """Return it, the target asked, and records made up if there is a template.
+        """Return the subject. The target is asked, and records are made up if there is a template.
 
         Raise ConfigurationError, Unreachable or SinkMisconfigured.
         """
@@ -84,7 +84,7 @@ class Subject:
         from batcher.bench.figures import Figures
 
         runs = [self.run(f"pipeline {number} of {REPEATS}") for number in range(1, REPEATS + 1)]
-        # Before a sample is kept in memory, which no pipeline does.
+        # This comes before a sample is kept in memory, which no pipeline does.
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         return Figures(self._setup(partitions), {**reading, **self._stages()}, runs, peak)
 
@@ -104,7 +104,7 @@ class Subject:
         return done
 
     def say(self, text: str) -> None:
-        """Tell people how far it is."""
+        """Tell people how far the measurement is."""
         if not self.arguments.quiet:
             print(f"batcher: {text}", file=sys.stderr, flush=True)
 
@@ -131,10 +131,10 @@ class Subject:
             topics = ",".join(options.topics)
             raise ConfigurationError(f"-t {topics}: there is no record from {self.settings.section(Kafka).start} on")
         if self._live:
-            # What comes in has a rate of its own; the client's would be the same.
+            # Records that come in have a rate of their own; the client's would be the same.
             return {}, len(places)
         plan, stop = self.plan, self.interrupts.wanted
-        # Twice, because brokers have to bring the log into their memory the first time.
+        # Twice, because the first time brokers have to read the log into their memory.
         bare = [readers.consume(options, places, plan.records, plan.seconds, stop) for _ in range(2)]
         best = max(bare, key=lambda stage: stage.rows_per_second)
         self.interrupts.check()
@@ -147,7 +147,7 @@ class Subject:
     def settled(self) -> Subject:
         """Return the same with the schema that the first records give a target without one.
 
-        A run infers it once in its life: in one of some seconds that would show. Raise ConfigurationError where not one
+        A run infers it once in its life; in a run of some seconds that would show. Raise ConfigurationError where none
         of them can be read.
         """
         from batcher.bench import readers
@@ -203,7 +203,7 @@ class Subject:
 
     @contextmanager
     def _target(self) -> Iterator[Sink]:
-        """Yield an empty target for one pass: tokens and names of files are the same in each."""
+        """Yield an empty target for one pass: tokens and names of files are the same in each pass."""
         from batcher.bench.passes import Discarding
         from batcher.cli.support import wiring
         from batcher.errors import ConfigurationError
@@ -277,7 +277,7 @@ def _plan(settings: Settings, name: str, records: int, seconds: float) -> Plan:
 
 
 def _options(settings: Settings, name: str) -> KafkaOptions:
-    """Return what to read: under a name of its own, to the end of what is there, over what has expired."""
+    """Return what to read: under a name of its own, to the end of what is there, past what has expired."""
     from batcher.cli.support import wiring
 
     group = name.replace("_", "-")
@@ -287,7 +287,7 @@ def _options(settings: Settings, name: str) -> KafkaOptions:
 
 
 def _described(settings: Settings) -> SinkInfo:
-    """Return what the target is like. A sink that cannot say so unopened is opened, and closed again."""
+    """Return what the target is like. A sink that cannot tell before it is open is opened, and closed again."""
     from batcher.cli.support import wiring
     from batcher.errors import SinkUnavailable, Unreachable
     from batcher.protocols import Rehearsable

@@ -23,14 +23,14 @@ def exit_code(error: BaseException) -> int:
 
 
 def is_bug(error: BaseException) -> bool:
-    """Return whether nobody foresaw the error, so that its traceback is needed."""
+    """Return whether the error was not foreseen, so that its traceback is needed."""
     return not isinstance(error, KeyboardInterrupt) and not hasattr(error, "exit_code")
 
 
 def explained(error: BaseException) -> int:
     """Print an error as people need it and return its exit code.
 
-    One line for what the user or the world did wrong; a traceback, without secrets, for a bug.
+    The user's or the world's mistakes get one line. A bug gets a traceback, without secrets.
     """
     from batcher.telemetry.logs import one_line, scrubbed_traceback
 
@@ -47,17 +47,17 @@ def explained(error: BaseException) -> int:
 
 
 def _say(text: str) -> None:
-    with contextlib.suppress(OSError, ValueError):  # full, or the reader has gone: the exit code says it still
+    with contextlib.suppress(OSError, ValueError):  # full, or the reader has gone: the exit code still says it
         print(text, file=sys.stderr, flush=True)
 
 
 def _is_full(error: BaseException) -> TypeGuard[OSError]:
-    """Return whether the standard output takes nothing more; files of ours have a name in their errors."""
+    """Return whether the standard output takes nothing more; errors of our own files have a name in them."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EIO) and error.filename is None
 
 
 def _reader_gone() -> int:
-    # `batcher config show | head`: a closed pipe is no fault, and the interpreter's last flush must not say it is.
+    # `batcher config show | head`: a closed pipe is no fault, and the interpreter's last flush must not call it one.
     with open(os.devnull, "w") as nowhere:  # noqa: PTH123  # only the descriptor is wanted
         os.dup2(nowhere.fileno(), sys.stdout.fileno())
     return 0

@@ -1,4 +1,4 @@
-"""Say when a run loaded nothing because everything was refused: that never ends with 0."""
+"""Say when a run has loaded nothing because everything was refused: that never ends with 0."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""Load letters into the target once more, through the same code as live records.
+"""Load dead letters into the target once more, through the same code as live records.
 
-What makes it safe to do twice, or again after a crash, are the coordinates of the original records: the target is
-asked which of them it has before anything is written. Two kinds of targets can be asked:
+The coordinates of the original records make it safe to do twice, or again after a crash: before anything is written,
+the target is asked which of them it has. Two kinds of targets can be asked:
 
 * a table that can be queried: `Writer` asks, and asks again after a write that may have been a repeat;
-* files named by their range of offsets. A file of the same name would take the place of the one that is there, so
-  only runs of records are written between whose ends the target holds nothing: no file can have such a name yet.
+* files named by their range of offsets. A file of the same name would replace the one that is there. So only runs of
+  records are written between whose ends the target holds nothing: no file can have such a name yet.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from batcher.protocols.sink import queryable, topic_pinning
 from batcher.records import HEADERS_TYPE, PLACEHOLDER, Batch, DeadLetter, Partition, Records
 
 MAX_SPAN: Final = 2_000_000
-"""Offsets from the first to the last of a run: the target may answer with every one of them, 8 bytes each."""
+"""Offsets from the first to the last of a run: the target may return every one of them, 8 bytes each."""
 
 EVERYWHERE: Final = (1 << 63) - 1
 
 Run = list[StoredLetter]
-"""Letters of one partition, ascending by offset, each record once."""
+"""Dead letters of one partition, ascending by offset, each record once."""
 
 
 class Loading:
-    """Write letters to an opened sink and note in `report` what became of each.
+    """Write dead letters to an opened sink and count in `report` what became of each.
 
-    Raise ConfigurationError at once for a target that cannot be asked what it has. With `dry_run` letters are decoded
-    and the target is asked, and nothing is written. Setting `abort` ends retries.
+    Raise ConfigurationError at once for a target that cannot be asked what it has. With `dry_run` dead letters are
+    decoded and the target is asked, and nothing is written. Setting `abort` ends retries.
     """
 
     def __init__(
@@ -67,15 +67,15 @@ class Loading:
         self._refused: list[DeadLetter] = []
         self._topics: set[str] = set()
         self._retrying = retry.retrying(abort, _waiting)
-        # Another name than the pipeline's: a table must not take these rows for a repeat of their old batch, nor
-        # files for another attempt at it.
+        # A name other than the pipeline's: a table must not take these rows for a repeat of their old batch, nor files
+        # for another attempt at it.
         self._name = f"{name}|letters"
         self._writer = Writer(
             sink,
             info,
             format_,
             dead_letters=self,
-            # Here every single record may fail: each has done so before.
+            # Here every single record may fail, because each has failed before.
             limit=DeadLetterLimit(DeadLetterPolicy(max_ratio=1.0, max_consecutive=EVERYWHERE, max_bisect=EVERYWHERE)),
             retry=retry,
             abort=abort,
@@ -83,17 +83,17 @@ class Loading:
         )
 
     def open(self) -> None:
-        """Do nothing: as a dead-letter queue of the delivery it is always there."""
+        """Do nothing: as the dead-letter queue of the delivery it is always there."""
 
     def send(self, letters: Sequence[DeadLetter]) -> None:
-        """Take what was refused again; it stays where it is kept."""
+        """Take what was refused again; it stays where it is stored."""
         self._refused.extend(letters)
 
     def close(self) -> None:
         """Do nothing."""
 
     def take(self, step: Sequence[StoredLetter]) -> None:
-        """Load the letters of a step. Raise what the sink raised last when retrying ended."""
+        """Load the dead letters of a step. Raise the sink's last error when retries ended."""
         runs: dict[Partition, list[Run]] = {}
         for stored in step:
             if stored.letter.record.value is None:
@@ -113,7 +113,7 @@ class Loading:
                 self._load_missing(run)
 
     def _refuse_one_schema_for_all(self) -> None:
-        """Raise ConfigurationError where letters of one topic would give a new target the schema for all topics."""
+        """Raise ConfigurationError where one topic's dead letters would give a new target its schema for all topics."""
         if len(self._topics) > 1 and self._info.schema is None and not self._info.by_topic:
             topics = sorted(self._topics)
             raise ConfigurationError(
@@ -151,7 +151,7 @@ class Loading:
         self._blame([stored for run in runs for stored in run])
 
     def _blame(self, letters: Run) -> None:
-        """Note what was refused, unless the target has it all the same: somebody may have put it right by hand."""
+        """Count what was refused, unless the target has it all the same: it may have been corrected by hand."""
         by_coordinates = {(stored.letter.record.partition, _offset(stored)): stored for stored in letters}
         refused = [(by_coordinates[one.record.partition, one.record.offset], one) for one in self._refused]
         for partition in sorted({one.record.partition for one in self._refused}):
@@ -164,7 +164,7 @@ class Loading:
                     self._report.fail(stored, one.reason, one.message)
 
     def _try(self, letters: Run) -> None:
-        """Decode letters as `_load` would, and count."""
+        """Decode dead letters as `_load` would, and count."""
         if not letters:
             return
         batch = batch_of([letters])
@@ -180,7 +180,7 @@ class Loading:
             self._report.fail(letters[rejection.position], rejection.reason, rejection.message)
 
     def _schema_of(self, batch: Batch) -> pa.Schema:
-        """Return the columns that a batch would be decoded for; the target is given none."""
+        """Return the columns for which a batch would be decoded; the target is given none."""
         held = self._info.schema
         topics = topic_pinning(self._sink, self._info)
         if topics is not None:
@@ -190,7 +190,7 @@ class Loading:
 
 
 def _that_answers(sink: Sink, info: SinkInfo) -> Reconcilable:
-    # Files answer where they have offsets; what holds neither a table to its promise nor a file to its name does not.
+    # Files answer where they have offsets. A target with neither a table's promise nor a file's name does not.
     answers = info.repeats == "query" or (info.repeats == "replace" and "_offset" in info.coordinates)
     target = queryable(sink, info)
     if answers and target is not None:
@@ -207,7 +207,7 @@ def batch_of(runs: Sequence[Run]) -> Batch:
 
 
 def spans(letters: Run, most: int = MAX_SPAN) -> Iterator[Run]:
-    """Cut letters, ascending, where a run of them would span more than so many offsets."""
+    """Cut dead letters, ascending, where a run of them would span more than `most` offsets."""
     start = 0
     for index in range(1, len(letters) + 1):
         if index == len(letters) or _offset(letters[index]) - _offset(letters[start]) >= most:
@@ -216,7 +216,7 @@ def spans(letters: Run, most: int = MAX_SPAN) -> Iterator[Run]:
 
 
 def islands(letters: Run, there: Sequence[int]) -> Iterator[Run]:
-    """Cut letters, ascending, wherever an offset that is there, also ascending, lies between two of them."""
+    """Cut dead letters, ascending, wherever an offset of `there`, also ascending, lies between two of them."""
     start = 0
     for index in range(1, len(letters) + 1):
         if index < len(letters):
@@ -257,7 +257,7 @@ def replay(
     passed: Callable[[int], None],
     stop: threading.Event,
 ) -> bool:
-    """Take one step after the other until `stop` is set; return whether that was all of them."""
+    """Take one step after the other until `stop` is set; return whether all were taken."""
     for step in steps:
         if stop.is_set():
             return False
@@ -273,7 +273,7 @@ def _waiting(attempt: int, wait_s: float, error: BaseException) -> None:
 def quiet(record: Any) -> bool:
     """Return whether a log record of the delivery is news.
 
-    What is refused again is in the report.
+    Records that are refused again are in the report.
     """
     message = record.msg
     return not (isinstance(message, dict) and message.get("event") == "records_refused")

@@ -13,7 +13,7 @@ from batcher.cli.support import early
 
 @contextmanager
 def heard_by(listen: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Send both signals to `listen` while the context is open, then put the old handlers back. Main thread only."""
+    """Send both signals to `listen` while the context is open, then restore the old handlers. Main thread only."""
     old = {number: signal.signal(number, listen) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield

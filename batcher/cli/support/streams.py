@@ -1,4 +1,4 @@
-"""The process's own streams, however it was started: closed, full, or with a reader that has gone."""
+"""The streams of the process, however it was started: closed, full, or with a reader that has gone."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import IO
 
 
 def open_all() -> None:
-    """Put nothing in the place of streams that are closed (`2>&-`).
+    """Open the null device in the place of streams that are closed (`2>&-`).
 
-    Otherwise the next file or socket that is opened gets the number of the stream, and whatever a library prints there
-    goes into it.
+    Otherwise the next file or socket that is opened gets the number of the stream, and anything that a library prints
+    there goes into it.
     """
     for number, mode in ((0, os.O_RDONLY), (1, os.O_WRONLY), (2, os.O_WRONLY)):
         try:
             os.fstat(number)
         except OSError:
-            # The lowest number that is free is the one that was found closed.
+            # The lowest free number is the one that was found closed.
             os.open(os.devnull, mode)
     sys.stdin = sys.stdin or os.fdopen(0, "r", closefd=False)
     sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
@@ -26,7 +26,7 @@ def open_all() -> None:
 
 
 def let_go() -> None:
-    """Flush both outputs; what cannot be written is given up, because the interpreter would end with 120 over it."""
+    """Flush both outputs. What cannot be written is given up, because it would make the interpreter end with 120."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

@@ -1,4 +1,4 @@
-"""What a process that moves many records sets for itself: the garbage collector, the memory, the imports."""
+"""What a process that moves many records tunes for itself: the garbage collector, the memory, the imports."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import sys
 from typing import Final
 
 KEPT_BLOCK_BYTES: Final = 32 << 20
-"""Blocks up to this are taken from memory the process keeps: a default batch's columns, and librdkafka's fetches."""
+"""Blocks up to this come from memory that the process keeps: a default batch's columns, and librdkafka's fetches."""
 
 KEPT_BYTES: Final = 64 << 20
-"""So much at the end of the heap is kept when it is free; more goes back to the system."""
+"""This much free memory is kept at the end of the heap; more goes back to the system."""
 
 ARENAS: Final = 2
-"""Heaps at most. Each keeps what is free in it for itself, and eight of them a core would be more than anybody uses."""
+"""The most heaps. Each keeps what is free in it for itself, and eight of them a core would be far more than is used."""
 
 M_TRIM_THRESHOLD: Final = -1
 M_MMAP_THRESHOLD: Final = -3
@@ -26,23 +26,23 @@ M_ARENA_MAX: Final = -8
 
 def tune_collector() -> None:
     """Make the garbage collector look less often; for the whole process."""
-    # The cyclic collector walks everything that is alive each time enough objects were made, and `consume` makes
-    # ten thousand at a time: what is there by now never dies, and looking less often gave 1.2 to 1.4 times the rows.
+    # Each time enough objects were made, the cyclic collector visits everything that is alive, and `consume` makes ten
+    # thousand at a time. What is there by now never dies, and looking less often gave 1.2 to 1.4 times the rows.
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 20, 100)
 
 
 def tune_memory() -> None:
-    """Have memory that is free used again, and spare Arrow pandas; for the whole process."""
+    """Reuse memory that is free, and keep Arrow from loading pandas; for the whole process."""
     import pyarrow as pa
 
     spare_pandas()
     if platform.libc_ver()[0] != "glibc" or "ARROW_DEFAULT_MEMORY_POOL" in os.environ:
         return
-    # A page that is fresh from the system costs 1 to 3 us (measured in a virtual machine: memory is filled at 1 GB/s,
-    # at 6 and more where it was used before). Arrow's mimalloc and jemalloc keep what each thread freed for itself,
-    # and batches are made on one thread and freed on another: 550 and 440 MB at the peak, where this takes 370.
+    # A fresh page from the system costs 1 to 3 us (measured in a virtual machine: memory is filled at 1 GB/s, at 6 and
+    # more where it was used before). Arrow's mimalloc and jemalloc keep what each thread freed for itself, and batches
+    # are made on one thread and freed on another: 550 and 440 MB at the peak, where this takes 370.
     pa.set_memory_pool(pa.system_memory_pool())
     # Without the first two, each block of 128 KiB and more is fresh.
     libc = ctypes.CDLL(None)
@@ -52,9 +52,9 @@ def tune_memory() -> None:
 
 
 def spare_pandas() -> None:
-    """Have Arrow take pandas for missing, unless it is loaded, until somebody asks for a data frame; for the process.
+    """Let Arrow take pandas for missing, unless it is loaded, until a data frame is asked for; for the process.
 
-    An array made of a series keeps its NaNs until then.
+    Until then, an array made from a series keeps its NaNs.
     """
     import pyarrow as pa
 
@@ -64,8 +64,8 @@ def spare_pandas() -> None:
             if name == "pandas":
                 raise ModuleNotFoundError(name)
 
-    # Arrow looks for it once, when the first array is made: 0.3 s between joining the group and the first record, and
-    # 40 MB. It is there wherever the embedded ClickHouse is.
+    # Arrow looks for pandas once, when the first array is made: 0.3 s between joining the group and the first record,
+    # and 40 MB. It is there wherever the embedded ClickHouse is.
     sys.meta_path.insert(0, Missing)
     try:
         pa.array([0])

@@ -1,4 +1,4 @@
-"""Make the parts of a pipeline from the settings: each by its plug-in, which is told its section."""
+"""Make the parts of a pipeline from the settings: each by its plug-in, which gets its section."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DRAIN_TIMEOUT_S: Final = 20.0
 
 @contextmanager
 def before_opening() -> Iterator[None]:
-    """Make every refusal of a part that is only made, not opened, a SettingRefused: the world was not looked at."""
+    """Turn every refusal of a part that is made but not opened into a SettingRefused: nothing outside was asked."""
     try:
         yield
     except SettingRefused:
@@ -40,7 +40,7 @@ def before_opening() -> Iterator[None]:
 
 
 def metrics_of(settings: Settings) -> Metrics | None:
-    """Return the metrics to count in, or None where nobody asks for them."""
+    """Return the metrics to count in, or None where they are not asked for."""
     if settings.http.addr is None:
         return None
     from batcher.telemetry.metrics import Metrics
@@ -107,7 +107,7 @@ def pipeline_of(settings: Settings, metrics: Metrics | None = None) -> Pipeline:
 
 
 def retry_of(settings: Settings, patience_s: float | None = None) -> RetryPolicy:
-    """Return the waits; where the settings name no end of them, they end after `patience_s`, None for never."""
+    """Return the waits; where the settings name no end for them, they end after `patience_s`, None for never."""
     from batcher.engine.retry import RetryPolicy
 
     given = settings.retry
@@ -161,7 +161,7 @@ def dead_letters_of(settings: Settings) -> DeadLetterQueue | None:
 
 @before_opening()
 def kafka_options_of(settings: Settings) -> KafkaOptions:
-    """Return what reads Kafka's log is told. Raise SettingRefused for what it refuses."""
+    """Return the options for reading Kafka's log. Raise SettingRefused for what it refuses."""
     from batcher.sources.kafka import options_of
     from batcher.sources.kafka.settings import Kafka
 
@@ -169,7 +169,7 @@ def kafka_options_of(settings: Settings) -> KafkaOptions:
 
 
 def _part(settings: Settings, registry: Registry[Any], name: str) -> Any:
-    """Return what the plug-in makes of its section; one that describes no options gets what `--options` gives."""
+    """Return what the plug-in makes of its section; a plug-in without described options gets what `--options` gives."""
     found = registry.find(name)
     context = context_of(settings, found.section)
     if found.model is not None:
@@ -183,7 +183,7 @@ def _part(settings: Settings, registry: Registry[Any], name: str) -> Any:
 
 
 def context_of(settings: Settings, section: str) -> PluginContext:
-    """Return what the plug-in with this section may ask for."""
+    """Return the context that the plug-in with this section may use."""
     decode = settings.decode
     return PluginContext(
         pipeline=name_of(settings),
@@ -195,7 +195,7 @@ def context_of(settings: Settings, section: str) -> PluginContext:
         excluded_topics=frozenset([settings.dlq.topic] if settings.dlq.topic else []),
         workers=settings.workers,
         drain_timeout_s=DRAIN_TIMEOUT_S,
-        # A send cannot be interrupted: it has to come to an end within a stop.
+        # A send cannot be interrupted, so it has to end within the time of a stop.
         send_timeout_s=min(DEAD_LETTER_TIMEOUT_S, settings.stop_timeout.total_seconds() / 2),
     )
 
@@ -207,9 +207,9 @@ def _schema(file: str) -> pa.Schema:
 
 
 def _section_again(settings: Settings, section: str, field: str) -> Callable[[], Section] | None:
-    """Return what reads the secret files of a field anew and hides what they hold; None where it has no file.
+    """Return a function that reads a field's secret files anew and masks what they hold; None where it has no file.
 
-    What is returned raises ConfigurationError where a file cannot be read.
+    The function raises ConfigurationError where a file cannot be read.
     """
     read_again = settings.read_again(f"{section}.{field}")
     if read_again is None:

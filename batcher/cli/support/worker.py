@@ -1,8 +1,8 @@
 """One of several workers: `batcher run … --workers N --as-worker I`, as `workers.py` starts it.
 
-Its standard input is a socket to its parent. A byte that comes in is one signal, the end means that the parent is
-gone, however it ended; the summary goes out at the end. Signals would not do: they reach a whole process group, or
-everything in a container, besides the parent that passes them on, and a stop would be counted twice.
+Its standard input is a socket to its parent. A byte that comes in is one signal. The end means that the parent is gone,
+however it ended. The summary goes out at the end. Signals would not do: they reach a whole process group, or everything
+in a container, besides the parent that passes them on, and a stop would be counted twice.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 
 class ParentLink:
-    """Do what the parent says: the first word of it is a stop, the second an abort; its end is a stop, too.
+    """Do what the parent says: its first word is a stop, its second an abort; its end is a stop, too.
 
-    `line` is closed with the process; it is the standard input where none is given.
+    `line` is closed with the process. Where none is given it is the standard input.
     """
 
     def __init__(self, line: socket.socket | None = None) -> None:
@@ -42,13 +42,13 @@ class ParentLink:
         def listen(_number: int, _frame: FrameType | None) -> None:
             pipeline.stop()
 
-        # Blocked until the parent says something: left behind at the end of the process.
+        # Blocked until the parent says something, and left behind at the end of the process.
         threading.Thread(target=self._obey, args=(pipeline,), name="tether", daemon=True).start()
         with heard_by(listen):
             yield
 
     def report(self, facts: Mapping[str, Any]) -> None:
-        """Send the summary, unless nobody is there to take it."""
+        """Send the summary, unless the parent is gone."""
         with suppress(OSError):
             self._line.sendall(json.dumps(facts).encode())
 
@@ -66,11 +66,11 @@ class ParentLink:
 
 
 def own(settings: Settings, number: int) -> Settings:
-    """Return the settings of one worker: those that only one process can have are made its own."""
+    """Return the settings of one worker: those that only one process can have become its own."""
     http = settings.http
     if http.addr is not None:
         host, _, port = http.addr.rpartition(":")
-        # 0 is any that is free, for each.
+        # 0 gives each worker any port that is free.
         http = http.model_copy(update={"addr": f"{host}:{int(port) + number if int(port) else 0}"})
     own_sections = {name: getattr(settings, name).of_worker(number) for name in settings.owners}
     return settings.model_copy(update={**own_sections, "http": http})

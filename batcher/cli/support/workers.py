@@ -1,7 +1,7 @@
 """`--workers N`: a parent process that starts N workers of one consumer group on this machine and looks after them.
 
 Kafka shares out the partitions; nothing is coordinated here. The parent loads no data and none of the libraries for
-it. What a worker is told and what it tells goes over one socket each (`worker.py`).
+it. What a worker is told, and what it tells, goes over one socket each (`worker.py`).
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from batcher.settings import Settings
 from batcher.telemetry import logs
 
 Next = Literal["over", "again", "halt"]
-"""What follows the end of a worker: nothing, its replacement, the end of all."""
+"""What follows the end of a worker: nothing, its replacement, or the end of all."""
 
 Facts = Mapping[str, Any]
 """What `--json` prints, of one worker or of all."""
 
 LOOK_S: Final = 0.1
-"""How often the parent looks after its workers and for a signal."""
+"""How often the parent checks its workers and looks for a signal."""
 
 LONGEST_PAUSE_S: Final = 30.0
 
 PROVEN_S: Final = 60.0
 """A worker that lived this long and then ended begins with the shortest pause again."""
 
-# The first of these that any worker ended with, where none has stopped the others: what has to be looked at first.
+# The first of these with which any worker ended, where none has stopped the others: it has to be looked at first.
 _WORST: Final = (1, 2, 78, 69, INTERRUPTED, 75)
 
 _MEANINGS: Final = ("stop", "abort", "kill")
@@ -75,15 +75,15 @@ def supervise(settings: Settings, argv: Sequence[str], *, as_json: bool) -> int:
 
 
 def arguments_of(argv: Sequence[str], number: int) -> list[str]:
-    """Return the command of one worker: all of them get the same flags and variables, and tell themselves apart."""
+    """Return the command of one worker: all of them get the same flags and variables, and know their number."""
     return [sys.executable, "-m", "batcher", "run", *argv, "--as-worker", str(number)]
 
 
 def next_after(code: int, *, stopping: bool, until_eof: bool, replaces: bool) -> Next:
     """Say what follows the end of a worker with an exit code, which is negative where a signal killed it.
 
-    What only a person can mend would be the same for the others and the next time, so it ends all. A server that is
-    away does so at the start only: a worker that `replaces` another one tries again, while the others wait as well.
+    What only a person can repair would be the same for the others and the next time, so it ends all. A server that is
+    away ends all only at the start: a worker that `replaces` another one tries again, while the others wait as well.
     """
     if stopping or (code == 0 and until_eof):
         return "over"
@@ -93,12 +93,12 @@ def next_after(code: int, *, stopping: bool, until_eof: bool, replaces: bool) ->
 
 
 def pause_s(failures: int) -> float:
-    """Return how long to wait before the next start after so many ends in a row: 1 s, doubled up to 30 s."""
+    """Return the wait before the next start after `failures` in a row: 1 s, then twice as long each time up to 30 s."""
     return min(2.0 ** min(failures - 1, 10), LONGEST_PAUSE_S)
 
 
 def worst(codes: Sequence[int]) -> int:
-    """Return the exit code that stands for those of all; who was killed lost nothing and is as one cut short."""
+    """Return the exit code that stands for all; a killed worker lost nothing and counts as one that was cut short."""
     found = {75 if code < 0 else code for code in codes}
     return next((code for code in (*_WORST, *sorted(found)) if code in found and code), 0)
 
@@ -106,7 +106,7 @@ def worst(codes: Sequence[int]) -> int:
 def total(reports: Sequence[Facts], seconds: float, code: int) -> Facts:
     """Return the summary of all from those of each worker, `seconds` being the time that all of them took.
 
-    A worker that was killed has left none: what it did is not counted.
+    A worker that was killed has left no summary: what it did is not counted.
     """
     told = [report for report in reports if "consumed" in report]
     if not told:
@@ -117,7 +117,7 @@ def total(reports: Sequence[Facts], seconds: float, code: int) -> Facts:
         **sums,
         "seconds": round(seconds, 3),
         "rows_per_second": round(loaded / seconds) if seconds > 0 else 0,
-        # Sorted, the weaker one comes first.
+        # In sorted order the weaker one comes first.
         "delivery": min(report["delivery"] for report in told),
         **{name: _added_up([report[name] for report in told]) for name in _COUNTS},
         "unknown_fields_estimated": any(report["unknown_fields_estimated"] for report in told),
@@ -137,7 +137,7 @@ def _in_all(lists: Sequence[Sequence[str]]) -> list[str]:
 
 
 class WorkerSupervisor:
-    """Keep one process for each command running until all are over; `reports` has what they said at their ends."""
+    """Keep one process for each command running until all are over; `reports` has what they reported at their ends."""
 
     def __init__(self, commands: Sequence[Sequence[str]], *, until_eof: bool) -> None:
         self._members = [WorkerProcess(number, command) for number, command in enumerate(commands)]
@@ -152,8 +152,8 @@ class WorkerSupervisor:
     def run(self) -> int:
         """Run until the last worker is over and return the exit code that stands for all.
 
-        The first SIGTERM or SIGINT stops all of them, the second aborts, the third kills. Where that was before
-        any of them had begun, it is 75.
+        The first SIGTERM or SIGINT stops all of them, the second aborts, the third kills. Where that was before any of
+        them had begun, the code is 75.
         """
 
         def listen(_number: int, _frame: FrameType | None) -> None:
@@ -167,12 +167,12 @@ class WorkerSupervisor:
                         self._look_after(member)
                     time.sleep(LOOK_S)
         finally:
-            # After a bug: what still runs hears that nobody is there, and stops.
+            # After a bug: the workers that still run learn that the parent is gone, and stop.
             for member in self._members:
                 member.let_go()
         if self._halted is not None:
             return self._halted
-        # Where all were stopped before they had begun there is nobody to forgive them for: as one process alone.
+        # Where all were stopped before they had begun, nothing excuses them: it is the same as for one process alone.
         return worst(self._codes) or (STOPPED if self._signals and not self._begun else 0)
 
     @property
@@ -187,7 +187,7 @@ class WorkerSupervisor:
                 member.tell(self._passed_on)
 
     def _forgiven(self, code: int, report: Facts | None) -> int:
-        """Return the exit code of a worker; 0 where it was stopped before it had begun, with nothing in hand."""
+        """Return the exit code of a worker; 0 where it was stopped before it had begun, with nothing read."""
         return 0 if self._signals and code == STOPPED and not _consumed(report) else code
 
     def _look_after(self, member: WorkerProcess) -> None:
@@ -238,12 +238,12 @@ class WorkerProcess:
         self.report: Facts | None = None
 
     def start(self) -> None:
-        """Start a process; where the system refuses one, later."""
+        """Start a process; where the system refuses one, start it later."""
         self._started_at, self._told, self.report = time.monotonic(), 0, None
         ours, theirs = socket.socketpair()
         with theirs:
             try:
-                # A group of its own: Ctrl-C goes to the parent, which ends the workers in their own order.
+                # A process group of its own: Ctrl-C goes to the parent, which ends the workers in order.
                 self._process = subprocess.Popen(self._command, stdin=theirs.fileno(), process_group=0)  # noqa: S603  # ourselves
             except OSError as error:
                 ours.close()
@@ -283,7 +283,7 @@ class WorkerProcess:
         return code
 
     def let_go(self) -> None:
-        """Close the line. Twice is harmless."""
+        """Close the line. A second call is harmless."""
         if self._line is not None:
             self._line.close()
             self._line = None
@@ -291,7 +291,7 @@ class WorkerProcess:
     def _read_report(self) -> Facts | None:
         if self._line is None:
             return None
-        # Nobody writes any more, but a process that the worker started may hold its end open.
+        # Nothing is written any more, but a process that the worker started may hold its end open.
         self._line.settimeout(1.0)
         said = b""
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""`batcher bench`: what this machine makes of somebody's own records and target, and what limits it."""
+"""`batcher bench`: what this machine makes of the user's own records and target, and what limits it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ PASS_S: Final = 10.0
 
 
 def main(argv: Sequence[str]) -> int:
-    """Measure, print figures and a verdict, and return 0; 78 where not one record fitted the target."""
+    """Measure, print figures and a verdict, and return 0; 78 where no record fitted the target."""
     made = _parser()
     loaded = load(made, list(argv))
     arguments, settings = loaded.arguments, _checked(loaded.settings, loaded.arguments)
@@ -65,7 +65,7 @@ def main(argv: Sequence[str]) -> int:
         except Exception as error:
             if not interrupts.wanted():
                 raise
-            # That a second signal broke a run off is no news; that something could not be removed is.
+            # A run that a second signal broke off is not worth a message. Something that could not be removed is.
             if not isinstance(error, DrainTimeout):
                 explained(error)
             raise KeyboardInterrupt from error
@@ -142,7 +142,7 @@ def _measured(
 
     template = None if settings.section(Kafka).topics else _template(arguments.template)
     subject = Subject.of(settings, arguments, template, interrupts)
-    # Before the collector is tuned: the client's own call is measured as it comes.
+    # Before the collector is tuned: the client's own call is measured as it is.
     reading, partitions = subject.reading()
     tune_collector()
     tune_memory()

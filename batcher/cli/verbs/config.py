@@ -66,5 +66,5 @@ def _plain(value: Any) -> Any:
 def _toml(value: Any) -> str:
     if isinstance(value, dict):
         return f"{{{', '.join(f'{json.dumps(name)} = {_toml(item)}' for name, item in value.items())}}}"
-    # What else there is, text, numbers, booleans and lists of text, JSON and TOML write alike.
+    # JSON and TOML write everything else alike: text, numbers, booleans and lists of text.
     return json.dumps(value)

@@ -1,4 +1,4 @@
-"""`batcher demo`: the whole thing on this machine, with a crash in the middle and the count afterwards."""
+"""`batcher demo`: the whole program on this machine, with a crash in the middle and the count afterwards."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ RECORDS: Final = 200_000
 """Some 20 seconds on two slow cores."""
 
 MIN_RECORDS: Final = 1000
-"""With fewer there is nothing poisoned, and nothing to see."""
+"""With fewer there is no poisoned record, and nothing to see."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -48,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
     from batcher.demo.show import Show
     from batcher.demo.view import DemoView
 
-    # A path or command broken in the middle cannot be copied, so lines are as long as they are.
+    # A path or command that is broken in the middle cannot be copied, so lines are not wrapped.
     view = DemoView(Console(stderr=arguments.json, highlight=False, soft_wrap=True))
     with _directory(arguments.keep) as directory, _signals():
         result = Show(arguments.sink, arguments.records, directory, view).play()
@@ -66,7 +66,7 @@ def _count(text: str) -> int:
 
 @contextmanager
 def _directory(wanted: Path | None) -> Iterator[Path]:
-    """Return a directory that is empty; one of our own is removed again when the demo does not come to its end."""
+    """Return a directory that is empty; one of our own is removed again when the demo does not reach its end."""
     if wanted is None:
         made = Path(tempfile.mkdtemp(prefix="batcher-demo-")).resolve()
         try:

@@ -1,4 +1,4 @@
-"""`batcher dlq`: look at what was put aside, load it again, hand it on, take it away."""
+"""`batcher dlq`: list dead letters, load them again, export them, remove them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 USAGE: Final = "batcher dlq ls|show|stats|replay|export|purge (--dlq.path DIR | -b BROKERS --dlq.topic TOPIC) [flags]"
 
 PLACES: Final = ("kafka.brokers", "kafka.options", "kafka.allow_insecure", "dlq.topic", "dlq.path", "log.format")
-"""The settings that say where letters are."""
+"""The settings that say where dead letters are."""
 
 NOTES: Final = """\
 commands:
@@ -90,9 +90,9 @@ def loaded(parser: Parser, argv: list[str], settings: Sequence[str] = PLACES) ->
 
 
 def letters_of(settings: Settings, stopped: Callable[[], bool] = lambda: False) -> Directory | Topic:
-    """Return what reads the letters; raise UsageError where the settings do not say which.
+    """Return the reader of the dead letters; raise UsageError where the settings do not say which.
 
-    `stopped` tells whether brokers are no longer to be waited for: where a signal does not raise by itself.
+    `stopped` says whether to stop waiting for brokers, for a verb in which a signal does not raise by itself.
     """
     if settings.dlq.queue not in (None, "directory", "kafka"):
         raise UsageError([f"dlq: reads topics and directories, and --dlq.queue is {settings.dlq.queue}"])
@@ -108,7 +108,7 @@ def letters_of(settings: Settings, stopped: Callable[[], bool] = lambda: False) 
     from batcher.dead_letters.kit.read import Topic
     from batcher.sources.kafka.options import KafkaOptions
 
-    # Which partitions are read is ours to say: how a group would share them out does not matter.
+    # We choose which partitions are read: how a group would share them out does not matter.
     given = {name: value for name, value in kafka.options.items() if not name.startswith("group.")}
     options = KafkaOptions(
         kafka.brokers or "", (settings.dlq.topic,), "batcher-dlq", properties=given, allow_insecure=kafka.allow_insecure
@@ -126,13 +126,13 @@ def filter_of(arguments: argparse.Namespace) -> Where:
 
 
 def tell_passed_over(letters: Directory | Topic) -> None:
-    """Say on stderr what was found and is no letter."""
+    """Say on stderr what was found and is no dead letter."""
     if letters.passed_over:
         print(f"batcher: {letters.passed_over} records that are no dead letters were passed over", file=sys.stderr)
 
 
 def tell_nothing(letters: Directory | Topic) -> None:
-    """Say on stderr why there was no letter to work on: an empty place looks the same as a filter with a typo."""
+    """Say on stderr why there was no dead letter to work on: an empty place looks the same as a filter with a typo."""
     if letters.found:
         print(f"batcher: none of the {letters.found} dead letters was asked for", file=sys.stderr)
     else:
@@ -140,7 +140,7 @@ def tell_nothing(letters: Directory | Topic) -> None:
 
 
 def require_letters(letters: Directory | Topic) -> None:
-    """Raise ConfigurationError where everything was read and none of it is a letter: that is another place."""
+    """Raise ConfigurationError where everything was read and none of it is a dead letter: that is the wrong place."""
     from batcher.errors import ConfigurationError
 
     if letters.foreign:
@@ -242,11 +242,11 @@ def _export(argv: list[str]) -> int:
 
 @contextmanager
 def _new_file(name: str) -> Iterator[TextIO]:
-    """Yield a file that is there when everything was written to it, and not at all otherwise."""
+    """Yield a file that exists only once everything was written to it."""
     from batcher.errors import ConfigurationError
 
     try:
-        # Dead letters are other people's data: only their owner may look.
+        # Dead letters are other people's data: only their owner may read them.
         descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise UsageError([f"{name}: {error.strerror}"]) from None

@@ -1,4 +1,4 @@
-"""`batcher dlq replay`: bring dead letters to where their records were to go."""
+"""`batcher dlq replay`: bring dead letters to where their records belong."""
 
 from __future__ import annotations
 
@@ -47,18 +47,18 @@ SETTINGS: Final = (
 MAX_ATTEMPTS: Final = 3
 
 GIVE_UP_S: Final = 60.0
-"""How long a target may refuse to answer where --retry.max-elapsed does not say: somebody is waiting for the end."""
+"""How long a target may refuse to answer where --retry.max-elapsed does not say: a person waits for the end."""
 
 NOT_ALL: Final = 1
 
 NAMED: Final = 10
-"""Unknown fields that people are told of; programs get all."""
+"""Unknown fields that people are shown; programs get all."""
 
 STOPPED: Final = 75
 
 
 def main(argv: Sequence[str]) -> int:
-    """Load letters again and report; 0 when all that were chosen are where they belong, else 1."""
+    """Load dead letters again and report; 0 when all that were chosen are where they belong, else 1."""
     parser = parser_of("replay", "Load dead letters into the target again, or send them back to their topic.")
     parser.add_argument("--to", choices=("sink", "topic"), default="sink", help="where to [sink]")
     parser.add_argument("--dry-run", action="store_true", help="decode and ask the target, write nothing")
@@ -88,7 +88,7 @@ def main(argv: Sequence[str]) -> int:
         raise
     except Stopped:
         code = STOPPED
-    except (KeyboardInterrupt, Exception) as error:  # whatever it is, what was done so far is said
+    except (KeyboardInterrupt, Exception) as error:  # whatever it is, what was done so far is reported
         code = explained(error)
     else:
         code = (0 if report.all_there else NOT_ALL) if whole else STOPPED
@@ -103,7 +103,7 @@ def main(argv: Sequence[str]) -> int:
 def _taker(
     settings: Settings, arguments: argparse.Namespace, report: ReplayReport, stop: threading.Event
 ) -> Iterator[Callable[[list[StoredLetter]], None]]:
-    """Open where letters go to, and yield what takes a step of them."""
+    """Open the place where dead letters go, and yield a function that takes a step of them."""
     if arguments.to == "topic":
         from batcher.dead_letters.kit.resend import Resender
         from batcher.sources.kafka.options import check_properties

@@ -83,7 +83,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _code(delivered: int, undelivered: int, wanted: int | None, *, stopped: bool) -> int:
-    """Return the exit code: a stop before the end of a count is no success, one of an endless run is."""
+    """Return the exit code: a stop before the end of a count is no success, the stop of an endless run is."""
     if undelivered or (stopped and wanted is not None and delivered < wanted):
         return UNDELIVERED
     return 0 if delivered or stopped else NOTHING
@@ -168,7 +168,7 @@ def _made(arguments: argparse.Namespace) -> Iterator[list[bytes]]:
         raise UsageError([f"--template {text}: {error.strerror}"]) from None
     except ValueError as error:
         raise UsageError([f"--template: {error}"]) from None
-    # At a low rate events are made when they are sent, or their time would be from long ago.
+    # At a low rate events are made when they are sent; otherwise their time would be long past.
     size = min(CHUNK, per_tick(arguments.rate)) if arguments.rate else CHUNK
     return iter(lambda: generator.take(size), [])
 
@@ -203,7 +203,7 @@ def _producer(settings: Settings, arguments: argparse.Namespace) -> Producer:
     check_properties(kafka.options, allow_insecure=kafka.allow_insecure)
     properties = producer_properties(kafka.brokers or "", kafka.options, TIMEOUT_S)
     properties |= {"compression.type": arguments.compression}
-    # Larger batches compress better and cost the brokers less; nobody waits for a single record here.
+    # Larger batches compress better and cost the brokers less; no one waits for a single record here.
     properties |= {
         "linger.ms": kafka.options.get("linger.ms", "20"),
         "queue.buffering.max.messages": 1_000_000,

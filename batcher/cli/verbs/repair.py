@@ -1,4 +1,4 @@
-"""`batcher repair`: load what `verify` finds missing, and take doubles out where the target can do that."""
+"""`batcher repair`: load what `verify` finds missing, and remove duplicates where the target can do that."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class RepairOptions:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Mend, or say what would be mended, and return the exit code of `verify`."""
+    """Repair, or say what would be repaired, and return the exit code of `verify`."""
     made = parser("repair", USAGE, "Load what is missing, from Kafka, as a run would.", NOTES)
     made.add_argument("--yes", action="store_true", help="do it; without this nothing is changed")
     made.add_argument(
@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
             done = _mended(inspection, mender, removable)
         report = inspection.report()
     _tell(report, done, wishes)
-    # What was missing and is a dead letter by now is accounted for; that all of it is one is no success.
+    # What was missing and is now a dead letter is accounted for. If all of it is dead letters, that is no success.
     return report.exit_code or (ALL_REFUSED if done.dead_lettered and not done.loaded else 0)
 
 
@@ -154,7 +154,7 @@ def _mending(inspection: Inspection) -> Iterator[Repairer]:
             noting,
             max_rows=batch.max_rows,
             max_bytes=int(batch.max_bytes),
-            # Such a target may name what it keeps by its range, and put a block in the place of another one.
+            # Such a target may name what it keeps by its range, and replace one block by another.
             whole_ranges=inspection.info.repeats != "query",
             attempt=inspection.attempt,
         )
@@ -164,7 +164,7 @@ def _mending(inspection: Inspection) -> Iterator[Repairer]:
 
 
 def _writers(inspection: Inspection, queue: NotingQueue | None) -> Callable[[int], tuple[Writer, str]]:
-    """Return what gives the writer of an attempt and its name, which is its own, so that its tokens are new."""
+    """Return a function that gives the writer of an attempt and a name of its own, so that its tokens are new."""
     from batcher.cli.support import wiring
     from batcher.core.limits import DeadLetterLimit
     from batcher.engine.writer import Writer

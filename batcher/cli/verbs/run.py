@@ -33,7 +33,7 @@ batcher loads Kafka topics into ClickHouse tables and Parquet files. To begin:
     -b localhost:9092 -t events -g events-to-parquet      load a topic into files
   batcher --help                                          all verbs and flags\
 """
-"""What a command line with nothing in it gets."""
+"""The answer to an empty command line."""
 
 USAGE: Final = """\
 batcher [run] --sink clickhouse|parquet|NAME -b BROKERS -t TOPIC[,TOPIC…] -g GROUP [flags]
@@ -108,14 +108,14 @@ def add_loudness(made: Parser) -> None:
 
 
 def log_level(settings: Settings, arguments: argparse.Namespace) -> str:
-    """Return the level that `-q` and `-v` make of the settings' one."""
+    """Return the level that `-q` and `-v` make of the one in the settings."""
     if arguments.quiet:
         return "error" if settings.log.level == "error" else "warning"
     return "debug" if arguments.verbose else settings.log.level
 
 
 def without_property_question(argv: Sequence[str]) -> tuple[list[str], str | None]:
-    """Take `-X list` or `-X dump` out of a command line and return which of them was there."""
+    """Remove `-X list` or `-X dump` from a command line and return which of them was there."""
     words = list(argv)
     for index, (flag, word) in enumerate(zip(words, [*words[1:], ""], strict=False)):
         if flag in ("-X", "--kafka.options") and word in ("list", "dump"):
@@ -135,7 +135,7 @@ def run(
 ) -> int:
     """Run the pipeline of the settings to its end and return the exit code.
 
-    With `as_json` the summary goes to stdout, after a failure too. `for_people` says a failure in plain words,
+    With `as_json` the summary goes to stdout, after a failure too. `for_people` explains a failure in plain words;
     otherwise it is one more event in the log. `live` shows a line that refreshes, on a terminal. A worker is stopped
     through its `tether`, and reports there.
     """
@@ -155,7 +155,7 @@ def run(
         view = _live_line(pipeline) if live and sys.stderr.isatty() else nullcontext()
         with signals.sent_to(pipeline), wiring.answering(settings, metrics, pipeline), view:
             pipeline.run()
-        if tether is None:  # of workers the sum decides: one may have had nothing but a bad record
+        if tether is None:  # for workers the sum decides: one may have had only a bad record
             _require_something_loaded(pipeline.summary())
     except BaseException as error:  # whatever it is, the summary still comes
         code = INTERRUPTED if signals.seen > 1 and not is_bug(error) else exit_code(error)
@@ -177,7 +177,7 @@ def _print_summary(facts: dict[str, Any]) -> None:
     try:
         print(json.dumps(facts), flush=True)
     except OSError as error:
-        # What was loaded is loaded, whoever reads about it.
+        # What was loaded is loaded, even if the summary cannot be written.
         from batcher.telemetry import logs
 
         logs.get(__name__).warning("summary_not_printed", reason=error.strerror)
@@ -208,7 +208,7 @@ class Signals:
 
     @contextmanager
     def sent_to(self, pipeline: Pipeline) -> Iterator[None]:
-        """Listen while the context is open, then put the old handlers back."""
+        """Listen while the context is open, then restore the old handlers."""
 
         def listen(number: int, _frame: FrameType | None) -> None:
             self.seen += 1
@@ -216,7 +216,7 @@ class Signals:
                 pipeline.stop()
                 return
             pipeline.abort()
-            # Should even that not help, because the main thread is inside a driver, the third one kills.
+            # If even that does not help, because the main thread is inside a driver, the third one kills.
             signal.signal(number, signal.SIG_DFL)
 
         with heard_by(listen):
@@ -241,7 +241,7 @@ def _live_line(pipeline: Pipeline) -> AbstractContextManager[object]:
         ]
         return Text(" · ".join(facts), overflow="ellipsis", no_wrap=True)
 
-    # Logs go through `sys.stderr`, which the display replaces meanwhile: they come out above the line.
+    # Logs go through `sys.stderr`, which the display replaces meanwhile, so they appear above the line.
     return Live(
         get_renderable=line, console=Console(stderr=True), refresh_per_second=4, transient=True, redirect_stdout=False
     )

@@ -1,4 +1,4 @@
-"""`batcher verify`: prove that every record that was read is in the target, a dead letter, or left out by policy."""
+"""`batcher verify`: prove that every record that was read is in the target, a dead letter, or skipped by policy."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _hints(settings: Settings) -> list[str]:
-    """Return why dead letters may be among what is missing."""
+    """Return reasons why dead letters may be among what is missing."""
     if not (settings.dlq.topic or settings.dlq.path):
         return ["no --dlq.topic or --dlq.path was given: dead letters count as missing"]
     if settings.dlq.path and not Path(settings.dlq.path).exists():
@@ -47,7 +47,7 @@ def _hints(settings: Settings) -> list[str]:
 def show(
     report: AuditReport, *, as_json: bool, more: Mapping[str, Any] | None = None, text: Sequence[str] = ()
 ) -> None:
-    """Print a report on stdout: as one object with `more` in it, or for people, with the lines of `text` behind it."""
+    """Print a report on stdout: as one object with `more` in it, or for people, followed by the lines of `text`."""
     from batcher.audit.report import facts, lines
 
     if as_json:

@@ -1,1 +1,1 @@
-"""What is done with dead letters afterwards: read, select, send again, remove."""
+"""The work on stored dead letters: read, select, send again, remove."""

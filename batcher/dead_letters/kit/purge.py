@@ -1,4 +1,4 @@
-"""Take old letters away: whole files of a directory, the front of a topic's partitions.
+"""Remove old dead letters: whole files of a directory, the front of a topic's partitions.
 
 Always in two steps, a plan that can be shown and the act.
 """
@@ -22,7 +22,7 @@ from batcher.errors import ConfigurationError, Unreachable
 from batcher.sources.kafka.properties import accepted
 
 QUIET: Final = timedelta(hours=1)
-"""A file that was written to within this time may be again."""
+"""A file that was written to within this time may be written to again."""
 
 BEGUN: Final = re.compile(r"letters-(\d{8})T")
 
@@ -31,7 +31,7 @@ TIMEOUT_S: Final = 30.0
 
 @dataclass(frozen=True, slots=True)
 class PurgePart:
-    """Name something that can be taken away: a file, or a partition up to an offset. `letters` counts what goes."""
+    """Name something that can be removed: a file, or a partition up to an offset. `letters` counts what goes."""
 
     place: str
     letters: int
@@ -40,11 +40,11 @@ class PurgePart:
 
 
 def old_files(directory: Directory, before: datetime, now: datetime) -> tuple[list[PurgePart], list[Path]]:
-    """Return the files whose letters all failed before a moment, and that nobody writes to any more.
+    """Return the files whose dead letters all failed before a moment, and that are no longer written to.
 
-    A process begins another file each day (UTC), so those of today are left alone, like what was changed within the
-    last hour. A file with a line that is no letter, or a letter without a moment, stays, too: where all else in it is
-    old, it is in the second list.
+    A process begins another file each day (UTC), so today's files are left alone, like those changed within the last
+    hour. A file with a line that is no dead letter, or with a dead letter without a moment, stays as well. Where all
+    else in it is old, it is in the second list.
     """
     found, kept = [], []
     for file in directory.files():
@@ -73,10 +73,10 @@ def remove(files: list[PurgePart]) -> None:
 
 
 def old_records(topic: Topic, before: datetime) -> list[PurgePart]:
-    """Return for each partition with letters how far it holds nothing that failed at or after a moment.
+    """Return, for each partition with dead letters, how far it holds nothing that failed at or after a moment.
 
-    What is no letter counts by the time of its record; where there is nothing else, as in a topic that was named by
-    mistake, everything stays. A letter whose moment cannot be read counts as new.
+    What is no dead letter counts by the time of its record. Where there is nothing else, as in a topic that was named
+    by mistake, everything stays. A dead letter whose moment cannot be read counts as new.
     """
     found: dict[int, PurgePart] = {}
     ended: set[int] = set()

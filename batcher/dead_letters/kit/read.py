@@ -1,6 +1,6 @@
-"""Read what was put aside, from a directory or a topic, one letter after the other.
+"""Read dead letters from a directory or a topic, one after the other.
 
-Only reads: no membership of a group, no commit, no file touched. So it can be done while pipelines write.
+It only reads: no membership of a group, no commit, no file touched. So it can be done while pipelines write.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ log = logging.getLogger(__name__)
 
 
 class Directory:
-    """Read the letters of a directory, or of one file; the names of the files give the order.
+    """Read the dead letters of a directory, or of one file; the names of the files give the order.
 
-    `found` counts the letters that were read, `passed_over` the lines that are no letter, and `others` files of other
+    `found` counts the dead letters that were read, `passed_over` the lines that are none, and `others` files of other
     names. A last line that is not whole is none yet: it is being written, or was by a process that is dead.
     """
 
@@ -50,7 +50,7 @@ class Directory:
 
     @property
     def foreign(self) -> str:
-        """Say what else was read where not one letter was found; empty where a letter or nothing at all was."""
+        """Say what else was read where no dead letter was found; empty where one, or nothing at all, was read."""
         if self.found:
             return ""
         if self.passed_over:
@@ -75,7 +75,7 @@ class Directory:
         return ours
 
     def letters(self, file: Path) -> Iterator[StoredLetter]:
-        """Yield the letters of one file; raise ConfigurationError when it may not be read."""
+        """Yield the dead letters of one file; raise ConfigurationError when it may not be read."""
         try:
             lines = file.open("rb")
         except PermissionError as error:
@@ -94,10 +94,10 @@ class Directory:
 
 
 class Topic:
-    """Read the letters of a topic, partition after partition, up to where each ended when its turn came.
+    """Read the dead letters of a topic, partition after partition, up to where each ended when its turn came.
 
-    `properties` are librdkafka's for a consumer. `found` counts the letters that were read, `passed_over` the records
-    that are no letter.
+    `properties` are librdkafka's for a consumer. `found` counts the dead letters that were read, `passed_over` the
+    records that are none.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class Topic:
 
     @property
     def foreign(self) -> str:
-        """Say what else was read where not one letter was found; empty where a letter or nothing at all was."""
+        """Say what else was read where no dead letter was found; empty where one, or nothing at all, was read."""
         return f"{self.passed_over} records" if self.passed_over and not self.found else ""
 
     def __iter__(self) -> Iterator[StoredLetter]:
@@ -127,7 +127,7 @@ class Topic:
                 yield stored
 
     def letter(self, message: Message) -> StoredLetter | None:
-        """Return the letter in a record and count it; None where it is no letter."""
+        """Return the dead letter in a record and count it; None where it is none."""
         try:
             stored = of_message(message)
         except (ValueError, TypeError):
@@ -137,11 +137,11 @@ class Topic:
         return stored
 
     def messages(self) -> Iterator[Message]:
-        """Yield every record of the topic, letter or not.
+        """Yield every record of the topic, dead letter or not.
 
         Raise ConfigurationError for a topic that is not there, SettingRefused for refused properties, Unreachable when
-        no broker answers, SourceLost when one falls silent on the way, Stopped when `stopped` says so while one is
-        waited for.
+        no broker answers, SourceLost when one falls silent on the way, Stopped when `stopped` says so during the wait
+        for one.
         """
         with accepted(self._properties, "reader of --dlq.topic"):
             consumer = Consumer(self._properties, logger=log)
@@ -186,11 +186,11 @@ class Topic:
                     yield message
                     position = offset + 1
                 elif refusal is None or refusal.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  # librdkafka's own
-                    # The last offsets before the end may be markers of transactions, which nobody gets to see.
+                    # The last offsets before the end may be markers of transactions, which are never delivered.
                     position = max(position, offset)
                 elif not refusal.retriable():
                     raise self._lost(partition, refusal)
-            # Whoever takes the letters may have needed his time: silence counts from here.
+            # The caller may have needed time for the dead letters: silence counts from here.
             heard_at = time.monotonic() if messages else heard_at
         consumer.unassign()
 
@@ -209,11 +209,11 @@ class Topic:
 
 
 def of_message(message: Message) -> StoredLetter:
-    """Return the letter in a record of the topic; raise ValueError if it is none."""
+    """Return the dead letter in a record of the topic; raise ValueError if it is none."""
     letter = letter_of(message)
     [found] = headers_of([message]) or [None]
     headers = list(found or ())
-    # Before the last of these are the record's own, which may have been a letter before.
+    # Before the last of these are the record's own, which may have been a dead letter before.
     start = len(headers) - 1 - [name for name, _ in headers][::-1].index(f"{CONNECT}topic")
     added = {name: (content or b"").decode(errors="replace") for name, content in headers[start:]}
     return StoredLetter(
@@ -227,7 +227,7 @@ def of_message(message: Message) -> StoredLetter:
 
 
 def moment(text: object) -> datetime | None:
-    """Return the moment that is written beside a letter, or None where it cannot be read."""
+    """Return the moment that is written beside a dead letter, or None where it cannot be read."""
     if not isinstance(text, str):
         return None
     try:

@@ -1,4 +1,4 @@
-"""What became of letters that were loaded again, and the steps and the speed in which that is done."""
+"""What became of dead letters that were loaded again, and the steps and the speed in which that is done."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Failure(NamedTuple):
 
 @dataclass(slots=True)
 class ReplayReport:
-    """Count what became of letters. `failures` has one entry for each that failed again."""
+    """Count what became of dead letters. `failures` has one entry for each that failed again."""
 
     replayed: int = 0
     already_there: int = 0
@@ -39,16 +39,16 @@ class ReplayReport:
 
     @property
     def empty(self) -> bool:
-        """Return whether there was no letter at all."""
+        """Return whether there was no dead letter at all."""
         return not (self.replayed or self.already_there or self.failures or self.left_out.total())
 
     @property
     def all_there(self) -> bool:
-        """Return whether every letter is where it belongs: none failed again, none was left out."""
+        """Return whether every dead letter is where it belongs: none failed again, none was skipped."""
         return not self.failures and not self.left_out.total()
 
     def fail(self, stored: StoredLetter, reason: str, message: str) -> None:
-        """Note a record that failed again."""
+        """Count a record that failed again."""
         self.failures.append(Failure(stored.id, reason, one_line(message)))
 
     def facts(self) -> dict[str, Any]:
@@ -64,7 +64,7 @@ class ReplayReport:
 
 
 class Pace:
-    """Wait so long after each step that no more than `rate` letters a second go through; None is no limit.
+    """Wait after each step, so that no more than `rate` dead letters a second go through; None is no limit.
 
     Setting `stop` ends a wait. `clock` returns seconds.
     """
@@ -77,11 +77,11 @@ class Pace:
         self._done = 0
 
     def step(self, max_rows: int) -> int:
-        """Return how many letters may go through in one step: those of a second, as long as that is one at least."""
+        """Return how many dead letters may go through in one step: those of a second, but at least one."""
         return max_rows if self._rate is None else max(1, min(max_rows, int(self._rate)))
 
     def passed(self, rows: int) -> None:
-        """Wait after a step of so many letters."""
+        """Wait after a step of `rows` dead letters."""
         if self._rate is None:
             return
         self._done += rows
@@ -91,7 +91,7 @@ class Pace:
 
 
 def steps(letters: Iterable[StoredLetter], max_rows: int, max_bytes: int) -> Iterator[list[StoredLetter]]:
-    """Yield the letters in lists of at most so many and so many bytes of records; a larger one goes alone."""
+    """Yield the dead letters in lists of at most `max_rows`, and `max_bytes` of records; a larger one goes alone."""
     step: list[StoredLetter] = []
     nbytes = 0
     for stored in letters:

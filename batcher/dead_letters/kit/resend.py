@@ -1,7 +1,7 @@
-"""Send records that were put aside back to the topic they came from.
+"""Send the records of dead letters back to the topic they came from.
 
-They get new offsets there: whoever reads the topic sees them once more, a crash on the way may send one twice, and
-nothing can tell the target that it has them already. So each carries how often it was sent back.
+They get new offsets there. Readers of the topic see them once more, a crash on the way may send one twice, and nothing
+can tell the target that it has them already. So each record carries how often it was sent back.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 class Resender:
     """Produce records to their original topics and partitions, every delivery report awaited.
 
-    One that was sent back `max_attempts` times is left out, as is one that is not kept whole. A step takes at most
+    A record that was sent back `max_attempts` times is skipped, as is one that is not kept whole. A step takes at most
     about `timeout_s` seconds. With `dry_run` nothing is sent.
     """
 
@@ -63,7 +63,7 @@ class Resender:
             raise Unreachable(f"no broker answers for --to topic: {reason}; check brokers and -X") from error
 
     def take(self, step: Sequence[StoredLetter]) -> None:
-        """Send the records of a step and note what became of each."""
+        """Send the records of a step and count what became of each."""
         ready = [stored for stored in step if self._wanted(stored)]
         if self._dry_run:
             self._report.replayed += len(ready)
@@ -81,7 +81,7 @@ class Resender:
         self._producer.flush(max(deadline_s - time.monotonic(), 1.0))
         unknown = KafkaError(KafkaError._TIMED_OUT, f"no delivery report within {self._timeout_s:g} s")  # noqa: SLF001
         for index, stored in enumerate(ready):
-            # A queue that is empty says nothing: it also is when everything in it has failed.
+            # An empty queue proves nothing: it is also empty when everything in it has failed.
             error = outcomes.get(index, unknown)
             if error is None:
                 self._report.replayed += 1
@@ -89,7 +89,7 @@ class Resender:
                 self._report.fail(stored, error.name(), error.str())
 
     def close(self) -> None:
-        """Let go of the producer; what is still in it was counted as failed."""
+        """Release the producer; what is still in it was counted as failed."""
         self._producer.purge()
         self._producer.flush(1.0)
         self._producer.close()
@@ -124,7 +124,7 @@ def arguments(stored: StoredLetter) -> dict[str, Any]:
     record = stored.letter.record
     made: dict[str, Any] = {
         "topic": record.partition.topic,
-        # By number: another partitioner than the first producer's would part records of one key.
+        # By number: another partitioner than the first producer's would separate records of one key.
         "partition": record.partition.number,
         "key": record.key,
         "value": record.value,

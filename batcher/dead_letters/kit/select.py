@@ -1,4 +1,4 @@
-"""Which letters are meant: a letter as it is kept, and the filter that all commands share."""
+"""Which dead letters are meant: a dead letter as it is kept, and the filter that all commands share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from batcher.dead_letters.encoding import to_fields
 from batcher.records import DeadLetter, Partition, Stage
 
 ATTEMPTS: Final = "batcher.attempts"
-"""The header that counts how often a record was sent back to its topic; it belongs to the record from then on."""
+"""The header that counts how often a record was sent back to its topic; from then on it belongs to the record."""
 
 KEYS: Final = ("reason", "stage", "topic", "partition")
 """What a filter may name."""
@@ -20,10 +20,10 @@ KEYS: Final = ("reason", "stage", "topic", "partition")
 
 @dataclass(frozen=True, slots=True)
 class StoredLetter:
-    """Hold a letter with what is kept beside it.
+    """Hold a dead letter with what is kept beside it.
 
-    `group` is the pipeline that put the record aside, at `failed_at`; None where that cannot be read. `place` names
-    file and line, or topic, partition and offset, where the letter is kept. `omitted` are the parts of the record that
+    `group` is the pipeline that refused the record, at `failed_at`; None where that cannot be read. `place` names file
+    and line, or topic, partition and offset, where the dead letter is kept. `omitted` are the parts of the record that
     were too large to be kept.
     """
 
@@ -61,7 +61,7 @@ class StoredLetter:
         return f"{record.partition.topic}:{record.partition.number}:{record.offset}"
 
     def fields(self) -> dict[str, Any]:
-        """Return the letter as one JSON object, as the files of a directory have it."""
+        """Return the dead letter as one JSON object, as the files of a directory have it."""
         failed_at = self.failed_at
         made = to_fields(self.letter, self.group, failed_at or datetime.fromtimestamp(0, UTC))
         made["failed_at"] = None if failed_at is None else made["failed_at"]
@@ -71,10 +71,10 @@ class StoredLetter:
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """Say which letters are meant; what is empty or None does not matter.
+    """Say which dead letters are meant; what is empty or None does not matter.
 
     Several values of one kind are alternatives, several kinds have to hold together. `since` is the first moment of
-    failing that counts, `before` the first that no longer does; a letter without a moment is in neither.
+    failing that counts, `before` the first that no longer does. A dead letter without a moment is in neither.
     """
 
     reasons: frozenset[str] = frozenset()
@@ -86,7 +86,7 @@ class Where:
     coordinate: tuple[Partition, int] | None = None
 
     def __call__(self, stored: StoredLetter) -> bool:
-        """Return whether a letter is meant."""
+        """Return whether a dead letter is meant."""
         letter, partition = stored.letter, stored.letter.record.partition
         return (
             (not self.reasons or letter.reason in self.reasons)
@@ -107,7 +107,7 @@ class Where:
         )
 
     def during(self, since: datetime | None, before: datetime | None) -> Where:
-        """Return the same filter for letters of that time."""
+        """Return the same filter for dead letters of that time."""
         return replace(self, since=since, before=before)
 
 
@@ -143,7 +143,7 @@ def coordinate(text: str) -> tuple[Partition, int]:
 
 
 def each_once(letters: Iterable[StoredLetter]) -> Iterator[StoredLetter]:
-    """Yield the first letter of each record: a crash before the commit stores a letter twice."""
+    """Yield the first dead letter of each record: a crash before the commit stores it twice."""
     seen: dict[Partition, set[int]] = {}
     for stored in letters:
         record = stored.letter.record
@@ -155,7 +155,7 @@ def each_once(letters: Iterable[StoredLetter]) -> Iterator[StoredLetter]:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """Say how many letters of one topic failed in one way, of how many records, first and last when, and name one."""
+    """Count the dead letters of one topic that failed in one way: how many, of how many records, from when to when."""
 
     topic: str
     stage: str
@@ -167,7 +167,7 @@ class Count:
     example: str
     """The coordinates of the first that failed, as `StoredLetter.id`; without a time, of the first that was read."""
     message: str
-    """What is said about it."""
+    """The message of that one."""
 
     def facts(self) -> dict[str, Any]:
         """Return the counts as JSON has them."""

@@ -1,8 +1,8 @@
-"""Which fields of the rows no column takes: counted whole where that costs little, else from a sample.
+"""Which fields of the rows no column takes: counted in full where that costs little, else from a sample.
 
-Arrow reads with unexpected fields as an error first (`format.py`), at the cost of reading without: what passes so has
-none. What does not pass is looked at here, message by message, for the first blocks and for one in sixteen after them;
-in between, 64 messages of each block stand for all, and their counts are scaled up.
+Arrow first reads with unexpected fields as an error (`format.py`), at the cost of reading without. What passes like
+that has none. What does not pass is checked here, message by message, for the first blocks and for one in sixteen after
+them. In between, 64 messages of each block stand for all, and their counts are scaled up.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ SAMPLE: Final = 64
 """Messages of a block that stand for all of it: 0.3 ms."""
 
 SMALL: Final = 1024
-"""Blocks of at most so many messages are always looked at whole: 4 us a message."""
+"""Blocks of at most this many messages are always checked whole: 4 us a message."""
 
 CAREFUL: Final = 8
-"""Blocks with unknown fields that are looked at whole before samples do: fields that are usual are named by then."""
+"""Blocks with unknown fields that are checked whole before samples suffice: usual fields are named by then."""
 
 EVERY: Final = 16
-"""After that one block in so many is, for fields that are rare or new."""
+"""After that one block in this many is, for fields that are rare or new."""
 
 MAX_PATHS: Final = 1000
-"""Different fields that a block is searched for: a dictionary in the place of a record has one for each of its keys."""
+"""The most different fields that a block is searched for: a dictionary in place of a record has one for each key."""
 
 Known = Mapping[str, "Known | None"]
-"""The fields of an object that columns take, with those inside them; None where nothing inside is looked at."""
+"""The fields of an object that columns take, with those inside them; None where nothing inside is checked."""
 
 
 class SeenFields(NamedTuple):
@@ -54,7 +54,7 @@ class Census:
 
     @property
     def careful(self) -> bool:
-        """Return whether the next block will be looked at whole, so that it is worth knowing that it has none."""
+        """Return whether the next block will be checked whole, so that it is worth knowing that it has none."""
         return self._blocks < CAREFUL or self._blocks % EVERY == 0
 
     def look(self, texts: pa.Array) -> SeenFields:
@@ -80,7 +80,7 @@ class Census:
             try:
                 message = msgspec.json.decode(text)
             except (msgspec.MsgspecError, ValueError, RecursionError):
-                # What only the strict reader can read: too rare to be worth another parser.
+                # Only the strict reader can read this: too rare to be worth another parser.
                 continue
             paths: set[str] = set()
             self._walk(message, self._known, "", paths)
@@ -109,13 +109,13 @@ class Census:
                     self._walk(item, inner, inner_path(path, name), found)
 
     def _spelled(self, key: str, known: Known, value: Mapping[str, Any]) -> str:
-        """Return the column that a key of another spelling fills: not where its own spelling is there as well."""
+        """Return the column that a key of another spelling fills: none where its own spelling is there as well."""
         name = next((one for one in known if folded(one) == folded(key)), key)
         return key if name in value else name
 
 
 ANY: Final = "\0"
-"""Stands for every key of a map; JSON's own NUL in a key would be refused before."""
+"""It stands for every key of a map; a NUL in a JSON key would be refused before."""
 
 
 def _known(fields: Iterable[pa.Field]) -> Known:

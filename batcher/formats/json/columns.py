@@ -1,4 +1,4 @@
-"""Columns as Arrow's reader returns them into columns of the schema, and which rows need a closer look.
+"""Turn the columns of Arrow's reader into columns of the schema, and say which rows need a closer look.
 
 Nothing is decided here against a record: a row that a column cannot settle (a timestamp in another form, a null where
 none may be, a float that could have been an integer too big) is *open* and goes to `strict.py`.
@@ -79,12 +79,12 @@ def _timestamp(column: pa.Array, to: pa.TimestampType, path: str, times: Times) 
 
 
 def _integers_as_text(column: pa.Array, to: pa.DataType) -> Finished:
-    # An integer in JSON has one spelling, but for zero: -0 is another text than 0.
+    # An integer in JSON has one spelling, except for zero: -0 is another text than 0.
     return column.cast(pa.string()).cast(to), _rows(pc.equal(column, 0))
 
 
 def _inexact(column: pa.Array, to: pa.DataType) -> list[int]:
-    """Return the rows whose number is so great that it may have been an integer that was rounded, or infinite."""
+    """Return the rows whose number is so large that it may have been an integer that was rounded, or infinite."""
     limit = 2.0**24 if to == pa.float32() else 2.0**53
     span = pc.min_max(column).as_py()
     if span["min"] is None or (-limit < span["min"] and span["max"] < limit):

@@ -1,4 +1,4 @@
-"""Say where lists are stored as null: where no list has had an item yet, nobody knows a type to store them with."""
+"""Say where lists are stored as null: where no list has had an item yet, no type is known to store them with."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Give types to the places of a schema that had no value yet, once one comes.
+"""Give types to the places of a schema that have had no value yet, once one comes.
 
-A place without a type has Arrow's null type: a field that was only ever null, the items of lists that were only ever
-empty. Everything else of the schema stays as it is.
+A place without a type has Arrow's null type: a field that was only ever null, or the items of lists that were only ever
+empty. Everything else in the schema stays as it is.
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
 """JSON records: one object a message.
 
-Most blocks are read whole by Arrow (`reader.py`), after checks on whole columns (`guard.py`) that make it impossible
+Most blocks are read whole by Arrow (`reader.py`). Before that, checks on whole columns (`guard.py`) make it impossible
 for a row to slip to another message. Only when such a block cannot be read are its messages looked at one by one:
-msgspec sifts out the suspects, and `strict.py`, which alone says no, settles them. Memory and time of the
-rare path grow with the number of bad records, not with the block.
+msgspec sifts out the suspects, and `strict.py`, which alone refuses records, settles them. Memory and time of the rare
+path grow with the number of bad records, not with the block.
+
+It is long because the fast and the exact way of one batch, and when one gives way to the other, are read together.
 """
 
 from __future__ import annotations
@@ -37,34 +39,34 @@ from batcher.records import Batch, Decoded, Rejection, UnknownField, as_one
 __all__ = ["JsonDecoder", "JsonFormat", "JsonOptions"]
 
 PIECE_BYTES: Final = 8 << 20
-"""What is decoded in one go: bounds the memory of the steps in between, which use the same again and again. Much
-smaller ones would be slower: after each call the thread waits for the interpreter lock."""
+"""The bytes that are decoded in one go. It bounds the memory of the steps in between, which use the same memory again
+and again. Much smaller pieces would be slower: after each call the thread waits for the interpreter lock."""
 
 _FEW: Final = 64
-"""So few messages are settled one by one: about what one more attempt with Arrow would cost."""
+"""At most this many messages are settled one by one: that costs about as much as another attempt with Arrow."""
 
 _PIECE: Final = 2048
-"""Messages of a piece once a block has failed: so many that the call weighs little, so few that a repeat does."""
+"""Messages of a piece once a block has failed: many enough for a cheap call, few enough for a cheap repeat."""
 
 _SIEVED: Final = 32
-"""Messages that msgspec sees in one call: twice as fast as one by one, and a bad one spoils few others."""
+"""Messages that msgspec sees in one call: twice as fast as one by one, and a bad one affects few others."""
 
 _SIEVE_ERRORS: Final = (msgspec.MsgspecError, ValueError, RecursionError)
 
 _FINER: Final = r"\d:\d\d\.\d{6}\d*[1-9]"
-"""What a time with digits below the microsecond looks like, wherever it stands."""
+"""A time with digits below the microsecond, anywhere in a message."""
 
 _CHECKED: Final = 16_384
-"""Messages of a first batch that are held against a schema at once."""
+"""Messages of a first batch that are checked against a schema at once."""
 
 _MISFITS: Final = 2_000
-"""Messages that do not fit a schema: where there are more, telling them one by one takes as long as looking at all."""
+"""The most messages that do not fit a schema: with more, finding each takes as long as a look at all."""
 
 _COMPILED: Final = 64
-"""Reading schemas that are kept: as many as there are ways to write a record, which may be countless."""
+"""Reading schemas that are kept: there may be one for each way to write a record, without limit."""
 
 _SAMPLE: Final = 16
-"""Messages that are asked how they write what may be text or a number."""
+"""Messages that are checked for how they write what may be text or a number."""
 
 
 class JsonFormat:
@@ -137,8 +139,8 @@ class JsonDecoder:
         self._rewritten = shape.rewritten_schema(schema)
         self._formed = frozenset(shape.timestamp_paths(schema)) | chosen.texts
         self._numeric: shape.Numeric = frozenset()
-        """How the last block wrote what may be text or a number: where to begin with the next. Changes the speed, never
-        a result."""
+        """How the last block wrote what may be text or a number: where to begin with the next. It changes the speed,
+        never a result."""
         self._compiled: dict[Any, tuple[pa.Schema, msgspec.json.Decoder[Any]]] = {}
 
     @property
@@ -253,8 +255,8 @@ class JsonDecoder:
     def _advance(self, texts: pa.Array, rows: pa.Array, numeric: shape.Numeric, outcome: _Outcome) -> None:
         """Read what msgspec passed, around the little that Arrow still refuses (a key that occurs twice, say).
 
-        Goes on in pieces that shrink at each failure and grow at each success, so that neither a few such
-        messages nor a block full of them cost more than a small multiple of reading the block.
+        It goes on in pieces that shrink at each failure and grow at each success. So neither a few such messages nor a
+        block full of them cost more than a small multiple of reading the block.
         """
         start, size = 0, len(texts)
         while start < len(texts):
@@ -273,7 +275,7 @@ class JsonDecoder:
                 size *= 2
 
     def _around(self, row: int, texts: pa.Array, rows: pa.Array, numeric: shape.Numeric, outcome: _Outcome) -> int:
-        """Read the messages before the one that Arrow named, put that one aside, and return how many are done."""
+        """Read the messages before the one that Arrow named, leave that one open, and return how many are done."""
         if row:
             try:
                 self._attempt(texts.slice(0, row), rows.slice(0, row), numeric, outcome)
@@ -283,7 +285,7 @@ class JsonDecoder:
         return row + 1
 
     def _sifted(self, texts: pa.Array, numeric: shape.Numeric) -> pa.Array:
-        """Tell for each message whether msgspec takes it. Errs on both sides, which costs time and nothing else."""
+        """Return for each message whether msgspec takes it. It errs on both sides, which costs only time."""
         _, sieve = self._compile(numeric)
         passed = [True] * len(texts)
         joined = memoryview(reader.join(texts))
@@ -292,7 +294,7 @@ class JsonDecoder:
         ends = [0, *lengths.take(pa.array([start - 1 for start in starts[1:]])).to_pylist()]
         for start, stop, begin, end in zip(starts, starts[1:], ends, ends[1:], strict=False):
             try:
-                # Two documents in one message are two lines to msgspec.
+                # Two documents in one message are two lines for msgspec.
                 clean = len(sieve.decode_lines(joined[begin : end - 1])) == stop - start
             except _SIEVE_ERRORS:
                 clean = False
@@ -384,7 +386,7 @@ def _passes(sieve: msgspec.json.Decoder[Any], text: bytes) -> bool:
 
 
 def _vote(value: Any, path: str, votes: dict[str, int]) -> None:
-    """Count, for each column that may be either, numbers against texts."""
+    """Count numbers against texts, for each column that may be either."""
     if path in votes:
         votes[path] += 1 if type(value) is NumberText else -1 if type(value) is str else 0
     elif type(value) is Pairs:

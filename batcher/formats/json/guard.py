@@ -50,7 +50,7 @@ class Guarded:
 
 
 def guard(values: pa.Array, options: JsonOptions) -> Guarded:
-    """Sort out tombstones and what is no single JSON object for sure."""
+    """Separate tombstones and what is certainly no single JSON object."""
     sorter = _Sorter(values, options)
     sorter.tombstones()
     sorter.sizes()
@@ -63,7 +63,7 @@ def guard(values: pa.Array, options: JsonOptions) -> Guarded:
 
 
 class _Sorter:
-    """Hold what is left, check by check."""
+    """Hold the messages that remain, check by check."""
 
     def __init__(self, values: pa.Array, options: JsonOptions) -> None:
         self._values = self.texts = values
@@ -149,7 +149,7 @@ class _Sorter:
         return (_SPACE, 0) if span["min"] is None else (span["min"], span["max"])
 
     def _examine(self, suspect: pa.Array, *, only_if_bad: bool = False) -> None:
-        """Find out why each suspect is no JSON object; with `only_if_bad` those that are one may stay."""
+        """Find out why each suspect is no JSON object; with `only_if_bad` suspects that are one may stay."""
         refused: list[int] = []
         rows = pc.indices_nonzero(suspect)
         for row, position, raw in zip(
@@ -158,7 +158,7 @@ class _Sorter:
             try:
                 parse_object(raw, self._options.max_depth)
             except Refused as refusal:
-                # As it came: a trimmed message may have lost the byte that tells what it is.
+                # As it came: a trimmed message may have lost the byte that shows what it is.
                 why = recognised(self._values[position].as_py(), refusal)
                 self.rejections.append(Rejection(position, why.reason, why.message, why.path))
                 refused.append(row)

@@ -1,21 +1,21 @@
 """A schema that fits the readable records of a batch.
 
 Every field is nullable. Integers become int64, or uint64 where they need to be; with fractions among them, double.
-Strings become timestamps in UTC when they are ISO 8601 dates with a time, in microseconds, or in nanoseconds where
-their digits ask for it and all of them fit; else string. Objects become structs, lists lists. What is only ever null
-has Arrow's null type, and so have the items of lists that are always empty: they get a type with their first value
-(`first_values.py`). Where records contradict each other (a number here, an object there), where a number has no type
-that holds it exactly, and for objects that are always empty or have more than 256 different keys, the column is JSON
-kept as text (`records.RAW_JSON`).
+Strings become timestamps in UTC when they are ISO 8601 dates with a time: in microseconds, or in nanoseconds where
+their digits need it and all of them fit. Otherwise they stay strings. Objects become structs, lists become lists. What
+is only ever null has Arrow's null type, and so have the items of lists that are always empty. They get a type with
+their first value (`first_values.py`). The column is JSON kept as text (`records.RAW_JSON`) where records contradict
+each other (a number here, an object there), where a number has no type that holds it exactly, and for objects that are
+always empty or have more than 256 different keys.
 
-What fewer than one value in twenty of a field are (a text among numbers, a word among dates) is taken for a mistake:
+Values that are fewer than one in twenty of a field (a text among numbers, a word among dates) are taken for mistakes:
 such records are dead letters and do not shape the schema.
 
 Columns stand in the order in which the batch first shows them.
 
-All records count. The first ones are looked at in Python, at some 25 us each; of the others only those that a decoder
-for the schema so far refuses, because the rest would change nothing. The first stand for those, so that shares are
-right. Within a bound of time: beyond it others from all over the batch stand for those not looked at.
+All records count. The first ones are looked at in Python, at some 25 us each. Of the others only those are looked at
+that a decoder for the schema so far refuses, because the rest would change nothing. The first stand for those, so that
+shares are right. Time is bounded: beyond the bound others from all over the batch stand for those not looked at.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _FIRST: Final = 2000
 """Records at the beginning that are looked at in any case, in their order."""
 
 _PASSES: Final = 256
-"""Into how many parts the others are divided, each from all over the batch."""
+"""The number of parts into which the others are divided, each from all over the batch."""
 
 
 class SeenValues:
@@ -105,7 +105,7 @@ class SeenValues:
                 self.fields[name].add(one)
 
     def stand_for(self, factor: float) -> None:
-        """Have what was seen so far count for so many times as many records."""
+        """Let what was seen so far count for `factor` times as many records."""
         self.words *= factor
         self.kinds = {kind: count * factor for kind, count in self.kinds.items()}
         for inner in (*self.fields.values(), *((self.item,) if self.item is not None else ())):

@@ -1,4 +1,4 @@
-"""What JSON decoding allows, and how a refusal travels inside it."""
+"""What JSON decoding allows, and how a refusal is passed on inside it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final, Literal, get_args
 from batcher.errors import ConfigurationError
 
 MAX_DEPTH: Final = 128
-"""The deepest nesting that may be allowed: the slow path takes three frames a level, of the thousand there are."""
+"""The deepest nesting that may be allowed: the slow path takes three frames a level, of the thousand that there are."""
 
 
 OnUnknown = Literal["warn", "ignore", "reject", "halt"]
@@ -25,13 +25,13 @@ class JsonOptions:
     """
 
     on_unknown: OnUnknown = "warn"
-    """`warn` counts what is not stored, `ignore` does not look, `reject` refuses the record, and so does `halt`: the
-    pipeline stops at it."""
+    """`warn` counts what is not stored, `ignore` does not look, `reject` refuses the record. `halt` refuses it too, and
+    the pipeline stops at it."""
     match: Literal["exact", "insensitive"] = "exact"
     text: frozenset[str] = frozenset()
     """The text columns that take any JSON value, as its JSON text; `*` is all of them."""
     epoch: Mapping[str, Epoch] = field(default_factory=dict)
-    """The unit of numbers in timestamp columns, by column; `*` is for all others, `auto` where nothing is said."""
+    """The unit of numbers in timestamp columns, by column; `*` is for all others, `auto` is the default."""
     max_message_bytes: int = 1 << 20
     max_depth: int = 64
     tombstones: Literal["skip", "reject"] = "skip"
@@ -44,12 +44,12 @@ class JsonOptions:
 
 
 def shown(key: str) -> str:
-    """Make a key that came with the record fit for a log line."""
+    """Make a key of a record fit for a log line."""
     return "".join(letter if letter.isprintable() else "?" for letter in key[:64])
 
 
 class Refused(Exception):
-    """Carry why one record cannot be loaded, from where it is found to where its position is known.
+    """Carry the reason why a record cannot be loaded, from where it is found to where its position is known.
 
     `reason`, `message` and `path` are those of `records.Rejection`.
     """

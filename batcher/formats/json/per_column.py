@@ -20,7 +20,7 @@ from batcher.records import COLUMN_TYPE, COORDINATES, PLACEHOLDER
 ALL: Final = "*"
 _TEXT_TYPE: Final = re.compile(rb"(?:\w+\()*(?:String|FixedString\(\d+\))\)*")
 _LISTED: Final = 20
-"""Columns that a message names at most."""
+"""The most columns that a message names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +56,16 @@ def per_column(schema: pa.Schema, options: JsonOptions) -> PerColumn:
 
 
 def holds_text(field: pa.Field) -> bool:
-    """Return whether a column is there for any text; one that the target calls a UUID or an enum only looks like it."""
+    """Return whether a column takes any text; one that the target calls a UUID or an enum only looks like it."""
     own = (field.metadata or {}).get(COLUMN_TYPE)
     return is_text(field.type) and (own is None or _TEXT_TYPE.fullmatch(own) is not None)
 
 
 def with_texts(schema: pa.Schema, options: JsonOptions) -> pa.Schema:
-    """Return an inferred schema in which `--decode.text` has its say.
+    """Return an inferred schema changed by `--decode.text`.
 
-    A column that is named is text, whatever its values were so far; one that would have been JSON kept as text because
-    its values contradict each other is text as well where all columns take any value.
+    A named column is text, whatever its values were so far. A column that would have been JSON kept as text because its
+    values contradict each other is text as well where all columns take any value.
     """
     fields = [as_text(field, field.name, options.text) for field in schema]
     missing = [
@@ -77,7 +77,7 @@ def with_texts(schema: pa.Schema, options: JsonOptions) -> pa.Schema:
 
 
 def as_text(field: pa.Field, path: str, chosen: frozenset[str]) -> pa.Field:
-    """Return an inferred field as `--decode.text` has it, and what is in it."""
+    """Return an inferred field, and what is in it, as `--decode.text` wants it."""
     kind = field.type
     if path in chosen or plain(path) in chosen or (ALL in chosen and is_raw(field)):
         return pa.field(field.name, pa.string())

@@ -1,4 +1,4 @@
-"""Messages into columns with Arrow's JSON reader, on both cores and without the interpreter lock."""
+"""Turn messages into columns with Arrow's JSON reader, on both cores and without the interpreter lock."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ROW: Final = re.compile(r"^JSON parse error: .* in row (\d+)$")
 class Unreadable(Exception):
     """Say that not every message of a block is one document of the schema.
 
-    `row` is one that is to blame, where Arrow says so: for what it finds while parsing, in a single block.
+    `row` is one that is to blame, where Arrow names it: for what it finds while parsing, in a single block.
     """
 
     def __init__(self, row: int | None = None) -> None:
@@ -50,13 +50,13 @@ def read(texts: pa.Array, schema: pa.Schema, *, reject_unknown: bool) -> list[pa
         raise Unreadable(int(named[1]) if named and int(named[1]) < len(texts) else None) from error
     if table.num_rows != len(texts):
         raise Unreadable
-    # One call for all: after each, the interpreter lock has to be waited for.
+    # One call for all: after each call, the interpreter lock has to be waited for.
     return [_one(column) for column in table.combine_chunks().columns]
 
 
 def join(texts: pa.Array) -> Any:
-    """Return the buffer of all messages, a newline behind each."""
-    # One call that knows the size beforehand; a join of the whole would grow its buffer, and copy it each time.
+    """Return the buffer of all messages, a newline after each."""
+    # One call that knows the size beforehand. A join of the whole would grow its buffer, and copy it each time.
     lines = pc.binary_join_element_wise(texts, b"", b"\n")
     if isinstance(lines, pa.ChunkedArray):
         raise Unreadable

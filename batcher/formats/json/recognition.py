@@ -1,8 +1,8 @@
-"""What a message that is no JSON looks like: an entry in a table for each thing that is often found in its place.
+"""What a message that is no JSON looks like: a table with an entry for each thing that is often found in its place.
 
-Looked at only once a message has been refused, so nothing here decides whether a record is loaded; it gives the refusal
-a better word and says what to do. An entry names its marks in the first bytes, or tests the whole; the first that fits
-is taken, so what is sure comes before what is a guess. No entry may fit JSON that is merely broken.
+It is used only once a message has been refused, so nothing here decides whether a record is loaded. It gives the
+refusal a better word and says what to do. An entry names its marks in the first bytes, or tests the whole. The first
+entry that fits is taken, so certain ones come before guesses. No entry may fit JSON that is merely broken.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import msgspec
 from batcher.formats.json.limits import Refused
 
 _LOOKED_AT: Final = frozenset({"syntax", "encoding", "trailing_data", "not_object"})
-"""The reasons that something else than JSON may be behind."""
+"""The reasons behind which there may be something other than JSON."""
 
 _HEAD: Final = 512
-"""Bytes that are looked at for the kinds of text."""
+"""Bytes that are checked for the kinds of text."""
 
 Test = Callable[[bytes], str | None]
 """Return what the message looks like, to stand behind "looks", or None."""
@@ -41,7 +41,7 @@ def recognised(raw: bytes, refusal: Refused) -> Refused:
     """Return the refusal of a message, in better words where it looks like something known; never quotes it."""
     if refusal.reason not in _LOOKED_AT or refusal.path is not None:
         return refusal
-    # What is no object is JSON all the same.
+    # A value that is no object is JSON all the same.
     for likeness in () if refusal.reason == "not_object" else TABLE:
         looks = likeness.test(raw)
         if looks is not None:
@@ -131,7 +131,7 @@ _CONTROL: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
 def _protobuf(raw: bytes) -> str | None:
-    """Recognise fields from the first byte to the last, of low numbers; text that happens to fit is text."""
+    """Recognise fields of low numbers from the first byte to the last; text that happens to fit is text."""
     if _CONTROL.search(raw[:_HEAD]) is None and _is_text(raw):
         return None
     at = fields = 0
@@ -205,7 +205,7 @@ def _csv(raw: bytes) -> str | None:
     if head is None:
         return None
     line = head.splitlines()[0]
-    # A space behind it makes it prose.
+    # A space after it makes it prose.
     fits = any(line.count(mark) >= 2 and f"{mark} " not in line.rstrip() for mark in ",;\t|")
     return "like CSV" if fits and not line.startswith("<") else None
 
@@ -298,7 +298,7 @@ _FAULTS: Final[tuple[tuple[Callable[[str, str], bool], str], ...]] = (
     ),
     (lambda _, found: _CONSTANTS.match(found) is not None, "JSON has true, false and null, spelled so"),
 )
-"""Fits what stands before and behind the place where reading stopped, and what it means."""
+"""Patterns for the text before and after the place where reading stopped, and what they mean."""
 
 
 def _of_fault(text: str) -> str | None:

@@ -1,8 +1,8 @@
-"""What the columns asked for mean to each reader: Arrow's schema for reading and msgspec's type for sifting.
+"""What the wanted columns mean to each reader: Arrow's schema for reading and msgspec's type for sifting.
 
-Arrow's JSON reader knows neither maps nor text for dates, and a timestamp column may hold text or numbers, as may a
-text column that takes any value; so columns are read in a *reading type* and finished in `columns.py`. Where such a
-column is read as a number is called its form; the set of paths read so (`Numeric`) is part of the reading schema.
+Arrow's JSON reader knows neither maps nor text for dates. A timestamp column may hold text or numbers, and so may a
+text column that takes any value. So columns are read in a *reading type* and finished in `columns.py`. Reading such a
+column as numbers is called its form; the set of paths read so (`Numeric`) is part of the reading schema.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Numeric = frozenset[str]
 """The paths of the timestamps and texts that are read as numbers; the others are read as text."""
 
 UNTYPED: Final = pa.bool_()
-"""How places without a type are read. Arrow 26 loses count of the nulls in a list of nulls."""
+"""The type in which places without a type are read. Arrow 26 loses count of the nulls in a list of nulls."""
 
 _INTEGERS: Final = {
     pa.int8(): (-(2**7), 2**7 - 1),
@@ -129,7 +129,7 @@ def timestamp_paths(fields: Iterable[pa.Field], path: str = "") -> Iterator[str]
 
 
 def kinds(fields: Iterable[pa.Field]) -> Iterator[pa.DataType]:
-    """Yield the type of each value, however deep, but of objects and lists themselves."""
+    """Yield the type of each value, however deep, except of objects and lists themselves."""
     for field in fields:
         kind = field.type
         while pa.types.is_list(kind):
@@ -143,7 +143,7 @@ def kinds(fields: Iterable[pa.Field]) -> Iterator[pa.DataType]:
 def reading_schema(schema: pa.Schema, numeric: Numeric, names: Mapping[str, str] = MappingProxyType({})) -> pa.Schema:
     """Return the schema with which Arrow reads records as they came.
 
-    `names` has the fields, by path, that are written otherwise than their columns.
+    `names` has the fields, by path, that are written differently from their columns.
     """
     return pa.schema(_reading_fields(schema, "", numeric, names))
 
@@ -197,7 +197,7 @@ def _rewritten_type(kind: pa.DataType) -> pa.DataType:  # noqa: PLR0911 - one fo
 
 
 def _plain(name: str, kind: pa.DataType) -> pa.Field:
-    # Arrow's reader does not look at `nullable=False`; a column that claims it and holds a null is invalid.
+    # Arrow's reader does not look at `nullable=False`; a column that says so and holds a null is invalid.
     return pa.field(name, kind)
 
 

@@ -1,7 +1,7 @@
-"""Names of fields that differ from a column's by case, with `--decode.match insensitive`.
+"""Names of fields that differ from a column's name by case, with `--decode.match insensitive`.
 
-A field that is written exactly like the column wins over others in its object; of two that are not, neither is meant
-for sure, and the record is refused. Case is that of ASCII letters.
+A field that is written exactly like the column wins over others in its object. Of two that are not, neither is certain
+to be meant, and the record is refused. Case is that of ASCII letters.
 
 Arrow's reader knows names only as they are written, so a block is read with the spellings that a few messages show.
 Messages with any other spelling are *strays* and go to the strict reader, which alone decides.
@@ -30,11 +30,11 @@ Names = Mapping[str, str]
 _SAMPLE: Final = 16
 
 _ESCAPED_LETTER: Final = r"\\u00[4-7]"
-"""An ASCII letter that was escaped, which nobody needs to do: it may hide a spelling."""
+"""An ASCII letter that was escaped, which is never necessary: it may hide a spelling."""
 
 
 def folded(name: str) -> str:
-    """Return what is the same for all spellings of a name."""
+    """Return the form that is the same for all spellings of a name."""
     return re.sub("[A-Z]+", lambda found: found[0].lower(), name)
 
 
@@ -123,5 +123,5 @@ def _walk(fields: Iterable[pa.Field], path: str) -> Iterator[tuple[str, str]]:
 
 
 def _keys(names: Iterable[str]) -> str:
-    # As they stand in a message: between quotes, in front of a colon.
+    # As they are in a message: between quotes, in front of a colon.
     return '"(?:' + "|".join(re.escape(json.dumps(name, ensure_ascii=False)[1:-1]) for name in names) + r')"\s*:'

@@ -1,9 +1,9 @@
-"""One record at a time, exactly: the slow path, and the only place that says no.
+"""One record at a time, exactly: the slow path, and the only place that refuses a record.
 
 A record is checked against the schema field by field and rewritten so that Arrow's reader can take it as it is:
 only known fields, timestamps and dates as integers, maps as lists of `k` and `v`, JSON kept as text as a string.
-It accepts everything that the fast path accepts, with the same values; what the fast path cannot settle comes here,
-so the outcome of a record never depends on its neighbours.
+It accepts everything that the fast path accepts, with the same values. What the fast path cannot settle comes here, so
+the outcome of a record never depends on its neighbours.
 
 The rules, also those of the fast path:
 
@@ -17,6 +17,8 @@ The rules, also those of the fast path:
 * `null` and a missing field are the same, and refused where the column is not nullable.
 * A key that is a column (or of a map) and occurs twice in its object is refused, as is one in JSON kept as text. What
   is inside ignored fields only has to be JSON.
+
+It is long because the rules of all types are one table of functions that call each other.
 """
 
 from __future__ import annotations
@@ -53,7 +55,7 @@ _SHORT: Final = 19
 
 @dataclass(slots=True)
 class Marks:
-    """Say what was met in the records since it was last cleared, of those that passed."""
+    """Say what was met since the last reset, in the records that passed."""
 
     unknown: bool = False
     """A value in a field that no column takes."""
@@ -177,7 +179,7 @@ def _untyped(path: str, marks: Marks) -> Check:
     as_json = _raw(path)
 
     def check(value: Any) -> str:
-        # A value that its type, once there is one, will refuse in any case (a key that occurs twice) gives it none.
+        # A value that any type would refuse (a key that occurs twice) gives it no type.
         as_json(value)
         marks.untyped = True
         return "null"
@@ -231,7 +233,7 @@ def _integer(to: pa.DataType, name: str, path: str) -> Check:
 def _float(to: pa.DataType, name: str, path: str) -> Check:
     limit = _FLOAT_LIMITS[to]
     single = to == pa.float32()
-    always = 7 if single else 15  # so many digits are exact, and far from any limit
+    always = 7 if single else 15  # this many digits are exact, and far from any limit
 
     def check(value: Any) -> str:
         if type(value) is not NumberText:
@@ -254,7 +256,7 @@ def _float(to: pa.DataType, name: str, path: str) -> Check:
 
 
 def _single(number: int) -> int:
-    """Return the integer as a 32-bit float has it."""
+    """Return the value of the integer as a 32-bit float."""
     try:
         return int(struct.unpack("f", struct.pack("f", number))[0])
     except OverflowError:

@@ -1,8 +1,8 @@
-"""One JSON text into Python values, strictly: the parser of the slow path and of inference.
+"""Turn a JSON text into Python values, strictly: the parser of the slow path and of inference.
 
-Numbers keep their text, because `float` would round and `int` would refuse 5,000 digits; objects keep
-their pairs, because a dict would hide a key that occurs twice. CPython's parser does the work: it is the one
-within reach that hands out both (msgspec keeps neither).
+Numbers keep their text, because `float` would round and `int` would refuse 5,000 digits. Objects keep their pairs,
+because a dict would hide a key that occurs twice. CPython's parser does the work: it is the one within reach that hands
+out both (msgspec keeps neither).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Final
 from batcher.formats.json.limits import Refused
 
 _STRING: Final = re.compile(r'"(?>[^"\\]+|\\.)*+"?', re.DOTALL)
-"""A string, or the rest of the text where one is not closed: so a scan never starts over and stays linear."""
+"""A string, or the rest of the text where one is not closed. So a scan never starts over and stays linear."""
 
 _NOT_BRACKET: Final = re.compile(r"[^\[\]{}]+")
 
@@ -106,7 +106,7 @@ def kind(value: Any) -> str:
 
 
 quote: Final[Callable[[str], str]] = json.encoder.encode_basestring
-"""Write a string as JSON, not escaping what need not be."""
+"""Write a string as JSON, and escape only what has to be."""
 
 
 def compact(value: Any) -> str:

@@ -1,9 +1,9 @@
 """Timestamps of one decoder: in which unit the numbers of each column count, and what people should know about them.
 
 Where no unit is set, each number's magnitude tells its own, so that the outcome of a record does not depend on its
-neighbours. Two things are signs that the guess is wrong, and are worth a note each: a column whose numbers are of
-several units, and numbers that end up long ago or far ahead. A third note says that times are finer than their column;
-a few values of each block are looked at for that.
+neighbours. Two signs that the guess is wrong are worth a line each: a column whose numbers are of several units, and
+numbers that end up long ago or far ahead. A third line says that times are finer than their column; a few values of
+each block are checked for that.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _UNITS: Final = {digits: UNITS[unit] for unit, digits in timestamps.DIGITS.items
 
 
 class Times:
-    """Read timestamps column by column and collect notes. Not for several threads at once."""
+    """Read timestamps column by column and collect lines for people. Not for several threads at once."""
 
     def __init__(self, units: Mapping[str, Epoch]) -> None:
         self._units = units
@@ -70,7 +70,7 @@ class Times:
         return timestamps.of_text(text, unit, self._units[path])
 
     def notes(self) -> tuple[str, ...]:
-        """Return what was noticed since the last time, a line each; no line comes twice."""
+        """Return what was noticed since the last call, a line each; no line comes twice."""
         lines = [*map(self._mixed, self._seen), *map(self._odd, self._unlikely), *map(self._finer, self._cut)]
         fresh = tuple(line for line in lines if line and line not in self._said)
         self._said.update(fresh)

@@ -1,17 +1,17 @@
-"""Points in time out of JSON: the rules, for one value and for a column.
+"""Points in time from JSON: the rules, for one value and for a column.
 
 Text is ISO 8601: `YYYY-MM-DD`, then optionally `T` or a space and `hh`, `hh:mm` or `hh:mm:ss` with any number of
-fraction digits, then optionally `Z`, `+hh`, `+hhmm` or `+hh:mm`. Without a zone it is UTC, whatever
-zone the column has. Leap seconds and hour 24 are refused.
+fraction digits, then optionally `Z`, `+hh`, `+hhmm` or `+hh:mm`. Without a zone it is UTC, whatever zone the column
+has. Leap seconds and hour 24 are refused.
 
 Numbers, and text that holds nothing but a number, count from 1970-01-01 UTC, in the unit that is set for the column.
 Where none is set (`auto`), the magnitude tells it: below 10^11 seconds, below 10^14 milliseconds, below 10^17
-microseconds, below 10^20 nanoseconds. Each unit so covers 1973-03-03 to the year 5138 on either side of 1970; what lies
-closer to 1970 can only be said in seconds. A text of digits that is a year or a date without separators (`2026`,
-`20260131`) is then no number, and refused.
+microseconds, below 10^20 nanoseconds. So each unit covers 1973-03-03 to the year 5138 on either side of 1970; what lies
+closer to 1970 can only be given in seconds. A text of digits that is a year or a date without separators (`2026`,
+`20260131`) is then no number, and is refused.
 
-What is finer than the column's unit is floored. This is the one loss that is allowed: nanosecond
-text into millisecond columns is everyday, and rejecting it would dead-letter whole topics.
+What is finer than the column's unit is floored. This is the one loss that is allowed: nanosecond text into millisecond
+columns is common, and refusing it would dead-letter whole topics.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def decimal(text: str) -> Decimal | None:
 
 
 def exact(number: str) -> Decimal:
-    """Return a well-formed number exactly, but for exponents beyond any type: those end at 10^9.
+    """Return a well-formed number exactly, except for exponents beyond any type: those end at 10^9.
 
     Compare the result, or use `copy_abs`; arithmetic would round it to the context's 28 digits.
     """
@@ -131,7 +131,7 @@ def of_text(text: str, unit: str, epoch: Epoch = "auto") -> int | None:
 
 
 def has_more_digits(value: Decimal, digits: int) -> bool:
-    """Return whether a number has more decimal digits than so many; a negative count is of zeros before the point."""
+    """Return whether a number has more than `digits` decimal digits; a negative count means zeros before the point."""
     _, mantissa, exponent = value.as_tuple()
     assert isinstance(exponent, int)
     # Most numbers are shorter than their column is fine.
@@ -145,7 +145,7 @@ def is_cut(text: str, unit: str) -> bool:
 
 
 def is_datetime(text: str) -> bool:
-    """Return whether a text is an ISO 8601 date with a time that fits microseconds: inference calls it a timestamp."""
+    """Return whether a text is an ISO 8601 date with a time that fits microseconds: a timestamp to inference."""
     match = _ISO.fullmatch(text)
     return match is not None and match[4] is not None and of_text(text, "us") is not None
 
@@ -179,8 +179,8 @@ def _in_range(value: int) -> int | None:
 def column_of_text(texts: pa.Array, to: pa.TimestampType) -> tuple[pa.Array, list[int]]:
     """Return a column of `to` and the rows it could not settle, which are null there.
 
-    A failed cast is slow: Arrow goes on to the end and words an error for each row. So a look at a few rows says
-    which reading to try.
+    A failed cast is slow: Arrow goes on to the end and words an error for each row. So a look at a few rows says which
+    reading to try.
     """
     fitting = _fitting(texts.drop_null() if texts.null_count else texts, to)
     if fitting:
@@ -242,7 +242,7 @@ def _fits(texts: pa.Array, reading: _Reading, to: pa.TimestampType) -> bool:
 def piecewise(
     values: pa.Array, convert: Callable[[pa.Array], pa.Array], *, failures: int | None = None
 ) -> tuple[pa.Array, list[int]]:
-    """Convert what can be, by halving around what cannot; return the column and the rows left null in it.
+    """Convert what can be converted, by halving around what cannot; return the column and the rows left null in it.
 
     Raise ArrowInvalid when more attempts than `failures` have failed.
     """

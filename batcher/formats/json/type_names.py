@@ -1,4 +1,4 @@
-"""What a column's type is called in a message: by the target's own word, or by a plain one."""
+"""The name of a column's type in a message: the target's own word, or a plain one."""
 
 from __future__ import annotations
 

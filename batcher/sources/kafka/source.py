@@ -1,4 +1,8 @@
-"""Read Kafka: one consumer, owned by one thread, its records in columns and its gaps never jumped over."""
+"""Read Kafka: one consumer, owned by one thread, its records in columns and its gaps never jumped over.
+
+It is long because one object has to be the contract and all of the client's callbacks. What can be told apart from it
+is in the modules beside it.
+"""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ class LogReader:
         return {partition: at.position for partition, at in stored.items()}
 
     def watermarks(self, partition: Partition) -> tuple[int, int]:
-        """Return the first offset of the log and the one behind the last that may be read. Raise as `committed`."""
+        """Return the first offset of the log and the one after the last that may be read. Raise as `committed`."""
         return self._places.watermarks(partition)
 
     def at_time(self, partition: Partition, time_ms: int) -> int | None:

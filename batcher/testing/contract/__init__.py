@@ -1,4 +1,4 @@
-"""The contracts as tests: what a sink, a source, a format and a dead-letter queue keep, to inherit from.
+"""The contracts as tests to inherit from: the laws of a sink, a source, a format and a dead-letter queue.
 
     from batcher.testing.contract.sink import SinkCase, SinkLaws
 

@@ -14,7 +14,7 @@ from batcher.records import DeadLetter, Headers, Partition, Record
 
 @dataclass
 class DeadLetterCase:
-    """Hold a queue with the means to look into it, to break it and to mend it."""
+    """Hold a queue with the means to look into it, to break it and to repair it."""
 
     queue: DeadLetterQueue
     stored: Callable[[], Sequence[DeadLetter]]

@@ -54,8 +54,8 @@ Result = TypeVar("Result")
 class SinkCase(ABC):
     """Own one fresh target, for as long as a test runs.
 
-    `keeps` is False where nothing can be read back, `keeps_schema` where any row can be written beside any other, so
-    that the target has no schema to hold on to.
+    `keeps` is False where nothing can be read back. `keeps_schema` is False where any row can be written beside any
+    other, so that the target has no schema to hold on to.
     """
 
     keeps = True
@@ -63,7 +63,7 @@ class SinkCase(ABC):
 
     @abstractmethod
     def sink(self) -> Sink:
-        """Return another sink on the target, not open: what a second process would have."""
+        """Return another sink on the target, not open, as a second process would have."""
 
     @abstractmethod
     def rows(self) -> Rows:
@@ -91,7 +91,7 @@ ROWS = pa.table(
 
 
 def opened(sink: Sink) -> tuple[SinkInfo, pa.Schema]:
-    """Open a sink, pin its schema where it takes one, and return what it says and the schema."""
+    """Open a sink, pin its schema where it takes one, and return its `SinkInfo` and the schema."""
     info = sink.open()
     if info.schema is not None:
         return info, info.schema
@@ -135,7 +135,7 @@ class SinkLaws:
 
     @pytest.fixture
     def sink(self, case: SinkCase) -> Iterator[Sink]:
-        """Return a sink of the case, closed in the end."""
+        """Return a sink of the case, closed at the end."""
         made = case.sink()
         yield made
         made.close()
