@@ -6,6 +6,8 @@ of `state.py`.
 The age of a batch counts from its first record: a lone record after an idle hour waits `max_wait_s` like any other.
 Counted from the last flush it would leave at once, alone. Partitions that were due together wait less the next time,
 each another part of `max_wait_s`. After that they are due in turns.
+
+It is long because replays and ordinary batches are cut from the same records, by rules that have to agree.
 """
 
 from __future__ import annotations

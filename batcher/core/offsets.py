@@ -12,6 +12,8 @@ A batch that is begun takes a range of each of its partitions: its *intents*. Wh
 with the commit before. A batch may be written only once its own intents are announced, under a lease (`lease.py`) that
 is young enough. The broker takes commits from the owner alone, so this is what keeps a process that was frozen and
 replaced from writing on.
+
+It is long because the law is in one place: what is read, begun, durable and committed, of each partition.
 """
 
 from __future__ import annotations
