@@ -140,7 +140,7 @@ class TestFiles:
         assert found == datetime(2026, 1, 1, 0, 0, 0, 1000, tzinfo=UTC)
 
     @pytest.mark.parametrize("ids", [[0, 1, 2], [0, 1, 2, 2], [0, 1, 2, 3, 3], [0, 1, 2, 4]])
-    def test_missing_doubled_and_foreign_rows_end_the_run(self, tmp_path: Path, ids: list[int]) -> None:
+    def test_missing_duplicated_and_foreign_rows_end_the_run(self, tmp_path: Path, ids: list[int]) -> None:
         with pytest.raises(SystemExit, match="incomplete"):
             self.checked(tmp_path, [{"id": number, **ORDER} for number in ids])
 

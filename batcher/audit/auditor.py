@@ -53,7 +53,7 @@ class Finding:
     only_dead_letters: int
     """Offsets of dead letters that neither the log nor the target has. Not known where the log was not read."""
     missing: pa.Int64Array
-    doubled: pa.Int64Array
+    duplicated: pa.Int64Array
     copies_too_many: int
     both: pa.Int64Array
     """In the target and a dead letter."""
@@ -93,7 +93,7 @@ class Account:
     """Offsets at which the log has no record for readers: compacted away, aborted, control records."""
     copies_too_many: int
     missing: Kept
-    doubled: Kept
+    duplicated: Kept
     both: Kept
     only_dead_letters: int = 0
     """Offsets that are a dead letter and that the log does not have, or no longer."""
@@ -110,7 +110,7 @@ class Account:
     @property
     def adds_up(self) -> bool:
         """Return whether every record is accounted for, once, and the log is the one that was loaded from."""
-        return not (self.missing.offsets or self.doubled.offsets or self.scope.expired or self.of_another_log)
+        return not (self.missing.offsets or self.duplicated.offsets or self.scope.expired or self.of_another_log)
 
     @property
     def of_another_log(self) -> bool:
@@ -155,7 +155,7 @@ def examine(
         tombstones=len(unrefused) - len(missing),
         only_dead_letters=len(less(less(letters, offsets), held)),
         missing=missing,
-        doubled=held.filter(several),
+        duplicated=held.filter(several),
         copies_too_many=(pc.sum(times).as_py() or 0) - len(held),
         both=common(held, letters),
         held=held,
@@ -202,13 +202,13 @@ class Auditor:
             records=found.records,
             written=found.written,
             missing=len(found.missing),
-            doubled=len(found.doubled),
+            duplicated=len(found.duplicated),
         )
         return found
 
     def account(self, scope: Scope) -> Account:
         """Return what became of a scope, and log it."""
-        missing, doubled, both = Runs(self._kept), Runs(self._kept), Runs(self._kept)
+        missing, duplicated, both = Runs(self._kept), Runs(self._kept), Runs(self._kept)
         records = inferred = written = only_written = dead_lettered = tombstones = only_letters = too_many = 0
         for one in self.findings(scope):
             records += one.records
@@ -219,7 +219,7 @@ class Auditor:
             tombstones += one.tombstones
             only_letters += one.only_dead_letters
             too_many += one.copies_too_many
-            for runs, offsets in ((missing, one.missing), (doubled, one.doubled), (both, one.both)):
+            for runs, offsets in ((missing, one.missing), (duplicated, one.duplicated), (both, one.both)):
                 runs.add(offsets, one.among)
         log.info("partition_verified", partition=str(scope.partition), records=records, missing=missing.offsets)
         return Account(
@@ -233,7 +233,7 @@ class Auditor:
             gaps=scope.next_offset - scope.first - records,
             copies_too_many=too_many,
             missing=Kept.of(missing),
-            doubled=Kept.of(doubled),
+            duplicated=Kept.of(duplicated),
             both=Kept.of(both),
             only_dead_letters=only_letters,
         )

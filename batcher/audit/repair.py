@@ -117,17 +117,17 @@ class Repairer:
             done = done.plus(self._deliver(records))
         return done
 
-    def replace_doubles(self, finding: Finding, target: Removable) -> Repaired:
+    def replace_duplicates(self, finding: Finding, target: Removable) -> Repaired:
         """Remove every copy of the duplicate records and load them again; those that the log lacks stay.
 
         Records are in memory before their rows are removed. Raise as `load` does.
         """
         partition = finding.range.partition
-        done, left = Repaired(), finding.doubled
-        for records in self._batches(partition, finding.doubled, NONE):
+        done, left = Repaired(), finding.duplicated
+        for records in self._batches(partition, finding.duplicated, NONE):
             left = less(left, records.offsets)
             runs = spans(records.offsets, finding.among).listed()
-            log.warning("removing_doubles", partition=str(partition), records=len(records), ranges=len(runs))
+            log.warning("removing_duplicates", partition=str(partition), records=len(records), ranges=len(runs))
             self._attempt(target.remove, partition, [(run.first, run.last) for run in runs])
             done = done.plus(replace(self._deliver(records), removed=len(records)))
         if len(left):

@@ -26,7 +26,7 @@ COLUMNS: Final = (
     "tombstones",
     "gaps",
     "missing",
-    "doubled",
+    "duplicated",
     "behind",
 )
 
@@ -59,7 +59,7 @@ def facts(report: AuditReport) -> dict[str, Any]:
         "adds_up": report.adds_up,
         "records": sum(one.records for one in report.accounts),
         "missing": sum(one.missing.offsets for one in report.accounts),
-        "doubled": sum(one.doubled.offsets for one in report.accounts),
+        "duplicated": sum(one.duplicated.offsets for one in report.accounts),
         "unknown_fields": dict(report.fields.unknown),
         "unknown_fields_estimated": report.fields.estimated,
         "columns_without_value": list(report.fields.empty_columns),
@@ -87,7 +87,7 @@ def _facts(account: Account) -> dict[str, Any]:
         "tombstones": account.tombstones,
         "gaps": account.gaps,
         "missing": _kept(account.missing),
-        "doubled": {**_kept(account.doubled), "copies_too_many": account.copies_too_many},
+        "duplicated": {**_kept(account.duplicated), "copies_too_many": account.copies_too_many},
         "both": _kept(account.both),
         "only_in_target": account.only_written,
         "only_dead_letters": account.only_dead_letters,
@@ -123,7 +123,7 @@ def _cells(account: Account) -> tuple[str, ...]:
         account.tombstones,
         account.gaps,
         account.missing.offsets,
-        account.doubled.offsets,
+        account.duplicated.offsets,
     )
     behind = "no commit" if scope.behind is None else f"{scope.behind:,}"
     # Offsets are to be copied, counts are to be read.
@@ -140,7 +140,7 @@ def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
 def _findings(account: Account) -> Iterator[str]:
     scope = account.scope
     yield from _runs("missing", account, account.missing)
-    yield from _runs("doubled", account, account.doubled)
+    yield from _runs("duplicated", account, account.duplicated)
     yield from _runs("in the target and a dead letter", account, account.both)
     if scope.expired:
         yield f"expired unread: {scope.partition} {scope.committed}-{scope.log_first - 1} ({scope.expired:,} offsets)"
@@ -214,14 +214,14 @@ def _verdict(report: AuditReport) -> str:
         named = ", ".join(list(unknown)[:NAMED]) + more
         return (
             f"complete, but fields of the records are not stored: {named}: {records:,} records read, every one in "
-            f"{report.target}, a dead letter or left out by policy"
+            f"{report.target}, a dead letter or skipped by policy"
         )
     if report.adds_up:
-        return f"complete: {records:,} records read, every one in {report.target}, a dead letter or left out by policy"
+        return f"complete: {records:,} records read, every one in {report.target}, a dead letter or skipped by policy"
     missing = sum(one.missing.offsets for one in report.accounts)
-    doubled = sum(one.doubled.offsets for one in report.accounts)
+    duplicated = sum(one.duplicated.offsets for one in report.accounts)
     others = sum(1 for one in report.accounts if one.scope.expired or one.of_another_log)
-    said = [f"{missing:,} missing", f"{doubled:,} doubled"]
+    said = [f"{missing:,} missing", f"{duplicated:,} duplicated"]
     if others:
         said.append(f"{others:,} partitions whose log does not have what was committed, stored or refused")
     return f"not complete: of {records:,} records {', '.join(said)}"

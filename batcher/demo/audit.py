@@ -16,7 +16,7 @@ _OFFSET_BITS = 44
 class Sums:
     """Say where the produced records are. Rows and dead letters are counted once each, however often they occur.
 
-    `lost` are in neither place, `poison` were made unreadable. `doubled` and `letters_doubled` count duplicates.
+    `lost` are in neither place, `poison` were made unreadable. `duplicated` and `dead_letters_duplicated` count copies.
     """
 
     produced: int
@@ -24,8 +24,8 @@ class Sums:
     written: int
     dead_lettered: int
     lost: int
-    doubled: int
-    letters_doubled: int
+    duplicated: int
+    dead_letters_duplicated: int
 
     @property
     def fits(self) -> bool:
@@ -35,7 +35,7 @@ class Sums:
         that was never produced. A dead letter may be there twice: both copies carry the same coordinates.
         """
         complete = self.lost == 0 and self.produced == self.written + self.dead_lettered
-        return complete and self.dead_lettered == self.poison and self.doubled == 0
+        return complete and self.dead_lettered == self.poison and self.duplicated == 0
 
 
 def audit(
@@ -60,8 +60,8 @@ def audit(
         written=len(written),
         dead_lettered=len(refused),
         lost=len(sent) - (pc.sum(placed).as_py() or 0),
-        doubled=len(there) - len(written),
-        letters_doubled=len(found) - len(refused),
+        duplicated=len(there) - len(written),
+        dead_letters_duplicated=len(found) - len(refused),
     )
 
 

@@ -73,9 +73,9 @@ class Result:
             "written": self.sums.written,
             "dead_lettered": self.sums.dead_lettered,
             "lost": self.sums.lost,
-            "doubled": self.sums.doubled,
+            "duplicated": self.sums.duplicated,
             "replayed": self.replayed,
-            "dead_letters_doubled": self.sums.letters_doubled,
+            "dead_letters_duplicated": self.sums.dead_letters_duplicated,
             "kills": self.kills,
             "seconds": round(self.seconds, 3),
             "directory": str(self.directory),
@@ -244,11 +244,11 @@ class Show:
         view.note(f"Kept in {self._directory}: the data, the dead letters, and what the pipeline logged (pipeline.log)")
 
     def _explained(self, sums: Sums) -> list[str]:
-        if not self._replayed or sums.doubled:
+        if not self._replayed or sums.duplicated:
             return []
         again = "1 batch" if self._replayed == 1 else f"{self._replayed} batches"
         there = (
-            f"asked the table first and left out {self._suppressed:,} rows that were there."
+            f"asked the table first and skipped {self._suppressed:,} rows that were there."
             if isinstance(self._target, ClickHouseTarget)
             else "and wrote the same files: each takes the place of the one before it."
         )

@@ -94,15 +94,15 @@ class DemoView:
         table.add_column(style="dim")
         good, bad = "bold green", "bold red"
         right = "all broken ones, no other" if sums.dead_lettered == sums.poison else f"but {sums.poison:,} were broken"
-        if sums.letters_doubled:
-            right = f"{right}; {sums.letters_doubled:,} twice"
+        if sums.dead_letters_duplicated:
+            right = f"{right}; {sums.dead_letters_duplicated:,} twice"
         table.add_row("produced", f"{sums.produced:,}", "confirmed by the broker")
         table.add_row("= written", f"{sums.written:,}", "in the target, each counted once")
         table.add_row("+ dead letters", f"{sums.dead_lettered:,}", right)
         table.add_row("lost", Text(f"{sums.lost:,}", bad if sums.lost else good), "")
         table.add_row(
-            "doubled",
-            Text(f"{sums.doubled:,}", bad if sums.doubled else good),
+            "duplicated",
+            Text(f"{sums.duplicated:,}", bad if sums.duplicated else good),
             "further copies in the target",
         )
         self._block(table)
@@ -111,7 +111,7 @@ class DemoView:
         """Print whether the sums fit, and the lines about them."""
         self._console.print()
         equation = f"{sums.produced:,} = {sums.written:,} + {sums.dead_lettered:,}, lost {sums.lost:,}, "
-        ending = f"doubled {sums.doubled:,}" + ("" if sums.fits else ": THE SUMS DO NOT FIT")
+        ending = f"duplicated {sums.duplicated:,}" + ("" if sums.fits else ": THE SUMS DO NOT FIT")
         self._console.print(Text(f"    {equation}{ending}", "bold green" if sums.fits else "bold red"))
         for line in lines:
             self._console.print(f"    {line}", markup=False)

@@ -25,7 +25,7 @@ from batcher.settings.errors import UsageError
 from batcher.settings.flags import Parser
 from batcher.settings.model import Settings
 from batcher.settings.reference import ENV_PREFIX, Row, reference
-from batcher.settings.rules import Problem, conflicts, missing, unshared
+from batcher.settings.rules import Problem, conflicts, missing, unread, unshared
 
 CONFIG_ENV: Final = "BATCHER_CONFIG"
 
@@ -151,7 +151,7 @@ def _loaded(
     if from_files:
         settings.keep_secret_files(frozenset(from_files), partial(_made_again, kind, layers, environ, origins, ours))
     problems = [*(missing(settings) if runnable else ()), *conflicts(settings)]
-    problems += unshared(settings) if runnable else ()
+    problems += [*unshared(settings), *unread(settings)] if runnable else []
     if problems:
         raise _refused(kind, problems, origins)
     return Loaded(settings, arguments, origins, tuple(_unknown(kind, ours)))

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
+from batcher.errors import ConfigurationError
 from batcher.options import Fault, Section, show_size
 from batcher.plugins import REGISTRIES, registry_of
-from batcher.settings.compose import section_of
+from batcher.settings.compose import chosen, section_of
 from batcher.settings.model import Settings
 
 # The values of one batch travel in one Arrow binary array, whose 32-bit offsets end at 2 GiB. Half of that
@@ -75,6 +76,21 @@ def missing(settings: Settings) -> Iterator[Problem]:
         yield Problem((("sink",),), f"where to write? {known}, or a name from `batcher plugins`")
     for kind in REGISTRIES:
         yield from lacking(settings, kind)
+
+
+def unread(settings: Settings) -> Iterator[Problem]:
+    """Yield what no chosen plug-in would look at: a mistake there would stay unnoticed."""
+    if not settings.options or not settings.sink:
+        return
+    names = {kind: chosen(settings, registry_of(kind)) for kind in REGISTRIES}
+    try:
+        found = {kind: registry_of(kind).find(name) for kind, name in names.items() if name is not None}
+    except ConfigurationError:
+        return  # making the part reports it
+    if all(plugin.model is not None for plugin in found.values()):
+        yield Problem(
+            (("options",),), f"the sink {settings.sink} does not read it: its settings are --{found['sink'].section}.*"
+        )
 
 
 def lacking(settings: Settings, kind: str) -> Iterator[Problem]:

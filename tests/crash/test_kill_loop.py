@@ -1,4 +1,4 @@
-"""Processes that are killed again and again, at random moments and at each step: nothing lost, nothing doubled.
+"""Processes that are killed again and again, at random moments and at each step: nothing lost, nothing duplicated.
 
 The long form (`make test-crash`) kills 32 times in each row; in the ordinary suite some rows are killed a few times.
 """
@@ -134,7 +134,7 @@ def attack(
 
 
 @rows(CASES)
-def test_a_kill_at_any_moment_loses_nothing_and_doubles_nothing(case: Case, attack: Callable[..., Verdict]) -> None:
+def test_a_kill_at_any_moment_loses_nothing_and_duplicates_nothing(case: Case, attack: Callable[..., Verdict]) -> None:
     verdict = attack(case, "exactly-once", KILLS, case.moments)
 
     assert verdict.exact, verdict
@@ -148,18 +148,18 @@ def test_a_kill_at_any_moment_loses_nothing_and_doubles_nothing(case: Case, atta
 
 
 @rows(CONTROLS)
-def test_without_intents_the_same_kills_double_records_and_this_test_sees_it(
+def test_without_intents_the_same_kills_duplicate_records_and_this_test_sees_it(
     case: Case, attack: Callable[..., Verdict]
 ) -> None:
     verdict = attack(case._replace(flags=BY_TIME), "at-least-once", CONTROL_KILLS, WITHOUT_INTENTS)
 
     assert verdict.complete, verdict
-    assert verdict.doubled > 0, verdict
+    assert verdict.duplicated > 0, verdict
 
 
 # A dead member is missed after six seconds.
 @pytest.mark.long
-def test_a_crash_while_partitions_are_taken_away_loses_nothing_and_doubles_nothing(
+def test_a_crash_while_partitions_are_taken_away_loses_nothing_and_duplicates_nothing(
     new_scene: Callable[..., Scene], tmp_path: Path
 ) -> None:
     target = ParquetDirectory(tmp_path / "out", tmp_path / "orders.arrow")

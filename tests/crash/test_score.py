@@ -41,11 +41,11 @@ def test_the_table_of_the_page_is_that_of_the_score() -> None:
 
 
 @pytest.mark.skipif(not SCORE.exists(), reason="no long run has been kept yet: make test-crash")
-def test_nothing_was_lost_or_doubled_but_by_the_controls_which_have_to() -> None:
+def test_nothing_was_lost_or_duplicated_but_by_the_controls_which_have_to() -> None:
     rows = json.loads(SCORE.read_text())["rows"]
     assert rows
     assert all(row["lost"] == 0 for row in rows)
-    assert all((row["doubled"] > 0) == row["control"] for row in rows)
+    assert all((row["duplicated"] > 0) == row["control"] for row in rows)
 
 
 def test_rows_are_kept_where_the_variable_says_and_come_out_as_a_table(

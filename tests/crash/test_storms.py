@@ -37,7 +37,7 @@ CASES: list[tuple[Membership, str]] = [
 
 
 @pytest.mark.parametrize(("membership", "kind"), CASES if LONG else CASES[:1])
-def test_workers_that_come_and_go_all_the_time_lose_nothing_and_double_nothing(
+def test_workers_that_come_and_go_all_the_time_lose_nothing_and_duplicate_nothing(
     membership: Membership, kind: str, disturbed: Callable[..., GroupScene]
 ) -> None:
     with disturbed(membership, kind, workers=4 if LONG else 3, session_s=SESSION_S, seed=SEED, rate=RATE) as scene:

@@ -32,26 +32,26 @@ def written(*ranges: str, replayed: bool = False, suppressed: int = 0) -> dict[s
 def test_each_record_once_in_one_place_is_exact() -> None:
     verdict = judge()
     assert verdict.exact
-    assert (verdict.lost, verdict.doubled, verdict.rows, verdict.letters) == (0, 0, 4, 1)
+    assert (verdict.lost, verdict.duplicated, verdict.rows, verdict.letters) == (0, 0, 4, 1)
 
 
 def test_a_row_that_is_missing_is_lost() -> None:
     verdict = judge(rows=[100, 101, 103])
     assert not verdict.complete
-    assert (verdict.lost, verdict.doubled) == (1, 0)
+    assert (verdict.lost, verdict.duplicated) == (1, 0)
 
 
-def test_every_row_beyond_the_first_of_a_record_is_a_doubled_one() -> None:
+def test_every_row_beyond_the_first_of_a_record_is_a_duplicated_one() -> None:
     verdict = judge(rows=[*ROWS, 103, 103, 102])
     assert verdict.complete
     assert not verdict.exact
-    assert (verdict.lost, verdict.doubled) == (0, 3)
+    assert (verdict.lost, verdict.duplicated) == (0, 3)
 
 
-def test_a_row_that_nobody_produced_is_foreign_and_no_doubled_one() -> None:
+def test_a_row_that_nobody_produced_is_foreign_and_no_duplicated_one() -> None:
     verdict = judge(rows=[*ROWS, 999])
     assert not verdict.complete
-    assert (verdict.lost, verdict.doubled) == (0, 0)
+    assert (verdict.lost, verdict.duplicated) == (0, 0)
 
 
 def test_a_row_at_the_coordinates_of_another_record_is_seen() -> None:

@@ -1,4 +1,4 @@
-"""Workers that stop, are taken for dead, and go on as if nothing had happened: nothing lost, nothing doubled.
+"""Workers that stop, are taken for dead, and go on as if nothing had happened: nothing lost, nothing duplicated.
 
 `BATCHER_TEST_LONG=1` takes sessions of 6 s and every membership with every target, and freezes workers at every moment
 that matters.
@@ -49,7 +49,7 @@ def play_dead(scene: GroupScene, *zombies: Worker) -> None:
 
 
 @rows(("consumer", "Parquet"))
-def test_workers_frozen_at_any_moment_double_nothing_when_they_go_on(
+def test_workers_frozen_at_any_moment_duplicate_nothing_when_they_go_on(
     membership: Membership, kind: str, disturbed: Callable[..., GroupScene]
 ) -> None:
     with disturbed(membership, kind, **GROUP) as scene:
@@ -70,7 +70,7 @@ def test_workers_frozen_at_any_moment_double_nothing_when_they_go_on(
 
 
 @rows(("cooperative-sticky", "ClickHouse"))
-def test_workers_frozen_with_a_batch_in_hand_double_nothing_when_they_go_on(
+def test_workers_frozen_with_a_batch_in_hand_duplicate_nothing_when_they_go_on(
     membership: Membership, kind: str, disturbed: Callable[..., GroupScene]
 ) -> None:
     first, second, *others = MOMENTS if LONG else MOMENTS[:2]
@@ -97,7 +97,7 @@ def test_workers_frozen_with_a_batch_in_hand_double_nothing_when_they_go_on(
 
 
 @rows(("range", "ClickHouse"))
-def test_without_intents_the_same_freezes_double_records_and_this_test_sees_it(
+def test_without_intents_the_same_freezes_duplicate_records_and_this_test_sees_it(
     membership: Membership, kind: str, disturbed: Callable[..., GroupScene]
 ) -> None:
     # Cut by time alone, a successor, which has some seconds to make up for, never cuts as the one before it did.
@@ -113,7 +113,7 @@ def test_without_intents_the_same_freezes_double_records_and_this_test_sees_it(
 
     crash_score.add(f"{kind}, workers frozen with a batch in hand, {membership}", verdict, control=True)
     assert verdict.complete, verdict
-    assert verdict.doubled > 0, verdict
+    assert verdict.duplicated > 0, verdict
     assert not scene.commit_log().went_back
 
 

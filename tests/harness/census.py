@@ -1,4 +1,4 @@
-"""Compare by coordinates what was put into topics with what has come out of them: nothing lost, nothing doubled.
+"""Compare by coordinates what was put into topics with what has come out of them: nothing lost, nothing duplicated.
 
 orders = fill(broker, topic, 4, 100_000, poison=100)
 ...                                                    # run batcher
@@ -31,7 +31,7 @@ class Census:
     """Say which records are nowhere, which are there more than once, and which nobody produced."""
 
     lost: Sequence[Coordinate]
-    doubled: Sequence[Coordinate]
+    duplicated: Sequence[Coordinate]
     foreign: Sequence[Coordinate]
 
     @staticmethod
@@ -41,7 +41,7 @@ class Census:
         expected = {(partition, offset) for partition, offsets in produced.items() for offset in offsets}
         return Census(
             lost=sorted(expected - found.keys()),
-            doubled=sorted(coordinate for coordinate, times in found.items() if times > 1),
+            duplicated=sorted(coordinate for coordinate, times in found.items() if times > 1),
             foreign=sorted(found.keys() - expected),
         )
 
@@ -53,10 +53,10 @@ class Census:
     @property
     def exact(self) -> bool:
         """Return whether every record is in one place once."""
-        return self.complete and not self.doubled
+        return self.complete and not self.duplicated
 
     def __str__(self) -> str:
-        kinds = {"lost": self.lost, "doubled": self.doubled, "foreign": self.foreign}
+        kinds = {"lost": self.lost, "duplicated": self.duplicated, "foreign": self.foreign}
         return ", ".join(
             f"{kind} {len(found)}"
             + (f" ({'; '.join(f'{p} {offset}' for p, offset in found[:SHOWN])})" if found else "")

@@ -32,9 +32,9 @@ BLOCK: Final = re.compile(r"(?<=<!-- score:begin -->\n).*?(?=<!-- score:end -->)
 
 PACKAGES: Final = ("confluent-kafka", "clickhouse-connect", "pyarrow", "chdb")
 
-HEADINGS: Final = ("kills", "stops", "rebalances", "rows", "lost", "doubled", "replays", "present", "suppressed")
+HEADINGS: Final = ("kills", "stops", "rebalances", "rows", "lost", "duplicated", "replays", "present", "suppressed")
 
-SHOWN: Final = {"doubled": "duplicates"}
+SHOWN: Final = {"duplicated": "duplicates"}
 """What the page calls a count where that is not its name in the file."""
 
 
@@ -50,7 +50,7 @@ class Row:
     rebalances: int
     rows: int
     lost: int
-    doubled: int
+    duplicated: int
     replays: int
     present: int
     suppressed: int

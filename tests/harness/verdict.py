@@ -45,7 +45,7 @@ class Verdict:
         return len(self.census.lost)
 
     @property
-    def doubled(self) -> int:
+    def duplicated(self) -> int:
         """Return the number of rows that are there beyond the one of each record."""
         return self.rows + self.letters + self.lost - self.produced - len(self.census.foreign)
 

@@ -186,16 +186,16 @@ def test_in_a_table_every_kind_is_found_and_the_mended_ones_load_and_what_is_los
     query(f"INSERT INTO {name} SELECT * FROM {name} WHERE _partition = 0 AND _offset <= {max(twice)}")
     found = batcher("verify", *target, *job.flags, code=1)
     first, second = found["partitions"]
-    assert (first["missing"]["offsets"], second["doubled"]["offsets"]) == (0, 0)
+    assert (first["missing"]["offsets"], second["duplicated"]["offsets"]) == (0, 0)
     assert offsets(second["missing"]) == deleted
-    assert offsets(first["doubled"]) & twice == twice
-    assert first["doubled"]["offsets"] == len(twice)
+    assert offsets(first["duplicated"]) & twice == twice
+    assert first["duplicated"]["offsets"] == len(twice)
 
     assert batcher("repair", *target, *job.flags, code=1)["would_load"] == len(deleted)
     assert batcher("verify", *target, *job.flags, code=1)["missing"] == len(deleted)
     mended = batcher("repair", *target, *job.flags, "--yes", code=1)
-    assert (mended["missing"], mended["doubled"], mended["repaired"]["loaded"]) == (0, len(twice), len(deleted))
-    assert batcher("repair", *target, *job.flags, "--yes", "--remove-doubles")["adds_up"]
+    assert (mended["missing"], mended["duplicated"], mended["repaired"]["loaded"]) == (0, len(twice), len(deleted))
+    assert batcher("repair", *target, *job.flags, "--yes", "--remove-duplicates")["adds_up"]
     assert count() == count("uniqExact(_partition, _offset)") == RECORDS - bad + mendable
 
 

@@ -220,7 +220,7 @@ def test_rows_are_there_once_after_the_server_forgot_the_token(table: Callable[.
     assert target.counts == (108, 108)
 
 
-def test_without_coordinates_a_forgotten_token_doubles_which_is_why_the_window_matters(
+def test_without_coordinates_a_forgotten_token_duplicates_which_is_why_the_window_matters(
     table: Callable[..., Table],
 ) -> None:
     target = table(PLAIN, window=2)

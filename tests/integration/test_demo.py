@@ -56,14 +56,14 @@ def test_after_a_kill_in_the_middle_every_order_is_in_the_target_or_a_dead_lette
     assert done.code == 0, done.stderr
     facts = done.facts
     assert {
-        name: facts[name] for name in ("produced", "poison", "written", "dead_lettered", "lost", "doubled", "kills")
+        name: facts[name] for name in ("produced", "poison", "written", "dead_lettered", "lost", "duplicated", "kills")
     } == {
         "produced": 10_000,
         "poison": 10,
         "written": 9_990,
         "dead_lettered": 10,
         "lost": 0,
-        "doubled": 0,
+        "duplicated": 0,
         "kills": 1,
     }
     assert facts["exit"] == 0

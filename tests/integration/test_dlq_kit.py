@@ -73,7 +73,7 @@ def test_what_a_wider_column_takes_is_loaded_once_and_the_rest_stays_where_it_is
     def replayed(*more: str) -> Ending:
         return batcher("dlq", "replay", *group, *target, *more)
 
-    # The column is as narrow as it was: nothing is loaded, and nothing is put aside a second time.
+    # The column is as narrow as it was: nothing is loaded, and nothing is dead-lettered a second time.
     before = broker.ends(letters)
     assert replayed().lines[-1]["failed_again"] == {"overflow": len(wide), "syntax": bad}
     assert broker.ends(letters) == before
@@ -131,7 +131,7 @@ def test_a_record_that_is_sent_back_is_the_original_and_counts_its_attempts(
     done = batcher(*argv)
     facts = done.lines[-1]
     assert (done.code, facts["replayed"], facts["failed_again"]) == (1, 2, {})
-    assert facts["left_out"] == {"attempts": 1, "not_whole": 1}
+    assert facts["skipped"] == {"attempts": 1, "not_whole": 1}
     first, second = broker.records(topic)
     assert (first.partition(), first.key(), first.value(), first.timestamp()[1]) == (1, b"k", b"v", 1_700_000_000_005)
     assert first.headers() == [("h", b"1"), ("batcher.attempts", b"1")]

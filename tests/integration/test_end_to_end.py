@@ -120,7 +120,7 @@ def test_a_topic_with_poison_arrives_whole_and_its_poison_in_the_dead_letter_top
 
 
 @in_all_targets("parquet", "clickhouse")
-def test_a_sigterm_in_the_middle_and_a_new_start_lose_nothing_and_double_nothing(
+def test_a_sigterm_in_the_middle_and_a_new_start_lose_nothing_and_duplicate_nothing(
     orders: Filling, target: Target, job: Job
 ) -> None:
     flags = (*target.arguments, *job.flags, "-t", orders.topic)
@@ -187,7 +187,7 @@ def stream(broker: Broker, new_topic: Callable[..., str]) -> Iterator[Stream]:
     [("parquet", "classic"), ("clickhouse", "classic"), ("clickhouse", "consumer")],
     indirect=["target"],
 )
-def test_workers_that_come_and_go_in_good_order_lose_nothing_and_double_nothing(
+def test_workers_that_come_and_go_in_good_order_lose_nothing_and_duplicate_nothing(
     target: Target, protocol: str, stream: Stream, job: Job
 ) -> None:
     if isinstance(target, ClickHouseTable):

@@ -90,7 +90,7 @@ def own_server(clickhouse_server: ClickHouseServer, tmp_path: Path) -> Iterator[
         yield running
 
 
-def test_a_server_that_is_away_for_a_while_loses_nothing_and_doubles_nothing(
+def test_a_server_that_is_away_for_a_while_loses_nothing_and_duplicates_nothing(
     job: Job, own_server: ClickHouseServer
 ) -> None:
     target = ClickHouseTable(own_server, "orders")
@@ -110,7 +110,7 @@ def test_a_server_that_is_away_for_a_while_loses_nothing_and_doubles_nothing(
     assert not running.named("partitions_lost")
 
 
-def test_answers_that_go_missing_double_nothing(
+def test_answers_that_go_missing_duplicate_nothing(
     job: Job, clickhouse_server: ClickHouseServer, new_table: Callable[[], str]
 ) -> None:
     target = ClickHouseTable(clickhouse_server, new_table())

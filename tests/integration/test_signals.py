@@ -140,7 +140,7 @@ def test_a_write_that_hangs_is_left_behind_at_the_deadline(
     assert set(committed_in(broker, source, orders).values()) == {range(0)}
 
 
-def test_a_target_that_is_away_does_not_hold_up_a_stop_and_nothing_is_lost_or_doubled(
+def test_a_target_that_is_away_does_not_hold_up_a_stop_and_nothing_is_lost_or_duplicated(
     broker: Broker, orders: Filling, source: tuple[str, ...], tmp_path: Path, clickhouse_server: ClickHouseServer
 ) -> None:
     with ClickHouseServer(tmp_path / "db") as server:
@@ -171,7 +171,7 @@ def test_a_target_that_is_away_does_not_hold_up_a_stop_and_nothing_is_lost_or_do
     assert f"{again} records will be read again" in running.named("pipeline_failed")[0]["reason"]
 
 
-def test_brokers_that_are_gone_do_not_hold_up_a_stop_and_nothing_is_lost_or_doubled(
+def test_brokers_that_are_gone_do_not_hold_up_a_stop_and_nothing_is_lost_or_duplicated(
     own_broker: RealBroker, tmp_path: Path
 ) -> None:
     own_broker.create_topic("orders", PARTITIONS)

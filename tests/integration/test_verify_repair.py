@@ -1,4 +1,4 @@
-"""`verify` names what was taken from a target or doubled in it, to the record, and `repair` mends exactly that."""
+"""`verify` names what was taken from a target or duplicated in it, to the record, and `repair` mends exactly that."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_what_was_loaded_adds_up_with_tombstones_dead_letters_and_aborted_record
         "tombstones": 3,
         "gaps": 3,
     }
-    assert (found["missing"], found["doubled"], one["behind"], one["target_beyond"]) == (0, 0, 0, None)
+    assert (found["missing"], found["duplicated"], one["behind"], one["target_beyond"]) == (0, 0, 0, None)
     assert "complete: 6,000 records read" in job.said("verify")
 
 
@@ -179,24 +179,24 @@ def double(target: Target, first: int, last: int) -> None:
 
 
 @jobs(*ALL)
-def test_what_is_taken_out_and_doubled_is_named_to_the_record_and_mended(job: Job) -> None:
+def test_what_is_taken_out_and_duplicated_is_named_to_the_record_and_mended(job: Job) -> None:
     take_out(job.target, *range(1500, 2500))
     double(job.target, 4210, 4219)
 
     found = job.ask("verify", code=1)
     (one,) = found["partitions"]
     assert one["missing"] == {"offsets": 1000, "ranges": 1, "first_ranges": [[1500, 2499, 1000]]}
-    assert one["doubled"] == {"offsets": 10, "ranges": 1, "first_ranges": [[4210, 4219, 10]], "copies_too_many": 10}
+    assert one["duplicated"] == {"offsets": 10, "ranges": 1, "first_ranges": [[4210, 4219, 10]], "copies_too_many": 10}
     text = job.said("verify", code=1)
     assert f"missing: {job.topic}[0] 1500-2499 (1,000)" in text
-    assert f"doubled: {job.topic}[0] 4210-4219 (10)" in text
+    assert f"duplicated: {job.topic}[0] 4210-4219 (10)" in text
 
     before = sorted(job.target.loaded().coordinates)
     assert job.ask("repair", code=1)["would_load"] == 1000
     assert sorted(job.target.loaded().coordinates) == before
 
     parquet = isinstance(job.target, ParquetDirectory)
-    mended = job.ask("repair", "--yes", *(() if parquet else ("--remove-doubles",)), code=1 if parquet else 0)
+    mended = job.ask("repair", "--yes", *(() if parquet else ("--remove-duplicates",)), code=1 if parquet else 0)
     assert mended["repaired"] == {
         "loaded": 1000 if parquet else 1010,
         "dead_lettered": 0,
@@ -205,7 +205,7 @@ def test_what_is_taken_out_and_doubled_is_named_to_the_record_and_mended(job: Jo
     }
     census = job.census(ROWS)
     assert not census.lost
-    assert [offset for _, offset in census.doubled] == (list(range(4210, 4220)) if parquet else [])
+    assert [offset for _, offset in census.duplicated] == (list(range(4210, 4220)) if parquet else [])
 
 
 @jobs(*ALL)
@@ -251,15 +251,15 @@ def test_only_what_is_asked_for_is_looked_at_and_nothing_behind_the_commit(job: 
 
 
 @jobs(("table", "path"))
-def test_doubles_that_kafka_no_longer_has_are_left_alone_and_said(job: Job) -> None:
+def test_duplicates_that_kafka_no_longer_has_are_left_alone_and_said(job: Job) -> None:
     double(job.target, 10, 19)
     job.broker.delete_records(job.partition, 15)
 
     found = job.ask("verify", code=1)["partitions"][0]
-    assert (found["from"], found["doubled"]["first_ranges"]) == (15, [[15, 19, 5]])
-    mended = job.ask("repair", "--yes", "--remove-doubles")
+    assert (found["from"], found["duplicated"]["first_ranges"]) == (15, [[15, 19, 5]])
+    mended = job.ask("repair", "--yes", "--remove-duplicates")
     assert mended["repaired"]["removed"] == 5
-    assert [offset for _, offset in job.census(ROWS).doubled] == [10, 11, 12, 13, 14]
+    assert [offset for _, offset in job.census(ROWS).duplicated] == [10, 11, 12, 13, 14]
 
 
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
@@ -337,11 +337,11 @@ def test_a_log_that_was_compacted_since_adds_up_and_is_mended_as_far_as_it_goes(
     double(job.target, 39, 39)
     (found,) = job.ask("verify", code=1)["partitions"]
     assert found["missing"]["first_ranges"] == [[30, 34, 5]]
-    assert found["doubled"]["first_ranges"] == [[10, 11, 2], [39, 39, 1]]
-    mended = job.ask("repair", "--yes", "--remove-doubles", code=1)["repaired"]
+    assert found["duplicated"]["first_ranges"] == [[10, 11, 2], [39, 39, 1]]
+    mended = job.ask("repair", "--yes", "--remove-duplicates", code=1)["repaired"]
     assert mended == {"loaded": 6, "dead_lettered": 0, "removed": 1, "refused": 2}
     census = job.census({*range(1, 25), *range(30, 40)})
-    assert (census.lost, census.foreign, [offset for _, offset in census.doubled]) == ([], [], [10, 11])
+    assert (census.lost, census.foreign, [offset for _, offset in census.duplicated]) == ([], [], [10, 11])
 
 
 def rows_with(column: str, root: Path) -> int:
@@ -365,7 +365,7 @@ def test_topics_of_one_root_keep_their_fields_and_verify_names_those_that_are_no
     assert rows_with("installation", target.path) == rows_with("ts_ns", target.path) == 0
     assert rows_with("repository", target.path / topics["webhooks"]) == 2000
     found = job.ask("verify")
-    assert (found["missing"], found["doubled"], found["records"]) == (0, 0, 14_000)
+    assert (found["missing"], found["duplicated"], found["records"]) == (0, 0, 14_000)
     named = {name.split(": ")[1] for name in found["unknown_fields"]}
     assert named == set(summary["unknown_fields"])
     assert found["unknown_fields"][f"{topics['webhooks']}: installation"] == summary["unknown_fields"]["installation"]

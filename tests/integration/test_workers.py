@@ -169,7 +169,7 @@ def test_until_eof_loads_everything_once_and_is_0_with_one_summary_of_all(
     assert len(running.named("worker_ended")) == workers
 
 
-def test_a_killed_worker_is_replaced_and_nothing_is_lost_or_doubled(
+def test_a_killed_worker_is_replaced_and_nothing_is_lost_or_duplicated(
     orders: Filling, source: tuple[str, ...], target: ParquetDirectory
 ) -> None:
     with BatcherProcess(*target.arguments, *source, "--workers", "2", "--until-eof") as running:

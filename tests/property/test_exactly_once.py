@@ -1,4 +1,4 @@
-"""The promise "nothing lost and nothing doubled": several processes, one log, one target, every order of events.
+"""The promise "nothing lost and nothing duplicated": several processes, one log, one target, every order of events.
 
 A process of this machine is a fetch loop that is stepped by hand and a write loop that stops at every point where
 another thread, another process or the end could come in between: before a question to the target, before its answer is

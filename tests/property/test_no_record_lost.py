@@ -314,7 +314,7 @@ class PipelineMachine(RuleBasedStateMachine):
         assert not self.log.trespasses
 
     @invariant()
-    def nothing_is_doubled_while_nothing_goes_wrong(self) -> None:
+    def nothing_is_duplicated_while_nothing_goes_wrong(self) -> None:
         if not self.disturbed:
             assert all(count == 1 for count in self.copies.values())
 

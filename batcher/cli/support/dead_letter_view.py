@@ -65,7 +65,7 @@ def whole(stored: StoredLetter) -> Iterator[str]:
         ("field", letter.path),
         ("stored in", stored.place),
         ("sent back", f"{stored.attempts} times" if stored.attempts else None),
-        ("left out", ", ".join(stored.omitted) or None),
+        ("omitted", ", ".join(stored.omitted) or None),
         ("timestamp", None if record.timestamp_ms is None else f"{record.timestamp_ms} ms"),
         ("key", _short(record.key)),
         *((f"header {name}", _short(content)) for name, content in record.headers),

@@ -60,7 +60,7 @@ def loaded(made: Parser, argv: Sequence[str]) -> Loaded:
     kafka_of(found.settings, made.prog.removeprefix("batcher "))
     queue = found.settings.dlq.queue
     if queue not in (None, *LOOKED_UP):
-        raise UsageError([f"--dlq.queue {queue}: only letters in topics and directories can be looked up"])
+        raise UsageError([f"--dlq.queue {queue}: only dead letters in topics and directories can be looked up"])
     from batcher.telemetry import logs
 
     logs.hide(tuple(secrets(found.settings)))

@@ -97,7 +97,7 @@ class Loading:
         runs: dict[Partition, list[Run]] = {}
         for stored in step:
             if stored.letter.record.value is None:
-                self._report.left_out["no_value"] += 1
+                self._report.skipped["no_value"] += 1
             else:
                 runs.setdefault(stored.letter.record.partition, [[]])[0].append(stored)
         self._topics |= {partition.topic for partition in runs}
@@ -117,7 +117,7 @@ class Loading:
         if len(self._topics) > 1 and self._info.schema is None and not self._info.by_topic:
             topics = sorted(self._topics)
             raise ConfigurationError(
-                f"{self._info.target} has no schema yet, and there are letters of {len(topics)} topics "
+                f"{self._info.target} has no schema yet, and there are dead letters of {len(topics)} topics "
                 f"({', '.join(topics[:3])}): give -t as for run, or one topic at a time with --where topic={topics[0]}"
             )
 
@@ -147,7 +147,7 @@ class Loading:
         self._report.replayed += done.written
         self._report.already_there += done.suppressed
         self._report.unknown.update(done.unknown_fields)
-        self._report.left_out["skipped"] += done.skipped
+        self._report.skipped["tombstone"] += done.skipped
         self._blame([stored for run in runs for stored in run])
 
     def _blame(self, letters: Run) -> None:
@@ -175,7 +175,7 @@ class Loading:
             decoded = self._format.decoder(schema).decode(batch)
         self._report.unknown.update({one.path: one.records for one in decoded.unknown})
         self._report.replayed += len(decoded.positions)
-        self._report.left_out["skipped"] += len(decoded.skipped)
+        self._report.skipped["tombstone"] += len(decoded.skipped)
         for rejection in decoded.rejections:
             self._report.fail(letters[rejection.position], rejection.reason, rejection.message)
 

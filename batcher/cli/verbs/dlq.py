@@ -182,7 +182,9 @@ def _show(argv: list[str]) -> int:
     require_letters(letters)
     if not count:
         partition, offset = found.arguments.id
-        raise UsageError([f"{partition} offset {offset}: there is no letter of it; `batcher dlq ls` shows which are"])
+        raise UsageError(
+            [f"{partition} offset {offset}: there is no dead letter of it; `batcher dlq ls` shows which are"]
+        )
     return 0
 
 
@@ -201,13 +203,14 @@ def _stats(argv: list[str]) -> int:
             print(json.dumps(row.facts()))
             continue
         first, last = shown_time(row.first), shown_time(row.last)
-        print(f"{row.letters:>10} letters of {row.records:>10} records  {row.stage:<6}  {row.reason:<14}  {row.topic}")
+        kind = f"{row.stage:<6}  {row.reason:<14}  {row.topic}"
+        print(f"{row.letters:>10} dead letters of {row.records:>10} records  {kind}")
         print(f"{'':>10} from {first} to {last}")
         print(f"{'':>10} such as {row.example}: {one_line(row.message)}")
     if not rows:
         tell_nothing(letters)
     if not found.arguments.json:
-        print(f"{sum(row.letters for row in rows):>10} letters in all")
+        print(f"{sum(row.letters for row in rows):>10} dead letters in all")
     tell_passed_over(letters)
     return 0
 
@@ -236,7 +239,7 @@ def _export(argv: list[str]) -> int:
         tell_nothing(letters)
     tell_passed_over(letters)
     if name != "-":
-        print(json.dumps({"exported": count}) if found.arguments.json else f"{count} letters in {name}")
+        print(json.dumps({"exported": count}) if found.arguments.json else f"{count} dead letters in {name}")
     return 0
 
 
@@ -290,7 +293,7 @@ def _purge(argv: list[str]) -> int:
             facts["before_offset"] = part.before_offset
         below = f" below offset {part.before_offset}" if part.before_offset else ""
         done = "purged" if arguments.yes else "to be purged"
-        print(json.dumps(facts) if arguments.json else f"{done}: {part.place}{below}, {part.letters} letters")
+        print(json.dumps(facts) if arguments.json else f"{done}: {part.place}{below}, {part.letters} dead letters")
     if kept:
         print(
             f"batcher: {len(kept)} old files are kept, with lines that are no dead letters or have no time, the first "

@@ -164,7 +164,7 @@ def _tell(report: ReplayReport, code: int, *, as_json: bool, dry: bool) -> None:
         print(one_line(f"failed again: {failure.id}  {failure.reason}  {failure.message}"))
     parts = [f"{report.replayed} {'would be replayed' if dry else 'replayed'}", f"{report.already_there} already there"]
     parts += [f"{count} failed again ({reason})" for reason, count in facts["failed_again"].items()]
-    parts += [f"{count} left out ({why})" for why, count in facts["left_out"].items()]
+    parts += [f"{count} skipped ({why})" for why, count in facts["skipped"].items()]
     print(", ".join(parts), flush=True)
     if report.unknown:
         fields = ", ".join(f"{path} ({records})" for path, records in report.unknown.most_common(NAMED))
@@ -178,7 +178,7 @@ def _rate(text: str) -> float:
     with suppress(ValueError):
         if (rate := float(text.removesuffix("/s"))) > 0:
             return rate
-    raise argparse.ArgumentTypeError("is a number of letters a second above 0, such as 100/s")
+    raise argparse.ArgumentTypeError("is a number of dead letters a second above 0, such as 100/s")
 
 
 def _count(text: str) -> int:

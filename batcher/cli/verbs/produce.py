@@ -22,7 +22,7 @@ from batcher.settings import Parser, Settings, UsageError, add_config_flag, load
 from batcher.sources.kafka.settings import Kafka
 
 if TYPE_CHECKING:
-    from confluent_kafka import Producer
+    from confluent_kafka import KafkaError, Producer
 
 USAGE: Final = "batcher produce -b BROKERS -t TOPIC [--count N] [--rate N] [--from FILE|- | --template TEXT] [flags]"
 
@@ -34,6 +34,11 @@ until Ctrl-C. Exit code 0 means that the brokers confirmed every event, 2 that t
 
 TIMEOUT_S: Final = 30.0
 """How long a broker may take to answer at the start, and a record to be delivered."""
+
+KNOWN_S: Final = 10.0
+"""How long a broker may not know a topic that another one has just made: the controller tells them one by one."""
+
+PAUSE_S: Final = 0.1
 
 UNDELIVERED: Final = 75
 """The exit code when a record was not confirmed, or not sent because of a signal."""
@@ -216,17 +221,31 @@ def _require(topic: str, producer: Producer, settings: Settings, arguments: argp
     from confluent_kafka import KafkaException
 
     from batcher.errors import ConfigurationError, Unreachable
-    from batcher.sources.kafka.asking import asked
 
     try:
         if arguments.create:
             _create(topic, settings, arguments)
-        error = asked(partial(producer.list_topics, topic), TIMEOUT_S).topics[topic].error
+        error = topic_error(topic, producer, made=arguments.create)
     except KafkaException as failure:
         brokers = settings.section(Kafka).brokers
         raise Unreachable(f"no broker answers at {brokers}: {failure.args[0].str()}") from failure
     if error is not None and not error.retriable():
         raise ConfigurationError(f"topic {topic}: {error.str()}; --create makes it")
+
+
+def topic_error(topic: str, producer: Producer, *, made: bool) -> KafkaError | None:
+    """Return the error of a topic, or None. The brokers get time to hear of one that was `made` just now."""
+    from confluent_kafka import KafkaError as Codes
+
+    from batcher.sources.kafka.asking import asked
+
+    deadline_s = time.monotonic() + KNOWN_S
+    while True:
+        error: KafkaError | None = asked(partial(producer.list_topics, topic), TIMEOUT_S).topics[topic].error
+        unknown = error is not None and error.code() == Codes.UNKNOWN_TOPIC_OR_PART
+        if not (made and unknown and time.monotonic() < deadline_s):
+            return error
+        time.sleep(PAUSE_S)
 
 
 def _create(topic: str, settings: Settings, arguments: argparse.Namespace) -> None:

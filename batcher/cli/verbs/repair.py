@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from batcher.engine.writer import Writer
     from batcher.protocols import Removable
 
-USAGE: Final = "batcher repair --sink … -b … -t … -g … [--yes] [--remove-doubles] [flags of verify]"
+USAGE: Final = "batcher repair --sink … -b … -t … -g … [--yes] [--remove-duplicates] [flags of verify]"
 
 NOTES: Final = """\
 Without --yes it only says what it would do. Stop the pipeline first: repair refuses while the group has members. Then
@@ -31,7 +31,7 @@ class RepairOptions:
     """Hold the flags of this verb."""
 
     yes: bool
-    remove_doubles: bool
+    remove_duplicates: bool
     force: bool
     as_json: bool
 
@@ -41,49 +41,52 @@ def main(argv: Sequence[str]) -> int:
     made = parser("repair", USAGE, "Load what is missing, from Kafka, as a run would.", NOTES)
     made.add_argument("--yes", action="store_true", help="do it; without this nothing is changed")
     made.add_argument(
-        "--remove-doubles",
+        "--remove-duplicates",
         action="store_true",
         help="ClickHouse: delete every copy of duplicates and load them again, where Kafka still has the records",
     )
     made.add_argument("--force", action="store_true", help="also while the group has members")
     found = loaded(made, argv)
     given = found.arguments
-    wishes = RepairOptions(given.yes, given.remove_doubles, given.force, given.json)
+    options = RepairOptions(given.yes, given.remove_duplicates, given.force, given.json)
     with inspecting(found.settings, given) as inspection:
-        removable = _removable(inspection) if wishes.remove_doubles else None
-        if not wishes.yes:
-            return _planned(inspection.report(), wishes)
-        if not wishes.force:
+        removable = _removable(inspection) if options.remove_duplicates else None
+        if not options.yes:
+            return _planned(inspection.report(), options)
+        if not options.force:
             _refuse_beside_members(inspection)
-        with _mending(inspection) as mender:
-            done = _mended(inspection, mender, removable)
+        with _mending(inspection) as repairer:
+            done = _mended(inspection, repairer, removable)
         report = inspection.report()
-    _tell(report, done, wishes)
+    _tell(report, done, options)
     # What was missing and is now a dead letter is accounted for. If all of it is dead letters, that is no success.
     return report.exit_code or (ALL_REFUSED if done.dead_lettered and not done.loaded else 0)
 
 
-def _planned(report: AuditReport, wishes: RepairOptions) -> int:
+def _planned(report: AuditReport, options: RepairOptions) -> int:
     missing = sum(one.missing.offsets for one in report.accounts)
-    doubled = sum(one.doubled.offsets for one in report.accounts)
-    removed = doubled if wishes.remove_doubles else 0
+    duplicated = sum(one.duplicated.offsets for one in report.accounts)
+    removed = duplicated if options.remove_duplicates else 0
     text = [f"nothing was changed; with --yes {missing:,} records would be loaded"]
     if removed:
-        text.append(f"and every copy of {removed:,} doubled records deleted, and the records loaded again")
-    elif doubled:
-        text.append("and the doubled ones left alone; see --remove-doubles")
+        text.append(f"and every copy of {removed:,} duplicated records deleted, and the records loaded again")
+    elif duplicated:
+        text.append("and the duplicated ones left alone; see --remove-duplicates")
     more = {"dry_run": True, "would_load": missing, "would_remove": removed}
-    show(report, as_json=wishes.as_json, more=more, text=[" ".join(text)])
+    show(report, as_json=options.as_json, more=more, text=[" ".join(text)])
     return report.exit_code
 
 
-def _tell(report: AuditReport, done: Repaired, wishes: RepairOptions) -> None:
+def _tell(report: AuditReport, done: Repaired, options: RepairOptions) -> None:
     text = [
-        f"loaded {done.loaded:,} records, {done.removed:,} of them doubled before, put aside {done.dead_lettered:,}"
+        (
+            f"{done.loaded:,} records loaded, {done.removed:,} of them duplicates before; "
+            f"{done.dead_lettered:,} became dead letters"
+        )
     ]
     for partition, span in done.refused[:20]:
         text.append(
-            f"left doubled: {partition}, {span.offsets:,} from {span.first} on: Kafka does not have them any more"
+            f"still duplicated: {partition}, {span.offsets:,} from {span.first} on: Kafka does not have them any more"
         )
     more = {
         "dry_run": False,
@@ -94,7 +97,7 @@ def _tell(report: AuditReport, done: Repaired, wishes: RepairOptions) -> None:
             "refused": done.refused_offsets,
         },
     }
-    show(report, as_json=wishes.as_json, more=more, text=text)
+    show(report, as_json=options.as_json, more=more, text=text)
 
 
 def _removable(inspection: Inspection) -> Removable:
@@ -103,7 +106,7 @@ def _removable(inspection: Inspection) -> Removable:
 
     found = removable(inspection.sink, inspection.info)
     if found is None:
-        raise ConfigurationError(f"--remove-doubles: rows cannot be taken out of {inspection.info.target} one by one")
+        raise ConfigurationError(f"--remove-duplicates: {inspection.info.target} cannot delete single rows")
     return found
 
 
@@ -119,7 +122,7 @@ def _refuse_beside_members(inspection: Inspection) -> None:
         )
 
 
-def _mended(inspection: Inspection, mender: Repairer, removable: Removable | None) -> Repaired:
+def _mended(inspection: Inspection, repairer: Repairer, removable: Removable | None) -> Repaired:
     from batcher.audit.repair import Repaired
     from batcher.telemetry import logs
 
@@ -130,9 +133,9 @@ def _mended(inspection: Inspection, mender: Repairer, removable: Removable | Non
             logs.get(__name__).warning("not_repaired", partition=str(scope.partition), reason="the log was cut")
             continue
         for finding in auditor.findings(scope):
-            done = done.plus(mender.load(finding))
+            done = done.plus(repairer.load(finding))
             if removable is not None:
-                done = done.plus(mender.replace_doubles(finding, removable))
+                done = done.plus(repairer.replace_duplicates(finding, removable))
     return done
 
 

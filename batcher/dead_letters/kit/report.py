@@ -27,7 +27,7 @@ class ReplayReport:
 
     replayed: int = 0
     already_there: int = 0
-    left_out: Counter[str] = field(default_factory=Counter)
+    skipped: Counter[str] = field(default_factory=Counter)
     failures: list[Failure] = field(default_factory=list)
     unknown: Counter[str] = field(default_factory=Counter)
     """Records that have a value in a field that no column takes, by field."""
@@ -40,12 +40,12 @@ class ReplayReport:
     @property
     def empty(self) -> bool:
         """Return whether there was no dead letter at all."""
-        return not (self.replayed or self.already_there or self.failures or self.left_out.total())
+        return not (self.replayed or self.already_there or self.failures or self.skipped.total())
 
     @property
     def all_there(self) -> bool:
         """Return whether every dead letter is where it belongs: none failed again, none was skipped."""
-        return not self.failures and not self.left_out.total()
+        return not self.failures and not self.skipped.total()
 
     def fail(self, stored: StoredLetter, reason: str, message: str) -> None:
         """Count a record that failed again."""
@@ -57,7 +57,7 @@ class ReplayReport:
             "replayed": self.replayed,
             "already_there": self.already_there,
             "failed_again": dict(sorted(self.failed_again.items())),
-            "left_out": {why: count for why, count in sorted(self.left_out.items()) if count},
+            "skipped": {why: count for why, count in sorted(self.skipped.items()) if count},
             "unknown_fields": dict(self.unknown.most_common()),
             "failed": [failure._asdict() for failure in self.failures],
         }

@@ -96,9 +96,9 @@ class Resender:
 
     def _wanted(self, stored: StoredLetter) -> bool:
         if not stored.complete:
-            self._report.left_out["not_whole"] += 1
+            self._report.skipped["not_whole"] += 1
         elif stored.attempts >= self._max_attempts:
-            self._report.left_out["attempts"] += 1
+            self._report.skipped["attempts"] += 1
         else:
             return True
         return False

@@ -75,7 +75,7 @@ def test_the_account_is_what_sets_of_numbers_say_whatever_the_windows(
     log = log | dict.fromkeys(unread - log.keys(), False)
     tombstones = {offset for offset, null in log.items() if null and skips} - held - refused
     missing = log.keys() - held - refused - tombstones
-    doubled = {offset for offset, count in Counter(rows).items() if count > 1}
+    duplicated = {offset for offset, count in Counter(rows).items() if count > 1}
     assert (found.records, found.inferred) == (len(log), len(unread))
     assert (found.written, found.only_written) == (len(log.keys() & held), len(held - log.keys()))
     assert (found.dead_lettered, found.tombstones) == (len((log.keys() - held) & refused), len(tombstones))
@@ -86,11 +86,11 @@ def test_the_account_is_what_sets_of_numbers_say_whatever_the_windows(
     assert found.only_dead_letters == len(
         {offset for one in read for offset in range(one, min(one + window, END))} & refused - log.keys() - held
     )
-    for kept, expected in ((found.missing, missing), (found.doubled, doubled), (found.both, held & refused)):
+    for kept, expected in ((found.missing, missing), (found.duplicated, duplicated), (found.both, held & refused)):
         named = [o for span in kept.spans for o in range(span.first, span.last + 1) if o in log.keys() | held]
         assert named == sorted(expected)
         assert (kept.offsets, kept.ranges) == (len(expected), len(kept.spans))
-    assert found.adds_up == (not missing and not doubled)
+    assert found.adds_up == (not missing and not duplicated)
 
 
 def test_a_window_that_the_target_has_whole_is_not_read_from_the_log() -> None:
@@ -101,9 +101,9 @@ def test_a_window_that_the_target_has_whole_is_not_read_from_the_log() -> None:
     assert (found.inferred, found.records, found.missing.offsets) == (20, 30, 1)
 
 
-def test_doubles_in_a_window_that_is_not_read_are_found() -> None:
+def test_duplicates_in_a_window_that_is_not_read_are_found() -> None:
     found = account({}, [*range(END), 4, 4], [])
-    assert (found.doubled.spans, found.copies_too_many, found.adds_up) == (((4, 4, 1),), 2, False)
+    assert (found.duplicated.spans, found.copies_too_many, found.adds_up) == (((4, 4, 1),), 2, False)
 
 
 def test_a_window_without_anything_adds_up() -> None:
@@ -141,7 +141,7 @@ def test_people_are_shown_the_first_runs_and_how_many_more_there_are() -> None:
     assert shown[0] == "missing: events[0] 1-1 (1)"
     assert len(shown) == LINES
     assert "missing: events[0], 40 more ranges" in text
-    assert text[-1] == "not complete: of 120 records 60 missing, 0 doubled"
+    assert text[-1] == "not complete: of 120 records 60 missing, 0 duplicated"
     (one,) = facts(AuditReport("target", "group", (found,)))["partitions"]
     assert (one["missing"]["ranges"], len(one["missing"]["first_ranges"])) == (60, 50)
 

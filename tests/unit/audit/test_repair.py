@@ -1,4 +1,4 @@
-"""What was missing is loaded once, by batches that take nobody's place; doubles go out and come back once."""
+"""What was missing is loaded once, by batches that take nobody's place; duplicates go out and come back once."""
 
 from __future__ import annotations
 
@@ -124,10 +124,10 @@ class Desk:
             done = done.plus(self.mender.load(finding))
         return done
 
-    def replace_doubles(self) -> Repaired:
+    def replace_duplicates(self) -> Repaired:
         assert isinstance(self.target, RemovableTable)
         (finding,) = self.findings()
-        return self.mender.replace_doubles(finding, self.target)
+        return self.mender.replace_duplicates(finding, self.target)
 
     @property
     def rows(self) -> list[int]:
@@ -170,7 +170,7 @@ def test_a_file_of_which_all_but_the_middle_was_lost_keeps_the_middle() -> None:
     assert desk.rows == list(range(10))
 
 
-def test_bad_records_are_put_aside_once_and_tombstones_left_out() -> None:
+def test_bad_records_become_dead_letters_once_and_tombstones_are_skipped() -> None:
     desk = Desk({**numbers(0, 1, 2), 3: b"x", 4: None, 5: b"5"}, TableSink(NUMBERS))
     desk.put(1)
 
@@ -226,21 +226,21 @@ def test_a_target_that_goes_away_in_the_middle_gets_nothing_twice() -> None:
     assert desk.rows == list(range(6))
 
 
-def test_doubles_go_out_in_every_copy_and_come_back_once() -> None:
+def test_duplicates_go_out_in_every_copy_and_come_back_once() -> None:
     desk = Desk(numbers(*range(10)), RemovableTable(), max_rows=2)
     desk.put(*range(10), 3, 4, 4, 7)
 
-    assert desk.replace_doubles() == Repaired(loaded=3, removed=3)
+    assert desk.replace_duplicates() == Repaired(loaded=3, removed=3)
     assert desk.rows == list(range(10))
     assert isinstance(desk.target, RemovableTable)
     assert desk.target.removed == [(3, 4), (7, 7)]
 
 
-def test_doubles_that_the_log_no_longer_has_stay_and_are_said() -> None:
+def test_duplicates_that_the_log_no_longer_has_stay_and_are_said() -> None:
     desk = Desk(numbers(4, 5), RemovableTable())
     desk.put(2, 2, 3, 3, 4, 4)
 
-    done = desk.replace_doubles()
+    done = desk.replace_duplicates()
     assert done == Repaired(loaded=1, removed=1, refused=((EVENTS_0, Span(2, 3, 2)),), refused_offsets=2)
     assert desk.rows == [2, 2, 3, 3, 4]
 
@@ -254,7 +254,7 @@ def test_what_was_taken_out_before_a_crash_is_missing_and_not_lost() -> None:
 
     desk.target.before = crash
     with pytest.raises(KeyboardInterrupt):
-        desk.replace_doubles()
+        desk.replace_duplicates()
     desk.target.before = lambda _: None
     assert desk.rows == [0, 2, 3]
     assert desk.load() == Repaired(loaded=1)

@@ -133,7 +133,7 @@ def test_counts_are_by_topic_stage_and_reason(run: Callable[..., Ran]) -> None:
         ("orders", "sink", "overflow", 4, 3),
     ]
     assert all(row["first"] <= row["last"] for row in rows)
-    assert run("stats")[1][-1].split() == ["5", "letters", "in", "all"]
+    assert run("stats")[1][-1].split() == ["5", "dead", "letters", "in", "all"]
 
 
 def test_an_export_can_be_read_as_a_directory_can_and_is_for_its_owner_only(
@@ -158,7 +158,7 @@ def test_a_replay_loads_what_it_can_and_a_second_one_finds_it_there(run: Callabl
     code, lines, errors = run("replay", *target)
     assert (code, errors) == (1, "")
     assert lines[0].startswith("failed again: events:0:3  syntax")
-    assert lines[-1] == "2 replayed, 0 already there, 1 failed again (syntax), 1 left out (no_value)"
+    assert lines[-1] == "2 replayed, 0 already there, 1 failed again (syntax), 1 skipped (no_value)"
     again = ("--where", "reason=overflow", "--max", "2", "--json")
     code, lines, _ = run("replay", *target, *again)
     facts = json.loads(lines[0])
@@ -368,9 +368,9 @@ def test_letters_of_several_topics_give_no_new_target_the_schema_of_one(
     target = ("--sink", "parquet", "--parquet.path", str(root))
     code, _, errors = run("replay", *target)
     assert code == 78
-    assert "letters of 2 topics (events, orders): give -t as for run" in errors
+    assert "dead letters of 2 topics (events, orders): give -t as for run" in errors
     assert not list(root.rglob("*.parquet"))
     code, lines, _ = run("replay", *target, "-t", "events,orders")
-    assert (code, lines[-1]) == (1, "2 replayed, 0 already there, 1 failed again (syntax), 1 left out (no_value)")
+    assert (code, lines[-1]) == (1, "2 replayed, 0 already there, 1 failed again (syntax), 1 skipped (no_value)")
     (file,) = root.rglob("*.parquet")
     assert file.parent == root / "orders"

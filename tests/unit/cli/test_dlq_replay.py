@@ -97,7 +97,7 @@ BOTH = pytest.mark.parametrize("made", TABLES, ids=["table", "files"])
 
 
 @BOTH
-def test_what_is_missing_is_loaded_and_what_is_there_is_not_doubled(made: Callable[[], AnsweringSink]) -> None:
+def test_what_is_missing_is_loaded_and_what_is_there_is_not_duplicated(made: Callable[[], AnsweringSink]) -> None:
     sink = made()
     Pipeline(sink).load(range(10), bad=(3, 7))
     report = loaded(sink, [stored(7), stored(3), stored(4)])
@@ -122,7 +122,7 @@ def test_what_fails_again_is_named_and_the_rest_loads(made: Callable[[], Answeri
     assert there(sink) == [1, 3]
     assert [failure.id for failure in report.failures] == ["events:0:2"]
     assert report.facts()["failed_again"] == {"syntax": 1}
-    assert report.facts()["left_out"] == {"no_value": 1}
+    assert report.facts()["skipped"] == {"no_value": 1}
     assert not report.all_there
 
 

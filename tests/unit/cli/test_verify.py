@@ -35,7 +35,7 @@ def test_the_verbs_have_help_with_the_flags_of_run(verb: str, capsys: pytest.Cap
     assert f"usage: batcher {verb}" in text
     for flag in ("--from", "--to", "--partition", "--json", "--dlq.path", "--clickhouse.table", "-b, --kafka.brokers"):
         assert flag in text
-    assert ("--remove-doubles" in text) == (verb == "repair")
+    assert ("--remove-duplicates" in text) == (verb == "repair")
 
 
 @pytest.mark.parametrize(
@@ -82,14 +82,14 @@ def test_a_partition_that_is_not_there_is_said(
     assert "--partition 7: there is no such partition; 2 partitions were found" in capsys.readouterr().err
 
 
-def test_doubles_cannot_be_taken_out_of_files(
+def test_duplicates_in_files_cannot_be_removed(
     parquet: Sequence[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(LogReader, "open", lambda _: [Partition("events", 0)])
     monkeypatch.setattr(LogReader, "committed", lambda *_: {Partition("events", 0): (5, "")})
     monkeypatch.setattr("batcher.audit.scope._scope", lambda *_: None)
-    assert cli.main(["repair", *parquet, "--remove-doubles"]) == 78
-    assert "--remove-doubles: rows cannot be taken out of" in capsys.readouterr().err
+    assert cli.main(["repair", *parquet, "--remove-duplicates"]) == 78
+    assert "cannot delete single rows" in capsys.readouterr().err
 
 
 def test_dead_letters_in_a_directory_that_is_not_there_are_not_taken_for_none(tmp_path: Path) -> None:

@@ -31,21 +31,21 @@ def exit_code(sums: Sums, *, drained: bool = True) -> int:
 def test_every_record_in_one_place_fits() -> None:
     sums = audit(PRODUCED, 1, rows(ROWS), letters(LETTER))
 
-    assert sums == Sums(7, 1, 6, 1, lost=0, doubled=0, letters_doubled=0)
+    assert sums == Sums(7, 1, 6, 1, lost=0, duplicated=0, dead_letters_duplicated=0)
     assert exit_code(sums) == 0
 
 
 def test_copies_of_rows_are_counted_and_end_with_1() -> None:
     sums = audit(PRODUCED, 1, rows([*ROWS, (0, 3), (0, 3), (1, 1)]), letters(LETTER))
 
-    assert (sums.written, sums.doubled, sums.lost) == (6, 3, 0)
+    assert (sums.written, sums.duplicated, sums.lost) == (6, 3, 0)
     assert exit_code(sums) == 1
 
 
 def test_copies_of_dead_letters_are_counted_and_allowed() -> None:
     sums = audit(PRODUCED, 1, rows(ROWS), letters(LETTER, LETTER))
 
-    assert (sums.letters_doubled, sums.lost) == (1, 0)
+    assert (sums.dead_letters_duplicated, sums.lost) == (1, 0)
     assert exit_code(sums) == 0
 
 

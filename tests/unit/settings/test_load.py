@@ -156,6 +156,13 @@ def test_everything_that_run_needs_is_asked_for_at_once() -> None:
     ]
 
 
+def test_options_that_no_chosen_plugin_reads_are_refused_with_the_flags_of_the_sink() -> None:
+    assert refused([*ENOUGH, "--options", "path=elsewhere"], runnable=True).lines == (
+        "--options: the sink parquet does not read it: its settings are --parquet.*",
+    )
+    assert loaded([*ENOUGH, "--sink", "null", "--options", "a=b"], runnable=True).settings.options == {"a": "b"}
+
+
 @pytest.mark.parametrize("missing", ["--sink", "-b", "-t", "-g", "--parquet.path"])
 def test_a_run_without_one_necessary_flag_is_refused(missing: str) -> None:
     where = ENOUGH.index(missing)

@@ -84,11 +84,11 @@ def test_an_empty_queue_without_a_report_is_no_success(resender: Made) -> None:
     assert not report.all_there
 
 
-def test_what_was_sent_back_often_enough_or_is_not_whole_is_left_out(resender: Made) -> None:
+def test_what_was_sent_back_often_enough_or_is_not_whole_is_skipped(resender: Made) -> None:
     one, producer, report = resender(None, max_attempts=2)
     letters = [stored(1, headers=((ATTEMPTS, str(count).encode()),)) for count in (1, 2, 3)]
     one.take([*letters, stored(2, omitted=("value",))])
-    assert (report.replayed, report.facts()["left_out"]) == (1, {"attempts": 2, "not_whole": 1})
+    assert (report.replayed, report.facts()["skipped"]) == (1, {"attempts": 2, "not_whole": 1})
     assert [given["headers"] for given in producer.sent] == [[(ATTEMPTS, b"2")]]
 
 

@@ -1,0 +1,50 @@
+"""`batcher produce` asks about its topic until the brokers have heard of it."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from confluent_kafka import KafkaError
+
+from batcher.cli.verbs import produce
+
+UNKNOWN = KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART)
+FORBIDDEN = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)
+
+
+class Brokers:
+    """Answer a question about a topic with one error after the other, the last one for ever."""
+
+    def __init__(self, *errors: KafkaError | None) -> None:
+        self.errors = list(errors)
+        self.asked = 0
+
+    def list_topics(self, topic: str, _timeout_s: float) -> Any:
+        self.asked += 1
+        error = self.errors.pop(0) if len(self.errors) > 1 else self.errors[0]
+        return SimpleNamespace(topics={topic: SimpleNamespace(error=error)})
+
+
+@pytest.fixture(autouse=True)
+def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(produce, "PAUSE_S", 0.0)
+
+
+def test_a_topic_that_was_just_made_gets_time_to_be_known() -> None:
+    brokers: Any = Brokers(UNKNOWN, UNKNOWN, None)
+    assert produce.topic_error("t", brokers, made=True) is None
+    assert brokers.asked == 3
+
+
+def test_that_time_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(produce, "KNOWN_S", 0.0)
+    brokers: Any = Brokers(UNKNOWN)
+    assert produce.topic_error("t", brokers, made=True) is UNKNOWN
+
+
+@pytest.mark.parametrize(("error", "made"), [(UNKNOWN, False), (FORBIDDEN, True)])
+def test_any_other_error_is_an_answer(error: KafkaError, made: bool) -> None:
+    brokers: Any = Brokers(error, None)
+    assert produce.topic_error("t", brokers, made=made) is error
