@@ -110,7 +110,7 @@ class Thief(ParquetTarget):
 def test_rows_missing_from_the_target_are_counted_as_lost_and_end_with_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(show, "Parquet", Thief)
+    monkeypatch.setattr(show, "ParquetTarget", Thief)
     told = StringIO()
 
     result = Show("parquet", 1000, tmp_path, DemoView(Console(file=told))).play()
@@ -129,7 +129,7 @@ def test_a_pipeline_that_ends_by_itself_ends_the_demo_with_its_reason_and_code(
             super().prepare()
             (tmp_path / "parquet").write_text("a file")
 
-    monkeypatch.setattr(show, "Parquet", NoDirectory)
+    monkeypatch.setattr(show, "ParquetTarget", NoDirectory)
 
     with pytest.raises(PipelineFailed, match=r"exit code 78: .*parquet") as caught:
         Show("parquet", 1000, tmp_path, DemoView(Console(file=StringIO()))).play()
