@@ -151,7 +151,9 @@ def _loaded(
     if from_files:
         settings.keep_secret_files(frozenset(from_files), partial(_made_again, kind, layers, environ, origins, ours))
     problems = [*(missing(settings) if runnable else ()), *conflicts(settings)]
-    problems += [*unshared(settings), *unread(settings)] if runnable else []
+    problems += unshared(settings) if runnable else ()
+    # Only as a flag: variables and a file may serve several pipelines.
+    problems += unread(settings) if runnable and ("options",) in _paths(layers["flag"]) else ()
     if problems:
         raise _refused(kind, problems, origins)
     return Loaded(settings, arguments, origins, tuple(_unknown(kind, ours)))

@@ -161,6 +161,8 @@ def test_options_that_no_chosen_plugin_reads_are_refused_with_the_flags_of_the_s
         "--options: the sink parquet does not read it: its settings are --parquet.*",
     )
     assert loaded([*ENOUGH, "--sink", "null", "--options", "a=b"], runnable=True).settings.options == {"a": "b"}
+    # A variable may serve several pipelines.
+    assert loaded(ENOUGH, {"BATCHER_OPTIONS": "a=b"}, runnable=True).settings.options == {"a": "b"}
 
 
 @pytest.mark.parametrize("missing", ["--sink", "-b", "-t", "-g", "--parquet.path"])
