@@ -277,9 +277,10 @@ class Batch:
         return {span.partition: span.next_offset for span in self.ranges}
 
     def joined(self) -> Batch:
-        """Return the batch with one run for each partition; offsets, times and keys are copied, values are not."""
-        if len(self.runs) == len(self.intents):
-            return self
+        """Return the batch with one run for each partition; offsets, times and keys are copied, values are not.
+
+        Sorted too where each partition has one run: they were fetched in any order.
+        """
         return replace(self, runs=merged(self.runs))
 
     def values(self) -> pa.ChunkedArray:

@@ -104,8 +104,8 @@ class Reconciler:
             if any(self._server.running(name) for name in sorted(names)):
                 raise SinkUnavailable(f"{self._info.target} is still at an earlier insert of {batch.ranges[0]}")
         there = [
-            pc.is_in(run.offsets, value_set=self._target.present(span.partition, span.first, span.last))
-            for run, span in zip(batch.runs, batch.ranges, strict=True)
+            pc.is_in(run.offsets, value_set=self._target.present(run.partition, run.first_offset, run.last_offset))
+            for run in batch.runs
         ]
         mask = pa.concat_arrays(there).take(block.positions)
         found = mask.true_count

@@ -109,6 +109,7 @@ class MemorySource:
         self._assigned_once = False
         self._failure: BatcherError | None = None
         self._appetite = Appetite()
+        self._descending = True
 
     @property
     def owned(self) -> frozenset[Partition]:
@@ -268,7 +269,9 @@ class MemorySource:
 
     def _read(self, max_records: int) -> list[Records]:
         found: list[Records] = []
-        for partition in sorted(self._positions):
+        # No source has to deliver its partitions in an order. Every other time it is descending here.
+        self._descending = not self._descending
+        for partition in sorted(self._positions, reverse=self._descending):
             if partition in self._paused:
                 continue
             position = self._inside(partition, Position(self._positions[partition])).next_offset

@@ -75,3 +75,19 @@ def test_a_partition_is_looked_for_in_every_batch(asked: list[Partition], answer
     flights.add([begun(0, A), begun(5, A, B)], 0.0)
 
     assert flights.touching(asked) is answer
+
+
+@pytest.mark.parametrize("pieces", [1, 2])
+@pytest.mark.parametrize("fetched", [(A, B), (B, A)])
+def test_a_joined_batch_has_one_run_for_each_partition_in_the_order_of_its_ranges(
+    fetched: tuple[Partition, Partition], pieces: int
+) -> None:
+    runs = [
+        make_records(["1"], partition=partition, first_offset=piece) for piece in range(pieces) for partition in fetched
+    ]
+    joined = make_batch(*runs).joined()
+
+    assert [(run.partition, run.offsets.to_pylist()) for run in joined.runs] == [
+        (partition, list(range(pieces))) for partition in (A, B)
+    ]
+    assert [span.partition for span in joined.ranges] == [A, B]

@@ -485,15 +485,16 @@ def test_coordinates_follow_the_rows_that_were_missing() -> None:
     assert [(row["n"], row["_offset"]) for row in desk.sink.rows()] == [(1, 1), (0, 0), (2, 2)]
 
 
-def test_each_partition_of_a_replayed_batch_is_asked_for_by_itself() -> None:
-    runs = [make_records(["1", "2"], partition=partition, first_offset=5) for partition in (A, B)]
-    desk = Desk(sink=table(make_batch(runs[0]), make_batch(runs[1].slice(1))))
+@pytest.mark.parametrize("fetched", [(A, B), (B, A)])
+def test_each_partition_of_a_replayed_batch_is_asked_for_by_itself(fetched: tuple[Partition, Partition]) -> None:
+    runs = {part: make_records(["1", "2"], partition=part, first_offset=first) for part, first in ((A, 5), (B, 90))}
+    desk = Desk(sink=table(make_batch(runs[A]), make_batch(runs[B].slice(1))))
 
-    delivered = desk.deliver(replay(make_batch(*runs)))
+    delivered = desk.deliver(replay(make_batch(*[runs[partition] for partition in fetched])))
 
     assert desk.asked == ["running", "present", "present"] * 2
     assert (delivered.written, delivered.suppressed) == (1, 3)
-    assert sorted((row["_partition"], row["_offset"]) for row in desk.sink.rows()) == [(0, 5), (0, 6), (1, 5), (1, 6)]
+    assert sorted((row["_partition"], row["_offset"]) for row in desk.sink.rows()) == [(0, 5), (0, 6), (1, 90), (1, 91)]
 
 
 def test_while_an_earlier_write_is_under_way_nothing_is_asked_or_written_and_its_rows_count() -> None:
