@@ -102,7 +102,7 @@ class FetchLoop:
             plan = state.next_read(self._clock())
         self._commit(plan.commit)
         if plan.waits:
-            self._shared.wait_changed(plan.timeout_s)
+            self._wait_changed(plan.timeout_s)
             self._events.publish(TimeSpent("backpressure", self._clock() - self._stepped_at))
             return
         if plan.resume:
@@ -148,7 +148,7 @@ class FetchLoop:
         deadline = self._clock() + self._drain_timeout_s
         while self._busy(partitions) and self._clock() < deadline:
             self.commit()
-            self._shared.wait_changed(COMMIT_POLL_S)
+            self._wait_changed(COMMIT_POLL_S)
         self.commit()
         self._events.publish(Rebalanced("revoked"))
         self._give_up(partitions, "partitions_revoked")
@@ -213,6 +213,9 @@ class FetchLoop:
             raise error
         with self._shared.changing() as state:
             state.unconfirmed(positions.keys(), now)
+
+    def _wait_changed(self, timeout_s: float) -> None:
+        self._shared.wait_changed(timeout_s, unconfirmed=self._unconfirmed_since is not None)
 
     def _busy(self, partitions: Collection[Partition]) -> bool:
         with self._shared.asking() as state:

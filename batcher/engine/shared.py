@@ -136,8 +136,12 @@ class SharedState:
                 self._changed.wait()
             return frozenset()
 
-    def wait_changed(self, timeout_s: float) -> None:
-        """Wait until something has changed, at most `timeout_s`. For the fetch loop when it must not fetch."""
+    def wait_changed(self, timeout_s: float, *, unconfirmed: bool = False) -> None:
+        """Wait until something has changed, at most `timeout_s`. For the fetch loop when it must not fetch.
+
+        Return at once where a commit is due, unless the last one was `unconfirmed`: the same one is due again then, and
+        a source that gives no answer without taking its time would be asked without end.
+        """
         with self._changed:
-            if not self._state.commit_due:
+            if unconfirmed or not self._state.commit_due:
                 self._changed.wait(timeout_s)

@@ -92,7 +92,7 @@ def test_a_revoked_partition_is_held_until_its_batch_in_flight_is_durable_and_co
     # The fetch loop waits inside the callback; the write loop finishes meanwhile.
     in_flight = [one]
 
-    def finish_once(_: float) -> None:
+    def finish_once(*_: float, **__: bool) -> None:
         if in_flight:
             bench.engine.finish(in_flight.pop())
 
@@ -369,6 +369,33 @@ def test_a_commit_without_an_answer_is_sent_again_in_other_words_while_records_a
     bench.log.before_commit = bench.log.after_commit = lambda _: None
     bench.loop.step()
     assert bench.engine.head() is not None
+
+
+def test_a_source_that_cannot_tell_at_once_what_came_of_a_commit_is_not_asked_without_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = Bench(drain_timeout_s=1.0)
+    bench.engine.finish(bench.being_written())
+    asked: list[Mapping[Partition, Position]] = []
+    waited: list[float | None] = []
+
+    def keep_silent(positions: Mapping[Partition, Position]) -> None:
+        asked.append(positions)
+        assert len(asked) < 1000
+        raise CommitUnconfirmed("no answer")
+
+    def wait(timeout_s: float | None = None) -> bool:
+        waited.append(timeout_s)
+        bench.clock.advance(timeout_s or 0.0)
+        return False
+
+    bench.log.before_commit = keep_silent
+    monkeypatch.setattr(bench.engine.shared._changed, "wait", wait)
+    bench.source.revoke([A])
+    bench.loop.step()
+
+    assert set(waited) == {COMMIT_POLL_S}
+    assert len(waited) <= len(asked) <= len(waited) + 2
 
 
 def test_commits_that_are_never_answered_end_the_process_after_longer_than_a_group_waits_for_a_member() -> None:
