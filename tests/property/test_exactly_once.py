@@ -33,7 +33,7 @@ from batcher.errors import (
     SchemaChanged,
     SinkUnavailable,
 )
-from batcher.records import Block, DeadLetter, Partition, Position, Rejection, write_id
+from batcher.records import Block, DeadLetter, Deferral, Outcome, Partition, Position, Rejection, write_id
 from batcher.sources.kafka.metadata import MAX_BYTES, StoredPosition, pack
 from batcher.testing.clock import ManualClock
 from batcher.testing.dead_letters import MemoryDeadLetterQueue
@@ -69,11 +69,20 @@ points = st.sampled_from(
 offsets = st.sets(st.integers(0, 60), min_size=1, max_size=8)
 
 
+def rows_of(block: Block) -> list[Row]:
+    numbers, at = block.table["_partition"].to_pylist(), block.table["_offset"].to_pylist()
+    return [(PARTITIONS[number], offset) for number, offset in zip(numbers, at, strict=True)]
+
+
 class Target:
     """What survives every process: the stored blocks, and what a server is still at."""
 
-    def __init__(self, kind: Kind, *, names_culprits: bool) -> None:
+    def __init__(self, kind: Kind, *, names_culprits: bool, in_part: bool) -> None:
         self.kind = kind
+        # What replaces the rows of a range cannot take a part of them.
+        self.in_part = in_part and kind != "files"
+        self._deferred = False
+        self.parts: set[str] = set()
         self.columns = NUMBERS
         self.names_culprits = names_culprits or kind == "files"
         self.blocks: dict[str, Block] = {}
@@ -88,10 +97,13 @@ class Target:
         for key, block in self.blocks.items():
             known = self._rows.get(key)
             if known is None or known[0] is not block:
-                numbers, at = block.table["_partition"].to_pylist(), block.table["_offset"].to_pylist()
-                known = self._rows[key] = (block, [(PARTITIONS[n], o) for n, o in zip(numbers, at, strict=True)])
+                known = self._rows[key] = (block, rows_of(block))
             found.update(known[1])
         return found
+
+    def under(self, token: str) -> Counter[Row] | None:
+        """Return the rows that a token was taken for; None where it is new."""
+        return Counter(rows_of(self.blocks[token])) if token in self.blocks else None
 
     def arrive(self, block: Block) -> int:
         self._requests += 1
@@ -105,11 +117,33 @@ class Target:
     def refuse(self, block: Block) -> None:
         if block.table.schema.field("n").type != self.columns.field("n").type:
             raise SchemaChanged("n has another type", self.columns)
-        bad = [row for row, number in enumerate(block.table["n"].to_pylist()) if number == int(REFUSED)]
+        bad = [] if self.in_part else self.bad(block)
         if bad and self.names_culprits:
             raise RowsRejected([Rejection(row, "range", "n: out of range") for row in bad])
         if bad:
             raise BlockRejected("constraint")
+
+    def bad(self, block: Block) -> list[int]:
+        return [row for row, number in enumerate(block.table["n"].to_pylist()) if number == int(REFUSED)]
+
+    def outcome(self, block: Block, stored: Counter[Row] | None) -> Outcome | None:
+        """Write in part: refuse what is bad, and defer one other row, but not twice in a row, or it would never end.
+
+        `stored` is what came of an earlier attempt: then exactly the rows are named that are still not there.
+        """
+        if not self.in_part:
+            return None
+        bad = self.bad(block)
+        if stored is None:
+            deferred = [row for row in range(block.rows) if row not in bad][:1] if not self._deferred else []
+            self._deferred = bool(deferred)
+        else:
+            lacking = [row for row, at in enumerate(rows_of(block)) if not stored[at]]
+            bad, deferred = [row for row in lacking if row in bad], [row for row in lacking if row not in bad]
+        # The event is told later: this runs in a fiber, and Hypothesis knows only the test's own thread.
+        self.parts.add(("refused" if bad else "") + (" deferred" if deferred else "") + (" again" if stored else ""))
+        rejections = tuple(Rejection(row, "range", "n: out of range") for row in bad)
+        return Outcome(rejections, tuple(Deferral(row, 0.0, "busy") for row in deferred))
 
 
 class Table(TableSink):
@@ -124,7 +158,7 @@ class Table(TableSink):
 
     def keep(self, block: Block) -> None:
         """Store a block; look for its rows where this process has tried it before."""
-        if block.token in self._tried and self._stored(block):
+        if self.tried(block):
             return
         self._tried.add(block.token)
         request = self._target.arrive(block)
@@ -133,6 +167,10 @@ class Table(TableSink):
             self._target.store(request)
         elif request in self._target.given_up:
             raise SinkUnavailable("the server was started anew")
+
+    def tried(self, block: Block) -> bool:
+        """Return whether this process has stored a block of this name; raise SinkUnavailable while that is unknown."""
+        return block.token in self._tried and self._stored(block)
 
     def present(self, partition: Partition, first: int, last: int) -> pa.Int64Array:
         answer = super().present(partition, first, last)
@@ -272,8 +310,9 @@ class Worker:
     def _sink(self, target: Target) -> ScriptedSink:
         sink: ScriptedSink
         if target.kind in {"table", "merged"}:
-            sink = Table(target, self.fiber.pause)
+            sink = table = Table(target, self.fiber.pause)
             sink.before = target.refuse
+            sink.outcome = lambda block: target.outcome(block, target.rows() if table.tried(block) else None)
         else:
             sink = FileSink(target.columns) if target.kind == "files" else ScriptedSink(NUMBERS)
             sink.blocks = target.blocks
@@ -283,6 +322,7 @@ class Worker:
                 target.refuse(block)
 
             sink.before = send
+            sink.outcome = lambda block: target.outcome(block, target.under(block.token))
         if isinstance(sink, FileSink | TableSink):
             sink.on_question = self.fiber.pause
         sink.after = lambda _: self.fiber.pause("stored")
@@ -302,10 +342,11 @@ class ExactlyOnceMachine(RuleBasedStateMachine):
     @initialize(
         kind=st.sampled_from(["tokens", "table", "merged", "files"]),
         names_culprits=st.booleans(),
+        in_part=st.booleans(),
         compacts=st.booleans(),
     )
-    def boot(self, kind: Kind, names_culprits: bool, compacts: bool) -> None:
-        self.target = Target(kind, names_culprits=names_culprits)
+    def boot(self, kind: Kind, names_culprits: bool, in_part: bool, compacts: bool) -> None:
+        self.target = Target(kind, names_culprits=names_culprits, in_part=in_part)
         self.compacts = compacts
         self.workers = [self.worker(), self.worker()]
         self.workers[0].source.assign(PARTITIONS)
@@ -696,6 +737,8 @@ class ExactlyOnceMachine(RuleBasedStateMachine):
         """Everything comes to its end once the trouble is over: every record is there, once."""
         if not self.workers:
             return
+        for part in self.target.parts:
+            event(f"written in part: {part}")
         try:
             self.settle()
         finally:
