@@ -22,11 +22,20 @@ import structlog
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import Error
 
-from batcher.errors import BatcherError, ConfigurationError, SchemaChanged, SinkMisconfigured, SinkUnavailable
+from batcher.errors import (
+    BatcherError,
+    ConfigurationError,
+    RowsRejected,
+    SchemaChanged,
+    SinkMisconfigured,
+    SinkUnavailable,
+)
 from batcher.protocols import Sink, SinkInfo
-from batcher.records import Block, Partition, write_id
+from batcher.protocols.proposal import Proposal
+from batcher.records import Block, Partition, Rejection, write_id
 from sinks.clickhouse.catalog import Catalog, single
 from sinks.clickhouse.connection import connected, open_failure, patient
+from sinks.clickhouse.ddl import create_table
 from sinks.clickhouse.errors import locked_out, rule_for, translated
 from sinks.clickhouse.guarantee import Promise, Storage, promise
 from sinks.clickhouse.json_text import JsonText, skipped
@@ -34,7 +43,7 @@ from sinks.clickhouse.options import ALWAYS_SENT, PINNED_SETTINGS, ClickHouseOpt
 from sinks.clickhouse.pressure import pressure
 from sinks.clickhouse.questions import Questions, rights
 from sinks.clickhouse.rehearsal import dropped, made_like
-from sinks.clickhouse.schema import IDENTITY, TableShape
+from sinks.clickhouse.schema import IDENTITY, TableShape, quoted
 from sinks.clickhouse.watch import TableWatch
 
 log = structlog.get_logger(__name__)
@@ -50,6 +59,8 @@ _NO_TABLES: Final = frozenset(
     }
 )
 """Engines of what looks like a table but keeps no rows of its own: an insert fails, or goes elsewhere."""
+
+_TABLE_ALREADY_EXISTS: Final = 57
 
 _TOKENS_KEPT: Final = 1024
 """How many tokens are remembered where the server does not: a repeat follows its failure at once."""
@@ -93,6 +104,12 @@ class ClickHouseSink:
     def _target(self) -> str:
         database = f"{self._database}." if self._database else ""
         return f"{self._options.address}/{database}{self._options.table}"
+
+    @property
+    def _quoted(self) -> str:
+        """Return the table's name as a statement takes it, with the database where one is named."""
+        names = [self._database, self._options.table] if self._database else [self._options.table]
+        return ".".join(map(quoted, names))
 
     def open(self) -> SinkInfo:
         try:
@@ -228,6 +245,37 @@ class ClickHouseSink:
                 raise SinkMisconfigured(f"{self._target}: table {copy} could not be dropped; drop it") from error
             finally:
                 self.close()
+
+    def statement(self, proposal: Proposal) -> str:
+        """Return the CREATE TABLE that the records need; see `Creatable.statement`."""
+        return create_table(self._quoted, proposal)
+
+    def create(self, proposal: Proposal) -> None:
+        """Create the table; see `Creatable.create`."""
+        statement = self.statement(proposal)
+        try:
+            self._client = connected(self._options)
+            self._client.command(statement)
+        except (Error, OSError) as error:
+            if isinstance(error, Error) and error.code == _TABLE_ALREADY_EXISTS:
+                raise SinkMisconfigured(
+                    f"{self._target}: is there already; `batcher check` says how records fit it"
+                ) from error
+            ours = open_failure(self._options, error) or translated(error, self._target, opening=True)
+            raise ours or SinkMisconfigured(f"{self._target}: cannot be created") from error
+        finally:
+            self.close()
+
+    def refused(self, rows: pa.RecordBatch) -> Sequence[Rejection]:
+        """Return the rows that do not fit the table's columns; see `Foresighted.refused`."""
+        self.open()
+        try:
+            self._opened().shape.fit(rows)
+        except RowsRejected as error:
+            return error.rejections
+        finally:
+            self.close()
+        return ()
 
     def _name_dropped_paths(self, shape: TableShape) -> None:
         for column in shape.columns.values():

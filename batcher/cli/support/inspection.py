@@ -161,7 +161,7 @@ def inspecting(settings: Settings, arguments: argparse.Namespace) -> Iterator[In
     tune_memory()
     start = None if arguments.start is None else bound_of("--from", arguments.start)
     end = None if arguments.end is None else bound_of("--to", arguments.end)
-    numbers = _numbers(arguments.partition)
+    numbers = numbers_of(arguments.partition)
     sink, reader = wiring.sink_of(settings), LogReader(wiring.kafka_options_of(settings))
     with ExitStack() as stack:
         stack.callback(sink.close)
@@ -219,7 +219,8 @@ def _attempting(policy: RetryPolicy) -> Callable[..., Any]:
     )
 
 
-def _numbers(given: Sequence[str]) -> frozenset[int]:
+def numbers_of(given: Sequence[str]) -> frozenset[int]:
+    """Return the numbers of `--partition`. Raise UsageError."""
     words = [word.strip() for text in given for word in text.split(",")]
     if not all(word.isascii() and word.isdecimal() for word in words):
         raise UsageError(["--partition: needs numbers, such as 0 or 0,3"])

@@ -63,7 +63,7 @@ class Subject:
         from batcher.bench.readers import generated
 
         name = f"batcher_bench_{random.token_hex(4)}"
-        info = _described(settings)
+        info = described(settings)
         records = arguments.records or (GENERATED if template else FROM_TOPIC)
         runs: Sequence[Records] = ()
         if template is not None:
@@ -286,7 +286,7 @@ def _options(settings: Settings, name: str) -> KafkaOptions:
     return wiring.kafka_options_of(settings.model_copy(update={"kafka": kafka, "until_eof": not live}))
 
 
-def _described(settings: Settings) -> SinkInfo:
+def described(settings: Settings) -> SinkInfo:
     """Return what the target is like. A sink that cannot tell before it is open is opened, and closed again."""
     from batcher.cli.support import wiring
     from batcher.errors import SinkUnavailable, Unreachable

@@ -190,7 +190,7 @@ def _show(argv: list[str]) -> int:
 
 def _stats(argv: list[str]) -> int:
     found = loaded(parser_of("stats", "Count dead letters by topic, stage and reason."), argv)
-    from batcher.cli.support.dead_letter_view import shown_time
+    from batcher.cli.support.record_view import shown_time
     from batcher.dead_letters.kit.select import counted
     from batcher.telemetry.logs import one_line
 

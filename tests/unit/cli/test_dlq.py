@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from batcher.cli import main as cli
-from batcher.cli.support.dead_letter_view import payload
+from batcher.cli.support.record_view import payload
 from batcher.cli.verbs import dlq
 from batcher.dead_letters.directory import DirectoryDeadLetterQueue, read_letters
 from batcher.dead_letters.encoding import from_fields
