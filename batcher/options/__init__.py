@@ -11,12 +11,11 @@ class MyOptions(Section):
 
 from pydantic import SecretStr
 
-from batcher.options.masking import HIDDEN, masked_url, masked_value, secrets, unencoded_password
+from batcher.options.masking import masked_url, masked_value, secrets, unencoded_password
 from batcher.options.section import Advice, Fault, Flag, Section
 from batcher.options.units import Duration, Names, OptionalDuration, Pairs, Size, show_duration, show_size
 
 __all__ = [
-    "HIDDEN",
     "Advice",
     "Duration",
     "Fault",

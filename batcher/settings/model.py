@@ -1,7 +1,7 @@
 """The settings, once: names, types, defaults and what each is for.
 
-The command line, the environment variables, the TOML keys, `--help` and the table in the README are made
-from these classes (`reference.py`). A section is one word, so that `BATCHER_SECTION_NAME` can be split.
+The command line, the environment variables, the TOML keys, `--help` and `docs/reference.md` are made from these
+classes (`reference.py`). A section is one word, so that `BATCHER_SECTION_NAME` can be split.
 The sections of sources, formats, sinks and dead-letter queues come from these themselves (`compose.py`).
 """
 
@@ -172,7 +172,7 @@ class Settings(BaseSettings):
             return super().__new__(cls)
         from batcher.settings.compose import compose  # noqa: PLC0415 - it is made from this class
 
-        made: Any = compose()
+        made: Any = compose(())
         return super().__new__(made)  # type: ignore[no-any-return]
 
     def __init__(self, **values: Any) -> None:  # the sections of plug-ins are not known here
