@@ -156,13 +156,14 @@ def test_everything_that_run_needs_is_asked_for_at_once() -> None:
     ]
 
 
-def test_options_that_no_chosen_plugin_reads_are_refused_with_the_flags_of_the_sink() -> None:
-    assert refused([*ENOUGH, "--options", "path=elsewhere"], runnable=True).lines == (
+@pytest.mark.parametrize("runnable", [True, False], ids=["run", "another verb"])
+def test_options_that_no_chosen_plugin_reads_are_refused_with_the_flags_of_the_sink(runnable: bool) -> None:
+    assert refused([*ENOUGH, "--options", "path=elsewhere"], runnable=runnable).lines == (
         "--options: the sink parquet does not read it: its settings are --parquet.*",
     )
-    assert loaded([*ENOUGH, "--sink", "null", "--options", "a=b"], runnable=True).settings.options == {"a": "b"}
+    assert loaded([*ENOUGH, "--sink", "null", "--options", "a=b"], runnable=runnable).settings.options == {"a": "b"}
     # A variable may serve several pipelines.
-    assert loaded(ENOUGH, {"BATCHER_OPTIONS": "a=b"}, runnable=True).settings.options == {"a": "b"}
+    assert loaded(ENOUGH, {"BATCHER_OPTIONS": "a=b"}, runnable=runnable).settings.options == {"a": "b"}
 
 
 @pytest.mark.parametrize("missing", ["--sink", "-b", "-t", "-g", "--parquet.path"])
