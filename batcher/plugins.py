@@ -38,6 +38,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, NoReturn, Typ
 from batcher import __version__
 from batcher.errors import BatcherError, ConfigurationError
 from batcher.options import Section
+from batcher.options.section import AnySection, section_among
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -62,7 +63,6 @@ _ONE_WORD: Final = re.compile(r"[a-z][a-z0-9]*")
 
 Part = TypeVar("Part")
 AnyPlugin = TypeVar("AnyPlugin", bound=Callable[..., object])
-AnySection = TypeVar("AnySection", bound=Section)
 
 
 class Description(NamedTuple):
@@ -105,10 +105,7 @@ class PluginContext:
 
     def section(self, model: type[AnySection]) -> AnySection:
         """Return the section of this model. Raise LookupError where there is none."""
-        for one in self.sections:
-            if isinstance(one, model):
-                return one
-        raise LookupError(f"no section of the settings is a {model.__name__}")
+        return section_among(self.sections, model)
 
 
 def takes(options: type[Section], *, section: str | None = None) -> Callable[[AnyPlugin], AnyPlugin]:

@@ -134,6 +134,8 @@ def test_the_clickhouse_clients_variables_count_where_nothing_else_names_a_user(
         (["--kafka.start", "0001-01-01T00:00:00+14:00"], "--kafka.start: is "),
         (["--kafka.start", "1969-12-31T23:59:59Z"], "--kafka.start: is a time before 1970"),
         (["--kafka.start", "9" * 20], "--kafka.start: is earliest, latest, a time"),
+        (["--clickhouse.dsn", "http://u:hunter22@/@h/d"], "--clickhouse.dsn: holds @, /, # or ? in the password"),
+        (["--parquet.path", "s3://u:hunter22#@h/d"], "--parquet.path: holds @, /, # or ? in the password"),
     ],
 )
 def test_an_impossible_flag_is_refused_in_one_line_that_names_it(argv: list[str], line: str) -> None:
