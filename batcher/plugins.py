@@ -222,18 +222,17 @@ class Registry(Generic[Part]):
             )
         return FoundPlugin(name, plugin, model, section, _asks(plugin))
 
-    def make(self, name: str, options: Section | Mapping[str, object], context: PluginContext) -> Part:
+    def make(self, found: FoundPlugin[Part], options: Section | Mapping[str, object], context: PluginContext) -> Part:
         """Return the part that a plug-in makes, not open yet. Raise ConfigurationError, or what the plug-in raises."""
-        found = self.find(name)
         try:
             made = found.make(options, context=context) if found.asks else found.make(options)
         except BatcherError:
             raise
         except Exception as error:  # not our code: whatever it raises while it is made is its own bug
-            _refuse(f"{self.flag} {name}: cannot be made: {type(error).__name__}: {error}", error)
+            _refuse(f"{self.flag} {found.name}: cannot be made: {type(error).__name__}: {error}", error)
         lacking = [method for method in self.methods if not callable(getattr(made, method, None))]
         if lacking:
-            _refuse(f"{self.flag} {name}: what it makes has no {lacking[0]}(), so it is no {self.kind}")
+            _refuse(f"{self.flag} {found.name}: what it makes has no {lacking[0]}(), so it is no {self.kind}")
         return made
 
     def _installed(self) -> list[EntryPoint]:

@@ -175,11 +175,11 @@ def _part(settings: Settings, registry: Registry[Any], name: str) -> Any:
     if found.model is not None:
         if registry.kind == "sink" and context.schema is not None and not found.asks:
             raise ConfigurationError(f"--decode.schema: the sink {name} does not take one; leave it at auto")
-        return registry.make(name, own_section(settings, registry, found), context)
+        return registry.make(found, own_section(settings, registry, found), context)
     options: dict[str, object] = dict(settings.options)
     if registry.kind == "sink" and context.schema is not None:
         options["schema"] = context.schema()
-    return registry.make(name, options, context)
+    return registry.make(found, options, context)
 
 
 def context_of(settings: Settings, section: str) -> PluginContext:
