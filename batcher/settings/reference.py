@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import types
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
@@ -49,7 +50,7 @@ class Row:
     @property
     def flag(self) -> str:
         """Return the long flag."""
-        return "--" + ".".join(self.path).replace("_", "-")
+        return flag_of(self.path)
 
     @property
     def env(self) -> str:
@@ -60,6 +61,11 @@ class Row:
     def key(self) -> str:
         """Return the TOML key."""
         return ".".join(self.path)
+
+
+def flag_of(path: Iterable[str]) -> str:
+    """Return the long flag of the setting that these keys lead to."""
+    return "--" + ".".join(path).replace("_", "-")
 
 
 def reference(kind: type[Settings] | None = None) -> tuple[Row, ...]:
