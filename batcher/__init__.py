@@ -1,9 +1,10 @@
 """Load event streams into tables and files in micro-batches.
 
 These are the names for programs that use batcher as a library (`docs/python.md`); each is loaded when it is first asked
-for. The packages, from the top: `cli` (the verbs), `bench` and `demo`, `audit` (verify and repair), `engine` (threads
-and waits), `telemetry`, `dead_letters` and `formats`, `core` (decisions), `sources`, `settings`, `plugins` and
-`options`, `protocols` (the contracts), `errors` and `records`. Imports point downwards.
+for. The packages, from the top: `testing` (for who writes plug-ins), `cli` (the verbs), `bench` and `demo`, `embedded`
+and `generate`, `audit` (verify and repair), `engine` (threads and waits), `telemetry`, `core` (decisions),
+`dead_letters` and `formats`, `sources`, `settings`, `plugins`, `protocols` (the contracts), `errors`, `records`, and
+`options`. Imports point downwards.
 """
 
 from __future__ import annotations

@@ -38,6 +38,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, NoReturn, Typ
 from batcher import __version__
 from batcher.errors import BatcherError, ConfigurationError
 from batcher.options import Section
+from batcher.options.section import AnySection, section_among
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -62,7 +63,6 @@ _ONE_WORD: Final = re.compile(r"[a-z][a-z0-9]*")
 
 Part = TypeVar("Part")
 AnyPlugin = TypeVar("AnyPlugin", bound=Callable[..., object])
-AnySection = TypeVar("AnySection", bound=Section)
 
 
 class Description(NamedTuple):
@@ -105,10 +105,7 @@ class PluginContext:
 
     def section(self, model: type[AnySection]) -> AnySection:
         """Return the section of this model. Raise LookupError where there is none."""
-        for one in self.sections:
-            if isinstance(one, model):
-                return one
-        raise LookupError(f"no section of the settings is a {model.__name__}")
+        return section_among(self.sections, model)
 
 
 def takes(options: type[Section], *, section: str | None = None) -> Callable[[AnyPlugin], AnyPlugin]:
@@ -225,18 +222,17 @@ class Registry(Generic[Part]):
             )
         return FoundPlugin(name, plugin, model, section, _asks(plugin))
 
-    def make(self, name: str, options: Section | Mapping[str, object], context: PluginContext) -> Part:
+    def make(self, found: FoundPlugin[Part], options: Section | Mapping[str, object], context: PluginContext) -> Part:
         """Return the part that a plug-in makes, not open yet. Raise ConfigurationError, or what the plug-in raises."""
-        found = self.find(name)
         try:
             made = found.make(options, context=context) if found.asks else found.make(options)
         except BatcherError:
             raise
         except Exception as error:  # not our code: whatever it raises while it is made is its own bug
-            _refuse(f"{self.flag} {name}: cannot be made: {type(error).__name__}: {error}", error)
+            _refuse(f"{self.flag} {found.name}: cannot be made: {type(error).__name__}: {error}", error)
         lacking = [method for method in self.methods if not callable(getattr(made, method, None))]
         if lacking:
-            _refuse(f"{self.flag} {name}: what it makes has no {lacking[0]}(), so it is no {self.kind}")
+            _refuse(f"{self.flag} {found.name}: what it makes has no {lacking[0]}(), so it is no {self.kind}")
         return made
 
     def _installed(self) -> list[EntryPoint]:

@@ -64,7 +64,7 @@ class Repaired:
     dead_lettered: int = 0
     removed: int = 0
     refused: tuple[tuple[Partition, Span], ...] = ()
-    """Duplicates that stay, because the log no longer has their records; the first of each partition."""
+    """Duplicates that stay, because the log no longer has their records; the first run of each window."""
     refused_offsets: int = 0
 
     def plus(self, other: Repaired) -> Repaired:
@@ -81,9 +81,9 @@ class Repaired:
 class Repairer:
     """Repair one finding after the other.
 
-    `writer` returns the writer of an attempt, counted from 0, and the name under which it loads. It asks the target
-    first what it has (`reconcile` is `always`). Its dead letters go to `queue`. A batch has at most about `max_rows`
-    records and `max_bytes` bytes. With `whole_ranges` no batch spans an offset that the target holds: for a target
+    `writer` asks the target first what it has (`reconcile` is `always`), and its dead letters go to `queue`. Each
+    attempt has a name of its own that begins with `name`. A batch has at most about `max_rows` records and `max_bytes`
+    bytes. With `whole_ranges` no batch spans an offset that the target holds: for a target
     whose blocks replace others by their range. `attempt` calls what asks or changes the target, and may repeat the
     call.
     """
@@ -92,9 +92,10 @@ class Repairer:
         self,
         source: RepairSource,
         target: Auditable,
-        writer: Callable[[int], tuple[Writer, str]],
+        writer: Writer,
         queue: NotingQueue | None,
         *,
+        name: str,
         max_rows: int,
         max_bytes: int,
         whole_ranges: bool,
@@ -104,6 +105,7 @@ class Repairer:
         self._target = target
         self._writer = writer
         self._queue = queue
+        self._name = name
         self._max_rows = max_rows
         self._max_bytes = max_bytes
         self._whole_ranges = whole_ranges
@@ -175,10 +177,9 @@ class Repairer:
                 break
             if self._queue is not None:
                 self._queue.offsets.clear()
-            writer, name = self._writer(attempt)
-            prepared = writer.prepare(named(name, Batch((left,), "end")))
+            prepared = self._writer.prepare(named(f"{self._name}|{attempt}", Batch((left,), "end")))
             skipped = left.offsets.take(prepared.decoded.skipped)
-            delivered = writer.write(prepared)
+            delivered = self._writer.write(prepared)
             refused = pa.array([] if self._queue is None else self._queue.offsets, pa.int64())
             there = self._attempt(self._target.copies, left.partition, left.first_offset, left.last_offset)
             settled = pa.concat_arrays([skipped, refused, there["offset"].combine_chunks()])

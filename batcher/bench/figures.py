@@ -56,8 +56,8 @@ class Cut:
 class Run:
     """Hold one run of the whole pipeline, from its first records to its last durable batch.
 
-    `fetch_s`, `room_s` (waiting because the buffer was full) and `commit_s` are of the fetch loop, `fetch_cpu_s`
-    is its CPU time in `fetch_s`; `decode_s` and `write_s` are of the decode loop and the write loop.
+    `fetch_s` and `room_s` (waiting because the buffer was full) are of the fetch loop, `fetch_cpu_s` is its CPU time
+    in `fetch_s`; `decode_s` and `write_s` are of the decode loop and the write loop.
     """
 
     rows: int

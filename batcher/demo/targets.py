@@ -96,7 +96,7 @@ class ClickHouseTarget:
     def __init__(self, directory: Path) -> None:
         if importlib.util.find_spec("chdb") is None:
             raise ConfigurationError(
-                "the embedded ClickHouseTarget is not installed: pip install 'kafka-batcher[embedded]', "
+                "the embedded ClickHouse is not installed: pip install 'kafka-batcher[embedded]', "
                 "or see the same with files: batcher demo --sink parquet"
             )
         self._path = directory / "clickhouse"

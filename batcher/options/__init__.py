@@ -11,12 +11,11 @@ class MyOptions(Section):
 
 from pydantic import SecretStr
 
-from batcher.options.masking import HIDDEN, masked_url, masked_value, secrets, unencoded_password
-from batcher.options.section import Advice, Fault, Flag, Section
+from batcher.options.masking import masked_url, masked_value, secrets
+from batcher.options.section import Advice, Fault, Flag, Section, password_faults
 from batcher.options.units import Duration, Names, OptionalDuration, Pairs, Size, show_duration, show_size
 
 __all__ = [
-    "HIDDEN",
     "Advice",
     "Duration",
     "Fault",
@@ -29,8 +28,8 @@ __all__ = [
     "Size",
     "masked_url",
     "masked_value",
+    "password_faults",
     "secrets",
     "show_duration",
     "show_size",
-    "unencoded_password",
 ]

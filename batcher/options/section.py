@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from batcher.options.masking import masked_value
+from batcher.options.masking import masked_value, unencoded_password
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,19 @@ class Fault(NamedTuple):
 
     field: str
     message: str
+
+
+def password_faults(field: str, url: str, otherwise: str) -> Iterator[Fault]:
+    """Yield what is wrong with the password in a URL, which no parser would read as it was meant.
+
+    `otherwise` says what to do instead of writing it another way.
+    """
+    if unencoded_password(url):
+        yield Fault(
+            field,
+            "holds @, /, # or ? in the password or an @ behind the host: write %40, %2F, %23 or %3F for it, or "
+            f"{otherwise}",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,3 +95,14 @@ class Section(BaseModel):
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         for name, value in super().__repr_args__():
             yield name, masked_value(name or "", value)
+
+
+AnySection = TypeVar("AnySection", bound=Section)
+
+
+def section_among(sections: Iterable[Section], model: type[AnySection]) -> AnySection:
+    """Return the section of this model. Raise LookupError where there is none."""
+    for one in sections:
+        if isinstance(one, model):
+            return one
+    raise LookupError(f"no section of the settings is a {model.__name__}")

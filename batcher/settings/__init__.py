@@ -1,6 +1,6 @@
 """The settings of a pipeline: one model, read from flags, environment, secret files and a TOML file."""
 
-from batcher.options import HIDDEN, masked_url, masked_value, secrets, show_duration, show_size
+from batcher.options import masked_url, masked_value, secrets, show_duration
 from batcher.settings.compose import own_section, section_of
 from batcher.settings.errors import UsageError
 from batcher.settings.flags import Parser, suggestion
@@ -18,7 +18,6 @@ def masked(settings: Settings) -> dict[str, object]:
 
 __all__ = [
     "ENV_PREFIX",
-    "HIDDEN",
     "Loaded",
     "Parser",
     "Row",
@@ -34,6 +33,5 @@ __all__ = [
     "secrets",
     "section_of",
     "show_duration",
-    "show_size",
     "suggestion",
 ]

@@ -17,7 +17,7 @@ _BEFORE: Final = {"source": "batch", "sink": "decode", "decode.format": "dlq", "
 
 
 @cache
-def compose(named: tuple[tuple[str, str], ...] = ()) -> type[Settings]:
+def compose(named: tuple[tuple[str, str], ...]) -> type[Settings]:
     """Return settings with the sections of the built-in plug-ins and of those named, by the setting that names each.
 
     Raise ConfigurationError for a plug-in that is not there or describes its options wrongly, never UsageError.

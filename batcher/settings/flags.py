@@ -71,14 +71,14 @@ class Parser(argparse.ArgumentParser):
         except UsageError:  # a flag without its value: the full parser reports it
             return argparse.Namespace()
 
-    def add_settings(self, only: Collection[str] | None = None, kind: type[Settings] | None = None) -> None:
+    def add_settings(self, only: Collection[str] | None = None) -> None:
         """Add the flags of the settings; with `only`, those of the named sections or keys (`kafka.brokers`).
 
         Where the key that names a plug-in is one of them (`sink`), the sections of such plug-ins are added as well.
         """
-        for row in reference(kind):
+        for row in reference():
             if only is None or row.section in only or row.key in only or row.owner in only:
-                self._add(row, kind)
+                self._add(row)
 
     def add_plugins(self, kind: type[Settings]) -> None:
         """Add the flags of the plug-ins that are not built in, where the flags that name such plug-ins are there."""
@@ -100,7 +100,7 @@ class Parser(argparse.ArgumentParser):
             target[row.name] = value
         return values
 
-    def _add(self, row: Row, kind: type[Settings] | None) -> None:
+    def _add(self, row: Row, kind: type[Settings] | None = None) -> None:
         if row.section not in self._groups:
             self._groups[row.section] = self.add_argument_group(row.section, section_help(row.section, kind))
         names = [name for name in (row.flag, row.short) if name and name not in self._option_string_actions]

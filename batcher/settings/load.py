@@ -153,7 +153,7 @@ def _loaded(
     problems = [*(missing(settings) if runnable else ()), *conflicts(settings)]
     problems += unshared(settings) if runnable else ()
     # Only as a flag: variables and a file may serve several pipelines.
-    problems += unread(settings) if runnable and ("options",) in _paths(layers["flag"]) else ()
+    problems += unread(settings) if "options" in layers["flag"] else ()
     if problems:
         raise _refused(kind, problems, origins)
     return Loaded(settings, arguments, origins, tuple(_unknown(kind, ours)))

@@ -1,7 +1,7 @@
 """The settings, once: names, types, defaults and what each is for.
 
-The command line, the environment variables, the TOML keys, `--help` and the table in the README are made
-from these classes (`reference.py`). A section is one word, so that `BATCHER_SECTION_NAME` can be split.
+The command line, the environment variables, the TOML keys, `--help` and `docs/reference.md` are made from these
+classes (`reference.py`). A section is one word, so that `BATCHER_SECTION_NAME` can be split.
 The sections of sources, formats, sinks and dead-letter queues come from these themselves (`compose.py`).
 """
 
@@ -9,16 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, ByteSize, Field, PrivateAttr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from batcher.options import Duration, Flag, Names, OptionalDuration, Pairs, Section, Size, masked_value
+from batcher.options.section import AnySection, section_among
 
 _MIB = 1 << 20
-
-AnySection = TypeVar("AnySection", bound=Section)
 
 
 def _address(value: str) -> str:
@@ -172,7 +171,7 @@ class Settings(BaseSettings):
             return super().__new__(cls)
         from batcher.settings.compose import compose  # noqa: PLC0415 - it is made from this class
 
-        made: Any = compose()
+        made: Any = compose(())
         return super().__new__(made)  # type: ignore[no-any-return]
 
     def __init__(self, **values: Any) -> None:  # the sections of plug-ins are not known here
@@ -180,10 +179,7 @@ class Settings(BaseSettings):
 
     def section(self, model: type[AnySection]) -> AnySection:
         """Return the section of this model. Raise LookupError where there is none."""
-        for one in self.sections():
-            if isinstance(one, model):
-                return one
-        raise LookupError(f"no section of the settings is a {model.__name__}")
+        return section_among(self.sections(), model)
 
     def sections(self) -> tuple[Section, ...]:
         """Return all sections, in their order."""

@@ -1,8 +1,9 @@
-"""List every setting as data: the command line, `--help` and the table in the README come from here."""
+"""List every setting as data: the command line, `--help` and the tables of `docs/reference.md` come from here."""
 
 from __future__ import annotations
 
 import types
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
@@ -49,7 +50,7 @@ class Row:
     @property
     def flag(self) -> str:
         """Return the long flag."""
-        return "--" + ".".join(self.path).replace("_", "-")
+        return flag_of(self.path)
 
     @property
     def env(self) -> str:
@@ -62,26 +63,35 @@ class Row:
         return ".".join(self.path)
 
 
-@cache
+def flag_of(path: Iterable[str]) -> str:
+    """Return the long flag of the setting that these keys lead to."""
+    return "--" + ".".join(path).replace("_", "-")
+
+
 def reference(kind: type[Settings] | None = None) -> tuple[Row, ...]:
     """Return a row for each setting: those without a section first, then section by section.
 
     `kind` is a class that `compose` made. Without it these are the settings with the built-in plug-ins.
     """
-    made = kind or compose()
-    fields = made.model_fields
-    rows = [_row("", name, field, "") for name, field in fields.items() if not _is_section(field)]
-    for section, field in fields.items():
-        if _is_section(field):
-            model: Any = field.annotation
-            owner = made.owners.get(section, "")
-            rows += [_row(section, name, one, owner) for name, one in model.model_fields.items()]
-    return tuple(rows)
+    # One key in the cache for the same settings, whether they were named or not.
+    return _rows(kind or compose(()))
 
 
 def section_help(section: str, kind: type[Settings] | None = None) -> str:
     """Return what a section is for."""
-    return (kind or compose()).model_fields[section].description or ""
+    return (kind or compose(())).model_fields[section].description or ""
+
+
+@cache
+def _rows(kind: type[Settings]) -> tuple[Row, ...]:
+    fields = kind.model_fields
+    rows = [_row("", name, field, "") for name, field in fields.items() if not _is_section(field)]
+    for section, field in fields.items():
+        if _is_section(field):
+            model: Any = field.annotation
+            owner = kind.owners.get(section, "")
+            rows += [_row(section, name, one, owner) for name, one in model.model_fields.items()]
+    return tuple(rows)
 
 
 def _is_section(field: FieldInfo) -> bool:

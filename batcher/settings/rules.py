@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
-from batcher.errors import ConfigurationError
 from batcher.options import Fault, Section, show_size
 from batcher.plugins import REGISTRIES, registry_of
 from batcher.settings.compose import chosen, section_of
@@ -82,14 +81,12 @@ def unread(settings: Settings) -> Iterator[Problem]:
     """Yield what no chosen plug-in would look at: a mistake there would stay unnoticed."""
     if not settings.options or not settings.sink:
         return
-    names = {kind: chosen(settings, registry_of(kind)) for kind in REGISTRIES}
-    try:
-        found = {kind: registry_of(kind).find(name) for kind, name in names.items() if name is not None}
-    except ConfigurationError:
-        return  # making the part reports it
-    if all(plugin.model is not None for plugin in found.values()):
+    kinds = [kind for kind in REGISTRIES if chosen(settings, registry_of(kind)) is not None]
+    sections = {kind: section_of(settings, kind) for kind in kinds}
+    # A plug-in that is not there has no section either: making it reports that.
+    if all(section is not None for _, section in sections.values()):
         yield Problem(
-            (("options",),), f"the sink {settings.sink} does not read it: its settings are --{found['sink'].section}.*"
+            (("options",),), f"the sink {settings.sink} does not read it: its settings are --{sections['sink'][0]}.*"
         )
 
 

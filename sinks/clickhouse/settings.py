@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from batcher.options import Advice, Duration, Fault, Flag, Pairs, SecretStr, Section, unencoded_password
+from batcher.options import Advice, Duration, Fault, Flag, Pairs, SecretStr, Section, password_faults
 
 
 class ClickHouse(Section):
@@ -42,12 +42,11 @@ class ClickHouse(Section):
             yield Fault("table", "which table?")
 
     def impossible(self) -> Iterator[Fault]:
-        if unencoded_password(self.dsn.get_secret_value()):
-            yield Fault(
-                "dsn",
-                "holds @, /, # or ? in the password or an @ behind the host: write %40, %2F, %23 or %3F for it, or "
-                "give the password with BATCHER_CLICKHOUSE_PASSWORD or BATCHER_CLICKHOUSE_PASSWORD_FILE",
-            )
+        yield from password_faults(
+            "dsn",
+            self.dsn.get_secret_value(),
+            "give the password with BATCHER_CLICKHOUSE_PASSWORD or BATCHER_CLICKHOUSE_PASSWORD_FILE",
+        )
 
     def unshared(self) -> Iterator[Fault]:
         if self.dsn.get_secret_value().startswith("chdb:"):

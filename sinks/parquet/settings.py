@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from batcher.options import Advice, Fault, Flag, Names, Section, unencoded_password
+from batcher.options import Advice, Fault, Flag, Names, Section, password_faults
 
 
 class Parquet(Section):
@@ -41,9 +41,5 @@ class Parquet(Section):
             yield Fault("path", "which directory?")
 
     def impossible(self) -> Iterator[Fault]:
-        if self.path and unencoded_password(self.path):
-            yield Fault(
-                "path",
-                "holds @, /, # or ? in the password or an @ behind the host: write %40, %2F, %23 or %3F for it, or "
-                "leave the keys to the environment (AWS_ACCESS_KEY_ID …)",
-            )
+        otherwise = "leave the keys to the environment (AWS_ACCESS_KEY_ID …)"
+        yield from password_faults("path", self.path or "", otherwise)

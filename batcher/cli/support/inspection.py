@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from batcher.cli.support.kafka_only import kafka_of
 from batcher.cli.support.tuning import tune_collector, tune_memory
 from batcher.cli.verbs.run import add_loudness, log_level
+from batcher.plugins import registry_of
 from batcher.settings import Loaded, Parser, Settings, UsageError, add_config_flag, load, secrets
 from batcher.sources.kafka.settings import Kafka
 
@@ -28,10 +30,6 @@ if TYPE_CHECKING:
 
 PATIENCE_S: Final = 60.0
 """How long a target that does not answer is asked again where --retry.max-elapsed is not given: people wait."""
-
-
-LOOKED_UP: Final = ("directory", "kafka")
-"""The queues whose dead letters can be read again."""
 
 
 def parser(verb: str, usage: str, description: str, notes: str) -> Parser:
@@ -59,7 +57,7 @@ def loaded(made: Parser, argv: Sequence[str]) -> Loaded:
     found = load(made, list(argv), runnable=True)
     kafka_of(found.settings, made.prog.removeprefix("batcher "))
     queue = found.settings.dlq.queue
-    if queue not in (None, *LOOKED_UP):
+    if queue not in (None, *registry_of("dead-letter queue").built_in):
         raise UsageError([f"--dlq.queue {queue}: only dead letters in topics and directories can be looked up"])
     from batcher.telemetry import logs
 
@@ -153,7 +151,7 @@ def inspecting(settings: Settings, arguments: argparse.Namespace) -> Iterator[In
     """
     from batcher.audit.scope import bound_of, scopes_of
     from batcher.cli.support import wiring
-    from batcher.errors import SinkMisconfigured
+    from batcher.errors import SinkMisconfigured, SinkUnavailable
     from batcher.protocols.sink import countable
     from batcher.sources.kafka.window import LogReader
 
@@ -172,7 +170,9 @@ def inspecting(settings: Settings, arguments: argparse.Namespace) -> Iterator[In
         stack.callback(reader.close)
         partitions = _chosen(reader.open(), numbers)
         scopes = scopes_of(reader, partitions, start, end)
-        yield Inspection(settings, sink, info, target, reader, scopes, _attempting(retry_of(settings)))
+        # A target that refuses is asked only once.
+        attempt = retry_of(settings).retrying(threading.Event(), lambda *_: None, errors=(SinkUnavailable,))
+        yield Inspection(settings, sink, info, target, reader, scopes, attempt)
 
 
 def retry_of(settings: Settings) -> RetryPolicy:
@@ -202,21 +202,6 @@ def letters_of(settings: Settings) -> Letters:
         )
         return in_topic(LogReader(options), group)
     return {}
-
-
-def _attempting(policy: RetryPolicy) -> Callable[..., Any]:
-    """Return a caller that asks again where the target does not answer; a target that refuses is asked only once."""
-    from tenacity import Retrying, retry_if_exception_type
-    from tenacity.stop import stop_after_delay
-
-    from batcher.errors import SinkUnavailable
-
-    return Retrying(
-        wait=policy.wait(),
-        stop=stop_after_delay(policy.max_elapsed_s or PATIENCE_S),
-        retry=retry_if_exception_type(SinkUnavailable),
-        reraise=True,
-    )
 
 
 def numbers_of(given: Sequence[str]) -> frozenset[int]:

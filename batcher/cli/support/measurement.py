@@ -260,12 +260,11 @@ class Subject:
 def _plan(settings: Settings, name: str, records: int, seconds: float) -> Plan:
     from batcher.bench.passes import Plan
     from batcher.cli.support import wiring
-    from batcher.core.buffer import FlushPolicy
 
     batch = settings.batch
     return Plan(
         name=name,
-        flush=FlushPolicy(batch.max_rows, int(batch.max_bytes), batch.max_wait.total_seconds()),
+        flush=wiring.flush_of(settings),
         memory_bytes=int(batch.memory),
         delivery=settings.delivery,
         merge_partitions=batch.merge_partitions,

@@ -15,6 +15,7 @@ from batcher.settings import Settings, UsageError, own_section, secrets, section
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from batcher.core.buffer import FlushPolicy
     from batcher.core.limits import DeadLetterPolicy
     from batcher.engine.pipeline import Pipeline
     from batcher.engine.retry import RetryPolicy
@@ -75,7 +76,6 @@ def answering(settings: Settings, metrics: Metrics | None, pipeline: Pipeline) -
 @before_opening()
 def pipeline_of(settings: Settings, metrics: Metrics | None = None) -> Pipeline:
     """Return the pipeline that the settings describe; nothing is opened yet. Raise SettingRefused."""
-    from batcher.core.buffer import FlushPolicy
     from batcher.engine.pipeline import Pipeline
 
     batch = settings.batch
@@ -86,7 +86,7 @@ def pipeline_of(settings: Settings, metrics: Metrics | None = None) -> Pipeline:
         format_of(settings),
         name=name_of(settings),
         dead_letters=dead_letters_of(settings),
-        flush=FlushPolicy(batch.max_rows, int(batch.max_bytes), batch.max_wait.total_seconds()),
+        flush=flush_of(settings),
         memory_bytes=int(batch.memory),
         retry=retry_of(settings),
         poison=poison_of(settings),
@@ -104,6 +104,14 @@ def pipeline_of(settings: Settings, metrics: Metrics | None = None) -> Pipeline:
     if metrics is not None:
         metrics.watch(pipeline.status)
     return pipeline
+
+
+def flush_of(settings: Settings) -> FlushPolicy:
+    """Return when a batch is due."""
+    from batcher.core.buffer import FlushPolicy
+
+    batch = settings.batch
+    return FlushPolicy(batch.max_rows, int(batch.max_bytes), batch.max_wait.total_seconds())
 
 
 def retry_of(settings: Settings, patience_s: float | None = None) -> RetryPolicy:
@@ -175,11 +183,11 @@ def _part(settings: Settings, registry: Registry[Any], name: str) -> Any:
     if found.model is not None:
         if registry.kind == "sink" and context.schema is not None and not found.asks:
             raise ConfigurationError(f"--decode.schema: the sink {name} does not take one; leave it at auto")
-        return registry.make(name, own_section(settings, registry, found), context)
+        return registry.make(found, own_section(settings, registry, found), context)
     options: dict[str, object] = dict(settings.options)
     if registry.kind == "sink" and context.schema is not None:
         options["schema"] = context.schema()
-    return registry.make(name, options, context)
+    return registry.make(found, options, context)
 
 
 def context_of(settings: Settings, section: str) -> PluginContext:

@@ -17,7 +17,9 @@ from batcher.cli.support.tuning import tune_collector, tune_memory
 from batcher.cli.verbs.run import add_loudness
 from batcher.generate.events import ORDERS, EventGenerator
 from batcher.options.units import parse_duration
-from batcher.settings import Parser, Settings, UsageError, add_config_flag, load, secrets, section_of
+from batcher.settings import Parser, Settings, UsageError, add_config_flag, load, secrets
+from batcher.settings.reference import flag_of
+from batcher.settings.rules import lacking
 from batcher.sources.kafka.settings import Kafka
 
 if TYPE_CHECKING:
@@ -126,9 +128,7 @@ def _checked(settings: Settings, arguments: argparse.Namespace) -> Settings:
         problems.append("--kafka.brokers: which brokers? -b HOST:PORT")
     if kafka.topics and arguments.template:
         problems.append("--template: makes records up, and -t reads them; which one?")
-    name, section = section_of(settings, "sink")
-    if section is not None:
-        problems += [f"--{name}.{field.replace('_', '-')}: {message}" for field, message in section.lacking()]
+    problems += [f"{flag_of(one.paths[0])}: {one.message}" for one in lacking(settings, "sink")]
     if problems:
         raise UsageError(problems)
     return settings if settings.sink else settings.model_copy(update={"sink": "null"})

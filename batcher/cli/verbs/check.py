@@ -44,7 +44,6 @@ def main(argv: Sequence[str]) -> int:
 def _fit(settings: Settings, records: int) -> Fit:
     from batcher.cli.support import wiring
     from batcher.cli.support.measurement import described
-    from batcher.core.buffer import FlushPolicy
     from batcher.errors import ConfigurationError
     from batcher.preview.check import fit_of
     from batcher.protocols.proposal import Foresighted
@@ -57,7 +56,6 @@ def _fit(settings: Settings, records: int) -> Fit:
             f"none of {sample.rows:,} records can be read as --decode.format {settings.decode.format}: "
             "`batcher peek` shows them"
         )
-    sink, batch = wiring.sink_of(settings), settings.batch
-    flush = FlushPolicy(batch.max_rows, int(batch.max_bytes), batch.max_wait.total_seconds())
+    sink = wiring.sink_of(settings)
     refuse = sink.refused if isinstance(sink, Foresighted) else None
-    return fit_of(sample, format_, info, schema, flush=flush, refuse=refuse)
+    return fit_of(sample, format_, info, schema, flush=wiring.flush_of(settings), refuse=refuse)

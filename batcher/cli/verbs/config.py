@@ -28,7 +28,7 @@ USAGE: Final = "batcher config show [--json] [flags of run]"
 
 
 def main(argv: Sequence[str]) -> int:
-    """Print the settings; return 0, or raise UsageError where `run` would refuse them."""
+    """Print the settings; return 0, or raise UsageError for what no verb takes. What `run` needs may be missing."""
     if not argv or argv[0] not in ("show", "-h", "--help"):
         raise UsageError([f"config: what? {USAGE}"])
     parser = Parser("batcher config show", usage=USAGE, description="Show the settings, secrets masked.")

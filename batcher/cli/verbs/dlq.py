@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from batcher.options.units import parse_duration
+from batcher.plugins import registry_of
 from batcher.settings import Loaded, Parser, Settings, UsageError, add_config_flag, load, secrets, suggestion
 from batcher.sources.kafka.settings import Kafka
 
@@ -94,7 +95,7 @@ def letters_of(settings: Settings, stopped: Callable[[], bool] = lambda: False) 
 
     `stopped` says whether to stop waiting for brokers, for a verb in which a signal does not raise by itself.
     """
-    if settings.dlq.queue not in (None, "directory", "kafka"):
+    if settings.dlq.queue not in (None, *registry_of("dead-letter queue").built_in):
         raise UsageError([f"dlq: reads topics and directories, and --dlq.queue is {settings.dlq.queue}"])
     if settings.dlq.path:
         from batcher.dead_letters.kit.read import Directory

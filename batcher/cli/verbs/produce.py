@@ -36,7 +36,8 @@ TIMEOUT_S: Final = 30.0
 """How long a broker may take to answer at the start, and a record to be delivered."""
 
 KNOWN_S: Final = 10.0
-"""How long a broker may not know a topic that another one has just made: the controller tells them one by one."""
+"""How long a broker may not know a topic that another one has just made, or its leaders: the controller tells them one
+by one."""
 
 PAUSE_S: Final = 0.1
 
@@ -218,7 +219,7 @@ def _producer(settings: Settings, arguments: argparse.Namespace) -> Producer:
 
 
 def _require(topic: str, producer: Producer, settings: Settings, arguments: argparse.Namespace) -> None:
-    from confluent_kafka import KafkaException
+    from confluent_kafka import KafkaError, KafkaException
 
     from batcher.errors import ConfigurationError, Unreachable
 
@@ -229,21 +230,25 @@ def _require(topic: str, producer: Producer, settings: Settings, arguments: argp
     except KafkaException as failure:
         brokers = settings.section(Kafka).brokers
         raise Unreachable(f"no broker answers at {brokers}: {failure.args[0].str()}") from failure
-    if error is not None and not error.retriable():
-        raise ConfigurationError(f"topic {topic}: {error.str()}; --create makes it")
+    if error is not None:
+        absent = error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART and not arguments.create
+        raise ConfigurationError(f"topic {topic}: {error.str()}{'; --create makes it' if absent else ''}")
 
 
 def topic_error(topic: str, producer: Producer, *, made: bool) -> KafkaError | None:
-    """Return the error of a topic, or None. The brokers get time to hear of one that was `made` just now."""
+    """Return the error of a topic, or None.
+
+    The brokers get time to give a new topic its leaders, and to hear of one that was `made` just now.
+    """
     from confluent_kafka import KafkaError as Codes
 
     from batcher.sources.kafka.asking import asked
 
+    passing = {Codes.LEADER_NOT_AVAILABLE, *([Codes.UNKNOWN_TOPIC_OR_PART] if made else [])}
     deadline_s = time.monotonic() + KNOWN_S
     while True:
         error: KafkaError | None = asked(partial(producer.list_topics, topic), TIMEOUT_S).topics[topic].error
-        unknown = error is not None and error.code() == Codes.UNKNOWN_TOPIC_OR_PART
-        if not (made and unknown and time.monotonic() < deadline_s):
+        if error is None or error.code() not in passing or time.monotonic() >= deadline_s:
             return error
         time.sleep(PAUSE_S)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -153,8 +153,9 @@ def _mending(inspection: Inspection) -> Iterator[Repairer]:
         yield Repairer(
             inspection.reader,
             inspection.target,
-            _writers(inspection, noting),
+            _writer(inspection, noting),
             noting,
+            name=f"{wiring.name_of(inspection.settings)}|repair",
             max_rows=batch.max_rows,
             max_bytes=int(batch.max_bytes),
             # Such a target may name what it keeps by its range, and replace one block by another.
@@ -166,30 +167,19 @@ def _mending(inspection: Inspection) -> Iterator[Repairer]:
             noting.close()
 
 
-def _writers(inspection: Inspection, queue: NotingQueue | None) -> Callable[[int], tuple[Writer, str]]:
-    """Return a function that gives the writer of an attempt and a name of its own, so that its tokens are new."""
+def _writer(inspection: Inspection, queue: NotingQueue | None) -> Writer:
     from batcher.cli.support import wiring
     from batcher.core.limits import DeadLetterLimit
     from batcher.engine.writer import Writer
 
     settings = inspection.settings
-    made: list[Writer] = []
-    limit = DeadLetterLimit(wiring.poison_of(settings))
-
-    def writer(attempt: int) -> tuple[Writer, str]:
-        while len(made) <= attempt:
-            made.append(
-                Writer(
-                    inspection.sink,
-                    inspection.info,
-                    wiring.format_of(settings),
-                    dead_letters=queue,
-                    limit=limit,
-                    retry=retry_of(settings),
-                    abort=threading.Event(),
-                    reconcile="always",
-                )
-            )
-        return made[attempt], f"{wiring.name_of(settings)}|repair|{attempt}"
-
-    return writer
+    return Writer(
+        inspection.sink,
+        inspection.info,
+        wiring.format_of(settings),
+        dead_letters=queue,
+        limit=DeadLetterLimit(wiring.poison_of(settings)),
+        retry=retry_of(settings),
+        abort=threading.Event(),
+        reconcile="always",
+    )

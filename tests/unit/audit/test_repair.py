@@ -81,20 +81,8 @@ class Desk:
         self.info = target.open()
         self.letters = MemoryDeadLetterQueue()
         self.noting = NotingQueue(self.letters) if queue else None
-        self.names: list[str] = []
-        self.mender = Repairer(
-            self.log,
+        writer = Writer(
             target,
-            self.writer,
-            self.noting,
-            max_rows=max_rows,
-            max_bytes=1 << 20,
-            whole_ranges=self.info.repeats != "query",
-        )
-
-    def writer(self, attempt: int) -> tuple[Writer, str]:
-        made = Writer(
-            self.target,
             self.info,
             NumberFormat(),
             dead_letters=self.noting,
@@ -103,7 +91,16 @@ class Desk:
             abort=threading.Event(),
             reconcile="always",
         )
-        return made, f"group|repair|{attempt}"
+        self.mender = Repairer(
+            self.log,
+            target,
+            writer,
+            self.noting,
+            name="group|repair",
+            max_rows=max_rows,
+            max_bytes=1 << 20,
+            whole_ranges=self.info.repeats != "query",
+        )
 
     def put(self, *rows: int) -> None:
         """Write a row for each of these offsets, each by itself."""
@@ -186,16 +183,20 @@ def test_a_bad_record_with_nowhere_to_put_it_ends_it_as_in_a_run() -> None:
 
 
 class Remembering(TableSink):
-    """A table that drops what comes under a token it has seen, although the rows are gone since."""
+    """A table that drops what comes under a token it has seen, although the rows are gone since.
+
+    It has seen the first `seen` tokens that come.
+    """
 
     def __init__(self, seen: int) -> None:
         super().__init__(NUMBERS)
         self.seen = seen
+        self.tokens: set[str] = set()
 
     def keep(self, block: Block) -> None:
-        if self.seen:
-            self.seen -= 1
-        else:
+        if len(self.tokens) < self.seen:
+            self.tokens.add(block.token)
+        if block.token not in self.tokens:
             super().keep(block)
 
 

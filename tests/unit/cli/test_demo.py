@@ -38,7 +38,8 @@ def test_without_the_engine_the_extra_and_the_other_sink_are_named(
     monkeypatch.setattr("tempfile.tempdir", None)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
 
-    with pytest.raises(ConfigurationError, match=r"kafka-batcher\[embedded\].*--sink parquet") as caught:
+    said = r"^the embedded ClickHouse is not installed.*\[embedded\].*--sink parquet"
+    with pytest.raises(ConfigurationError, match=said) as caught:
         demo.main([])
 
     assert caught.value.exit_code == 78

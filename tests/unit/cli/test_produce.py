@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,8 +10,11 @@ import pytest
 from confluent_kafka import KafkaError
 
 from batcher.cli.verbs import produce
+from batcher.errors import ConfigurationError
+from batcher.settings import Settings
 
 UNKNOWN = KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART)
+LEADERLESS = KafkaError(KafkaError.LEADER_NOT_AVAILABLE)
 FORBIDDEN = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)
 
 
@@ -38,13 +42,35 @@ def test_a_topic_that_was_just_made_gets_time_to_be_known() -> None:
     assert brokers.asked == 3
 
 
-def test_that_time_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("made", [True, False])
+def test_a_new_topic_gets_time_for_its_leaders_also_where_a_broker_makes_it_by_itself(made: bool) -> None:
+    brokers: Any = Brokers(LEADERLESS, LEADERLESS, None)
+    assert produce.topic_error("t", brokers, made=made) is None
+    assert brokers.asked == 3
+
+
+@pytest.mark.parametrize("error", [UNKNOWN, LEADERLESS])
+def test_that_time_has_an_end(error: KafkaError, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(produce, "KNOWN_S", 0.0)
-    brokers: Any = Brokers(UNKNOWN)
-    assert produce.topic_error("t", brokers, made=True) is UNKNOWN
+    brokers: Any = Brokers(error)
+    assert produce.topic_error("t", brokers, made=True) is error
 
 
 @pytest.mark.parametrize(("error", "made"), [(UNKNOWN, False), (FORBIDDEN, True)])
 def test_any_other_error_is_an_answer(error: KafkaError, made: bool) -> None:
     brokers: Any = Brokers(error, None)
     assert produce.topic_error("t", brokers, made=made) is error
+
+
+@pytest.mark.parametrize(
+    ("error", "create", "hinted"), [(UNKNOWN, False, True), (UNKNOWN, True, False), (FORBIDDEN, False, False)]
+)
+def test_the_flag_that_makes_a_topic_is_named_only_where_it_would_help(
+    error: KafkaError, create: bool, hinted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(produce, "KNOWN_S", 0.0)
+    monkeypatch.setattr(produce, "_create", lambda *_: None)
+    brokers: Any = Brokers(error)
+    with pytest.raises(ConfigurationError) as caught:
+        produce._require("t", brokers, Settings(), argparse.Namespace(create=create))
+    assert ("--create" in str(caught.value)) is hinted

@@ -10,6 +10,7 @@ import pytest
 from batcher.cli import main as cli
 from batcher.cli.support import inspection
 from batcher.cli.verbs import verify
+from batcher.errors import SinkMisconfigured, SinkUnavailable
 from batcher.records import Partition
 from batcher.settings import Settings
 from batcher.sources.kafka.window import LogReader
@@ -44,6 +45,7 @@ def test_the_verbs_have_help_with_the_flags_of_run(verb: str, capsys: pytest.Cap
         (("verify", "--partition", "one"), 2, "--partition: needs numbers, such as 0 or 0,3"),
         (("verify", "--from", "yesterday"), 2, "--from: is an offset, or a time"),
         (("repair", "--to=-1"), 2, "--to: is an offset, or a time"),
+        (("verify", "--dlq.queue", "shelf"), 2, "--dlq.queue shelf: only dead letters in topics and directories"),
         (("repair", "--form", "1"), 2, "--form: no such flag, did you mean --from?"),
     ],
 )
@@ -90,6 +92,31 @@ def test_duplicates_in_files_cannot_be_removed(
     monkeypatch.setattr("batcher.audit.scope._scope", lambda *_: None)
     assert cli.main(["repair", *parquet, "--remove-duplicates"]) == 78
     assert "cannot delete single rows" in capsys.readouterr().err
+
+
+def test_a_target_that_does_not_answer_is_asked_again_and_one_that_refuses_is_not(
+    parquet: Sequence[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LogReader, "open", lambda _: [Partition("events", 0)])
+    monkeypatch.setattr(LogReader, "committed", lambda *_: {Partition("events", 0): (5, "")})
+    monkeypatch.setattr("batcher.audit.scope._scope", lambda *_: None)
+    waits = ("--retry.wait", "1ms", "--retry.max-wait", "1ms")
+    found = inspection.loaded(inspection.parser("verify", "", "", ""), [*parquet, *waits])
+    failures: list[Exception] = [SinkUnavailable("away"), SinkUnavailable("away")]
+    asked = []
+
+    def ask(what: str) -> str:
+        asked.append(what)
+        if failures:
+            raise failures.pop()
+        return "answer"
+
+    with inspection.inspecting(found.settings, found.arguments) as opened:
+        assert opened.attempt(ask, "first") == "answer"
+        failures.append(SinkMisconfigured("no"))
+        with pytest.raises(SinkMisconfigured):
+            opened.attempt(ask, "second")
+    assert asked == ["first", "first", "first", "second"]
 
 
 def test_dead_letters_in_a_directory_that_is_not_there_are_not_taken_for_none(tmp_path: Path) -> None:

@@ -134,6 +134,8 @@ def test_the_clickhouse_clients_variables_count_where_nothing_else_names_a_user(
         (["--kafka.start", "0001-01-01T00:00:00+14:00"], "--kafka.start: is "),
         (["--kafka.start", "1969-12-31T23:59:59Z"], "--kafka.start: is a time before 1970"),
         (["--kafka.start", "9" * 20], "--kafka.start: is earliest, latest, a time"),
+        (["--clickhouse.dsn", "http://u:hunter22@/@h/d"], "--clickhouse.dsn: holds @, /, # or ? in the password"),
+        (["--parquet.path", "s3://u:hunter22#@h/d"], "--parquet.path: holds @, /, # or ? in the password"),
     ],
 )
 def test_an_impossible_flag_is_refused_in_one_line_that_names_it(argv: list[str], line: str) -> None:
@@ -156,13 +158,14 @@ def test_everything_that_run_needs_is_asked_for_at_once() -> None:
     ]
 
 
-def test_options_that_no_chosen_plugin_reads_are_refused_with_the_flags_of_the_sink() -> None:
-    assert refused([*ENOUGH, "--options", "path=elsewhere"], runnable=True).lines == (
+@pytest.mark.parametrize("runnable", [True, False], ids=["run", "another verb"])
+def test_options_that_no_chosen_plugin_reads_are_refused_with_the_flags_of_the_sink(runnable: bool) -> None:
+    assert refused([*ENOUGH, "--options", "path=elsewhere"], runnable=runnable).lines == (
         "--options: the sink parquet does not read it: its settings are --parquet.*",
     )
-    assert loaded([*ENOUGH, "--sink", "null", "--options", "a=b"], runnable=True).settings.options == {"a": "b"}
+    assert loaded([*ENOUGH, "--sink", "null", "--options", "a=b"], runnable=runnable).settings.options == {"a": "b"}
     # A variable may serve several pipelines.
-    assert loaded(ENOUGH, {"BATCHER_OPTIONS": "a=b"}, runnable=True).settings.options == {"a": "b"}
+    assert loaded(ENOUGH, {"BATCHER_OPTIONS": "a=b"}, runnable=runnable).settings.options == {"a": "b"}
 
 
 @pytest.mark.parametrize("missing", ["--sink", "-b", "-t", "-g", "--parquet.path"])

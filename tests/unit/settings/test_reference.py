@@ -1,6 +1,7 @@
 import pytest
 
 from batcher.settings import Parser, Row, load, reference
+from batcher.settings.compose import compose
 from batcher.settings.model import Settings
 
 # What `docs` and users rely on: taken from the design, not from the code.
@@ -82,6 +83,13 @@ def test_names_are_unique_and_sections_are_one_word() -> None:
 
     assert len({row.flag for row in rows}) == len({row.env for row in rows}) == len(rows)
     assert not any("_" in row.section for row in rows)
+
+
+def test_the_settings_with_the_built_in_plugins_are_made_once_and_listed_once() -> None:
+    kind = type(Settings())
+
+    assert compose(()) is kind
+    assert reference() is reference(None) is reference(kind)
 
 
 @pytest.mark.parametrize("row", reference(), ids=lambda row: row.key)
