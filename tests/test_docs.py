@@ -20,6 +20,7 @@ from urllib.parse import unquote
 
 import pytest
 
+import tests.harness
 from batcher import errors
 from batcher.cli.main import main as command_line
 from batcher.cli.support.outcome import INTERRUPTED
@@ -51,7 +52,8 @@ PERFORMANCE = DOCS / "performance.md"
 PYTHON = DOCS / "python.md"
 PLUGINS = DOCS / "plugins.md"
 OPERATIONS = DOCS / "operations.md"
-PAGES = [README, *sorted(DOCS.glob("*.md")), ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+CONTRIBUTING = ROOT / "CONTRIBUTING.md"
+PAGES = [README, *sorted(DOCS.glob("*.md")), CONTRIBUTING, ROOT / "CHANGELOG.md"]
 README_LINES = 150
 PLUGGED = ROOT / "tests" / "plugins_outside"
 SINK_AUTHOR = ROOT / "tests" / "typing" / "sink_author.py"
@@ -311,6 +313,27 @@ def test_the_metadata_of_an_offset_on_its_page_is_what_is_committed() -> None:
     committed = StoredPosition(offsets.wanted()[partition], topic_id)
     assert pack(committed) == text
     assert unpack(partition, 1000, text) == committed
+
+
+def test_the_verbs_of_the_page_are_those_of_the_program() -> None:
+    assert [cells[0].strip("`") for cells in table_rows(REFERENCE, "## Verbs")] == list(VERBS)
+
+
+def test_what_sinks_may_import_is_what_contributing_says() -> None:
+    [named] = re.findall(r"Sinks\s+import (.*?), nothing else", CONTRIBUTING.read_text(), re.DOTALL)
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    layers, forbidden = (
+        next(one for one in contracts if one.get(key) == [whose])
+        for key, whose in (("containers", "batcher"), ("source_modules", "sinks"))
+    )
+    rooms = {f"batcher.{room}" for layer in layers["layers"] for room in layer.split(" | ") if room != "__main__"}
+    assert set(re.findall(r"`([\w.]+)`", named)) == rooms - set(forbidden["forbidden_modules"])
+
+
+def test_the_docstring_of_the_harness_lists_its_modules() -> None:
+    listed = re.findall(r"^    (\w+) ", tests.harness.__doc__ or "", re.MULTILINE)
+    modules = {file.stem for file in Path(tests.harness.__file__).parent.glob("*.py")}
+    assert sorted(listed) == sorted(name for name in modules if not name.startswith(("_", "test_")))
 
 
 def test_exit_codes_are_those_of_the_code() -> None:
