@@ -10,7 +10,6 @@ import ast
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tomllib
 import uuid
@@ -46,6 +45,7 @@ from benchmarks.readme import IN_README, table
 from sinks.clickhouse.errors import RULES, rule_for
 from sinks.clickhouse.options import PINNED_SETTINGS
 from tests.harness.pages import DOCS, README, ROOT, code_blocks
+from tests.harness.processes import run_shell
 
 REFERENCE = DOCS / "reference.md"
 PERFORMANCE = DOCS / "performance.md"
@@ -505,12 +505,9 @@ def test_the_commands_of_a_page_work_in_their_order(
         if called := re.match(r"# (\w+\.py)\b", block):
             (tmp_path / called[1]).write_text(block)
     script = "\n".join(["set -eu", *map(here, blocks_to_run(page))])
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("BATCHER_")}
-    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
-    done = subprocess.run(
-        ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200, check=False
-    )
-    assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = run_shell(script, directory=tmp_path, environment={"PATH": path}, timeout_s=200)
+    assert done.code == 0, f"{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
 
 
 if __name__ == "__main__":
