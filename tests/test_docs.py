@@ -438,7 +438,7 @@ def anchors(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_no_page_names_a_directory_of_somebodys_machine(page: Path) -> None:
+def test_no_page_names_a_directory_of_one_machine(page: Path) -> None:
     assert re.findall(r"(?<![\w.])/(?:work|tmp|root|home|Users)/", page.read_text()) == []
 
 

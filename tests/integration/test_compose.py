@@ -105,7 +105,7 @@ def test_no_password_stands_in_an_argument() -> None:
         assert not re.search(r"--\S*://\w+:\w+@", file.read_text())
 
 
-def test_whoever_stops_batcher_waits_longer_than_it_needs_to_drain() -> None:
+def test_what_stops_batcher_waits_longer_than_it_needs_to_drain() -> None:
     needed_s = Settings().stop_timeout.total_seconds()
     given_s = [
         re.findall(r"stop_grace_period: (\d+)s", COMPOSE.read_text()),
