@@ -72,6 +72,7 @@ NOT_RUN = {
 # Flags of other programs that pages show, and whose they are.
 FOREIGN_FLAGS = {
     "--rm": "docker",
+    "--network": "docker",
     "--wait": "docker compose",
     "--profile": "docker compose",
     "--build": "docker compose",
