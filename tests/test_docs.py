@@ -10,7 +10,6 @@ import ast
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tomllib
 import uuid
@@ -20,18 +19,22 @@ from urllib.parse import unquote
 
 import pytest
 
+import tests.harness
 from batcher import errors
 from batcher.cli.main import main as command_line
 from batcher.cli.support.outcome import INTERRUPTED
 from batcher.cli.verbs import VERBS
 from batcher.cli.verbs.run import parser, summary_facts
+from batcher.core.offsets import Offsets
 from batcher.dead_letters.encoding import added_headers, now, to_fields
 from batcher.engine.report import Summary
+from batcher.engine.writer import _ALARMS
 from batcher.errors import SinkUnavailable
 from batcher.plugins import registries
-from batcher.records import DeadLetter, Delivered, Partition, Record
+from batcher.records import DeadLetter, Delivered, Partition, Position, Record
 from batcher.settings import Row, UsageError, load, reference
 from batcher.settings.compose import compose
+from batcher.sources.kafka.metadata import StoredPosition, pack, unpack
 from batcher.telemetry.events import BatchWritten, GuaranteeAgreed, RecordsFetched, WriteRetried
 from batcher.telemetry.metrics import Metrics
 from batcher.telemetry.status import PartitionStatus, Status
@@ -41,13 +44,16 @@ from batcher.testing.values import make_batch, make_records
 from benchmarks.readme import IN_README, table
 from sinks.clickhouse.errors import RULES, rule_for
 from sinks.clickhouse.options import PINNED_SETTINGS
+from tests.harness.pages import DOCS, README, ROOT, code_blocks
+from tests.harness.processes import run_shell
 
-ROOT = Path(__file__).parents[1]
-README = ROOT / "README.md"
-REFERENCE = ROOT / "docs" / "reference.md"
-PERFORMANCE = ROOT / "docs" / "performance.md"
-PYTHON = ROOT / "docs" / "python.md"
-PAGES = [README, *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+REFERENCE = DOCS / "reference.md"
+PERFORMANCE = DOCS / "performance.md"
+PYTHON = DOCS / "python.md"
+PLUGINS = DOCS / "plugins.md"
+OPERATIONS = DOCS / "operations.md"
+CONTRIBUTING = ROOT / "CONTRIBUTING.md"
+PAGES = [README, *sorted(DOCS.glob("*.md")), CONTRIBUTING, ROOT / "CHANGELOG.md"]
 README_LINES = 150
 PLUGGED = ROOT / "tests" / "plugins_outside"
 SINK_AUTHOR = ROOT / "tests" / "typing" / "sink_author.py"
@@ -55,17 +61,18 @@ SINK_AUTHOR = ROOT / "tests" / "typing" / "sink_author.py"
 BENCH = re.compile(r"(?<=<!-- bench:begin -->\n).*?(?=<!-- bench:end -->)", re.DOTALL)
 FLAGS = re.compile(r"(?<=<!-- flags:begin -->\n).*?(?=<!-- flags:end -->)", re.DOTALL)
 
-# Blocks that are not run, by their first two words, each for its reason. Docker is mentioned in the text only.
 PLUG_INS = "# Plug-ins: sources, formats, sinks and dead-letter queues of your own"
 
+# Blocks that are not run, by their first two words, each for its reason. Docker is mentioned in the text only.
 NOT_RUN = {
     "pip install": "changes the environment of the tests, and sets up another; the demo has tests of its own",
     "make setup": "sets up another virtual environment",
 }
 
-# Pages that others are writing: a link to one may come before the page. Once it is there it is checked like any other.
+# Flags of other programs that pages show, and whose they are.
 FOREIGN_FLAGS = {
     "--rm": "docker",
+    "--network": "docker",
     "--wait": "docker compose",
     "--profile": "docker compose",
     "--build": "docker compose",
@@ -87,9 +94,8 @@ def rows() -> list[Row]:
         sys.path.remove(str(PLUGGED))
 
 
-def code_blocks(page: Path, *languages: str) -> list[str]:
-    found = re.findall(r"^```(\w+)\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
-    return [block for language, block in found if language in languages]
+def blocks_in(page: Path, *languages: str) -> list[str]:
+    return [block for _, block in code_blocks(page, *languages)]
 
 
 def first_words(block: str) -> str:
@@ -99,8 +105,8 @@ def first_words(block: str) -> str:
 def blocks_to_run(page: Path) -> list[str]:
     """Return the blocks of a page as shell, in their order: on the page about Python its examples are programs."""
     if page != PYTHON:
-        return [block for block in code_blocks(page, "sh") if first_words(block) not in NOT_RUN]
-    found = re.findall(r"^```(sh|python)\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+        return [block for block in blocks_in(page, "sh") if first_words(block) not in NOT_RUN]
+    found = code_blocks(page, "sh", "python")
     return [block if language == "sh" else f"python - <<'END'\n{block}END\n" for language, block in found]
 
 
@@ -181,7 +187,7 @@ def test_every_metric_is_documented_and_every_documented_metric_is_there() -> No
         for family in metrics.registry.collect()
         if family.name.startswith("batcher_")
     }
-    table = table_rows(ROOT / "docs" / "operations.md", "### Metrics")
+    table = table_rows(OPERATIONS, "### Metrics")
     documented = [re.findall(r"batcher_\w+", cells[0])[0] for cells in table]
     assert sorted(documented) == sorted(exposed)
     for page in PAGES:
@@ -217,6 +223,9 @@ def exercised() -> Metrics:
 OPEN_LABELS = {"topic", "partition", "sink", "field", "guarantee"}
 """Their values come from the data or the settings."""
 
+EXAMPLES = {"batcher_dead_letter_reasons_total", "batcher_retries_total"}
+"""Their reasons are open: the page has some at most."""
+
 
 def test_labels_of_metrics_and_their_values_are_those_of_the_pages() -> None:
     found: dict[str, dict[str, set[str]]] = {}
@@ -225,7 +234,7 @@ def test_labels_of_metrics_and_their_values_are_those_of_the_pages() -> None:
             labels = found.setdefault(family.name, {})
             for label, value in sample.labels.items():
                 labels.setdefault(label, set()).add(value)
-    for cells in table_rows(ROOT / "docs" / "operations.md", "### Metrics"):
+    for cells in table_rows(OPERATIONS, "### Metrics"):
         [name] = re.findall(r"batcher_\w+", cells[0])
         labels = found[re.sub(r"_(total|info)$", "", name)]
         labels.pop("le", None)
@@ -233,22 +242,32 @@ def test_labels_of_metrics_and_their_values_are_those_of_the_pages() -> None:
         closed = [label for label in labels if label not in OPEN_LABELS and not name.endswith("_info")]
         words = set(re.findall(r"`(\w+)`", cells[2]))
         for label in closed:
-            # Reasons are open: there the page has examples.
-            assert words == labels[label] or label == "reason", (name, label)
+            assert words == labels[label] or name in EXAMPLES, (name, label)
 
 
 def test_the_keys_of_the_summary_are_those_of_the_page() -> None:
     summary = Summary(0, 0, 0, 0, 0, 0, 0, 0.0, "exactly-once")
-    rows = table_rows(ROOT / "docs" / "operations.md", "### The summary")
+    rows = table_rows(OPERATIONS, "### The summary")
     documented = [key for cells in rows for key in re.findall(r"`(\w+)`", cells[0])]
     assert sorted(documented) == sorted(summary_facts(summary, 0))
 
 
-def test_events_of_the_log_on_a_page_are_logged() -> None:
-    source = "".join(path.read_text() for path in (ROOT / "batcher").rglob("*.py"))
-    for cells in table_rows(ROOT / "docs" / "operations.md", "### Logs"):
-        for event in re.findall(r"`(\w+)`", cells[0]):
-            assert f'"{event}"' in source, event
+def test_the_warnings_and_errors_of_the_log_are_those_of_their_page() -> None:
+    others = "All other warnings and errors of a run and of `repair`:"
+    rows = [*table_rows(OPERATIONS, "### Logs"), *table_rows(OPERATIONS, others)]
+    documented = [event for cells in rows for event in re.findall(r"`(\w+)`", cells[0])]
+    assert sorted(documented) == sorted(warnings_in_code())
+
+
+def warnings_in_code() -> set[str]:
+    """Return the events that are logged as warnings and errors; a message of several words is no event."""
+    found = {"thread_failed", "sink_unavailable", *_ALARMS.values()}  # their calls do not have level or name
+    for file in (*(ROOT / "batcher").rglob("*.py"), *(ROOT / "sinks").rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            match node:
+                case ast.Call(ast.Attribute(attr="warning" | "error"), [ast.Constant(str(text)), *_]):
+                    found |= {text} if text.isidentifier() else set()
+    return found
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -259,7 +278,7 @@ def test_a_default_in_parentheses_behind_its_flag_is_the_default(page: Path) -> 
 
 
 def test_settings_and_error_codes_of_clickhouse_are_those_of_the_sink() -> None:
-    page = ROOT / "docs" / "clickhouse.md"
+    page = DOCS / "clickhouse.md"
     assert [name for name in PINNED_SETTINGS if f"`{name}" not in page.read_text()] == []
     reactions = ("retry", "halt", "poison", "suspect", "done")
     for cells, reaction in zip(table_rows(page, "## Errors"), reactions, strict=True):
@@ -271,7 +290,7 @@ def test_settings_and_error_codes_of_clickhouse_are_those_of_the_sink() -> None:
 
 
 def test_fields_and_headers_of_dead_letters_are_those_that_are_stored() -> None:
-    page = ROOT / "docs" / "dead-letters.md"
+    page = DOCS / "dead-letters.md"
     letter = DeadLetter(Record(Partition("t", 0), 1, 2, None, b"{"), "decode", "syntax", "not JSON")
     fields = {name for cells in table_rows(page, "## In a directory") for name in re.findall(r"`(\w+)`", cells[0])}
     stored = to_fields(letter, "g", now()).keys()
@@ -281,10 +300,65 @@ def test_fields_and_headers_of_dead_letters_are_those_that_are_stored() -> None:
     assert headers == {name for name, _ in added_headers(letter, "g", now())}
 
 
+def test_the_metadata_of_an_offset_on_its_page_is_what_is_committed() -> None:
+    """A process that was just given the partition has cut two batches there, and commits their intents."""
+    [shown] = re.findall(r'^    (\{"t":"(.+?)"\}.*)$', (DOCS / "exactly-once.md").read_text(), re.MULTILINE)
+    text, topic_id = shown
+    partition = Partition("events", 0)
+    offsets = Offsets("events-to-parquet", announces=True, writer="5e1f09")
+    offsets.assign({partition: Position(1000)})
+    for first, timestamp_ms in ((1000, 1763700000000), (2000, 1763700001000)):
+        records = make_records(["{}"] * 1000, partition=partition, first_offset=first, timestamp_ms=timestamp_ms)
+        offsets.admit(records)
+        offsets.begin(make_batch(records))
+    committed = StoredPosition(offsets.wanted()[partition], topic_id)
+    assert pack(committed) == text
+    assert unpack(partition, 1000, text) == committed
+
+
+def test_the_verbs_of_the_page_are_those_of_the_program() -> None:
+    assert [cells[0].strip("`") for cells in table_rows(REFERENCE, "## Verbs")] == list(VERBS)
+
+
+def test_what_sinks_may_import_is_what_contributing_says() -> None:
+    [named] = re.findall(r"Sinks\s+import (.*?), nothing else", CONTRIBUTING.read_text(), re.DOTALL)
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    layers, forbidden = (
+        next(one for one in contracts if one.get(key) == [whose])
+        for key, whose in (("containers", "batcher"), ("source_modules", "sinks"))
+    )
+    rooms = {f"batcher.{room}" for layer in layers["layers"] for room in layer.split(" | ") if room != "__main__"}
+    assert set(re.findall(r"`([\w.]+)`", named)) == rooms - set(forbidden["forbidden_modules"])
+
+
+def test_the_docstring_of_the_harness_lists_its_modules() -> None:
+    listed = re.findall(r"^    (\w+) ", tests.harness.__doc__ or "", re.MULTILINE)
+    modules = {file.stem for file in Path(tests.harness.__file__).parent.glob("*.py")}
+    assert sorted(listed) == sorted(name for name in modules if not name.startswith(("_", "test_")))
+
+
 def test_exit_codes_are_those_of_the_code() -> None:
     codes = {kind.exit_code for kind in subclasses(errors.BatcherError)} | {errors.BatcherError.exit_code}
     codes |= {0, INTERRUPTED, UsageError([]).exit_code}
     assert {int(cells[0]) for cells in table_rows(REFERENCE, "## Exit codes")} == codes
+
+
+HANDLED = {
+    errors.BatchSuperseded,
+    errors.BlockRejected,
+    errors.CommitRefused,
+    errors.RowsRejected,
+    errors.SchemaChanged,
+}
+"""What a part raises and the engine answers: no run ends with them."""
+
+
+def test_each_error_that_a_run_can_end_with_is_on_the_page_about_python() -> None:
+    cells = [row[0] for row in table_rows(PYTHON, "## Errors")]
+    named = {getattr(errors, name) for cell in cells for name in re.findall(r"`(\w+)`", cell)}
+    assert not named & HANDLED
+    covered = named.union(*(subclasses(kind) for kind in named))
+    assert set(subclasses(errors.BatcherError)) - HANDLED == covered
 
 
 def subclasses(kind: type[errors.BatcherError]) -> Iterator[type[errors.BatcherError]]:
@@ -295,7 +369,7 @@ def subclasses(kind: type[errors.BatcherError]) -> Iterator[type[errors.BatcherE
 
 
 def test_the_sink_of_the_page_about_python_is_the_tested_one() -> None:
-    (block,) = (one for one in code_blocks(PYTHON, "python") if "class LinesSink" in one)
+    (block,) = (one for one in blocks_in(PYTHON, "python") if "class LinesSink" in one)
     tested = SINK_AUTHOR.read_text()
     (shown,), (run,) = class_sources(block), class_sources(tested)
     assert shown == run
@@ -303,22 +377,17 @@ def test_the_sink_of_the_page_about_python_is_the_tested_one() -> None:
     assert [line for line in other if line not in tested.split("\n")] == []
 
 
-def test_the_sink_of_the_readme_is_the_tested_one_in_twenty_lines() -> None:
-    """The same methods in the same order; that it loads a topic is seen where the commands of the page are run."""
-    (block,) = code_blocks(README, "python")
-    assert methods(block) == methods(SINK_AUTHOR.read_text())
+def test_the_sink_of_the_readme_has_the_methods_it_says_in_twenty_lines() -> None:
+    """The laws of every sink are run on it in `tests/contract`; it loads a topic where the page's commands are run."""
+    (block,) = blocks_in(README, "python")
+    (made,) = (one for one in ast.parse(block).body if isinstance(one, ast.ClassDef))
+    methods = [one.name for one in made.body if isinstance(one, ast.FunctionDef)]
+    assert methods == ["__init__", "open", "pin", "write", "close"]
     assert len([line for line in block.splitlines() if line]) == 20
 
 
-def methods(text: str) -> list[str]:
-    (source,) = class_sources(text)
-    (made,) = ast.parse(source).body
-    assert isinstance(made, ast.ClassDef)
-    return [one.name for one in made.body if isinstance(one, ast.FunctionDef)]
-
-
 def test_the_plug_ins_of_their_page_are_the_tested_ones() -> None:
-    blocks = code_blocks(ROOT / "docs" / "plugins.md", "python")
+    blocks = blocks_in(PLUGINS, "python")
     tested = [path.read_text() for path in PLUGGED.glob("*.py") if not path.name.startswith("test_")]
     assert sorted(blocks) == sorted(tested)
 
@@ -327,9 +396,7 @@ def test_the_kinds_of_plug_ins_are_those_of_the_page() -> None:
     def codes(cell: str) -> list[str]:
         return re.findall(r"`([^`]+)`", cell)
 
-    found = {
-        cells[0]: [codes(cell) for cell in cells[1:]] for cells in table_rows(ROOT / "docs" / "plugins.md", PLUG_INS)
-    }
+    found = {cells[0]: [codes(cell) for cell in cells[1:]] for cells in table_rows(PLUGINS, PLUG_INS)}
     for registry in registries():
         flag, group, names, methods = found.pop(registry.kind)
         assert (flag, group, sorted(names)) == ([registry.flag], [registry.group], registry.names())
@@ -343,7 +410,7 @@ def class_sources(text: str) -> list[str]:
 
 
 def test_the_toml_of_the_reference_is_taken_without_a_warning(tmp_path: Path) -> None:
-    (block,) = code_blocks(REFERENCE, "toml")
+    (block,) = blocks_in(REFERENCE, "toml")
     file = tmp_path / "batcher.toml"
     file.write_text(block)
     loaded = load(parser(), ["-c", str(file)], {}, runnable=True)
@@ -372,7 +439,7 @@ def anchors(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_no_page_names_a_directory_of_somebodys_machine(page: Path) -> None:
+def test_no_page_names_a_directory_of_one_machine(page: Path) -> None:
     assert re.findall(r"(?<![\w.])/(?:work|tmp|root|home|Users)/", page.read_text()) == []
 
 
@@ -382,7 +449,7 @@ def test_every_page_is_reached_from_the_readme() -> None:
 
 
 def test_what_is_not_run_is_on_a_page() -> None:
-    assert {first_words(block) for page in PAGES for block in code_blocks(page, "sh")} >= NOT_RUN.keys()
+    assert {first_words(block) for page in PAGES for block in blocks_in(page, "sh")} >= NOT_RUN.keys()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -391,17 +458,13 @@ def test_what_a_page_has_made_is_a_target_of_the_makefile(page: Path) -> None:
     text = page.read_text()
     used = {
         *re.findall(r"`make ([a-z-]+)", text),
-        *(
-            target
-            for block in code_blocks(page, "sh")
-            for target in re.findall(r"^make ([a-z-]+)", block, re.MULTILINE)
-        ),
+        *(target for block in blocks_in(page, "sh") for target in re.findall(r"^make ([a-z-]+)", block, re.MULTILINE)),
     }
     assert used <= targets
 
 
 def test_each_page_runs_its_commands_in_sh_and_shows_none_in_console() -> None:
-    assert [page.name for page in PAGES if code_blocks(page, "console", "bash", "shell")] == []
+    assert [page.name for page in PAGES if blocks_in(page, "console", "bash", "shell")] == []
 
 
 @pytest.fixture(scope="module")
@@ -437,18 +500,15 @@ def test_the_commands_of_a_page_work_in_their_order(
     for place in ("deploy", "README.md"):
         (tmp_path / place).symlink_to(ROOT / place)
     for name, source, language in (("batcher.toml", REFERENCE, "toml"), ("my_sink.py", README, "python")):
-        (block,) = code_blocks(source, language)
+        (block,) = blocks_in(source, language)
         (tmp_path / name).write_text(here(block))
-    for block in code_blocks(page, "python"):
+    for block in blocks_in(page, "python"):
         if called := re.match(r"# (\w+\.py)\b", block):
             (tmp_path / called[1]).write_text(block)
     script = "\n".join(["set -eu", *map(here, blocks_to_run(page))])
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("BATCHER_")}
-    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
-    done = subprocess.run(
-        ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200, check=False
-    )
-    assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = run_shell(script, directory=tmp_path, environment={"PATH": path}, timeout_s=200)
+    assert done.code == 0, f"{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
 
 
 if __name__ == "__main__":

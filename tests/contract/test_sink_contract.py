@@ -37,6 +37,8 @@ from sinks.parquet.objects import ObjectStore
 from sinks.parquet.options import ParquetOptions
 from sinks.parquet.sink import ParquetSink
 from tests.harness.object_store import Objects
+from tests.harness.pages import README, named_in
+from tests.plugins_outside.lines import Lines, LinesOptions
 from tests.typing.sink_author import LinesSink
 
 pytest_plugins = ["batcher.testing.clickhouse_plugin"]
@@ -79,6 +81,18 @@ class NullCase(SinkCase):
         return []
 
 
+@contextmanager
+def without_fsync() -> Iterator[None]:
+    """Let no file become durable."""
+
+    def fsync(descriptor: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", fsync)
+        yield
+
+
 class ParquetCase(SinkCase):
     def __init__(self, root: Path, partition_by: tuple[str, ...] = ()) -> None:
         self.root = root
@@ -92,15 +106,8 @@ class ParquetCase(SinkCase):
         rows: Rows = pa.dataset.dataset(self.root, partitioning=partitioning).to_table().to_pylist()
         return rows
 
-    @contextmanager
-    def failing(self, sink: Sink) -> Iterator[None]:
-        with pytest.MonkeyPatch.context() as patch:
-
-            def fsync(descriptor: int) -> None:
-                raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-            patch.setattr(os, "fsync", fsync)
-            yield
+    def failing(self, sink: Sink) -> AbstractContextManager[None]:
+        return without_fsync()
 
     def missing(self) -> tuple[Sink, tuple[type[BatcherError], ...]]:
         file = self.root.with_name("file")
@@ -192,27 +199,33 @@ def parquet_root(request: pytest.FixtureRequest) -> Path:
     return path / "root"
 
 
-class ReadmeCase(SinkCase):
-    """Own the file of the sink that the README shows."""
+class LinesCase(SinkCase):
+    """Own the file of a sink that a page shows."""
 
     keeps_schema = False
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, request: pytest.FixtureRequest, make: Callable[[Mapping[str, object]], Sink]) -> None:
+        self.path: Path = request.getfixturevalue("tmp_path") / "rows.ndjson"
+        self.make = make
 
     def sink(self) -> Sink:
-        return LinesSink({"path": str(self.path)})
+        return self.make({"path": str(self.path)})
 
     def rows(self) -> Rows:
         lines = map(json.loads, self.path.read_text().splitlines()) if self.path.exists() else ()
         return [line | {"at": line["at"] and datetime.fromisoformat(line["at"])} for line in lines]
+
+    def failing(self, sink: Sink) -> AbstractContextManager[None]:
+        return without_fsync()
 
 
 CASES: Final[Mapping[str, Callable[[pytest.FixtureRequest], SinkCase]]] = {
     "memory": lambda _: MemoryCase(MemorySink(SCHEMA)),
     "memory:scripted": lambda _: ScriptedCase(ScriptedSink()),
     "null": lambda _: NullCase(),
-    "memory:readme": lambda request: ReadmeCase(request.getfixturevalue("tmp_path") / "rows.ndjson"),
+    "lines:readme": lambda request: LinesCase(request, named_in(README, "LinesSink")),
+    "lines:python": lambda request: LinesCase(request, LinesSink),
+    "lines:plugins": lambda request: LinesCase(request, lambda options: Lines(LinesOptions.model_validate(options))),
     "parquet": lambda request: ParquetCase(parquet_root(request)),
     "parquet:hive": lambda request: ParquetCase(parquet_root(request), ("country",)),
     "parquet:topics": lambda request: TopicsCase(parquet_root(request)),
@@ -228,7 +241,7 @@ def test_every_registered_sink_has_a_case() -> None:
 
 
 class TestEverySink(SinkLaws):
-    """Every sink that ships, and the one of the README."""
+    """Every sink that ships, and those that the pages show: the one of the README is taken from there."""
 
     @pytest.fixture(params=sorted(CASES))
     def case(self, request: pytest.FixtureRequest) -> SinkCase:

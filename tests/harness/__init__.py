@@ -5,9 +5,10 @@ Time and processes
     processes       batcher as a process: run to its end, or watched by its log, signals and memory
     crash_points    batcher as a process that dies, hangs or freezes at a named step
     phases          the same, with more steps for signals
+    fibers          two threads in every order, one step at a time
+    hand_engine     the engine put together by hand, its threads played one step at a time
 
 Sources and targets
-    listener        a partition listener that remembers, and the loops that read a source
     readers         Kafka sources of one group, opened for a test and closed at its end
     live_orders     a producer that goes on while a test does
     targets         Parquet roots and tables for orders: made empty, loaded, counted
@@ -19,12 +20,14 @@ Attacks
     disturbance     scenes whose group is disturbed: workers are frozen, or come and go
     kill_loop       workers killed again and again
     soak            everything at once, for as long as one likes
-    fibers          two threads in every order, one step at a time
 
 What arrived
     census          records in the target and in the dead letters against those produced
     commit_log      every commit that a group ever made
     leaves          values of a document that a row does not have
     verdict         all of it together after an attack
-    crash_score     the table of the README with the verdicts of a long run
+    crash_score     the table of docs/testing.md with the verdicts of a long run
+
+Pages
+    pages           where the pages for people are, and the code that they show
 """

@@ -121,6 +121,11 @@ def committed_offsets(broker: Broker, group: str, partitions: Iterable[Partition
     return offsets_below({partition: at.next_offset for partition, at in positions.items()})
 
 
+def committed_by(arguments: Sequence[str], broker: Broker, partitions: Iterable[Partition]) -> dict[Partition, range]:
+    """Return the offsets that the group of a command line has done with."""
+    return committed_offsets(broker, arguments[arguments.index("-g") + 1], partitions)
+
+
 def dead_letters_in(bootstrap: str, topic: str) -> list[DeadLetter]:
     """Return the dead letters that a topic holds now, as `--dlq.topic` wrote them."""
     return [letter_of(message) for message in Broker(bootstrap).records(topic)]

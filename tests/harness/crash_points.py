@@ -29,7 +29,7 @@ from random import Random
 from typing import Any, Final, Literal, NamedTuple
 
 POINTS: Final[Mapping[str, str]] = {
-    "before_intent": "a commit that carries a note, before it is sent",
+    "before_intent": "a commit that carries intents, before it is sent",
     "after_intent": "the same, once it is stored",
     "before_write": "the sink is about to write a block",
     "mid_write": "inside a write: between two files, half a request sent, or some milliseconds into an embedded insert",

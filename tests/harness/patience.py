@@ -19,8 +19,10 @@ PATIENCE_S: Final = 60.0
 def wait_for(condition: Callable[[], _T | None], what: str, timeout_s: float = PATIENCE_S) -> _T:
     """Return what the condition returns once that is true; raise TimeoutError saying what was waited for."""
     deadline = time.monotonic() + timeout_s
+    pause_s = 0.005  # another thread is there soon, another process is not
     while not (found := condition()):
         if time.monotonic() > deadline:
             raise TimeoutError(f"waited {timeout_s:.0f} s in vain: {what}")
-        time.sleep(0.05)
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, 0.05)
     return found

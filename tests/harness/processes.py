@@ -6,7 +6,7 @@ with BatcherProcess("--sink", "my_module:MySink", "-b", broker.bootstrap, "-t", 
     assert running.wait() == 0
     assert running.summary["written"] > 0
 
-What comes to its end by itself, `run` runs:
+What comes to its end by itself, `run` runs; `run_code` does so with a program of Python, `run_shell` with one of bash:
 
 done = run("dlq", "stats", "--dlq.path", path, "--json")
 assert done.code == 0, done.stderr
@@ -85,8 +85,34 @@ def run(
 
     `environment` and `directory` are as in `BatcherProcess`.
     """
+    return _ended([sys.executable, "-m", module, *arguments], stdin, environment, directory, timeout_s)
+
+
+def run_code(code: str, *, stdin: str = "", timeout_s: float = 120.0) -> Ending:
+    """Run a program in a Python of its own, as `run` does."""
+    return _ended([sys.executable, "-c", code], stdin, None, None, timeout_s)
+
+
+def run_shell(
+    script: str,
+    *,
+    environment: Mapping[str, str] | None = None,
+    directory: Path | None = None,
+    timeout_s: float = 120.0,
+) -> Ending:
+    """Run a script in bash, as `run` does."""
+    return _ended(["bash", "-c", script], "", environment, directory, timeout_s)
+
+
+def _ended(
+    command: Sequence[str],
+    stdin: str,
+    environment: Mapping[str, str] | None,
+    directory: Path | None,
+    timeout_s: float,
+) -> Ending:
     done = subprocess.run(
-        [sys.executable, "-m", module, *arguments],
+        command,
         input=stdin,
         capture_output=True,
         text=True,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -13,12 +12,12 @@ import pytest
 
 from batcher.testing.clickhouse import ClickHouseServer
 from batcher.testing.kafka import Broker
+from tests.harness.patience import wait_for
 from tests.harness.processes import BatcherProcess
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(300)]
 
 COORDINATES: Final = "_topic LowCardinality(String), _partition Int32, _offset Int64"
-PATIENCE_S: Final = 60.0
 
 
 class Live:
@@ -43,10 +42,8 @@ class Live:
         self.server.query(f"ALTER TABLE {self.table} {what}")
 
     def loaded(self, what: str, rows: int) -> list[Any]:
-        deadline = time.monotonic() + PATIENCE_S
-        while int(self.server.query(f"SELECT count() FROM {self.table}")[0][0]) < rows:
-            assert time.monotonic() < deadline, "the rows did not come"
-            time.sleep(0.05)
+        counted = f"SELECT count() FROM {self.table}"
+        wait_for(lambda: int(self.server.query(counted)[0][0]) >= rows, f"{rows} rows")
         return [row[0] for row in self.server.query(f"SELECT {what} FROM {self.table} ORDER BY _offset")]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +19,7 @@ from batcher.records import Partition
 from batcher.testing.clickhouse import ClickHouseServer
 from batcher.testing.kafka import Broker
 from tests.harness.census import Filling, dead_letters_in, fill
+from tests.harness.patience import wait_for
 from tests.harness.processes import BatcherProcess
 from tests.harness.targets import ClickHouseTable, ParquetDirectory, TableKind, Target
 
@@ -162,10 +162,7 @@ def test_ctrl_c_leaves_no_table_behind(
     # Only what comes in is read, so that a pass takes as long as it may: nothing comes.
     flags = (*table.arguments, "-b", broker.bootstrap, "-t", topic, "--kafka.start", "latest")
     with BatcherProcess("bench", *flags, "--target", "scratch", "--for", "10m") as running:
-        deadline = time.monotonic() + 60
-        while not tables(clickhouse_server):
-            assert time.monotonic() < deadline, running.stderr
-            time.sleep(0.1)
+        wait_for(lambda: tables(clickhouse_server), "a table to write to")
         running.signal(number)
         assert running.wait(60) == 130, running.stderr
     assert tables(clickhouse_server) == []

@@ -1,4 +1,4 @@
-"""Each commit of a group is found again, in order, with its note, whatever came after it."""
+"""Each commit of a group is found again, in order, with its intents, whatever came after it."""
 
 from __future__ import annotations
 

@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 import urllib.request
 import zipfile
 from collections.abc import Iterator
@@ -21,13 +20,17 @@ from batcher.settings import Settings, load
 from batcher.sources.kafka.settings import Kafka
 from batcher.testing.kafka import produce
 from sinks.clickhouse.settings import ClickHouse
+from tests.harness.patience import wait_for
+from tests.harness.processes import ROOT, run_code
 
-ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "docker-compose.yml"
 DOCKERFILE = ROOT / "Dockerfile"
 KUBERNETES = ROOT / "deploy" / "kubernetes" / "batcher.yaml"
 SYSTEMD = ROOT / "deploy" / "systemd" / "batcher.service"
 TABLES = ROOT / "deploy" / "clickhouse"
+STACK_S = 180.0
+"""How long the stack may take for each step: its images may still have to be fetched."""
+
 ADDRESS = re.compile(r"127\.0\.0\.1:\d+:\d+")
 
 RUN_IN_CHDB = """
@@ -56,15 +59,8 @@ def settings_of(file: Path) -> Settings:
 def ask_chdb(statements: list[str], question: str) -> dict[str, list[dict[str, object]]]:
     """Run statements in an embedded ClickHouse of their own: a process can have only one."""
     pytest.importorskip("chdb", reason="the embedded ClickHouse is not installed")
-    done = subprocess.run(
-        [sys.executable, "-c", RUN_IN_CHDB],
-        input=json.dumps({"statements": statements, "question": question}),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    done = run_code(RUN_IN_CHDB, stdin=json.dumps({"statements": statements, "question": question}))
+    assert done.code == 0, done.stderr
     answer: dict[str, list[dict[str, object]]] = json.loads(done.stdout)
     return answer
 
@@ -109,7 +105,7 @@ def test_no_password_stands_in_an_argument() -> None:
         assert not re.search(r"--\S*://\w+:\w+@", file.read_text())
 
 
-def test_whoever_stops_batcher_waits_longer_than_it_needs_to_drain() -> None:
+def test_what_stops_batcher_waits_longer_than_it_needs_to_drain() -> None:
     needed_s = Settings().stop_timeout.total_seconds()
     given_s = [
         re.findall(r"stop_grace_period: (\d+)s", COMPOSE.read_text()),
@@ -210,21 +206,13 @@ def fetched(url: str) -> str | None:
         return None
 
 
-def wait_until(what: str, found: object, timeout_s: float = 180.0) -> None:
-    assert callable(found)
-    deadline = time.monotonic() + timeout_s
-    while not found():
-        assert time.monotonic() < deadline, f"{what}: not within {timeout_s:.0f} s"
-        time.sleep(0.5)
-
-
 @pytest.mark.docker
 @pytest.mark.timeout(900)
 @pytest.mark.usefixtures("stack")
 def test_events_get_through_the_shipped_stack() -> None:
     import clickhouse_connect
 
-    wait_until("ready", lambda: fetched("http://127.0.0.1:9100/readyz") is not None)
+    wait_for(lambda: fetched("http://127.0.0.1:9100/readyz") is not None, "the stack is ready", STACK_S)
     events: list[bytes | str | None] = [*EventGenerator(ORDERS, seed=1, poison=0.001).take(10_000)]
     produce("localhost:9092", "events", events)
 
@@ -232,7 +220,7 @@ def test_events_get_through_the_shipped_stack() -> None:
         counts = json.loads(fetched("http://127.0.0.1:9100/status") or "{}").get("counts", {})
         return bool(counts.get("written", 0) + counts.get("dead_lettered", 0) == 10_000)
 
-    wait_until("10,000 records durable", done)
+    wait_for(done, "10,000 records are durable", STACK_S)
     client = clickhouse_connect.get_client(host="localhost", port=8123, username="batcher", password="local-only")
     try:
         counted = client.query("SELECT count(), uniqExact(_partition, _offset) FROM events").result_rows

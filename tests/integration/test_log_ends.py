@@ -42,7 +42,7 @@ def test_records_that_expired_before_they_were_read_stop_the_source_with_the_exa
         source.fetch(1, 1 << 24, 0.1)
 
 
-def test_expired_records_can_be_skipped_and_the_note_of_the_commit_is_kept(expired: Partition, reader: Readers) -> None:
+def test_expired_records_can_be_skipped_and_the_mark_of_the_commit_is_kept(expired: Partition, reader: Readers) -> None:
     source, listener = reader(expired.topic, on_gap="skip")
     runs = read(source, 8)
 

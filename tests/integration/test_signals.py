@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from batcher.records import Partition
 from batcher.testing.clickhouse import ClickHouseServer
 from batcher.testing.kafka import Broker
 from batcher.testing.real_broker import RealBroker
-from tests.harness.census import Census, Filling, committed_offsets, fill
+from tests.harness.census import Census, Filling, committed_by, fill
 from tests.harness.processes import BatcherProcess
 from tests.harness.targets import ClickHouseTable, ParquetDirectory
 
@@ -77,11 +76,6 @@ def sinks_of_mine(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def committed_in(broker: Broker, source: tuple[str, ...], orders: Filling) -> dict[Partition, range]:
-    """Return the offsets that the group of a command line has committed."""
-    return committed_offsets(broker, source[source.index("-g") + 1], orders.ends)
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_with_what_was_read_stored_and_committed(
     broker: Broker, orders: Filling, source: tuple[str, ...], tmp_path: Path, number: signal.Signals
@@ -95,7 +89,7 @@ def test_a_signal_ends_it_with_what_was_read_stored_and_committed(
 
     assert running.named("stopping")
     assert 0 < running.summary["consumed"] == running.summary["written"] < RECORDS
-    census = Census.of(committed_in(broker, source, orders), target.loaded().coordinates)
+    census = Census.of(committed_by(source, broker, orders.ends), target.loaded().coordinates)
     assert census.exact, census
 
 
@@ -121,7 +115,7 @@ def test_a_second_signal_ends_it_at_once_with_130_though_a_write_hangs(
         assert running.wait(LATE_S) == 130
 
     assert running.summary["exit"] == 130
-    assert set(committed_in(broker, source, orders).values()) == {range(0)}
+    assert set(committed_by(source, broker, orders.ends).values()) == {range(0)}
 
 
 def test_a_write_that_hangs_is_left_behind_at_the_deadline(
@@ -137,7 +131,7 @@ def test_a_write_that_hangs_is_left_behind_at_the_deadline(
     read = running.summary["consumed"]
     assert read > 0
     assert f"{read} records will be read again" in running.named("pipeline_failed")[0]["reason"]
-    assert set(committed_in(broker, source, orders).values()) == {range(0)}
+    assert set(committed_by(source, broker, orders.ends).values()) == {range(0)}
 
 
 def test_a_target_that_is_away_does_not_hold_up_a_stop_and_nothing_is_lost_or_duplicated(
@@ -155,7 +149,7 @@ def test_a_target_that_is_away_does_not_hold_up_a_stop_and_nothing_is_lost_or_du
             assert running.wait(LATE_S) == 75
         server.start()
         stored = target.loaded().coordinates
-        committed = committed_in(broker, source, orders)
+        committed = committed_by(source, broker, orders.ends)
         with BatcherProcess(*flags, "--until-eof") as again:
             assert again.wait() == 0
         everything = target.loaded().coordinates
@@ -188,7 +182,7 @@ def test_brokers_that_are_gone_do_not_hold_up_a_stop_and_nothing_is_lost_or_dupl
         assert running.wait(LATE_S) == 75
 
     own_broker.start()
-    census = Census.of(committed_in(own_broker, source, orders), target.loaded().coordinates)
+    census = Census.of(committed_by(source, own_broker, orders.ends), target.loaded().coordinates)
     assert not census.lost, census
     with BatcherProcess(*target.arguments, *source, "--until-eof") as again:
         assert again.wait() == 0
@@ -207,5 +201,5 @@ def test_a_bug_in_a_thread_ends_the_process_with_its_traceback_and_without_a_fur
     written = running.named("batch_written")
     assert len(written) == 1
     assert running.summary["exit"] == 1
-    committed = sum(len(offsets) for offsets in committed_in(broker, source, orders).values())
+    committed = sum(len(offsets) for offsets in committed_by(source, broker, orders.ends).values())
     assert committed in (0, written[0]["rows"])

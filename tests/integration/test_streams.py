@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -15,27 +14,19 @@ import pytest
 from batcher.cli.verbs import VERBS
 from batcher.testing.kafka import Broker
 from tests.harness.patience import PATIENCE_S
-from tests.harness.processes import BatcherProcess, clean_environment
+from tests.harness.processes import BatcherProcess, Ending, run_shell
 
 BATCHER = f"{sys.executable} -m batcher"
 
 
-def shell(command: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["bash", "-c", command],
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        check=False,
-        env=clean_environment(**variables),
-        stdin=subprocess.DEVNULL,
-    )
+def shell(command: str, **variables: str) -> Ending:
+    return run_shell(command, environment=variables, timeout_s=PATIENCE_S)
 
 
 @pytest.mark.parametrize("words", ["", "run"])
 def test_a_command_line_with_nothing_in_it_says_how_to_begin(words: str) -> None:
     done = shell(f"{BATCHER} {words}")
-    assert done.returncode == 2
+    assert done.code == 2
     assert "batcher demo" in done.stderr
     assert "--help" in done.stderr
     assert "Traceback" not in done.stderr
@@ -44,7 +35,7 @@ def test_a_command_line_with_nothing_in_it_says_how_to_begin(words: str) -> None
 @pytest.mark.parametrize("verb", sorted(set(VERBS) - {"bench", "demo", "run", "plugins"}))
 def test_a_verb_without_anything_says_what_it_lacks_in_words(verb: str) -> None:
     done = shell(f"{BATCHER} {verb}")
-    assert done.returncode == 2
+    assert done.code == 2
     assert done.stderr.startswith("batcher: ")
     assert "Traceback" not in done.stderr
 
@@ -70,7 +61,7 @@ def test_streams_that_are_closed_or_full_change_nothing_about_a_good_run(
         f"{BATCHER} --sink parquet --parquet.path {tmp_path}/out -b {broker.bootstrap} -t {topic} -g {topic} "
         f"--until-eof {output} {streams}"
     )
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.stderr
     assert "Traceback" not in done.stderr + done.stdout
     assert len(list((tmp_path / "out").glob("*.parquet"))) == 1
 
@@ -85,7 +76,7 @@ def test_streams_that_are_closed_or_full_change_nothing_about_a_good_run(
 )
 def test_no_verb_ends_in_a_traceback_over_its_streams(verb: str, streams: str) -> None:
     done = shell(f"{BATCHER} {verb} {streams}")
-    assert done.returncode in {0, 1, 2}
+    assert done.code in {0, 1, 2}
     assert "Traceback" not in done.stderr + done.stdout
 
 

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from batcher.records import Partition
 from batcher.testing.kafka import Broker
-from tests.harness.census import Census, Filling, committed_offsets, fill
+from tests.harness.census import Census, Filling, committed_by, committed_offsets, fill
 from tests.harness.patience import wait_for
 from tests.harness.processes import BatcherProcess
 from tests.harness.targets import ParquetDirectory
@@ -76,11 +75,6 @@ def sinks_of_mine(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def committed_in(broker: Broker, source: tuple[str, ...], orders: Filling) -> dict[Partition, range]:
-    """Return the offsets that the group of a command line has committed."""
-    return committed_offsets(broker, source[source.index("-g") + 1], orders.ends)
-
-
 def owned_by(running: BatcherProcess, number: int) -> set[str]:
     """Return the partitions that a worker has, as far as it has said."""
     owned: set[str] = set()
@@ -121,7 +115,7 @@ def test_workers_share_the_partitions_and_a_signal_ends_all_with_0_stored_and_co
 
     census = Census.of(orders.offsets, target.loaded().coordinates)
     assert census.exact, census
-    assert committed_in(broker, ("-g", group), orders) == orders.offsets
+    assert committed_offsets(broker, group, orders.ends) == orders.offsets
     writers: Counter[int] = Counter()
     for event in running.named("batch_written"):
         writers[event["worker"]] += event["rows"]
@@ -142,7 +136,7 @@ def test_a_signal_in_the_middle_stops_all_of_them_however_many_processes_get_it(
         assert running.wait(LATE_S) == 0
 
     assert 0 < running.summary["written"] < RECORDS
-    census = Census.of(committed_in(broker, source, orders), target.loaded().coordinates)
+    census = Census.of(committed_by(source, broker, orders.ends), target.loaded().coordinates)
     assert census.exact, census
 
 
@@ -196,7 +190,7 @@ def test_a_parent_that_is_killed_leaves_no_worker_behind_and_nothing_uncommitted
         running.wait()
 
     assert len(running.named("parent_gone")) == 2
-    census = Census.of(committed_in(broker, source, orders), target.loaded().coordinates)
+    census = Census.of(committed_by(source, broker, orders.ends), target.loaded().coordinates)
     assert census.exact, census
 
 
@@ -213,7 +207,7 @@ def test_a_second_signal_ends_all_at_once_with_130_though_their_writes_hang(
         assert running.wait(LATE_S) == 130
 
     assert running.summary["exit"] == 130
-    assert set(committed_in(broker, source, orders).values()) <= {range(0)}
+    assert set(committed_by(source, broker, orders.ends).values()) <= {range(0)}
 
 
 def test_a_third_signal_kills_workers_that_hear_nothing(source: tuple[str, ...], sinks_of_mine: Path) -> None:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from batcher.cli.main import main
+from tests.harness import processes
+from tests.harness.processes import ROOT, Ending
 
 HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
 PEOPLE = "7|Anna|Oslo\n8|Ben\n9|Cleo|Rome\n"
 
 
@@ -25,11 +24,8 @@ def _beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(HERE)
 
 
-def run(*argv: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("BATCHER_")}
-    environ |= {"PYTHONPATH": f"{ROOT}{os.pathsep}{HERE}", **variables}
-    command = [sys.executable, "-m", "batcher", *argv]
-    return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
+def run(*argv: str, **variables: str) -> Ending:
+    return processes.run(*argv, environment={"PYTHONPATH": f"{ROOT}{os.pathsep}{HERE}", **variables})
 
 
 ALL = (
@@ -44,8 +40,8 @@ ALL = (
 def test_a_source_a_format_a_sink_and_a_queue_of_other_people_load_records() -> None:
     done = run(*ALL)
 
-    assert done.returncode == 0, done.stderr
-    facts = json.loads(done.stdout)
+    assert done.code == 0, done.stderr
+    facts = done.facts
     assert (facts["consumed"], facts["written"], facts["dead_lettered"]) == (3, 2, 1)
     assert [json.loads(line) for line in Path("out.ndjson").read_text().splitlines()] == [
         {"id": "7", "name": "Anna", "city": "Oslo", "_partition": 0, "_offset": 0},
@@ -67,7 +63,7 @@ def test_options_come_from_file_variables_and_secret_files_too_and_the_secret_is
         BATCHER_LINES_SIGNATURE_FILE="signature",
     )
 
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.stderr
     assert [json.loads(line)["signature"] for line in Path("out.ndjson").read_text().splitlines()] == ["hunter22"] * 2
     assert not Path("of_the_file.ndjson").exists()
     assert "hunter22" not in done.stderr
@@ -76,9 +72,9 @@ def test_options_come_from_file_variables_and_secret_files_too_and_the_secret_is
 def test_workers_of_other_people_s_parts_start_with_the_same_options() -> None:
     done = run(*ALL, "--workers", "2")
 
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.stderr
     # Nobody shares these partitions out: each worker reads the file.
-    assert json.loads(done.stdout)["consumed"] == 6
+    assert done.facts["consumed"] == 6
 
 
 def test_help_has_the_options_of_the_plug_in_that_is_named(capsys: pytest.CaptureFixture[str]) -> None:

@@ -42,8 +42,8 @@ from batcher.testing.sinks import FileSink, ScriptedSink, TableSink
 from batcher.testing.sources import MemoryLog, MemorySource
 from tests.harness.fibers import Fiber, Killed
 from tests.harness.hand_engine import HandLoops
+from tests.harness.patience import LONG
 
-LONG = bool(os.environ.get("BATCHER_TEST_LONG"))
 SHRINKS = not os.environ.get("BATCHER_TEST_NO_SHRINK")
 PARTITIONS = [Partition("events", number) for number in range(2)]
 GOOD, LARGE, UNDECODABLE, REFUSED, TOMBSTONE = "1", "1000", "x", "-7", None

@@ -22,8 +22,8 @@ from batcher.testing.formats import NUMBERS, SMALL_NUMBERS, NumberFormat
 from batcher.testing.sinks import ScriptedSink
 from batcher.testing.sources import MemoryLog, MemorySource
 from tests.harness.hand_engine import HandLoops
+from tests.harness.patience import LONG
 
-LONG = bool(os.environ.get("BATCHER_TEST_LONG"))
 SHRINKS = not os.environ.get("BATCHER_TEST_NO_SHRINK")
 PARTITIONS = [Partition("events", number) for number in range(3)]
 GOOD, LARGE, UNDECODABLE, REFUSED, TOMBSTONE = "1", "1000", "x", "-7", None

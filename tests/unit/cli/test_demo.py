@@ -1,7 +1,5 @@
 import importlib.util
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ from batcher.embedded.mock_cluster import RETENTION_BYTES
 from batcher.errors import ConfigurationError, Unreachable
 from batcher.generate.events import EventGenerator
 from batcher.settings import UsageError
+from tests.harness.processes import run_code
 
 HELP = """
 import sys
@@ -25,10 +24,10 @@ print(sorted({"pyarrow", "confluent_kafka", "chdb", "rich"} & set(sys.modules)))
 
 
 def test_help_loads_nothing_heavy() -> None:
-    done = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True, check=True)
+    done = run_code(HELP)
 
     assert "--sink" in done.stdout
-    assert done.stdout.splitlines()[-1] == "[]"
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr
 
 
 def test_without_the_engine_the_extra_and_the_other_sink_are_named(

@@ -1,5 +1,4 @@
 import json
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -11,7 +10,7 @@ from batcher.cli.support import outcome
 from batcher.cli.verbs import VERBS
 from batcher.errors import ConfigurationError, SinkUnavailable
 from batcher.settings import UsageError
-from tests.harness.processes import run
+from tests.harness.processes import run, run_code, run_shell
 
 
 def test_help_loads_none_of_the_heavy_libraries() -> None:
@@ -22,9 +21,9 @@ code = main(["--help"])
 heavy = {"pyarrow", "clickhouse_connect", "confluent_kafka", "chdb", "numpy", "rich", "structlog"} & set(sys.modules)
 sys.exit(f"{code} {sorted(heavy)}" if code or heavy else 0)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    done = run_code(program)
 
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.stderr
     assert done.stdout.startswith("usage: batcher [run]")
 
 
@@ -120,9 +119,9 @@ def test_a_bug_shows_its_traceback_without_secrets(
 def test_a_reader_that_goes_away_is_no_error() -> None:
     command = f"{sys.executable} -m batcher config show | head -n 1; exit ${{PIPESTATUS[0]}}"
 
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, timeout=60)
+    done = run_shell(command)
 
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.code, done.stderr) == (0, "")
 
 
 def test_config_show_is_a_configuration_file_that_says_the_same(tmp_path: Path) -> None:
@@ -202,6 +201,6 @@ def hanging() -> int:
 batcher.cli.main.main = hanging
 main()
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    done = run_code(program)
 
-    assert (done.returncode, done.stdout) == (75, "data\n")
+    assert (done.code, done.stdout) == (75, "data\n")

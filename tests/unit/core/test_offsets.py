@@ -180,7 +180,7 @@ def test_one_commit_moves_on_and_announces_what_comes_next() -> None:
     assert found.wanted() == {A: Position(4)}
 
 
-def test_no_more_intents_are_announced_than_a_note_holds_and_the_next_ones_follow() -> None:
+def test_no_more_intents_are_announced_than_a_commit_holds_and_the_next_ones_follow() -> None:
     found = announcing()
     batches = [sealed(found, [i]) for i in range(MAX_INTENTS + 2)]
     found.commit(found.wanted())
@@ -278,7 +278,7 @@ def test_an_announced_range_without_any_record_is_skipped_and_the_position_moves
         found.skip(A, 9)
 
 
-def test_what_somebody_else_announced_is_announced_again_in_our_own_words_before_it_is_written() -> None:
+def test_what_another_process_announced_is_announced_again_in_our_own_words_before_it_is_written() -> None:
     found = announcing(noted(0, 4))
     one = sealed(found, range(5), replayed=True)
     assert not found.announced(one)
@@ -290,7 +290,7 @@ def test_what_somebody_else_announced_is_announced_again_in_our_own_words_before
     assert found.announced(one)
 
 
-def test_two_processes_never_write_the_same_note() -> None:
+def test_two_processes_never_make_the_same_mark() -> None:
     notes = set()
     for _ in range(50):
         found = Offsets(announces=True)
@@ -316,7 +316,7 @@ def test_an_announcement_is_renewed_in_other_words_and_with_the_same_ranges() ->
     assert found.leased([A], 20.0)
 
 
-def test_a_partition_that_comes_back_with_our_own_note_is_announced_again() -> None:
+def test_a_partition_that_comes_back_with_our_own_mark_is_announced_again() -> None:
     found = announcing()
     sealed(found, range(5))
     stored = found.wanted()
@@ -331,7 +331,7 @@ def test_a_partition_that_comes_back_with_our_own_note_is_announced_again() -> N
     assert found.announced(one)
 
 
-def test_a_new_ownership_is_not_vouched_for_by_a_commit_of_the_one_before() -> None:
+def test_the_lease_of_a_new_ownership_is_not_confirmed_by_a_commit_of_the_one_before() -> None:
     found = announcing()
     sealed(found, [0])
     stored = found.wanted()

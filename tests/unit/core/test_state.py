@@ -277,7 +277,7 @@ def test_a_batch_of_several_partitions_is_held_only_as_a_whole() -> None:
         assert hall.engine.shared.wait_held(one) is not announces
 
 
-def test_what_is_left_of_a_batch_that_was_given_up_comes_again_as_a_replay_under_its_claim() -> None:
+def test_what_is_left_of_a_batch_that_was_given_up_comes_again_as_a_replay_under_its_intent() -> None:
     hall = merged()
     one = hall.being_written()
     intents = dict(zip((A, B), one.batch.intents, strict=True))
@@ -354,7 +354,7 @@ def test_an_announced_range_of_a_predecessor_stays_announced_at_a_revoke() -> No
     assert spans(hall.commit()[A]) == [(0, 4)]
 
 
-def test_what_is_kept_of_an_unwritten_batch_goes_on_by_itself_under_its_claim() -> None:
+def test_what_is_kept_of_an_unwritten_batch_goes_on_by_itself_under_its_intent() -> None:
     hall = merged()
     [one] = hall.decode()
     intent = one.batch.intents[1]

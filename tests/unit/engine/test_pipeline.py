@@ -1,5 +1,4 @@
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -30,6 +29,7 @@ from batcher.testing.dead_letters import MemoryDeadLetterQueue
 from batcher.testing.formats import NUMBERS, NumberFormat
 from batcher.testing.sinks import FileSink, ScriptedSink, TableSink
 from batcher.testing.sources import MemoryLog, MemorySource
+from tests.harness.patience import wait_for
 
 A, B = Partition("events", 0), Partition("events", 1)
 
@@ -112,14 +112,6 @@ class Outcome:
     bug: Exception | None = None
 
 
-def eventually(true: Callable[[], bool]) -> None:
-    """Wait for another thread to get somewhere; fails after half a minute."""
-    deadline = time.monotonic() + 30
-    while not true():
-        assert time.monotonic() < deadline
-        threading.Event().wait(0.005)
-
-
 @both_guarantees
 def test_until_eof_everything_there_is_written_and_committed(delivery: DeliveryMode) -> None:
     plant = Plant(delivery=delivery, until_eof=True)
@@ -152,7 +144,7 @@ def test_a_lone_record_is_written_when_its_wait_is_over() -> None:
     plant = Plant(flush=FlushPolicy(max_rows=1000, max_wait_s=0.01))
     plant.log.produce(A, ["1"])
     with plant.running():
-        eventually(lambda: plant.log.committed.get(A) == Position(1))
+        wait_for(lambda: plant.log.committed.get(A) == Position(1), "its commit")
         plant.pipeline.stop()
 
 
@@ -161,7 +153,7 @@ def test_stop_writes_and_commits_what_is_buffered_and_leaves_the_group(delivery:
     plant = Plant(delivery=delivery, flush=FlushPolicy(max_rows=1000, max_wait_s=3600))
     plant.log.produce(A, ["1", "2"])
     with plant.running() as outcome:
-        eventually(lambda: plant.pipeline.summary().consumed == 2)
+        wait_for(lambda: plant.pipeline.summary().consumed == 2, "both records in memory")
         plant.pipeline.stop()
 
     assert outcome.summary is not None
@@ -181,7 +173,7 @@ def test_a_sink_that_is_away_at_the_deadline_ends_the_stop_with_nothing_lost(del
     plant.sink.before = away
     plant.log.produce(A, ["1", "2"])
     with plant.running() as outcome:
-        eventually(lambda: len(plant.sink.attempts) > 1)
+        wait_for(lambda: len(plant.sink.attempts) > 1, "a second attempt")
         plant.pipeline.stop()
 
     assert isinstance(outcome.error, DrainTimeout)
@@ -197,13 +189,13 @@ def test_a_write_that_hangs_does_not_keep_the_process_past_its_deadline(delivery
     plant.log.produce(A, ["1"])
     try:
         with plant.running() as outcome:
-            eventually(plant.sink.holding.is_set)
+            wait_for(plant.sink.holding.is_set, "a write that hangs")
             plant.pipeline.stop()
         assert isinstance(outcome.error, DrainTimeout)
         assert "still busy: write" in str(outcome.error)
     finally:
         plant.sink.release.set()
-    eventually(lambda: not any(thread.name == "write" for thread in threading.enumerate()))
+    wait_for(lambda: not any(thread.name == "write" for thread in threading.enumerate()), "the end of the thread")
     assert plant.progress() == {}
 
 
@@ -217,7 +209,7 @@ def test_abort_ends_at_once_and_commits_nothing_more(delivery: DeliveryMode) -> 
     plant.sink.before = away
     plant.log.produce(A, ["1"])
     with plant.running() as outcome:
-        eventually(lambda: len(plant.sink.attempts) > 1)
+        wait_for(lambda: len(plant.sink.attempts) > 1, "a second attempt")
         plant.pipeline.abort()
 
     assert isinstance(outcome.error, DrainTimeout)
@@ -319,7 +311,7 @@ def test_a_stalled_sink_pauses_reading_at_the_memory_bound_and_reading_goes_on_a
     plant.sink.release.clear()
     plant.log.produce(A, [str(i) for i in range(200)])
     with plant.running():
-        eventually(lambda: A in plant.source.paused)
+        wait_for(lambda: A in plant.source.paused, "a pause")
         read_while_stalled = plant.pipeline.summary().consumed
         plant.sink.release.set()
 
@@ -506,7 +498,7 @@ def test_a_stop_is_heard_while_a_target_or_a_client_hangs_at_the_start(part: str
     getattr(plant, part).open = hang
     try:
         with plant.running() as outcome:
-            eventually(hanging.is_set)
+            wait_for(hanging.is_set, "an open that hangs")
             plant.pipeline.stop()
         assert isinstance(outcome.error, DrainTimeout)
         assert "stopped before it had begun" in str(outcome.error)

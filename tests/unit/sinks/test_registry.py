@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -14,6 +13,7 @@ import sinks
 from batcher.errors import ConfigurationError
 from batcher.protocols import SchemaPinning
 from batcher.testing.values import make_block
+from tests.harness.processes import run_code
 
 TYPING = Path(__file__).parents[2] / "typing"
 
@@ -49,8 +49,8 @@ def test_naming_sinks_imports_none_of_them() -> None:
     code = (
         "import sys, sinks; sinks.names(); sinks.describe(); print([m for m in sys.modules if m.startswith('sinks.')])"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "[]"
+    done = run_code(code)
+    assert done.stdout == "[]\n", done.stderr
 
 
 def test_an_installed_sink_is_found_by_its_name(announce: Any) -> None:

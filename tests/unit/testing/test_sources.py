@@ -85,7 +85,7 @@ def test_records_that_expire_while_reading_stop_the_reader() -> None:
         source.fetch(10, 1 << 24, 0)
 
 
-def test_expired_records_can_be_skipped_and_the_note_is_kept() -> None:
+def test_expired_records_can_be_skipped_and_the_mark_is_kept() -> None:
     log = log_of(10)
     log.committed[A] = Position(4, (), "note")
     log.expire(A, 7)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from decimal import Decimal
@@ -23,6 +21,7 @@ from batcher.records import Block, Partition
 from batcher.testing.clickhouse import EmbeddedEngine
 from batcher.testing.values import EVENTS_0, make_block
 from sinks.clickhouse import plugin
+from tests.harness.processes import run_code
 
 pytest_plugins = ["batcher.testing.clickhouse_plugin"]
 
@@ -403,8 +402,7 @@ def test_another_path_in_the_same_process_is_refused(chdb_engine: EmbeddedEngine
 
 def opened_elsewhere(path: Path) -> str:
     code = f"import sinks.clickhouse as c; c.plugin({{'dsn': 'chdb://{path}', 'table': 't'}}).open()"
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
-    return ran.stderr.strip().splitlines()[-1]
+    return run_code(code).stderr.strip().splitlines()[-1]
 
 
 def test_a_path_that_another_process_has_is_refused(chdb_engine: EmbeddedEngine) -> None:

@@ -64,7 +64,7 @@ def test_what_may_pass_is_repeated_until_it_has(mock_cluster: MockCluster, sourc
     assert Broker(mock_cluster.bootstrap).committed("g", [PART]) == {PART: Position(3, (), "note")}
 
 
-def test_the_same_offset_with_another_note_is_no_proof_of_a_commit(
+def test_the_same_offset_with_another_mark_is_no_proof_of_a_commit(
     mock_cluster: MockCluster, source: KafkaSource
 ) -> None:
     source.commit({PART: Position(3, (), "before")}, 30.0)

@@ -77,7 +77,7 @@ def test_what_is_announced_is_what_is_read_back(intents: tuple[Intent, ...]) -> 
     ),
     10**18,
 )
-def test_a_note_is_smaller_than_any_broker_allows(intents: tuple[Intent, ...], renewals: int) -> None:
+def test_metadata_is_smaller_than_any_broker_allows(intents: tuple[Intent, ...], renewals: int) -> None:
     assert len(render(intents, f"abcdef-{renewals}").encode()) < MAX_BYTES
 
 
@@ -87,7 +87,7 @@ def test_no_metadata_announce_nothing(text: str | None) -> None:
 
 
 @given(offsets)
-def test_a_note_may_say_who_wrote_it_and_announce_nothing(next_offset: int) -> None:
+def test_metadata_may_say_who_wrote_it_and_announce_nothing(next_offset: int) -> None:
     text = render((), WRITER, next_offset)
 
     assert parse(text, next_offset) == Position(next_offset, (), WRITER)
@@ -118,7 +118,7 @@ def test_a_document_is_either_an_intent_or_refused(document: Any) -> None:
 
 
 @given(tiled(), st.data())
-def test_a_note_that_was_cut_off_is_refused(intents: tuple[Intent, ...], data: st.DataObject) -> None:
+def test_metadata_that_was_cut_off_is_refused(intents: tuple[Intent, ...], data: st.DataObject) -> None:
     whole = render(intents, WRITER)
     assert unreadable(whole[: data.draw(st.integers(1, len(whole) - 1))])
 
@@ -161,7 +161,7 @@ def test_a_damaged_intent_is_refused(changes: dict[str, Any]) -> None:
     assert parse(note(**changes)).unreadable == "the intent is damaged"
 
 
-def test_a_note_longer_than_any_of_ours_is_refused() -> None:
+def test_metadata_longer_than_any_of_ours_is_refused() -> None:
     assert unreadable(note(w="x" * MAX_BYTES))
 
 
