@@ -196,7 +196,8 @@ class KafkaSource:
 
     def lag(self) -> Mapping[Partition, int]:
         """Return how many records the commits were behind, for each partition owned, some seconds ago."""
-        return {partition: count for partition, count in self._lag.items() if partition in self._progress}
+        # A copy, which takes one step: the fetch thread changes the original.
+        return {partition: count for partition, count in dict(self._lag).items() if partition in self._progress}
 
     def close(self) -> None:
         """Give up the partitions through the listener and leave the group, within about CLOSE_TIMEOUT_S."""

@@ -336,6 +336,20 @@ def test_a_partition_with_strange_metadata_is_left_alone_and_named_until_they_ar
     assert bench.engine.owned == {A, B}
 
 
+def test_what_is_said_of_stopped_partitions_can_be_read_while_one_of_them_begins_to_be_read() -> None:
+    strange = Position(0, unreadable="the metadata of the committed offset is no intent of batcher")
+    bench = Bench(announces=True, committed={A: strange, B: strange})
+    reading = iter(bench.loop.stopped)
+    first = next(reading)
+
+    bench.log.committed[A] = Position(0)
+    bench.source.revoke([A])
+    bench.source.assign([A])
+    bench.loop.step()
+
+    assert {first, *reading} == {A, B}
+
+
 def test_a_commit_proves_ownership_from_when_it_was_sent_and_not_from_its_answer() -> None:
     bench = Bench(announces=True)
     bench.decode(bench.begin())
