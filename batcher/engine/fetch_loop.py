@@ -33,8 +33,8 @@ for librdkafka's default `max.poll.interval.ms` (300 s), or for the session of a
 class FetchLoop:
     """Run the source. `step` does one round; `run` does rounds until the pipeline has drained or aborted.
 
-    `drain_timeout_s` bounds how long a revoked partition is held back for the batch in flight. It has to stay well
-    below the session timeout.
+    `drain_timeout_s` bounds how long a revoked partition is held back for the batch in flight. The source may bound it
+    further (`SourceInfo.drain_timeout_s`).
     """
 
     def __init__(
@@ -58,7 +58,10 @@ class FetchLoop:
 
     def open(self) -> SourceInfo:
         """Open the source, which will call back into this object, and return what it keeps. Raises as it does."""
-        return self._source.open(self)
+        info = self._source.open(self)
+        if info.drain_timeout_s is not None:
+            self._drain_timeout_s = min(self._drain_timeout_s, info.drain_timeout_s)
+        return info
 
     def begin(self, shared: SharedState) -> None:
         """Read for a state from now on. Once, after the source was opened and before the first round."""

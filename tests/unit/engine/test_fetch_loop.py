@@ -1,4 +1,5 @@
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
@@ -7,11 +8,23 @@ from batcher.core.offsets import Offsets
 from batcher.core.state import COMMIT_POLL_S, LEASE_S, PATIENCE_S, POLL_S
 from batcher.engine.report import waiting_for
 from batcher.errors import CommitUnconfirmed, SourceLost
+from batcher.protocols import PartitionListener, SourceInfo
 from batcher.records import Intent, Partition, Position, Range, Records
 from batcher.testing.sources import MemoryLog, MemorySource
 from tests.harness.hand_engine import HandEngine
 
 A, B = Partition("events", 0), Partition("events", 1)
+
+
+class BoundSource(MemorySource):
+    """Bound how long a revoke may be held."""
+
+    def __init__(self, log: MemoryLog, drain_timeout_s: float | None) -> None:
+        super().__init__(log, waits=False)
+        self._drain_timeout_s = drain_timeout_s
+
+    def open(self, listener: PartitionListener) -> SourceInfo:
+        return replace(super().open(listener), drain_timeout_s=self._drain_timeout_s)
 
 
 class Bench:
@@ -22,6 +35,7 @@ class Bench:
         *,
         memory: int = 1 << 20,
         drain_timeout_s: float = 30.0,
+        source_bound_s: float | None = None,
         records: int = 10,
         announces: bool = False,
         committed: Mapping[Partition, Position] | None = None,
@@ -29,7 +43,7 @@ class Bench:
     ) -> None:
         self.log = MemoryLog([A, B])
         self.log.committed.update(committed or {})
-        self.source = MemorySource(self.log, waits=False)
+        self.source = BoundSource(self.log, source_bound_s)
         self.engine = HandEngine(memory=memory, offsets=Offsets(announces=announces), max_records=max_records)
         self.clock = self.engine.clock
         self.counters = self.engine.counters
@@ -118,6 +132,21 @@ def test_a_revoked_partition_is_given_up_after_the_bound_and_its_late_batch_is_n
     assert bench.progress() == {}
     assert [intent.range.last for intent in bench.committed()[A].intents] == [4] if announces else True
     assert not bench.log.trespasses
+
+
+@pytest.mark.parametrize(("source_bound_s", "held_s"), [(None, 30.0), (3.0, 3.0), (60.0, 30.0)])
+def test_a_revoked_partition_is_held_no_longer_than_pipeline_and_source_allow(
+    source_bound_s: float | None, held_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(drain_timeout_s=30.0, source_bound_s=source_bound_s)
+    bench.being_written()
+    monkeypatch.setattr(bench.engine.shared, "wait_changed", lambda *_, **__: bench.clock.advance(1.0))
+    began = bench.clock()
+
+    bench.source.revoke([A])
+    bench.loop.step()
+
+    assert bench.clock() - began == held_s
 
 
 @pytest.mark.parametrize("announces", [False, True])

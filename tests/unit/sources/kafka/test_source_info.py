@@ -1,4 +1,4 @@
-"""What the Kafka source says of its lag, to any thread."""
+"""What the Kafka source says of itself."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import json
 
 import pytest
 
+from batcher.embedded.mock_cluster import MockCluster
 from batcher.records import Partition
 from batcher.sources.kafka.progress import ReadProgress
 from batcher.sources.kafka.source import KafkaOptions, KafkaSource
+from batcher.testing.listener import RecordingListener
 
 
 def statistics(*numbers: int) -> str:
@@ -29,3 +31,14 @@ def test_the_lag_can_be_asked_for_while_new_statistics_come_in(monkeypatch: pyte
     source._on_statistics(statistics(0, 1))
 
     assert source.lag() == {Partition("events", 0): 7, Partition("events", 1): 7}
+
+
+def test_a_revoke_may_take_half_of_the_session(mock_cluster: MockCluster) -> None:
+    mock_cluster.create_topic("events")
+    properties = {"session.timeout.ms": "6000"}
+    source = KafkaSource(KafkaOptions(mock_cluster.bootstrap, ("events",), "g", properties=properties))
+
+    info = source.open(RecordingListener())
+    source.close()
+
+    assert info.drain_timeout_s == 3.0
