@@ -163,7 +163,7 @@ def test_a_batch_that_was_not_offered_to_the_target_is_dropped_at_a_revoke_and_n
     assert bench.log.committed.get(A, Position(0)) == Position(0)
     in_flight = bench.engine.snapshot().in_flight
     assert in_flight is not None
-    assert list(in_flight.next_offsets) == [B]
+    assert [span.partition for span in in_flight.ranges] == [B]
 
 
 def test_a_lost_partition_is_not_waited_for() -> None:
@@ -275,7 +275,7 @@ def test_a_batch_whose_partition_changed_hands_before_its_write_is_left_to_the_n
     assert bench.engine.head() is None
     in_flight = bench.engine.snapshot().in_flight
     assert in_flight is not None
-    assert list(in_flight.next_offsets) == [B]
+    assert [span.partition for span in in_flight.ranges] == [B]
 
 
 def test_status_says_why_nothing_is_written() -> None:
