@@ -271,11 +271,6 @@ class Batch:
         """Return the range of offsets of each partition."""
         return tuple(intent.range for intent in self.intents)
 
-    @property
-    def next_offsets(self) -> Mapping[Partition, int]:
-        """Return the next offset of each partition, once this batch is durable."""
-        return {span.partition: span.next_offset for span in self.ranges}
-
     def joined(self) -> Batch:
         """Return the batch with one run for each partition; offsets, times and keys are copied, values are not.
 

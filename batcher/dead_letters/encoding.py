@@ -70,7 +70,12 @@ def added_headers(letter: DeadLetter, group: str, failed_at: datetime) -> list[t
 def from_headers(
     key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes | None]] | None
 ) -> DeadLetter:
-    """Return the dead letter stored as a Kafka record; raise ValueError if the record is none of ours.
+    """Return the dead letter stored as a Kafka record; raise ValueError if the record is none of ours."""
+    return from_parts(key, value, *parted(headers))
+
+
+def parted(headers: Sequence[tuple[str, bytes | None]] | None) -> tuple[Headers, Mapping[str, str | None]]:
+    """Return a record's own headers, and the texts of those that were added to them; raise ValueError without these.
 
     A record that was dead-lettered twice has the headers twice. The last ones count, and the first are then its own.
     """
@@ -80,8 +85,13 @@ def from_headers(
         raise ValueError("the record has no dead-letter headers")
     start = len(names) - 1 - names[::-1].index(first)
     added = {name: None if text is None else text.decode(errors="replace") for name, text in headers[start:]}
+    return tuple((name, text) for name, text in headers[:start]), added
+
+
+def from_parts(key: bytes | None, value: bytes | None, own: Headers, added: Mapping[str, str | None]) -> DeadLetter:
+    """Return the dead letter stored as a Kafka record whose headers are `parted`; raise ValueError if it is none."""
     try:
-        partition = Partition(added[first] or "", int(added[f"{CONNECT}partition"] or ""))
+        partition = Partition(added[f"{CONNECT}topic"] or "", int(added[f"{CONNECT}partition"] or ""))
         offset = int(added[f"{CONNECT}offset"] or "")
         timestamp = added["batcher.timestamp_ms"]
         return DeadLetter(
@@ -91,7 +101,7 @@ def from_headers(
                 None if timestamp is None else int(timestamp),
                 key,
                 value,
-                tuple((name, text) for name, text in headers[:start]),
+                own,
             ),
             _stage(added["batcher.stage"]),
             added["batcher.reason"] or "",

@@ -183,38 +183,12 @@ class KafkaDeadLetterQueue:
 
     def _deliver(self, parcels: Sequence[_Parcel], deadline_s: float) -> dict[int, KafkaError]:
         """Hand the parcels to the brokers and return the failures by index."""
-        reports: dict[int, KafkaError | None] = {}
-
-        def report(index: int, error: KafkaError | None, _message: Message) -> None:
-            reports[index] = error
-
         try:
             producer = self._connected()
         except KafkaException as error:
             return dict.fromkeys(range(len(parcels)), error.args[0])
-        for index, parcel in enumerate(parcels):
-            refusal = self._produce(producer, parcel, partial(report, index), deadline_s)
-            if refusal is not None:
-                reports[index] = refusal
-        producer.flush(max(deadline_s - time.monotonic(), 0.0))
-        unknown = KafkaError(KafkaError._TIMED_OUT, f"no delivery report within {self._timeout_s:g} s")  # noqa: SLF001
-        outcomes = {index: reports.get(index, unknown) for index in range(len(parcels))}
-        return {index: error for index, error in outcomes.items() if error is not None}
-
-    def _produce(self, producer: Producer, parcel: _Parcel, report: Any, deadline_s: float) -> KafkaError | None:
-        while True:
-            try:
-                producer.produce(self._topic, on_delivery=report, **parcel.arguments())
-            except BufferError:
-                if time.monotonic() >= deadline_s:
-                    return KafkaError(KafkaError._QUEUE_FULL, "the producer's queue stays full")  # noqa: SLF001
-                producer.poll(0.1)
-            except KafkaException as error:
-                refusal: KafkaError = error.args[0]
-                return refusal
-            else:
-                producer.poll(0)
-                return None
+        records = [{"topic": self._topic, **parcel.arguments()} for parcel in parcels]
+        return deliver(producer, records, deadline_s, self._timeout_s)
 
     def _connected(self) -> Producer:
         if self._producer is None:
@@ -286,15 +260,59 @@ class _Parcel:
         ]
 
 
+def deliver(
+    producer: Producer, records: Sequence[Mapping[str, Any]], deadline_s: float, timeout_s: float
+) -> dict[int, KafkaError]:
+    """Produce records, each the arguments of `Producer.produce`, and return the failures by index.
+
+    Reports are awaited until `deadline_s`, of the monotonic clock. A failure for want of one names `timeout_s`.
+    """
+    reports: dict[int, KafkaError | None] = {}
+
+    def report(index: int, error: KafkaError | None, _message: Message) -> None:
+        reports[index] = error
+
+    for index, record in enumerate(records):
+        refusal = _refused(producer, {**record, "on_delivery": partial(report, index)}, deadline_s)
+        if refusal is not None:
+            reports[index] = refusal
+    producer.flush(max(deadline_s - time.monotonic(), 0.0))
+    # An empty queue proves nothing: it is also empty when everything in it has failed.
+    unknown = KafkaError(KafkaError._TIMED_OUT, f"no delivery report within {timeout_s:g} s")  # noqa: SLF001
+    outcomes = {index: reports.get(index, unknown) for index in range(len(records))}
+    return {index: error for index, error in outcomes.items() if error is not None}
+
+
+def _refused(producer: Producer, arguments: Mapping[str, Any], deadline_s: float) -> KafkaError | None:
+    """Hand over a record, waiting for room in the queue; return why it was not taken, None where it was."""
+    while True:
+        try:
+            producer.produce(**arguments)
+        except BufferError:
+            if time.monotonic() >= deadline_s:
+                return KafkaError(KafkaError._QUEUE_FULL, "the producer's queue stays full")  # noqa: SLF001
+            producer.poll(0.1)
+        except KafkaException as error:
+            refusal: KafkaError = error.args[0]
+            return refusal
+        else:
+            producer.poll(0)
+            return None
+
+
+def shared_properties(properties: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the properties that were given for all clients, without those that only consumers know."""
+    return {name: value for name, value in properties.items() if name not in CONSUMER_ONLY | NOT_OURS}
+
+
 def producer_properties(brokers: str, properties: Mapping[str, str], timeout_s: float) -> dict[str, Any]:
     """Return the configuration of the producer: what was given, without what only consumers know, and ours on top."""
-    given = {name: value for name, value in properties.items() if name not in CONSUMER_ONLY | NOT_OURS}
     return {
         "message.max.bytes": MAX_MESSAGE_BYTES,
         "queue.buffering.max.kbytes": MAX_QUEUE_KBYTES,
         # Each failed connection is a line at level 3, twenty a second. What matters is in the exception.
         "log_level": 2,
-        **given,
+        **shared_properties(properties),
         "bootstrap.servers": brokers,
         "acks": "all",
         "enable.idempotence": True,

@@ -61,7 +61,6 @@ _SIGNATURES: Final[dict[str, tuple[Any, ...]]] = {
     "rd_kafka_mock_clear_request_errors": (None, _POINTER, _INT16),
     "rd_kafka_mock_broker_set_down": (ctypes.c_int, _POINTER, _INT32),
     "rd_kafka_mock_broker_set_up": (ctypes.c_int, _POINTER, _INT32),
-    "rd_kafka_mock_broker_set_rtt": (ctypes.c_int, _POINTER, _INT32, ctypes.c_int),
     "rd_kafka_headers_new": (_POINTER, ctypes.c_size_t),
     "rd_kafka_header_add": (ctypes.c_int, _POINTER, _TEXT, ctypes.c_ssize_t, _TEXT, ctypes.c_ssize_t),
     "rd_kafka_produceva": (_POINTER, _POINTER, _POINTER, ctypes.c_size_t),
@@ -188,11 +187,6 @@ class MockCluster:
         """Bring every broker back."""
         for number in range(1, self._brokers + 1):
             self._check("rd_kafka_mock_broker_set_up", number)
-
-    def set_rtt(self, milliseconds: int) -> None:
-        """Let every answer take this long."""
-        for number in range(1, self._brokers + 1):
-            self._check("rd_kafka_mock_broker_set_rtt", number, milliseconds)
 
     def _check(self, name: str, *arguments: object) -> None:
         code = self._call[name](self._cluster, *arguments)

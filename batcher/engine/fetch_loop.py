@@ -33,8 +33,8 @@ for librdkafka's default `max.poll.interval.ms` (300 s), or for the session of a
 class FetchLoop:
     """Run the source. `step` does one round; `run` does rounds until the pipeline has drained or aborted.
 
-    `drain_timeout_s` bounds how long a revoked partition is held back for the batch in flight. It has to stay well
-    below the session timeout.
+    `drain_timeout_s` bounds how long a revoked partition is held back for the batch in flight. The source may bound it
+    further (`SourceInfo.drain_timeout_s`).
     """
 
     def __init__(
@@ -53,13 +53,15 @@ class FetchLoop:
         self._joined = False
         self._unconfirmed_since: float | None = None
         self._unreadable: RecordUnreadable | None = None
-        self.stopped: dict[Partition, str] = {}
-        """Partitions from which nothing is read because their intent cannot be understood, with the reason."""
+        self._stopped: dict[Partition, str] = {}
         self._stepped_at = clock()
 
     def open(self) -> SourceInfo:
         """Open the source, which will call back into this object, and return what it keeps. Raises as it does."""
-        return self._source.open(self)
+        info = self._source.open(self)
+        if info.drain_timeout_s is not None:
+            self._drain_timeout_s = min(self._drain_timeout_s, info.drain_timeout_s)
+        return info
 
     def begin(self, shared: SharedState) -> None:
         """Read for a state from now on. Once, after the source was opened and before the first round."""
@@ -75,6 +77,12 @@ class FetchLoop:
     def joined(self) -> bool:
         """Return whether the group has given us our partitions, even if there are none. Any thread."""
         return self._joined
+
+    @property
+    def stopped(self) -> Mapping[Partition, str]:
+        """Return the partitions from which nothing is read, with the reason: their intent is unreadable. Any thread."""
+        # A copy, which takes one step: the fetch thread changes the original.
+        return dict(self._stopped)
 
     @property
     def silent_s(self) -> float:
@@ -134,9 +142,9 @@ class FetchLoop:
                 reason=reason,
                 hint="the others go on; --ignore-intents starts at the committed offset whatever was announced",
             )
-        self.stopped.update(refused)
+        self._stopped.update(refused)
         for partition in positions.keys() - refused.keys():
-            self.stopped.pop(partition, None)
+            self._stopped.pop(partition, None)
         if replays:
             log.info("replaying", ranges=replays)
         return refused.keys()
@@ -225,5 +233,5 @@ class FetchLoop:
         with self._shared.changing() as state:
             dropped = state.forget(partitions)
         for partition in partitions:
-            self.stopped.pop(partition, None)
+            self._stopped.pop(partition, None)
         log.info(event, partitions=[str(part) for part in sorted(partitions)], left_to_successor=dropped)

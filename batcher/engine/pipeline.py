@@ -63,9 +63,9 @@ class Pipeline:
 
     `name` (the consumer group) is part of every token. `stop_timeout_s` bounds the time from `stop` to the return of
     `run`, as far as the sink's calls return. `drain_timeout_s` bounds how long a partition that is taken away is held
-    for its batch in flight. `start_timeout_s` is how long a target or broker that does not answer at the start is
-    waited for. With `halt_on_unknown` a record that the format refuses for an unknown field stops the pipeline.
-    `subscribers` hear of what happens (`telemetry.events`).
+    for its batch in flight; the source may allow less. `start_timeout_s` is how long a target or broker that does not
+    answer at the start is waited for. With `halt_on_unknown` a record that the format refuses for an unknown field
+    stops the pipeline. `subscribers` hear of what happens (`telemetry.events`).
     """
 
     def __init__(

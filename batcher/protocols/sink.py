@@ -46,12 +46,12 @@ class SinkInfo:
     """Say what a sink found when it opened.
 
     `schema` is what the decoder has to produce, without coordinate columns: a field with `nullable=False` must be there
-    in every record. It is None when the sink takes its schema from the first batch (capability `pin`).
+    in every record. It is None when the sink takes its schema from the first batch (capability `pin`), or one for each
+    topic from the first of that topic (`pin_topic`).
     `coordinates` are the names from `records.COORDINATES` that the target has. They are appended to each block.
     `repeats` is what the sink does with the same range a second time. `reason` is one sentence why it is not more.
-    `capabilities` are what else it can do; it has the methods of `SINK_METHODS` for each. With `by_topic` each topic
-    has a schema of its own: `schema` is None, every block holds one topic, and the capability is `pin_topic`. With
-    `raw` each block comes with the raw values, keys, times and headers of its rows.
+    `capabilities` are what else it can do; it has the methods of `SINK_METHODS` for each. With `raw` each block comes
+    with the raw values, keys, times and headers of its rows.
     """
 
     target: str
@@ -60,13 +60,17 @@ class SinkInfo:
     repeats: Repeats = "none"
     reason: str = ""
     capabilities: frozenset[SinkCapability] = frozenset()
-    by_topic: bool = False
     raw: bool = False
 
     @property
     def guarantee(self) -> Guarantee:
         """Return the strongest guarantee that a pipeline into this sink can keep."""
         return "at-least-once" if self.repeats == "none" else "exactly-once"
+
+    @property
+    def by_topic(self) -> bool:
+        """Return whether each topic has a schema of its own. Then every block holds one topic."""
+        return "pin_topic" in self.capabilities
 
     @property
     def mixes_partitions(self) -> bool:
@@ -278,4 +282,4 @@ def pinning(sink: Sink, info: SinkInfo) -> SchemaPinning | None:
 
 def topic_pinning(sink: Sink, info: SinkInfo) -> TopicPinning | None:
     """Return the sink as one that takes a schema for each topic; None where it does not."""
-    return cast("TopicPinning", sink) if "pin_topic" in info.capabilities and info.by_topic else None
+    return cast("TopicPinning", sink) if info.by_topic else None

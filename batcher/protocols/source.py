@@ -23,6 +23,8 @@ class SourceInfo:
     With `keeps_intents` what `Position` announces is stored with the offset, in one step, and is handed to the next
     owner. With `replayable` the same records come again, under the same offsets, to a reader that starts there.
     `ordered` says that the offsets of a partition ascend. `reason` is one sentence why it is not more.
+    `drain_timeout_s` is how long `PartitionListener.on_revoked` may take before the partitions are taken away all the
+    same; None where the source sets no bound.
     """
 
     keeps_intents: bool = False
@@ -30,6 +32,7 @@ class SourceInfo:
     ordered: bool = True
     reason: str = "the source keeps no intents"
     capabilities: frozenset[SourceCapability] = frozenset()
+    drain_timeout_s: float | None = None
 
     @property
     def guarantee(self) -> Guarantee:

@@ -71,10 +71,6 @@ class EmbeddedEngine:
         """Return what `--clickhouse.dsn` takes."""
         return f"chdb://{self.path}"
 
-    def engine_path(self) -> str:
-        """Return the engine's directory."""
-        return str(self.path)
-
     def execute(self, sql: str) -> pa.Table:
         """Run a statement and return its rows as the engine gives them in Arrow; raise RuntimeError with its text."""
         answer = self._connection.query(sql, "ArrowStream").bytes()

@@ -9,7 +9,7 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batcher.errors import BatcherError, CommitRefused, DataGap, Unreachable
+from batcher.errors import BatcherError, CommitRefused, DataGap
 from batcher.protocols import PartitionListener, SourceInfo
 from batcher.records import Partition, Position, Records
 from batcher.sources.appetite import Appetite
@@ -95,7 +95,6 @@ class MemorySource:
         on_gap: Literal["halt", "skip"] = "halt",
     ) -> None:
         self.log = log
-        self.unreachable = False
         self._until_eof = until_eof
         self._waits = waits
         self._on_gap = on_gap
@@ -141,8 +140,6 @@ class MemorySource:
 
     def open(self, listener: PartitionListener) -> SourceInfo:
         """Remember the listener; the partitions come with the first `fetch`."""
-        if self.unreachable:
-            raise Unreachable("memory log does not answer")
         self._listener = listener
         self._pending.insert(0, lambda: self._assign(self._wanted))
         return SourceInfo(keeps_intents=True, reason="")

@@ -108,8 +108,7 @@ class TopicRootsSink:
             schemas.coordinates_of(self._options),
             "replace",
             "a file is named by its range of offsets, so a repeat replaces it",
-            frozenset({"pin_topic", "query", "count"}),
-            by_topic=self._options.schema is None,
+            frozenset({"query", "count"} if self._options.schema is not None else {"pin_topic", "query", "count"}),
         )
 
     def _refuse_flat(self) -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 DEAD_LETTER_TIMEOUT_S: Final = 30.0
 
 DRAIN_TIMEOUT_S: Final = 20.0
-"""How long a partition that is taken away is held for its batch in flight; half the session timeout if that is less."""
+"""How long a partition that is taken away is held for its batch in flight, where the source allows as much."""
 
 
 @contextmanager
@@ -79,9 +79,8 @@ def pipeline_of(settings: Settings, metrics: Metrics | None = None) -> Pipeline:
     from batcher.engine.pipeline import Pipeline
 
     batch = settings.batch
-    source = source_of(settings)
     pipeline = Pipeline(
-        source,
+        source_of(settings),
         sink_of(settings),
         format_of(settings),
         name=name_of(settings),
@@ -96,7 +95,7 @@ def pipeline_of(settings: Settings, metrics: Metrics | None = None) -> Pipeline:
         on_existing=settings.on_existing,
         max_records=settings.max_records,
         stop_timeout_s=settings.stop_timeout.total_seconds(),
-        drain_timeout_s=min(DRAIN_TIMEOUT_S, getattr(source, "drain_timeout_s", DRAIN_TIMEOUT_S)),
+        drain_timeout_s=DRAIN_TIMEOUT_S,
         start_timeout_s=settings.start_timeout.total_seconds(),
         halt_on_unknown=settings.decode.on_unknown == "halt",
         subscribers=() if metrics is None else (metrics,),

@@ -16,7 +16,7 @@ from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from batcher.dead_letters.encoding import one_line
-from batcher.dead_letters.kafka import CONSUMER_ONLY, NOT_OURS
+from batcher.dead_letters.kafka import shared_properties
 from batcher.dead_letters.kit.read import Directory, Topic
 from batcher.errors import ConfigurationError, Unreachable
 from batcher.sources.kafka.properties import accepted
@@ -103,8 +103,7 @@ def delete_records(brokers: str, properties: Mapping[str, Any], topic: str, part
 
     Raise ConfigurationError when the broker refuses (rights, a compacted topic), Unreachable when it does not answer.
     """
-    given = {name: value for name, value in properties.items() if name not in CONSUMER_ONLY | NOT_OURS}
-    given["bootstrap.servers"] = brokers
+    given = {**shared_properties(properties), "bootstrap.servers": brokers}
     with accepted(given, "admin client of --dlq.topic"):
         client = AdminClient(given)
     wanted = [TopicPartition(topic, part.number, part.before_offset) for part in parts]

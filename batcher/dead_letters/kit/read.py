@@ -18,8 +18,7 @@ import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from batcher.dead_letters.directory import SUFFIX
-from batcher.dead_letters.encoding import CONNECT, from_fields, one_line
-from batcher.dead_letters.kafka import letter_of
+from batcher.dead_letters.encoding import CONNECT, from_fields, from_parts, one_line, parted
 from batcher.dead_letters.kit.select import StoredLetter
 from batcher.errors import ConfigurationError, SourceLost, Unreachable
 from batcher.records import Partition
@@ -210,19 +209,15 @@ class Topic:
 
 def of_message(message: Message) -> StoredLetter:
     """Return the dead letter in a record of the topic; raise ValueError if it is none."""
-    letter = letter_of(message)
-    [found] = headers_of([message]) or [None]
-    headers = list(found or ())
-    # Before the last of these are the record's own, which may have been a dead letter before.
-    start = len(headers) - 1 - [name for name, _ in headers][::-1].index(f"{CONNECT}topic")
-    added = {name: (content or b"").decode(errors="replace") for name, content in headers[start:]}
+    [headers] = headers_of([message]) or [None]
+    own, added = parted(headers)
     return StoredLetter(
-        letter,
-        added.get(f"{CONNECT}connector.name", ""),
+        from_parts(message.key(), message.value(), own, added),
+        added.get(f"{CONNECT}connector.name") or "",
         moment(added.get("batcher.failed_at")),
         f"{message.topic()}[{message.partition()}] offset {message.offset()}",
-        tuple(filter(None, added.get("batcher.omitted", "").split(","))),
-        added.get("batcher.version", ""),
+        tuple(filter(None, (added.get("batcher.omitted") or "").split(","))),
+        added.get("batcher.version") or "",
     )
 
 

@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import KafkaException, Producer
 
 from batcher.dead_letters.encoding import one_line
-from batcher.dead_letters.kafka import producer_properties
+from batcher.dead_letters.kafka import deliver, producer_properties
 from batcher.dead_letters.kit.report import ReplayReport
 from batcher.dead_letters.kit.select import ATTEMPTS, StoredLetter
 from batcher.errors import Unreachable
@@ -68,25 +68,11 @@ class Resender:
         if self._dry_run:
             self._report.replayed += len(ready)
             return
-        outcomes: dict[int, KafkaError | None] = {}
-
-        def reported(index: int, error: KafkaError | None, _message: Message) -> None:
-            outcomes[index] = error
-
-        deadline_s = time.monotonic() + self._timeout_s
-        for index, stored in enumerate(ready):
-            refusal = self._produce(stored, partial(reported, index), deadline_s)
-            if refusal is not None:
-                outcomes[index] = refusal
-        self._producer.flush(max(deadline_s - time.monotonic(), 1.0))
-        unknown = KafkaError(KafkaError._TIMED_OUT, f"no delivery report within {self._timeout_s:g} s")  # noqa: SLF001
-        for index, stored in enumerate(ready):
-            # An empty queue proves nothing: it is also empty when everything in it has failed.
-            error = outcomes.get(index, unknown)
-            if error is None:
-                self._report.replayed += 1
-            else:
-                self._report.fail(stored, error.name(), error.str())
+        records = [arguments(stored) for stored in ready]
+        failures = deliver(self._producer, records, time.monotonic() + self._timeout_s, self._timeout_s)
+        self._report.replayed += len(ready) - len(failures)
+        for index, error in failures.items():
+            self._report.fail(ready[index], error.name(), error.str())
 
     def close(self) -> None:
         """Release the producer; what is still in it was counted as failed."""
@@ -102,21 +88,6 @@ class Resender:
         else:
             return True
         return False
-
-    def _produce(self, stored: StoredLetter, report: Any, deadline_s: float) -> KafkaError | None:
-        while True:
-            try:
-                self._producer.produce(on_delivery=report, **arguments(stored))
-            except BufferError:
-                if time.monotonic() >= deadline_s:
-                    return KafkaError(KafkaError._QUEUE_FULL, "the producer's queue stays full")  # noqa: SLF001
-                self._producer.poll(0.1)
-            except KafkaException as error:
-                refusal: KafkaError = error.args[0]
-                return refusal
-            else:
-                self._producer.poll(0)
-                return None
 
 
 def arguments(stored: StoredLetter) -> dict[str, Any]:

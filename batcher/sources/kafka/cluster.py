@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ from confluent_kafka.admin import ClusterMetadata  # type: ignore[attr-defined]
 
 from batcher.errors import ConfigurationError, Unreachable
 from batcher.records import Partition
+from batcher.sources.kafka.asking import asked
 from batcher.sources.kafka.errors import (
     AUTHENTICATION,
     AWAY,
@@ -29,9 +31,6 @@ from batcher.sources.kafka.properties import accepted
 from batcher.sources.kafka.subscription import is_expression, matches
 
 log = structlog.get_logger(__name__)
-
-SLICE_S: Final = 1.0
-"""How often, during the wait for a first answer, it is checked whether waiting is of any use."""
 
 DOWN_AFTER_S: Final = 3.0
 """How long all addresses may refuse: librdkafka reports it after the first address of a name that has two."""
@@ -102,18 +101,23 @@ class Cluster:
     controlled: bool
 
 
-def first_look(consumer: Consumer, options: KafkaOptions, incidents: ConnectionLog, timeout_s: float) -> Cluster:
+def first_look(
+    consumer: Consumer,
+    options: KafkaOptions,
+    incidents: ConnectionLog,
+    timeout_s: float,
+    clock: Callable[[], float] = time.monotonic,
+) -> Cluster:
     """Return what the subscription of a consumer stands for, before it has subscribed.
 
     Raise ConfigurationError as `cluster_of` does, and when the broker refuses the connection. Raise Unreachable when
     none answers, early where nothing listens.
     """
-    began = time.monotonic()
-    while True:
-        left_s = began + timeout_s - time.monotonic()
+    began = clock()
+
+    def ask(slice_s: float) -> ClusterMetadata:
         try:
-            found = consumer.list_topics(timeout=min(SLICE_S, left_s))
-            break
+            answer: ClusterMetadata = consumer.list_topics(timeout=slice_s)
         except KafkaException as exception:
             # The reason (refused, unknown host, wrong password) comes as an event; the call itself only timed out. Once
             # subscribed, this could swallow a record.
@@ -121,10 +125,15 @@ def first_look(consumer: Consumer, options: KafkaOptions, incidents: ConnectionL
             error = incidents.last or error_of(exception)
             if error.code() in FORBIDDEN:
                 raise forbidden(error, f"broker {options.brokers} refuses the connection") from exception
-            if left_s <= SLICE_S or (incidents.down and timeout_s - left_s >= DOWN_AFTER_S - SLICE_S):
-                raise Unreachable(
-                    f"broker {options.brokers} does not answer: {text_of(error)}; check -b and that it is running"
-                ) from exception
+            if incidents.down and clock() - began >= DOWN_AFTER_S:
+                raise _silent(options, error) from exception
+            raise
+        return answer
+
+    try:
+        found = asked(ask, timeout_s, clock=clock)
+    except KafkaException as exception:
+        raise _silent(options, incidents.last or error_of(exception)) from exception
     cluster = cluster_of(found, options)
     for wanted in filter(is_expression, options.topics):
         if not matches(wanted, cluster.topics, options.excluded_topics):
@@ -133,6 +142,10 @@ def first_look(consumer: Consumer, options: KafkaOptions, incidents: ConnectionL
         if caught:
             log.info("topic_excluded", pattern=wanted, topics=caught, reason="dead letters go there")
     return cluster
+
+
+def _silent(options: KafkaOptions, error: KafkaError) -> Unreachable:
+    return Unreachable(f"broker {options.brokers} does not answer: {text_of(error)}; check -b and that it is running")
 
 
 def cluster_of(found: ClusterMetadata, options: KafkaOptions) -> Cluster:

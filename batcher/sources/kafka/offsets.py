@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from operator import itemgetter
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from batcher.errors import DataGap, SourceLost
 from batcher.records import Partition, Position
@@ -21,6 +21,8 @@ from batcher.sources.kafka.metadata import StoredPosition, unpack
 from batcher.sources.kafka.options import KafkaOptions
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 LOOKUP_TIMEOUT_S: Final = 30.0
 """The time for all questions of one assignment together; well below max.poll.interval.ms."""
@@ -102,15 +104,8 @@ class StartOffsets:
 
     def watermarks(self, partition: Partition) -> tuple[int, int]:
         """Return the first offset of the log and the one after the last that may be read."""
-        place = TopicPartition(*partition)
-        deadline = time.monotonic() + LOOKUP_TIMEOUT_S
-        while True:
-            try:
-                return asked(partial(self._consumer.get_watermark_offsets, place), LOOKUP_TIMEOUT_S)
-            except KafkaException as exception:
-                _raise_unless_worth_retry(
-                    error_of(exception), f"the watermarks of {partition}", self._options, deadline
-                )
+        ask = partial(self._consumer.get_watermark_offsets, TopicPartition(*partition))
+        return self._answer(ask, f"the watermarks of {partition}")
 
     def _policy(self, partition: Partition, low: int, high: int) -> tuple[int, str]:
         """Return where a partition without a commit starts, and why."""
@@ -128,18 +123,10 @@ class StartOffsets:
 
     def at_time(self, partition: Partition, time_ms: int) -> int | None:
         """Return the first offset whose record is of this time or later; None where no record is that young."""
-        wanted = [TopicPartition(*partition, time_ms)]
-        deadline = time.monotonic() + LOOKUP_TIMEOUT_S
-        while True:
-            try:
-                [found] = asked(partial(self._consumer.offsets_for_times, wanted), LOOKUP_TIMEOUT_S)
-            except KafkaException as exception:
-                _raise_unless_worth_retry(
-                    error_of(exception), f"the offset of {partition} at a time", self._options, deadline
-                )
-            else:
-                # Negative: no record is that young.
-                return found.offset if found.offset >= 0 else None
+        ask = partial(self._consumer.offsets_for_times, [TopicPartition(*partition, time_ms)])
+        [found] = self._answer(ask, f"the offset of {partition} at a time")
+        # Negative: no record is that young.
+        return found.offset if found.offset >= 0 else None
 
     def committed(self, partitions: Iterable[Partition]) -> Mapping[Partition, Position]:
         """Return what the group has committed; partitions without a commit are not in it. Raise as `stored` does."""
@@ -151,18 +138,37 @@ class StartOffsets:
         Raise ConfigurationError for missing rights, SourceLost when the broker does not answer.
         """
         wanted = [TopicPartition(*partition) for partition in partitions]
+
+        def ask(timeout_s: float) -> list[TopicPartition]:
+            answered = self._consumer.committed(wanted, timeout_s)
+            for one in answered:
+                if one.error is not None:
+                    raise KafkaException(one.error)
+            return answered
+
+        answered = self._answer(ask, f"the committed offsets of group {self._options.group}")
+        places = [(Partition(one.topic, one.partition), one) for one in answered if one.offset >= 0]
+        return {part: unpack(part, one.offset, one.metadata) for part, one in places}
+
+    def _answer(self, ask: Callable[[float], T], what: str) -> T:
+        """Return what the broker answers, asked again where that may help a moment later (a coordinator that moves).
+
+        Raise ConfigurationError for missing rights, SourceLost when there is no answer.
+        """
         deadline = time.monotonic() + LOOKUP_TIMEOUT_S
-        what = f"the committed offsets of group {self._options.group}"
         while True:
             try:
-                answered = asked(partial(self._consumer.committed, wanted), LOOKUP_TIMEOUT_S)
-                errors = [one.error for one in answered if one.error is not None]
+                return asked(ask, LOOKUP_TIMEOUT_S)
             except KafkaException as exception:
-                errors = [error_of(exception)]
-            if not errors:
-                places = [(Partition(one.topic, one.partition), one) for one in answered if one.offset >= 0]
-                return {part: unpack(part, one.offset, one.metadata) for part, one in places}
-            _raise_unless_worth_retry(errors[0], what, self._options, deadline)
+                error = error_of(exception)
+            if error.code() in FORBIDDEN:
+                raise forbidden(error, f"no access to {what}")
+            if error.fatal() or error.code() in FATAL:
+                raise fatal(error, self._options.instance)
+            if time.monotonic() >= deadline:
+                # Guessing would lose records or read them twice.
+                raise SourceLost(f"{what} could not be had: {text_of(error)}; start again when the broker answers")
+            time.sleep(RETRY_PAUSE_S)
 
 
 def _say_where_it_starts(found: Mapping[Partition, StartPosition]) -> None:
@@ -170,15 +176,3 @@ def _say_where_it_starts(found: Mapping[Partition, StartPosition]) -> None:
     chosen = sorted((at.chosen, partition, at.position.next_offset) for partition, at in found.items() if at.chosen)
     for why, places in groupby(chosen, key=itemgetter(0)):
         log.info("start_chosen", positions={str(partition): offset for _, partition, offset in places}, reason=why)
-
-
-def _raise_unless_worth_retry(error: KafkaError, what: str, options: KafkaOptions, deadline: float) -> None:
-    """Pause where the same question may be answered a moment later (a coordinator that moves), else raise."""
-    if error.code() in FORBIDDEN:
-        raise forbidden(error, f"no access to {what}")
-    if error.fatal() or error.code() in FATAL:
-        raise fatal(error, options.instance)
-    if time.monotonic() >= deadline:
-        # Guessing would lose records or read them twice.
-        raise SourceLost(f"{what} could not be had: {text_of(error)}; start again when the broker answers")
-    time.sleep(RETRY_PAUSE_S)

@@ -25,6 +25,9 @@ BASELINE: Final[Mapping[str, str]] = {
     "max.poll.interval.ms": "300000",
     # 1000 by default: once the bounded queue is full, fetching rests a whole second (a third of the throughput).
     "fetch.queue.backoff.ms": "5",
+    # One fetch may overrun the queue by its own size, so it gets no more room than the queue: 8 MiB.
+    "queued.max.messages.kbytes": "8192",
+    "fetch.max.bytes": "8388608",
     # 100 by default, as reconnecting: a commit that is retried while the connection to the coordinator comes up fails
     # and closes it again, for half a minute or more (librdkafka #3645; with 500, 12 of 12 came through in 1 to 6 s).
     "retry.backoff.ms": "500",
@@ -74,10 +77,6 @@ _TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,249}")
 TOPICS_REFRESH_S: Final = 10.0
 """The answer lists every topic of the cluster: some megabytes where there are ten thousand."""
 
-KIB: Final = 1024
-LARGEST_FETCH_BYTES: Final = 50 << 20
-"""librdkafka's default for fetch.max.bytes; above it, receive.message.max.bytes would have to grow as well."""
-
 
 @dataclass(frozen=True)
 class KafkaOptions:
@@ -86,10 +85,10 @@ class KafkaOptions:
     `topics` are names, or regular expressions of Python that begin with `^`. `start` holds where the group has no
     committed offset. `properties` go to librdkafka as they are, except for the block list. `instance` makes the
     membership static. A topic in `excluded_topics` (the dead-letter topic) may not be named, and no expression stands
-    for it: reading it would be a loop. `max_memory_bytes` bounds what librdkafka fetches ahead. `on_gap` says what to
-    do where committed records have expired: stop, or log how many are gone and go on. With `until_eof` and
-    `patience_s` the end has come when the other members are there as well, or have not moved for this long. `reload`
-    returns the properties with secrets as they are now. It is called when a broker refuses the present ones.
+    for it: reading it would be a loop. `on_gap` says what to do where committed records have expired: stop, or log how
+    many are gone and go on. With `until_eof` and `patience_s` the end has come when the other members are there as
+    well, or have not moved for this long. `reload` returns the properties with secrets as they are now. It is called
+    when a broker refuses the present ones.
     """
 
     brokers: str
@@ -102,7 +101,6 @@ class KafkaOptions:
     allow_insecure: bool = False
     instance: str | None = None
     excluded_topics: frozenset[str] = frozenset()
-    max_memory_bytes: int = 8 << 20
     patience_s: float | None = None
     reload: Reload | None = None
 
@@ -114,8 +112,6 @@ class KafkaOptions:
         self._check_start()
         self._check_topics()
         check_properties(self.properties, allow_insecure=self.allow_insecure)
-        if self.max_memory_bytes < KIB:
-            raise ConfigurationError("the memory for prefetched records must be at least 1 KiB")
 
     def __repr__(self) -> str:
         # Properties hold passwords; a traceback must not.
@@ -170,15 +166,8 @@ class KafkaOptions:
 
     @property
     def _merged(self) -> dict[str, str]:
-        # One fetch may overrun the queue by its own size, so it gets no more room than the queue.
-        sized = {
-            "queued.max.messages.kbytes": str(self.max_memory_bytes // KIB),
-            "fetch.max.bytes": str(min(self.max_memory_bytes, LARGEST_FETCH_BYTES)),
-        }
-        base = {**BASELINE, **sized}
-        if self._next_generation:
-            base = {key: value for key, value in base.items() if key not in KIP_848_REFUSES}
-        return {**base, **self.properties}
+        left_out = KIP_848_REFUSES if self._next_generation else frozenset()
+        return {**{key: value for key, value in BASELINE.items() if key not in left_out}, **self.properties}
 
     def _check_start(self) -> None:
         if isinstance(self.start, bool) or not (

@@ -114,11 +114,6 @@ class KafkaSource:
         self._lag: dict[Partition, int] = {}
         self._appetite = Appetite()
 
-    @property
-    def drain_timeout_s(self) -> float:
-        """Return how long a partition that is taken away may be held; after that the group gives this member up."""
-        return self._options.session_timeout_s / 2
-
     def open(self, listener: PartitionListener) -> SourceInfo:
         """Connect, check the topics, subscribe. Raise Unreachable or ConfigurationError.
 
@@ -141,7 +136,11 @@ class KafkaSource:
         self._consumer = consumer
         self._subscribe(consumer)
         self._incidents.started = True
-        return SourceInfo(keeps_intents=True, reason="", capabilities=frozenset({"lag"}))
+        # Held for longer than the session, the group would give this member up. The other half is for the last commit.
+        drain_timeout_s = self._options.session_timeout_s / 2
+        return SourceInfo(
+            keeps_intents=True, reason="", capabilities=frozenset({"lag"}), drain_timeout_s=drain_timeout_s
+        )
 
     def fetch(self, max_records: int, max_bytes: int, timeout_s: float) -> Sequence[Records]:
         if self._failure is not None:
@@ -196,7 +195,8 @@ class KafkaSource:
 
     def lag(self) -> Mapping[Partition, int]:
         """Return how many records the commits were behind, for each partition owned, some seconds ago."""
-        return {partition: count for partition, count in self._lag.items() if partition in self._progress}
+        # A copy, which takes one step: the fetch thread changes the original.
+        return {partition: count for partition, count in dict(self._lag).items() if partition in self._progress}
 
     def close(self) -> None:
         """Give up the partitions through the listener and leave the group, within about CLOSE_TIMEOUT_S."""

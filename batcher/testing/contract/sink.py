@@ -17,20 +17,10 @@ import pyarrow as pa
 import pyarrow.dataset
 import pytest
 
+from batcher.engine.assembly import check_capabilities
 from batcher.errors import BatcherError, RowsRejected, SinkMisconfigured, SinkUnavailable
-from batcher.protocols import (
-    COPIES,
-    SINK_METHODS,
-    Auditable,
-    Interruptible,
-    Reconcilable,
-    Removable,
-    SchemaPinning,
-    Sink,
-    SinkInfo,
-    TopicPinning,
-)
-from batcher.protocols.sink import lacking
+from batcher.protocols import COPIES, Sink, SinkInfo
+from batcher.protocols.sink import countable, interruptible, pinning, queryable, removable, topic_pinning
 from batcher.records import Block, write_id
 from batcher.testing.values import EVENTS_0, make_block
 
@@ -100,11 +90,12 @@ def opened(sink: Sink) -> tuple[SinkInfo, pa.Schema]:
 
 def pinned(sink: Sink, info: SinkInfo, proposed: pa.Schema) -> pa.Schema:
     """Pin as the pipeline does: for the topic where each has a schema of its own."""
-    if info.by_topic:
-        assert isinstance(sink, TopicPinning), "a sink with a schema for each topic has to take them"
-        return sink.pin_topic(EVENTS_0.topic, proposed)
-    assert isinstance(sink, SchemaPinning), "a sink that has no schema has to take one"
-    return sink.pin(proposed)
+    topics = topic_pinning(sink, info)
+    if topics is not None:
+        return topics.pin_topic(EVENTS_0.topic, proposed)
+    one = pinning(sink, info)
+    assert one is not None, "a sink that has no schema has to take one"
+    return one.pin(proposed)
 
 
 def block_for(info: SinkInfo, schema: pa.Schema, table: pa.Table = ROWS, first_offset: int = 0) -> Block:
@@ -127,11 +118,7 @@ class SinkLaws:
     """Hold a sink to the laws. A suite inherits from it and has a fixture `case` that returns a `SinkCase`."""
 
     def test_a_sink_has_the_methods_of_the_capabilities_that_it_names(self, sink: Sink) -> None:
-        info = sink.open()
-        assert lacking(sink, SINK_METHODS, info.capabilities) == ""
-        assert info.schema is not None or info.capabilities & {"pin", "pin_topic"}
-        assert info.repeats != "query" or "query" in info.capabilities
-        assert info.repeats == "none" or info.guarantee == "exactly-once"
+        check_capabilities(sink, sink.open())
 
     @pytest.fixture
     def sink(self, case: SinkCase) -> Iterator[Sink]:
@@ -251,34 +238,37 @@ class SinkLaws:
 
     def test_a_reconcilable_sink_knows_which_offsets_it_has(self, sink: Sink) -> None:
         info, schema = opened(sink)
-        if not isinstance(sink, Reconcilable):
+        asked = queryable(sink, info)
+        if asked is None:
             return
         sink.write(block_for(info, schema, first_offset=10))
-        assert sink.present(EVENTS_0, 0, 9).to_pylist() == []
-        assert sink.present(EVENTS_0, 11, 100).to_pylist() == [11, 12, 13]
-        assert sink.present(EVENTS_0._replace(number=1), 0, 100).to_pylist() == []
-        assert sink.present(EVENTS_0, 0, 100).type == pa.int64()
+        assert asked.present(EVENTS_0, 0, 9).to_pylist() == []
+        assert asked.present(EVENTS_0, 11, 100).to_pylist() == [11, 12, 13]
+        assert asked.present(EVENTS_0._replace(number=1), 0, 100).to_pylist() == []
+        assert asked.present(EVENTS_0, 0, 100).type == pa.int64()
 
     def test_an_auditable_sink_counts_the_rows_of_each_offset(self, sink: Sink) -> None:
         info, schema = opened(sink)
-        if not isinstance(sink, Auditable):
+        counted = countable(sink, info)
+        if counted is None:
             return
         other = EVENTS_0._replace(number=1)
-        assert sink.copies(EVENTS_0, 0, 100).equals(COPIES.empty_table())
+        assert counted.copies(EVENTS_0, 0, 100).equals(COPIES.empty_table())
         for first_offset, rows in ((12, ROWS), (10, ROWS), (40, ROWS.slice(0, 1))):
             sink.write(block_for(info, schema, rows, first_offset))
-        found = elsewhere(lambda: sink.copies(EVENTS_0, 0, 100))
+        found = elsewhere(lambda: counted.copies(EVENTS_0, 0, 100))
         assert found.schema.equals(COPIES)
         assert found["offset"].to_pylist() == [10, 11, 12, 13, 14, 15, 40]
         assert found["copies"].to_pylist() == [1, 1, 2, 2, 1, 1, 1]
-        assert sink.copies(EVENTS_0, 11, 13).to_pydict() == {"offset": [11, 12, 13], "copies": [1, 2, 2]}
-        assert sink.copies(EVENTS_0, 16, 39).num_rows == sink.copies(other, 0, 100).num_rows == 0
+        assert counted.copies(EVENTS_0, 11, 13).to_pydict() == {"offset": [11, 12, 13], "copies": [1, 2, 2]}
+        assert counted.copies(EVENTS_0, 16, 39).num_rows == counted.copies(other, 0, 100).num_rows == 0
 
     def test_what_a_sink_removes_is_gone_in_every_copy_and_nothing_else_is(self, sink: Sink) -> None:
         info, schema = opened(sink)
-        if not isinstance(sink, Removable):
+        removing, counted = removable(sink, info), countable(sink, info)
+        if removing is None:
             return
-        assert isinstance(sink, Auditable)
+        assert counted is not None, "what is removed has to be counted first"
         block = block_for(info, schema, first_offset=10)
         for one in (
             block,
@@ -291,37 +281,33 @@ class SinkLaws:
         )
         sink.write(for_another)
 
-        sink.remove(EVENTS_0, [(11, 11), (13, 13), (20, 30)])
+        removing.remove(EVENTS_0, [(11, 11), (13, 13), (20, 30)])
 
-        assert sink.copies(EVENTS_0, 0, 100).to_pydict() == {"offset": [10, 12, 40], "copies": [2, 2, 1]}
-        assert sink.copies(EVENTS_0._replace(number=1), 0, 100)["offset"].to_pylist() == [10, 11, 12, 13]
+        assert counted.copies(EVENTS_0, 0, 100).to_pydict() == {"offset": [10, 12, 40], "copies": [2, 2, 1]}
+        assert counted.copies(EVENTS_0._replace(number=1), 0, 100)["offset"].to_pylist() == [10, 11, 12, 13]
 
     def test_a_reconcilable_sink_knows_what_it_has_beyond_a_position(self, sink: Sink) -> None:
         info, schema = opened(sink)
-        if not isinstance(sink, Reconcilable):
+        asked = queryable(sink, info)
+        if asked is None:
             return
         other, never = EVENTS_0._replace(number=1), EVENTS_0._replace(topic="never")
-        assert sink.max_offset_above({EVENTS_0: 0}) == {}
+        assert asked.max_offset_above({EVENTS_0: 0}) == {}
         sink.write(block_for(info, schema, first_offset=10))
-        assert sink.max_offset_above({EVENTS_0: 14, other: 0, never: 0}) == {}
-        assert sink.max_offset_above({EVENTS_0: 13, other: 0}) == {EVENTS_0: 13}
-        assert sink.max_offset_above({EVENTS_0: 0}) == {EVENTS_0: 13}
-        assert sink.max_offset_above({}) == {}
-
-    def test_a_sink_that_is_asked_at_replays_can_be_asked(self, sink: Sink) -> None:
-        info, _ = opened(sink)
-        if info.repeats == "query":
-            assert isinstance(sink, Reconcilable)
-            assert info.guarantee == "exactly-once"
+        assert asked.max_offset_above({EVENTS_0: 14, other: 0, never: 0}) == {}
+        assert asked.max_offset_above({EVENTS_0: 13, other: 0}) == {EVENTS_0: 13}
+        assert asked.max_offset_above({EVENTS_0: 0}) == {EVENTS_0: 13}
+        assert asked.max_offset_above({}) == {}
 
     def test_an_interruptible_sink_is_not_at_a_write_that_has_returned(self, sink: Sink) -> None:
         info, schema = opened(sink)
-        if not isinstance(sink, Interruptible):
+        asked = interruptible(sink, info)
+        if asked is None:
             return
         block = block_for(info, schema)
         sink.write(block)
-        assert not sink.running(write_id(block.token))
-        assert not sink.running(write_id("never written"))
+        assert not asked.running(write_id(block.token))
+        assert not asked.running(write_id("never written"))
 
     def test_close_is_harmless_twice_and_without_open(self, case: SinkCase) -> None:
         sink = case.sink()

@@ -12,9 +12,9 @@ from typing import Final
 
 import pytest
 
+from batcher.engine.assembly import check_capabilities
 from batcher.errors import CommitRefused
-from batcher.protocols import SOURCE_METHODS, Source
-from batcher.protocols.sink import lacking
+from batcher.protocols import Source
 from batcher.records import Partition, Position
 from batcher.testing.listener import RecordingListener, numbered, offsets, read, read_for, read_until, values
 from batcher.testing.values import make_position
@@ -62,7 +62,7 @@ class SourceLaws:
             info = source.open(RecordingListener())
         finally:
             source.close()
-        assert lacking(source, SOURCE_METHODS, info.capabilities) == ""
+        check_capabilities(source, info)
 
     def test_no_partition_is_given_before_the_first_fetch(self, case: SourceCase) -> None:
         source, listener = case.source(), RecordingListener()

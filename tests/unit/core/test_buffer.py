@@ -28,6 +28,10 @@ def rest_of(b: Buffer) -> Batch:
     return batch
 
 
+def partitions_of(batch: Batch) -> list[Partition]:
+    return [span.partition for span in batch.ranges]
+
+
 def test_nothing_is_due_while_nothing_is_buffered() -> None:
     empty = buffer()
 
@@ -93,7 +97,7 @@ def test_partitions_share_a_batch_only_where_the_target_allows_it() -> None:
         b = buffer(rows=20, mixes=mixes)
         b.extend([run(10), run(10, partition=B), run(10, first=10)], 0.0)
         batch = taken(b, 0.0)
-        assert set(batch.next_offsets) == partitions
+        assert set(partitions_of(batch)) == partitions
         assert batch.rows == 20
 
 
@@ -102,7 +106,7 @@ def test_the_partition_that_waited_longest_goes_first() -> None:
     b.extend([run(10, partition=B)], 1.0)
     b.extend([run(10, partition=A)], 2.0)
 
-    assert [list(batch.next_offsets) for batch in b.take(2.0)] == [[B], [A]]
+    assert [partitions_of(batch) for batch in b.take(2.0)] == [[B], [A]]
 
 
 def test_memory_counts_batches_in_delivery_until_they_are_released() -> None:
@@ -133,7 +137,7 @@ def test_a_full_buffer_gives_up_its_largest_lane_although_none_is_due() -> None:
 
     assert b.due_in_s(0.0) == 0.0
     batch = taken(b, 0.0)
-    assert (batch.trigger, list(batch.next_offsets)) == ("memory", [B])
+    assert (batch.trigger, partitions_of(batch)) == ("memory", [B])
 
 
 def test_forgotten_partitions_leave_the_others_untouched() -> None:
@@ -143,7 +147,7 @@ def test_forgotten_partitions_leave_the_others_untouched() -> None:
     assert b.forget([A]) == 3
 
     rest = rest_of(b)
-    assert list(rest.next_offsets) == [B]
+    assert partitions_of(rest) == [B]
     assert b.due_in_s(0.0) is None
 
 
@@ -194,7 +198,7 @@ def test_announced_ranges_of_several_partitions_are_never_put_into_one_batch() -
         b.expect(partition, [4])
         b.extend([run(5, partition=partition)], 0.0)
 
-    assert sorted(list(batch.next_offsets) for batch in b.take(0.0)) == [[A], [B]]
+    assert sorted(partitions_of(batch) for batch in b.take(0.0)) == [[A], [B]]
 
 
 def test_other_partitions_do_not_wait_for_an_announced_range() -> None:
@@ -202,7 +206,7 @@ def test_other_partitions_do_not_wait_for_an_announced_range() -> None:
     b.expect(A, [99])
     b.extend([run(50), run(10, partition=B)], 0.0)
 
-    assert list(taken(b, 0.0).next_offsets) == [B]
+    assert partitions_of(taken(b, 0.0)) == [B]
 
 
 def test_an_announced_range_that_is_not_complete_is_not_written_at_a_drain() -> None:
@@ -210,7 +214,7 @@ def test_an_announced_range_that_is_not_complete_is_not_written_at_a_drain() -> 
     b.expect(A, [9])
     b.extend([run(9), run(3, partition=B)], 0.0)
 
-    assert [list(batch.next_offsets) for batch in b.take_rest("stop", 0.0)] == [[B]]
+    assert [partitions_of(batch) for batch in b.take_rest("stop", 0.0)] == [[B]]
     assert b.due_in_s(0.0) is None
     assert b.rows == 0
     assert b.take_rest("stop", 1e9) == []
@@ -222,7 +226,7 @@ def test_an_announced_range_that_is_complete_is_written_at_a_drain_and_the_rest_
     b.extend([run(9), run(3, partition=B)], 0.0)
 
     assert spans(b.take_rest("stop", 0.0)) == [("range", 0, 4)]
-    assert [list(batch.next_offsets) for batch in b.take_rest("stop", 0.0)] == [[B]]
+    assert [partitions_of(batch) for batch in b.take_rest("stop", 0.0)] == [[B]]
 
 
 def test_a_range_whose_last_record_is_gone_is_complete_when_the_log_was_read_beyond_its_end() -> None:
@@ -283,7 +287,7 @@ def test_a_full_buffer_does_not_cut_an_announced_range_short_and_says_that_readi
     assert b.above_high_watermark
     assert b.replaying == {A}
 
-    assert [list(batch.next_offsets) for batch in b.take(0.0)] == [[B]]
+    assert [partitions_of(batch) for batch in b.take(0.0)] == [[B]]
     assert b.take(0.0) == []
     b.extend([run(50, first=50, size=100)], 0.0)
     assert spans(b.take(0.0)) == [("range", 0, 99)]
@@ -364,7 +368,7 @@ def test_partitions_that_were_due_at_once_are_due_in_turns_from_then_on_and_neve
         if batches:
             sealed.append((now, len(batches)))
         for batch in batches:
-            [part] = batch.next_offsets
+            [part] = partitions_of(batch)
             assert now - filled.pop(part) <= 1.0
         refill(now)
 

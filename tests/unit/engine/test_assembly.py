@@ -58,7 +58,7 @@ def test_partitions_share_a_batch_where_no_replay_has_to_be_told_by_its_token(
     repeats: Repeats, delivery: Any, merges: bool
 ) -> None:
     assert agreed(KEEPS, sink(repeats), replace(OPTIONS, delivery=delivery)).merges_partitions is merges
-    assert not agreed(KEEPS, sink("none", by_topic=True), OPTIONS).merges_partitions
+    assert not agreed(KEEPS, sink("none", capabilities=frozenset({"pin_topic"})), OPTIONS).merges_partitions
 
 
 def test_what_only_a_sink_that_can_be_asked_can_do_is_refused_for_others() -> None:

@@ -93,8 +93,7 @@ class Growing(MemorySink):
 
     def open(self) -> SinkInfo:
         takes: SinkCapability = "pin_topic" if self._by_topic else "pin"
-        capabilities = frozenset({takes})
-        return SinkInfo("memory", None, self._coordinates, capabilities=capabilities, by_topic=self._by_topic)
+        return SinkInfo("memory", None, self._coordinates, capabilities=frozenset({takes}))
 
     def pin(self, proposed: pa.Schema) -> pa.Schema:
         return self.pin_topic("", proposed)

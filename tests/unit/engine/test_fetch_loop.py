@@ -1,4 +1,5 @@
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
@@ -7,11 +8,23 @@ from batcher.core.offsets import Offsets
 from batcher.core.state import COMMIT_POLL_S, LEASE_S, PATIENCE_S, POLL_S
 from batcher.engine.report import waiting_for
 from batcher.errors import CommitUnconfirmed, SourceLost
+from batcher.protocols import PartitionListener, SourceInfo
 from batcher.records import Intent, Partition, Position, Range, Records
 from batcher.testing.sources import MemoryLog, MemorySource
 from tests.harness.hand_engine import HandEngine
 
 A, B = Partition("events", 0), Partition("events", 1)
+
+
+class BoundSource(MemorySource):
+    """Bound how long a revoke may be held."""
+
+    def __init__(self, log: MemoryLog, drain_timeout_s: float | None) -> None:
+        super().__init__(log, waits=False)
+        self._drain_timeout_s = drain_timeout_s
+
+    def open(self, listener: PartitionListener) -> SourceInfo:
+        return replace(super().open(listener), drain_timeout_s=self._drain_timeout_s)
 
 
 class Bench:
@@ -22,6 +35,7 @@ class Bench:
         *,
         memory: int = 1 << 20,
         drain_timeout_s: float = 30.0,
+        source_bound_s: float | None = None,
         records: int = 10,
         announces: bool = False,
         committed: Mapping[Partition, Position] | None = None,
@@ -29,7 +43,7 @@ class Bench:
     ) -> None:
         self.log = MemoryLog([A, B])
         self.log.committed.update(committed or {})
-        self.source = MemorySource(self.log, waits=False)
+        self.source = BoundSource(self.log, source_bound_s)
         self.engine = HandEngine(memory=memory, offsets=Offsets(announces=announces), max_records=max_records)
         self.clock = self.engine.clock
         self.counters = self.engine.counters
@@ -120,6 +134,21 @@ def test_a_revoked_partition_is_given_up_after_the_bound_and_its_late_batch_is_n
     assert not bench.log.trespasses
 
 
+@pytest.mark.parametrize(("source_bound_s", "held_s"), [(None, 30.0), (3.0, 3.0), (60.0, 30.0)])
+def test_a_revoked_partition_is_held_no_longer_than_pipeline_and_source_allow(
+    source_bound_s: float | None, held_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(drain_timeout_s=30.0, source_bound_s=source_bound_s)
+    bench.being_written()
+    monkeypatch.setattr(bench.engine.shared, "wait_changed", lambda *_, **__: bench.clock.advance(1.0))
+    began = bench.clock()
+
+    bench.source.revoke([A])
+    bench.loop.step()
+
+    assert bench.clock() - began == held_s
+
+
 @pytest.mark.parametrize("announces", [False, True])
 def test_a_batch_that_was_not_offered_to_the_target_is_dropped_at_a_revoke_and_not_waited_for(announces: bool) -> None:
     bench = Bench(announces=announces)
@@ -134,7 +163,7 @@ def test_a_batch_that_was_not_offered_to_the_target_is_dropped_at_a_revoke_and_n
     assert bench.log.committed.get(A, Position(0)) == Position(0)
     in_flight = bench.engine.snapshot().in_flight
     assert in_flight is not None
-    assert list(in_flight.next_offsets) == [B]
+    assert [span.partition for span in in_flight.ranges] == [B]
 
 
 def test_a_lost_partition_is_not_waited_for() -> None:
@@ -246,7 +275,7 @@ def test_a_batch_whose_partition_changed_hands_before_its_write_is_left_to_the_n
     assert bench.engine.head() is None
     in_flight = bench.engine.snapshot().in_flight
     assert in_flight is not None
-    assert list(in_flight.next_offsets) == [B]
+    assert [span.partition for span in in_flight.ranges] == [B]
 
 
 def test_status_says_why_nothing_is_written() -> None:
@@ -334,6 +363,20 @@ def test_a_partition_with_strange_metadata_is_left_alone_and_named_until_they_ar
     bench.loop.step()
     assert bench.loop.stopped == {}
     assert bench.engine.owned == {A, B}
+
+
+def test_what_is_said_of_stopped_partitions_can_be_read_while_one_of_them_begins_to_be_read() -> None:
+    strange = Position(0, unreadable="the metadata of the committed offset is no intent of batcher")
+    bench = Bench(announces=True, committed={A: strange, B: strange})
+    reading = iter(bench.loop.stopped)
+    first = next(reading)
+
+    bench.log.committed[A] = Position(0)
+    bench.source.revoke([A])
+    bench.source.assign([A])
+    bench.loop.step()
+
+    assert {first, *reading} == {A, B}
 
 
 def test_a_commit_proves_ownership_from_when_it_was_sent_and_not_from_its_answer() -> None:

@@ -63,11 +63,10 @@ def test_the_way_partitions_come_and_go_follows_the_strategy(strategy: str, coop
     assert options(properties={"partition.assignment.strategy": strategy}).cooperative is cooperative
 
 
-def test_the_prefetch_is_bounded_by_the_memory_given() -> None:
-    settings = options(max_memory_bytes=8 << 20).librdkafka()
-
-    assert settings["queued.max.messages.kbytes"] == "8192"
-    assert settings["fetch.max.bytes"] == str(8 << 20)
+def test_no_more_than_8_mib_is_fetched_ahead_unless_told_to() -> None:
+    assert options().librdkafka()["queued.max.messages.kbytes"] == "8192"
+    assert options().librdkafka()["fetch.max.bytes"] == str(8 << 20)
+    assert options(properties={"fetch.max.bytes": "9"}).librdkafka()["fetch.max.bytes"] == "9"
 
 
 @pytest.mark.parametrize(
