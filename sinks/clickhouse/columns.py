@@ -46,7 +46,7 @@ _PLAIN: Final[dict[str, pa.DataType]] = {
     "String": pa.string(),
 }
 _UNITS: Final = {0: "s", 3: "ms", 6: "us", 9: "ns"}
-_PER_SECOND: Final = {unit: 10**digits for digits, unit in _UNITS.items()}
+_PER_SECOND: Final[dict[str, int]] = {unit: 10**digits for digits, unit in _UNITS.items()}
 _UUID: Final = "^[0-9a-fA-F]{8}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{12}$"
 _OCTET: Final = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _IPV4: Final = rf"^{_OCTET}\.{_OCTET}\.{_OCTET}\.{_OCTET}$"
