@@ -12,7 +12,7 @@ from clickhouse_connect.driver.exceptions import DatabaseError, Error, Operation
 from batcher.errors import SinkMisconfigured, SinkUnavailable, Unreachable
 from batcher.testing.clickhouse import EmbeddedEngine
 from batcher.testing.values import make_block
-from sinks.clickhouse import plugin
+from sinks.clickhouse import connection, plugin
 from sinks.clickhouse import sink as sink_module
 
 pytest_plugins = ["batcher.testing.clickhouse_plugin"]
@@ -59,7 +59,7 @@ def table(chdb_engine: EmbeddedEngine, new_table: Callable[[], str]) -> str:
 @pytest.fixture
 def wires(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Wire]]:
     """Return what sets how the next connections are, and gives the list of them."""
-    connect = sink_module.connected
+    connect = connection.connected
 
     def make(**breaks: Any) -> list[Wire]:
         made: list[Wire] = []
