@@ -32,19 +32,17 @@ def has_untyped(kind: pa.Schema | pa.DataType) -> bool:
 
 def _grown_field(field: pa.Field, proposed: pa.Schema | pa.StructType) -> pa.Field:
     position = proposed.get_field_index(field.name)
-    if position < 0:
-        return field
-    other = proposed.field(position)
+    return field if position < 0 else _typed(field, proposed.field(position))
+
+
+def _typed(field: pa.Field, other: pa.Field) -> pa.Field:
     if _is_open(field.type) and not _is_open(other.type):
         # With the metadata of the proposed field. It is nullable whatever is proposed: the records before had no value.
-        return other.with_nullable(True)
+        return other.with_name(field.name).with_nullable(True)
     return field.with_type(_grown_type(field.type, other.type))
 
 
 def _grown_type(held: pa.DataType, proposed: pa.DataType) -> pa.DataType:
-    if _is_open(held):
-        # Of two types that say nothing, the one that is held stays.
-        return held if _is_open(proposed) else proposed
     if held.id != proposed.id:
         return held
     if pa.types.is_struct(held):
@@ -52,7 +50,7 @@ def _grown_type(held: pa.DataType, proposed: pa.DataType) -> pa.DataType:
     value, other = _value_of(held), _value_of(proposed)
     if value is None or other is None:
         return held
-    return _with_value(held, value.with_type(_grown_type(value.type, other.type)))
+    return _with_value(held, _typed(value, other))
 
 
 def _is_open(kind: pa.DataType) -> bool:

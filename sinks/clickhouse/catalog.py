@@ -122,7 +122,7 @@ class Catalog:
         try:
             return bool(single(self._client, f"CHECK GRANT {right}"))
         except Error as error:
-            if error.code is None or rule_for(error.code).reaction == "retry":
+            if _may_pass(error):
                 raise
             return True
 
@@ -192,5 +192,12 @@ def _is_empty(client: Client, expression: str, type_name: str) -> bool:
     query = f"SELECT toJSONString({value}) = '{{}}'" if type_name.startswith("JSON") else f"SELECT empty({value})"
     try:
         return bool(single(client, query))
-    except Error:
+    except Error as error:
+        if _may_pass(error):
+            raise
         return False
+
+
+def _may_pass(error: Error) -> bool:
+    """Return whether an error says nothing about what was asked, and the question has to come again."""
+    return error.code is None or rule_for(error.code).reaction == "retry"

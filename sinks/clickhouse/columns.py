@@ -46,6 +46,7 @@ _PLAIN: Final[dict[str, pa.DataType]] = {
     "String": pa.string(),
 }
 _UNITS: Final = {0: "s", 3: "ms", 6: "us", 9: "ns"}
+_PER_SECOND: Final[dict[str, int]] = {unit: 10**digits for digits, unit in _UNITS.items()}
 _UUID: Final = "^[0-9a-fA-F]{8}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{12}$"
 _OCTET: Final = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _IPV4: Final = rf"^{_OCTET}\.{_OCTET}\.{_OCTET}\.{_OCTET}$"
@@ -117,10 +118,14 @@ class Ranged:
 
     @property
     def milliseconds(self) -> tuple[int, int]:
-        """Return the first and the last whole millisecond that a time of this type can be."""
-        per_second = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[self.decoded.unit]
-        high = self.high * 1000 // per_second
-        return -(-self.low * 1000 // per_second), high - high % 1000 if per_second == 1 else high
+        """Return the first and the last millisecond that lie in a time of this type."""
+        per_second = _PER_SECOND[self.decoded.unit]
+        return -(-self.low * 1000 // per_second), ((self.high + 1) * 1000 - 1) // per_second
+
+    @property
+    def step_ms(self) -> int:
+        """Return the precision in milliseconds; 1 where it is finer."""
+        return max(1, self.step * 1000 // _PER_SECOND[self.decoded.unit])
 
     def encode(self, values: pa.Array, faults: Faults) -> pa.Array:
         numbers = values.cast(pa.int32() if pa.types.is_date32(self.decoded) else pa.int64())

@@ -103,13 +103,10 @@ class Column:
         codec = self.slot.codec
         if self.name == "_timestamp":
             if isinstance(codec, Ranged):
-                # Kafka has milliseconds; a DateTime has room for seconds, and the loss is the user's choice of type.
-                values = pc.floor_temporal(values, unit="second") if codec.decoded.unit == "s" else values
-                if codec.step > 1:
-                    numbers = values.cast(pa.int64())
-                    numbers = pc.multiply(pc.divide(numbers, codec.step), codec.step)
-                    values = numbers.cast(values.type)
                 values = self._within(values, *codec.milliseconds)
+                if codec.step_ms > 1:
+                    # A DateTime has room for seconds only; the loss is the user's choice of type.
+                    values = pc.floor_temporal(values, multiple=codec.step_ms, unit="millisecond")
             elif pa.types.is_integer(codec.decoded):
                 values = values.cast(pa.int64())
                 values = self._within(values, 0, _INT64_MAX) if codec.decoded == pa.uint64() else values
@@ -206,7 +203,9 @@ class TableShape:
         everything = Faults("")
         for found in faults:
             everything.take(found)
-        for found in self._uneven(dict(zip(batch.schema.names, arrays, strict=True))):
+        # A column with a fault may be empty by now. Without its rows the block comes again.
+        sound = zip(batch.schema.names, arrays, faults, strict=True)
+        for found in self._uneven({name: array for name, array, fault in sound if not fault.found}):
             everything.take(found)
         rejections = everything.rejections()
         if rejections:

@@ -323,22 +323,29 @@ class ClickHouseSink:
         if not self._locked_out or isinstance(self._options.password, str):
             return found
         try:
-            client = connected(self._options)
-            latest = self._described(client)
+            latest = self._connected_again()
         except ConfigurationError as error:
             # The file may be missing for a moment while it is written anew.
             raise SinkMisconfigured(f"{self._target}: cannot be connected to again: {error}") from error
         except (Error, OSError) as error:
             ours = translated(error, self._target, asking=True)
             raise ours or SinkMisconfigured(f"{self._target}: cannot be looked at") from error
-        patient(client, self._options, self._options.insert_timeout_s)
+        patient(latest.client, self._options, self._options.insert_timeout_s)
         self._locked_out = False
         found.client.close()
         # The columns are compared with those that were known: the version of the old watch stays.
-        self._client = client
-        self._found = replace(latest, shape=found.shape, kept=found.kept, watch=found.watch.asking(Catalog(client)))
+        self._client = latest.client
+        self._found = replace(latest, shape=found.shape, kept=found.kept, watch=found.watch.asking_like(latest.watch))
         log.info("password_read_again", target=self._target)
         return self._found
+
+    def _connected_again(self) -> _Found:
+        client = connected(self._options)
+        try:
+            return self._described(client)
+        except BaseException:
+            client.close()
+            raise
 
     def _looked_at_again(self, found: _Found) -> _Found:
         """Return what is known of the table, read anew where it was altered meanwhile.

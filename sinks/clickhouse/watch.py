@@ -30,9 +30,9 @@ class TableWatch:
         self._began_s = self._ended_s = 0.0
         self._ranges: Sequence[Range] = ()
 
-    def asking(self, catalog: Catalog) -> TableWatch:
-        """Return the same watch over another connection."""
-        self._catalog = catalog
+    def asking_like(self, other: TableWatch) -> TableWatch:
+        """Return the same watch over the connection of another one."""
+        self._catalog = other._catalog
         return self
 
     def changed(self) -> Version | None:

@@ -25,6 +25,9 @@ SUFFIX: Final = ".parquet"
 
 FILE_NAME: Final = re.compile(r"(?P<topic>.+)\+(?P<partition>\d{5,})\+(?P<first>\d{20})-(?P<last>\d{20})\.parquet")
 
+HIDDEN: Final = ("_", ".")
+"""How the names of directories begin that readers of datasets ignore."""
+
 PLAIN: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-")
 
 CAPITALS: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ")
@@ -45,8 +48,8 @@ def encoded(text: str, *, fold: bool = False) -> str:
 def topic_name(topic: str, *, fold: bool = False) -> str:
     """Return the name of a topic as part of a path: different topics have different ones, none of them hidden."""
     name = encoded(topic, fold=fold)
-    # Dataset readers ignore names that start like this, and Kafka allows such topics.
-    return f"%{ord(name[0]):02X}{name[1:]}" if name[0] in "_." else name
+    # Kafka allows such topics.
+    return f"%{ord(name[0]):02X}{name[1:]}" if name.startswith(HIDDEN) else name
 
 
 def file_name(written: Range, *, fold: bool = False) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -18,6 +19,8 @@ DEFAULT: Final = "__HIVE_DEFAULT_PARTITION__"
 
 MAX_COMPONENT_BYTES: Final = 255
 """NAME_MAX of the usual file systems."""
+
+_YEAR: Final = re.compile(r"\d{4}-")
 
 # Each directory costs a file, two system calls and two fsyncs per block: a thousand of them take seconds.
 MAX_DIRECTORIES: Final = 1_000
@@ -85,6 +88,12 @@ def texts(values: pa.Array) -> list[str | None]:
     return [None if text is None else without_zero_fraction(text) for text in listed]
 
 
+def _misread(listed: Sequence[str | None], kind: pa.DataType) -> list[bool]:
+    """Return for each text whether it is not the time it was made of: Arrow writes no year beyond 32767."""
+    timed = pa.types.is_timestamp(kind) or pa.types.is_date(kind)
+    return [timed and text is not None and _YEAR.match(text) is None for text in listed]
+
+
 def without_zero_fraction(text: str) -> str:
     """Return the text of a timestamp without `.000`, which Arrow writes for units below the second."""
     head, dot, fraction = text.partition(".")
@@ -142,12 +151,15 @@ def grouped(table: pa.Table, partition_by: Sequence[str], *, fold: bool, most: i
         if pa.types.is_null(column.type):
             column = column.cast(pa.string())
         encoding = column.dictionary_encode(null_encoding="encode")
-        components = [component(name, text, fold=fold) for text in texts(encoding.dictionary)]
-        lengths = pa.array([len(one) for one in components], pa.int32())
-        too_long = pc.greater(lengths, MAX_COMPONENT_BYTES).take(encoding.indices)
-        for row in pc.indices_nonzero(too_long).to_pylist():
-            message = f"the value of {name!r} makes a directory name of more than {MAX_COMPONENT_BYTES} bytes"
-            rejections.setdefault(row, Rejection(row, "path", message, name))
+        listed = texts(encoding.dictionary)
+        components = [component(name, text, fold=fold) for text in listed]
+        for unfitting, why in (
+            ([len(one) > MAX_COMPONENT_BYTES for one in components], f"of more than {MAX_COMPONENT_BYTES} bytes"),
+            (_misread(listed, column.type), "that readers do not take for it, because its year has not four digits"),
+        ):
+            message = f"the value of {name!r} makes a directory name {why}"
+            for row in pc.indices_nonzero(pa.array(unfitting, pa.bool_()).take(encoding.indices)).to_pylist():
+                rejections.setdefault(row, Rejection(row, "path", message, name))
         # Null and "" are different values but one directory. Number by directory, or one file would replace the other.
         distinct = pa.array(components, pa.string()).dictionary_encode()
         inner = distinct.indices.take(encoding.indices).cast(pa.int64())

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from batcher.disks import passes
 from batcher.errors import SinkMisconfigured, SinkUnavailable
-from sinks.parquet.files import SUFFIX
+from sinks.parquet.files import HIDDEN, SUFFIX
 from sinks.parquet.stores import Fault
 from sinks.parquet.workspace import Workspace
 
@@ -184,7 +184,7 @@ class LocalStore:
             with entries:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
-                        if not entry.name.startswith("_"):
+                        if not entry.name.startswith(HIDDEN):
                             waiting.append(f"{prefix}{entry.name}/")
                     elif entry.name.endswith(SUFFIX):
                         yield prefix + entry.name

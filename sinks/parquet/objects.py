@@ -13,7 +13,7 @@ from pyarrow import fs
 
 from batcher.disks import passes
 from batcher.errors import SettingRefused, SinkMisconfigured, SinkUnavailable
-from sinks.parquet.files import SUFFIX
+from sinks.parquet.files import HIDDEN, SUFFIX
 from sinks.parquet.stores import Fault
 
 # What S3 answers when waiting does not help (its error codes, as Arrow spells them in the text of its OSError).
@@ -156,8 +156,10 @@ class ObjectStore:
 
     def names(self) -> Iterator[str]:
         for info in self._fs.get_file_info(fs.FileSelector(self._base, allow_not_found=True, recursive=True)):
-            if info.type == fs.FileType.File and info.path.endswith(SUFFIX):
-                yield info.path.removeprefix(self._base).lstrip("/")
+            name = info.path.removeprefix(self._base).lstrip("/")
+            hidden = any(part.startswith(HIDDEN) for part in name.split("/")[:-1])
+            if info.type == fs.FileType.File and name.endswith(SUFFIX) and not hidden:
+                yield name
 
     def entries(self) -> Iterator[str]:
         for info in self._fs.get_file_info(fs.FileSelector(self._base, allow_not_found=True)):

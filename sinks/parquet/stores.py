@@ -64,7 +64,10 @@ class Store(Protocol):
         """Return a file for reading, or None when there is none."""
 
     def names(self) -> Iterator[str]:
-        """Return the names of the Parquet files of the root, in no order."""
+        """Return the names of the Parquet files of the root, in no order.
+
+        What is in a directory that readers ignore is no file of the root.
+        """
 
     def entries(self) -> Iterator[str]:
         """Return the names directly in the root, those of directories with `/` at the end; none without a root."""

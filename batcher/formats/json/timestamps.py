@@ -58,6 +58,12 @@ _DECIMAL: Final = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.AS
 _COMPACT: Final = re.compile(r"(?:19|20)\d\d(?:(\d\d)(\d\d)(?:\d{4}|\d{6}|\d{9})?)?", re.ASCII)
 """A year, a date, or a date and a time, without separators."""
 
+_COMPACT_RANGES: Final = (
+    (1900, 2099),
+    *((19000101 * 10**digits, 20991232 * 10**digits - 1) for digits in (0, 4, 6, 9)),
+)
+"""Where the numbers lie that such texts would be."""
+
 _FORM: Final = r"^\d{4}-\d\d-\d\d(?:[T ]\d\d(?::\d\d){0,2}(?:\.\d{1,9})?(?:Z|[+-]\d\d(?::?\d\d)?)?)?$"
 """What Arrow may be able to cast; everything else is settled one by one."""
 
@@ -269,7 +275,7 @@ def piecewise(
 
 
 def column_of_numbers(numbers: pa.Array, to: pa.TimestampType, epoch: Epoch = "auto") -> tuple[pa.Array, list[int]]:
-    """Return a column of `to` from a column of `NUMBER`, and the rows that do not fit, which are null there."""
+    """Return a column of `to` from a column of `NUMBER`, and the rows that it could not settle."""
     magnitudes = pc.abs(numbers)
     span = pc.min_max(magnitudes).as_py()
     if span["min"] is None:
@@ -280,11 +286,13 @@ def column_of_numbers(numbers: pa.Array, to: pa.TimestampType, epoch: Epoch = "a
         great = pc.greater_equal(magnitudes, scalar(_GREAT))
         column, open_rows = _shifted(pc.if_else(great, pa.scalar(None, NUMBER), numbers), DIGITS[epoch], to)
         return column, open_rows + _rows(great)
+    bad = set(_compact_rows(magnitudes, span["min"], span["max"]))
     for low, high, digits in MAGNITUDES:
         if low <= span["min"] and span["max"] < high:
-            return _shifted(numbers, digits, to)
+            column, open_rows = _shifted(numbers, digits, to)
+            return column, sorted(bad.union(open_rows))
     whole = pa.nulls(len(numbers), to)
-    bad: set[int] = set(_rows(pc.greater_equal(magnitudes, scalar(MAGNITUDES[-1][1]))))
+    bad.update(_rows(pc.greater_equal(magnitudes, scalar(MAGNITUDES[-1][1]))))
     for low, high, digits in MAGNITUDES:
         inside = pc.and_(pc.greater_equal(magnitudes, scalar(low)), pc.less(magnitudes, scalar(high)))
         if not pc.any(inside).as_py():
@@ -293,6 +301,16 @@ def column_of_numbers(numbers: pa.Array, to: pa.TimestampType, epoch: Epoch = "a
         whole = pc.coalesce(whole, part)
         bad.update(part_bad)
     return whole, sorted(bad)
+
+
+def _compact_rows(magnitudes: pa.Array, least: Decimal, most: Decimal) -> list[int]:
+    """Return the rows whose number was perhaps a text without separators: Arrow takes both for a decimal."""
+    rows: list[int] = []
+    for low, high in _COMPACT_RANGES:
+        if least <= high and low <= most:
+            inside = pc.and_(pc.greater_equal(magnitudes, scalar(low)), pc.less_equal(magnitudes, scalar(high)))
+            rows += _rows(inside)
+    return rows
 
 
 def _shifted(numbers: pa.Array, digits: int, to: pa.TimestampType) -> tuple[pa.Array, list[int]]:

@@ -193,6 +193,20 @@ def test_a_date_without_separators_is_not_taken_for_a_number(text: str) -> None:
     assert points(decode(f'{{"x":"{text}"}}', schema=schema, epoch={"x": "ms"})) == [int(text)]
 
 
+@pytest.mark.parametrize("neighbour", ["0", "1700000000", "1700000000123", "-5", "1.5"])
+@pytest.mark.parametrize("text", ["1900", "2099", "20260131", "202601311200", "20991231235959", "20260131120000123"])
+def test_a_date_without_separators_is_refused_among_numbers_too_and_numbers_of_its_size_are_not(
+    text: str, neighbour: str
+) -> None:
+    messages = [f'{{"x":{neighbour}}}'] * 100
+    decoder = JsonFormat().decoder(pa.schema([("x", MS)]))
+    for _ in range(2):
+        # The second time it reads the column as numbers from the beginning.
+        decoded = decoder.decode(make_batch(make_records([*messages, f'{{"x":"{text}"}}', f'{{"x":{text}}}'])))
+        assert [(one.position, one.reason) for one in decoded.rejections] == [(100, "timestamp")]
+        assert points(decoded)[-1] == points(decode(f'{{"x":{text}}}', schema=pa.schema([("x", MS)]), epoch={}))[0]
+
+
 @pytest.mark.parametrize("text", ["20261331", "1700000000", "1700000000123", "99999999"])
 def test_digits_that_are_no_date_stay_a_number(text: str) -> None:
     assert decode(f'{{"x":"{text}"}}', schema=pa.schema([("x", MS)]), epoch={}).rejections == ()

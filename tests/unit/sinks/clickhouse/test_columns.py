@@ -67,6 +67,13 @@ def test_a_value_that_would_be_changed_is_named_by_its_row(
         ("Decimal(9, 2)", pa.array(["1.25", "1.256", "99999999.99", "0"]).cast(pa.decimal128(20, 3)), "overflow"),
         ("DateTime64(0)", pa.array([1000, 1, 1001, 0], pa.timestamp("ms", "UTC")), "overflow"),
         ("String", pa.array([b"a", b"\xff", b"\xfe", b"b"]).cast(pa.large_binary()), "overflow"),
+        ("Array(UInt8)", pa.array([[1, 2], [300], [3, -1], []]), "overflow"),
+        (
+            "Map(String, UInt8)",
+            pa.array([[], [("a", 300)], [("b", -1)], []], pa.map_(pa.string(), pa.int64())),
+            "overflow",
+        ),
+        ("Tuple(a UInt8)", pa.array([{"a": 1}, {"a": 300}, {"a": -1}, {"a": 2}]), "overflow"),
     ],
 )
 def test_a_wider_type_is_cast_or_its_rows_are_named(type_name: str, values: pa.Array, reason: str) -> None:
@@ -78,6 +85,14 @@ def test_a_wider_type_is_cast_or_its_rows_are_named(type_name: str, values: pa.A
     assert good.num_rows == 2
 
 
+def test_one_list_that_cannot_be_cast_is_the_fault_of_its_row_alone() -> None:
+    table = TableShape.read([Described("n.x", "Array(UInt8)"), Described("n.y", "Array(String)")], "db.t")
+    columns = [pa.array([[1], [300], [2]]), pa.array([["a"], ["b"], ["c"]])]
+    with pytest.raises(RowsRejected) as caught:
+        table.fit(pa.RecordBatch.from_arrays(columns, ["n.x", "n.y"]))
+    assert [(one.position, one.reason) for one in caught.value.rejections] == [(1, "overflow")]
+
+
 @pytest.mark.parametrize(
     ("type_name", "values"),
     [
@@ -87,6 +102,7 @@ def test_a_wider_type_is_cast_or_its_rows_are_named(type_name: str, values: pa.A
         ("Bool", pa.array([2])),
         ("Tuple(a UInt8)", pa.array([{"b": 1}])),
         ("Array(UInt8)", pa.array([["1"]])),
+        ("Array(Float32)", pa.array([[1e300]])),
     ],
 )
 def test_a_type_of_another_kind_is_nobodys_row(type_name: str, values: pa.Array) -> None:

@@ -117,6 +117,11 @@ def written(engine: EmbeddedEngine, table: str, rows: list[dict[str, Any]], **co
     [
         ("DateTime", [-5, 0, 2**33 * 1000], ["1970-01-01 00:00:00", "1970-01-01 00:00:00", "2106-02-07 06:28:15"]),
         ("Nullable(DateTime)", [-5, 1000, 2**33 * 1000], [None, "1970-01-01 00:00:01", None]),
+        ("DateTime", [-(2**63), 1500], ["1970-01-01 00:00:00", "1970-01-01 00:00:01"]),
+        ("Nullable(DateTime)", [2**32 * 1000 - 1, 2**32 * 1000], ["2106-02-07 06:28:15", None]),
+        ("DateTime64(0)", [-(2**63), 2**63 - 1], ["1900-01-01 00:00:00", "2299-12-31 23:59:59"]),
+        ("DateTime64(1)", [-5, 10**15], ["1969-12-31 23:59:59.9", "2299-12-31 23:59:59.9"]),
+        ("DateTime64(2)", [-5, 10**15], ["1969-12-31 23:59:59.99", "2299-12-31 23:59:59.99"]),
         ("DateTime64(3)", [-5, 10**15], ["1969-12-31 23:59:59.995", "2299-12-31 23:59:59.999"]),
         ("Nullable(DateTime64(9))", [-5, 10**14], ["1969-12-31 23:59:59.995000000", None]),
         ("UInt64", [-5, 7], ["0", "7"]),
@@ -132,6 +137,21 @@ def test_a_record_is_not_lost_for_a_time_that_the_column_cannot_hold(
     written(chdb_engine, table, [{"i": i} for i in range(len(times))], _timestamp=times)
     found = chdb_engine.rows(f"SELECT toString(_timestamp) FROM {table} ORDER BY i")
     assert [None if value in (None, "\\N") else value for (value,) in found] == held
+
+
+@pytest.mark.parametrize("digits", range(3, 10))
+def test_the_time_of_a_record_keeps_its_milliseconds_where_the_column_has_room_for_them(
+    chdb_engine: EmbeddedEngine, new_table: Callable[[], str], digits: int
+) -> None:
+    table = new_table()
+    chdb_engine.execute(
+        f"CREATE TABLE {table} (i UInt32, _timestamp DateTime64({digits})) ENGINE = MergeTree ORDER BY i"
+    )
+    written(chdb_engine, table, [{"i": 0}, {"i": 1}], _timestamp=[1_700_000_000_123, -123])
+    assert chdb_engine.rows(f"SELECT toUnixTimestamp64Milli(_timestamp) FROM {table} ORDER BY i") == [
+        (1_700_000_000_123,),
+        (-123,),
+    ]
 
 
 @pytest.mark.parametrize(("kind", "held"), [("String", '{"b": 2,"a":1}'), ("JSON", '{"a":1,"b":2}')])

@@ -121,6 +121,26 @@ def test_a_value_too_long_for_a_name_is_one_rejected_row_each_and_not_quoted() -
     assert "xxx" not in str([one.message for one in caught.value.rejections])
 
 
+@pytest.mark.parametrize(
+    ("kind", "far"),
+    [
+        (pa.timestamp("us", "UTC"), [2**63 - 1, -(2**63), 253_402_300_800_000_000]),
+        (pa.timestamp("s"), [2**63 - 1, -(2**63), -99_999_999_999]),
+        (pa.date32(), [2**31 - 1, -(2**31), 2_932_897]),
+    ],
+    ids=str,
+)
+def test_a_time_that_readers_would_not_find_in_its_directory_is_one_rejected_row(
+    kind: pa.DataType, far: list[int]
+) -> None:
+    with pytest.raises(RowsRejected) as caught:
+        parts_of([0, *far, None], kind)
+    assert [(one.position, one.reason, one.path) for one in caught.value.rejections] == [
+        (row, "path", "p") for row in (1, 2, 3)
+    ]
+    assert len(parts_of([0, None], kind)) == 2
+
+
 def test_the_longest_name_that_fits_is_taken() -> None:
     assert list(parts_of(["x" * 253])) == ["p=" + "x" * 253]
 

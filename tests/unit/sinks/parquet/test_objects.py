@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 from pyarrow import fs
@@ -14,6 +16,7 @@ from batcher.errors import RowsRejected, SettingRefused, SinkMisconfigured, Sink
 from batcher.records import Block
 from batcher.testing.values import EVENTS_0, make_block
 from sinks.parquet import one_root
+from sinks.parquet.local import LocalStore
 from sinks.parquet.objects import ObjectStore
 from sinks.parquet.options import ParquetOptions
 from sinks.parquet.schemas import PIN
@@ -52,6 +55,22 @@ def test_a_block_is_one_object_and_the_pin_another() -> None:
     assert name == "events+00000+00000000000000000000-00000000000000000002.parquet"
     assert pq.read_table(pa.BufferReader(objects.content[f"{ROOT}/{name}"])).num_rows == 3
     assert set(objects.content) == {f"{ROOT}/{name}", f"{ROOT}/{PIN}"}
+
+
+@pytest.mark.parametrize("hidden", ["_aside", ".snapshot", "country=DE/_old"])
+def test_what_readers_ignore_does_not_count_as_loaded(tmp_path: Path, hidden: str) -> None:
+    local = LocalStore(tmp_path)
+    remote = ObjectStore(lambda: (fs.LocalFileSystem(), str(tmp_path)), "x://root")
+    for store in (local, remote):
+        store.open()
+    (tmp_path / hidden).mkdir(parents=True)
+    name = "events+00000+00000000000000000000-00000000000000000002.parquet"
+    for directory in (tmp_path, tmp_path / hidden):
+        (directory / name).touch()
+    dataset = ds.dataset(tmp_path, schema=TABLE.schema, format="parquet")
+    assert {Path(file).relative_to(tmp_path).as_posix() for file in dataset.files} == {name}
+    assert set(local.names()) == set(remote.names()) == {name}
+    local.close()
 
 
 def test_an_upload_that_fails_leaves_no_object_and_the_next_one_works() -> None:

@@ -99,6 +99,16 @@ def test_a_restart_knows_the_fields_that_still_have_no_value(root: Root) -> None
     assert root.schema.equals(KNOWN)
 
 
+def test_items_that_take_any_json_do_so_for_each_worker_once_they_have_a_type(root: Root) -> None:
+    sink = root.sink()
+    sink.pin(pa.schema([("id", pa.int64()), ("items", pa.list_(pa.null()))]))
+    any_json = pa.list_(pa.field("item", pa.string(), metadata={RAW_JSON: b"1"}))
+    grown = sink.pin(pa.schema([("id", pa.int64()), ("items", any_json)]))
+    root.sink()
+    for schema in (grown, root.schema):
+        assert schema.field("items").type.equals(any_json, check_metadata=True)
+
+
 def test_what_was_decoded_before_a_growth_is_written_after_it(root: Root) -> None:
     sink = root.sink()
     sink.pin(UNKNOWN)
