@@ -1,4 +1,4 @@
-"""Apache Kafka from Maven Central, fetched once into a cache that several processes may share."""
+"""Servers from Maven Central, fetched once into a cache that several processes may share: here Apache Kafka."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -41,41 +42,53 @@ def kafka_jars() -> Path:
 
     Raise Unavailable without Java, or without Maven where there is something to download.
     """
+    return fetched(cache_dir() / f"kafka-{KAFKA_VERSION}" / "lib", f"Kafka {KAFKA_VERSION}", _download)
+
+
+def fetched(place: Path, what: str, download: Callable[[str, Path], Path]) -> Path:
+    """Return a directory of jars, which is downloaded once for all processes.
+
+    `download` is given the path of Maven and an empty directory, and returns the directory inside it that becomes
+    `place`. Raise Unavailable as `kafka_jars` does.
+    """
     if shutil.which("java") is None:
         raise Unavailable("no java on the PATH (17 or newer)")
-    home = cache_dir() / f"kafka-{KAFKA_VERSION}"
-    jars = home / "lib"
-    if jars.is_dir():
-        return jars
+    if place.is_dir():
+        return place
     maven = shutil.which("mvn")
     if maven is None:
-        raise Unavailable(f"no mvn on the PATH, and no jars of Kafka {KAFKA_VERSION} in {jars}")
+        raise Unavailable(f"no mvn on the PATH, and no jars of {what} in {place}")
+    home = place.parent
     home.mkdir(parents=True, exist_ok=True)
     with (home / "lock").open("w") as lock:
         # The second process waits here and then finds the work done.
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not jars.is_dir():
-            _download(maven, home, jars)
-    return jars
+        if not place.is_dir():
+            with tempfile.TemporaryDirectory(dir=home) as scratch:
+                # A rename within one directory: the final name always holds all of them.
+                download(maven, Path(scratch)).rename(place)
+    return place
 
 
-def _download(maven: str, home: Path, jars: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=home) as scratch:
-        pom = Path(scratch) / "pom.xml"
-        pom.write_text(_pom(), encoding="utf-8")
-        command = [maven, "-q", "-B", "-f", str(pom), "dependency:copy-dependencies"]
-        command += [f"-DoutputDirectory={scratch}/lib", "-DincludeScope=runtime"]
-        try:
-            done = subprocess.run(  # noqa: S603 (a fixed command)
-                command, capture_output=True, text=True, timeout=DOWNLOAD_TIMEOUT_S, check=False
-            )
-        except subprocess.TimeoutExpired as error:
-            raise Unavailable(f"Maven did not fetch Kafka {KAFKA_VERSION} within {DOWNLOAD_TIMEOUT_S} s") from error
-        if done.returncode != 0:
-            lines = [line for line in done.stdout.splitlines() if "ERROR" in line] or ["no message"]
-            raise Unavailable(f"Maven could not fetch Kafka {KAFKA_VERSION}: {lines[0][:300]}")
-        # A rename within one directory: the final name always holds all of them.
-        (Path(scratch) / "lib").rename(jars)
+def run_maven(what: str, command: Sequence[str]) -> None:
+    """Run Maven to download something; raise Unavailable when it cannot be had."""
+    try:
+        done = subprocess.run(  # noqa: S603 (a fixed command)
+            command, capture_output=True, text=True, timeout=DOWNLOAD_TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise Unavailable(f"Maven did not fetch {what} within {DOWNLOAD_TIMEOUT_S} s") from error
+    if done.returncode != 0:
+        lines = [line for line in done.stdout.splitlines() if "ERROR" in line] or ["no message"]
+        raise Unavailable(f"Maven could not fetch {what}: {lines[0][:300]}")
+
+
+def _download(maven: str, scratch: Path) -> Path:
+    pom = scratch / "pom.xml"
+    pom.write_text(_pom(), encoding="utf-8")
+    command = [maven, "-q", "-B", "-f", str(pom), "dependency:copy-dependencies"]
+    run_maven(f"Kafka {KAFKA_VERSION}", [*command, f"-DoutputDirectory={scratch}/lib", "-DincludeScope=runtime"])
+    return scratch / "lib"
 
 
 def _pom() -> str:

@@ -127,8 +127,8 @@ def setup(format_: Format = "auto", level: str = "info", worker: int | None = No
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # urllib3 and the ClickHouse driver say at info and debug what this project's own events already say.
-    for noisy in ("urllib3", "clickhouse_connect", "botocore"):
+    # The clients of HTTP and ClickHouse say at info and debug what this project's own events already say.
+    for noisy in ("urllib3", "clickhouse_connect", "botocore", "httpx2"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
     structlog.configure(
         processors=[
