@@ -1,0 +1,59 @@
+"""What every format does first: tombstones and sizes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batcher.records import Batch, Rejection
+
+Tombstones = Literal["skip", "reject"]
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """Hold the values that a format has to read, without nulls, and what became of the others.
+
+    `positions` are those of `values`, `skipped` those of tombstones; both int64 and ascending.
+    """
+
+    values: pa.Array
+    positions: pa.Int64Array
+    rejections: tuple[Rejection, ...]
+    skipped: pa.Int64Array
+
+
+def admit(values: pa.Array, *, max_message_bytes: int, tombstones: Tombstones) -> Admitted:
+    """Separate tombstones and what is too large, with the words of the JSON format."""
+    positions = pa.arange(0, len(values))
+    skipped: pa.Int64Array = pa.array([], pa.int64())
+    rejections: list[Rejection] = []
+    if values.null_count:
+        null = values.is_null()
+        if tombstones == "skip":
+            skipped = positions.filter(null)
+        else:
+            message = "the record is a tombstone (null value)"
+            rejections += [Rejection(row, "tombstone", message) for row in positions.filter(null).to_pylist()]
+        values, positions = values.drop_null(), positions.filter(pc.invert(null))
+    length = pc.binary_length(values)
+    if (pc.max(length).as_py() or 0) > max_message_bytes:
+        large = pc.greater(length, max_message_bytes)
+        for row, size in zip(positions.filter(large).to_pylist(), length.filter(large).to_pylist(), strict=True):
+            message = f"the message has {size} bytes, more than --decode.max-message-bytes {max_message_bytes}"
+            rejections.append(Rejection(row, "too_large", message))
+        keep = pc.invert(large)
+        values, positions = values.filter(keep), positions.filter(keep)
+    return Admitted(values, positions, tuple(sorted(rejections, key=lambda one: one.position)), skipped)
+
+
+def with_values(batch: Batch, values: pa.Array | pa.ChunkedArray) -> Batch:
+    """Return a batch with other values for its records, in order of position."""
+    runs, start = [], 0
+    for run in batch.runs:
+        runs.append(replace(run, values=values.slice(start, len(run))))
+        start += len(run)
+    return replace(batch, runs=tuple(runs))
