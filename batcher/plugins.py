@@ -49,7 +49,7 @@ CONTRACT: Final = 2
 DISTRIBUTION: Final = "kafka-batcher"
 
 # The extra of ours that provides a module which the core install does not have.
-EXTRAS: Final[Mapping[str, str]] = {"chdb": "embedded"}
+EXTRAS: Final[Mapping[str, str]] = {"chdb": "embedded", "numpy": "avro"}
 
 REGISTRIES: Final[Mapping[str, str]] = {
     "source": "batcher.sources:registry",
@@ -228,6 +228,9 @@ class Registry(Generic[Part]):
             made = found.make(options, context=context) if found.asks else found.make(options)
         except BatcherError:
             raise
+        except ModuleNotFoundError as error:
+            origin = DISTRIBUTION if found.name in self.built_in else ""
+            _refuse(self._missing(found.name, "", origin, error), error)
         except Exception as error:  # not our code: whatever it raises while it is made is its own bug
             _refuse(f"{self.flag} {found.name}: cannot be made: {type(error).__name__}: {error}", error)
         lacking = [method for method in self.methods if not callable(getattr(made, method, None))]

@@ -13,7 +13,13 @@ registry: Final[Registry[Format]] = Registry(
     "format",
     setting="decode.format",
     group="batcher.formats",
-    built_in={"json": "batcher.formats.json:plugin"},
+    built_in={
+        "avro": "batcher.formats.avro:plugin",
+        "csv": "batcher.formats.delimited:plugin",
+        "json": "batcher.formats.json:plugin",
+        "msgpack": "batcher.formats.msgpack:plugin",
+        "raw": "batcher.formats.raw:plugin",
+    },
     methods=("decoder", "infer"),
 )
 """What `--decode.format` may name."""

@@ -47,6 +47,12 @@ class Decode(Section):
 
     format: Annotated[str, Flag(plugin="format")] = "json"
     """Encoding of the records."""
+    framing: Literal["auto", "none", "confluent"] = "auto"
+    """What stands before the payload, or in a header: nothing, or the id of its schema; auto: what the format needs."""
+    compression: Literal["none", "gzip", "zstd"] = "none"
+    """How each message was compressed by its producer, besides what Kafka does."""
+    writer_schema: Annotated[str | None, Flag(metavar="FILE")] = None
+    """The schema that all records were written with (Avro: .avsc), where no registry has it."""
     schema_source: Annotated[str, Flag(metavar="auto|FILE")] = Field(default="auto", alias="schema")
     """auto: from the table, or from the first batch; else an .arrow or .parquet file that has the schema."""
     on_unknown: Literal["warn", "ignore", "reject", "halt"] = "warn"

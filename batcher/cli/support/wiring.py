@@ -152,8 +152,9 @@ def sink_of(settings: Settings) -> Sink:
 @before_opening()
 def format_of(settings: Settings) -> Format:
     """Return the encoding of the records. Raise SettingRefused for an unknown name and for options it refuses."""
-    format_: Format = _part(settings, registry_of("format"), settings.decode.format)
-    return format_
+    from batcher.formats.wiring import unpacked
+
+    return unpacked(_part(settings, registry_of("format"), settings.decode.format), settings.decode)
 
 
 @before_opening()

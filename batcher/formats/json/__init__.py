@@ -10,7 +10,7 @@ from batcher.plugins import takes
 from batcher.settings.model import Decode
 
 if TYPE_CHECKING:
-    from batcher.formats.json.limits import Epoch
+    from batcher.formats.json.limits import Epoch, JsonOptions
     from batcher.protocols import Format
 
 
@@ -18,18 +18,22 @@ if TYPE_CHECKING:
 def plugin(options: Decode) -> Format:
     """Return the format. Raise ConfigurationError. Nothing heavy is imported before this is called."""
     from batcher.formats.json.format import JsonFormat  # noqa: PLC0415 - as said above
+
+    return JsonFormat(options_of(options))
+
+
+def options_of(section: Decode) -> JsonOptions:
+    """Return what is accepted. Raise ConfigurationError."""
     from batcher.formats.json.limits import JsonOptions  # noqa: PLC0415 - as said above
 
-    return JsonFormat(
-        JsonOptions(
-            on_unknown=options.on_unknown,
-            match=options.match,
-            text=text_columns(options.text),
-            epoch=epoch_units(options.epoch),
-            max_message_bytes=int(options.max_message_bytes),
-            max_depth=options.max_depth,
-            tombstones=options.tombstones,
-        )
+    return JsonOptions(
+        on_unknown=section.on_unknown,
+        match=section.match,
+        text=text_columns(section.text),
+        epoch=epoch_units(section.epoch),
+        max_message_bytes=int(section.max_message_bytes),
+        max_depth=section.max_depth,
+        tombstones=section.tombstones,
     )
 
 

@@ -63,5 +63,5 @@ def test_what_is_no_schema_file_is_refused_in_one_line(tmp_path: Path) -> None:
 
 def test_formats_are_loaded_by_name_and_an_unknown_one_lists_what_there_is() -> None:
     assert registry.load("json")(Decode()) is not None
-    with pytest.raises(ConfigurationError, match="known are json"):
+    with pytest.raises(ConfigurationError, match="known are avro, csv, json"):
         registry.load("yaml")

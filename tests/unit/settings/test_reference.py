@@ -55,8 +55,18 @@ EXAMPLES = {
     "none|TIME": "3s",
     "RATIO": "0.25",
     "HOST:PORT": "127.0.0.1:1",
+    "URL": "http://127.0.0.1:1",
     "earliest|latest|TIME": "latest",
 }
+
+
+COMPANIONS = {
+    "batch.memory": {},
+    "registry.password": {"BATCHER_REGISTRY_USER": "x"},
+    "registry.key": {"BATCHER_REGISTRY_CERTIFICATE": "x"},
+    "registry.key_password": {"BATCHER_REGISTRY_CERTIFICATE": "x"},
+}
+"""Variables without which a setting cannot be given."""
 
 
 def example(row: Row) -> str:
@@ -103,7 +113,7 @@ def test_every_setting_can_be_given_as_flag_variable_and_key(row: Row, tmp_path:
     text = example(row)
     file = tmp_path / "batcher.toml"  # type: ignore[operator]
     file.write_text(f"{row.key} = {'true' if row.kind == 'switch' else repr(text)}\n")
-    environ = {"BATCHER_BATCH_MEMORY": "1GiB"} if row.key != "batch.memory" else {}
+    environ = COMPANIONS.get(row.key, {"BATCHER_BATCH_MEMORY": "1GiB"})
 
     def value(argv: list[str], environ: dict[str, str]) -> object:
         parser = Parser("batcher")

@@ -1,0 +1,120 @@
+"""Unpack messages before another format reads them: compression by hand, and the frame of a schema registry.
+
+The registry is not asked: this is for payloads that say what they are without a schema, such as JSON written by a
+JSON-Schema serializer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batcher.formats.compression import Compression, decompress
+from batcher.formats.framing import Framing
+from batcher.formats.policy import with_values
+from batcher.protocols import Decoder, Format
+from batcher.records import Batch, Decoded, Records, Rejection
+
+
+@dataclass(frozen=True, slots=True)
+class _Unpacked:
+    """Hold what the other format reads, the positions of these records in the batch, and what became of the others."""
+
+    batch: Batch | None
+    positions: pa.Int64Array
+    rejections: tuple[Rejection, ...]
+    skipped: pa.Int64Array
+
+
+class PackedFormat:
+    """Make decoders of another format for messages that are packed (`protocols.Format`)."""
+
+    def __init__(self, inner: Format, framing: Framing, compression: Compression = "none") -> None:
+        self._inner = inner
+        self._framing = framing
+        self._compression = compression
+
+    def infer(self, batch: Batch) -> pa.Schema | None:
+        found = self.unpack(batch).batch
+        return None if found is None else self._inner.infer(found)
+
+    def grow(self, schema: pa.Schema, batch: Batch) -> pa.Schema:
+        found = self.unpack(batch).batch
+        return schema if found is None else self._inner.grow(schema, found)
+
+    def decoder(self, schema: pa.Schema) -> PackedDecoder:
+        return PackedDecoder(self, self._inner.decoder(schema))
+
+    def unpack(self, batch: Batch) -> _Unpacked:
+        """Return what is in the messages of a batch."""
+        rejections: list[Rejection] = []
+        if self._compression != "none":
+            unpacked = decompress(batch.values(), self._compression, self._framing.max_message_bytes)
+            batch = with_values(batch, unpacked.values)
+            rejections += unpacked.rejections
+        refused = {one.position for one in rejections}
+        if self._framing.kind == "none":
+            positions = pa.array([row for row in range(batch.rows) if row not in refused], pa.int64())
+            values = batch.values().take(positions) if refused else batch.values()
+            return _Unpacked(_of(batch, positions, values), positions, tuple(rejections), _nothing())
+        split = self._framing.split(batch)
+        # What could not be decompressed has no value now, and is no tombstone for that.
+        rejections += [one for one in split.rejections if one.position not in refused]
+        skipped = split.skipped
+        if refused:
+            skipped = skipped.filter(pc.invert(pc.is_in(skipped, pa.array(sorted(refused), pa.int64()))))
+        positions = pa.concat_arrays([_nothing(), *(group.positions for group in split.groups)])
+        payloads = pa.chunked_array([group.payloads for group in split.groups], pa.binary())
+        order = pc.sort_indices(positions)
+        positions = positions.take(order)
+        found = _of(batch, positions, payloads.take(order))
+        return _Unpacked(found, positions, tuple(rejections), skipped)
+
+
+class PackedDecoder:
+    """Decode packed messages with the decoder of another format (`protocols.Decoder`)."""
+
+    def __init__(self, packed: PackedFormat, inner: Decoder) -> None:
+        self._packed = packed
+        self._inner = inner
+
+    @property
+    def schema(self) -> pa.Schema:
+        return self._inner.schema
+
+    def decode(self, batch: Batch) -> Decoded:
+        found = self._packed.unpack(batch)
+        if found.batch is None:
+            return Decoded(
+                self.schema.empty_table(), _nothing(), tuple(sorted(found.rejections, key=_position)), found.skipped
+            )
+        decoded, places = self._inner.decode(found.batch), found.positions
+        moved = [replace(one, position=places[one.position].as_py()) for one in decoded.rejections]
+        skipped = pa.concat_arrays([found.skipped, places.take(decoded.skipped)])
+        return replace(
+            decoded,
+            positions=places.take(decoded.positions),
+            rejections=tuple(sorted([*moved, *found.rejections], key=_position)),
+            skipped=skipped.take(pc.sort_indices(skipped)),
+            unknown=tuple(replace(one, position=places[one.position].as_py()) for one in decoded.unknown),
+        )
+
+
+def _of(batch: Batch, positions: pa.Int64Array, values: pa.ChunkedArray) -> Batch | None:
+    """Return records with these values; the format that reads them does not ask where they stood."""
+    count = len(positions)
+    if not count:
+        return None
+    empty = pa.nulls(count, pa.binary())
+    run = Records(batch.runs[0].partition, positions, pa.nulls(count, pa.int64()), empty, values)
+    return Batch((run,), batch.trigger)
+
+
+def _nothing() -> pa.Int64Array:
+    return pa.array([], pa.int64())
+
+
+def _position(rejection: Rejection) -> int:
+    return rejection.position

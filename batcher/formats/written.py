@@ -1,0 +1,236 @@
+"""Formats whose records were written with a schema: framing, schemas, readers and fitting, put together.
+
+A batch may hold records of many schemas. Each schema has a reader, which gives its records the columns of their writer,
+and a fitter, which brings these to the columns of the target. The rows come together again in the order of the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import pyarrow as pa
+
+from batcher.formats.fit import Fitter, validate
+from batcher.formats.fit.names import Aliases
+from batcher.formats.fit.source import plain_type
+from batcher.formats.framing import Framing, Group
+from batcher.formats.json.limits import JsonOptions
+from batcher.formats.schema_registry import find_all
+from batcher.formats.writer_schema import (
+    ReadRows,
+    SchemaKey,
+    SchemaKind,
+    SchemaReader,
+    SchemaUnknown,
+    WriterSchema,
+    WriterSchemas,
+)
+from batcher.growth import grown
+from batcher.records import Batch, Decoded, Rejection, UnknownField
+
+MAX_READERS: Final = 500
+"""Schemas whose readers are kept. A topic has a few; an id in a damaged record is anyone's guess, and costs nothing."""
+
+_LOOK: Final = 1000
+"""Payloads read at a time until one can be read: nearly always the first ones can."""
+
+UNNAMED: Final = SchemaKey()
+"""Stands for the schema of records without a frame."""
+
+
+class SchemaBroken(Exception):
+    """Say that no reader can be made of a schema. The message is one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """Know one encoding. `reader` raises SchemaBroken; `aliases` returns the other names of a schema's fields."""
+
+    kind: SchemaKind
+    reader: Callable[[WriterSchema], SchemaReader]
+    aliases: Callable[[WriterSchema], Aliases]
+
+
+@dataclass(frozen=True, slots=True)
+class _WriterLane:
+    """Read the records of one schema, or know why that cannot be; `reason` is that of the rejections."""
+
+    reader: SchemaReader | None
+    fitter: Fitter | None = None
+    reason: str = ""
+    message: str = ""
+
+
+class WrittenFormat:
+    """Make decoders for records that were written with a schema (`protocols.Format`)."""
+
+    def __init__(self, codec: Codec, framing: Framing, schemas: WriterSchemas, options: JsonOptions) -> None:
+        self._codec = codec
+        self._framing = framing
+        self._schemas = schemas
+        self._options = options
+
+    def infer(self, batch: Batch) -> pa.Schema | None:
+        """Return the columns of all schemas of the batch that a record can be read with.
+
+        A name that several have has the type of the newest.
+        """
+        groups = self._framing.split(batch).groups
+        found = find_all(self._schemas, sorted({group.key or UNNAMED for group in groups}))
+        columns: dict[str, pa.Field] = {}
+        for group in sorted(groups, key=lambda one: one.key or UNNAMED):
+            key = group.key or UNNAMED
+            lane = lane_of(self._codec, key, found[key])
+            if lane.reader is not None and _readable(lane.reader, group.payloads):
+                columns |= {field.name: _column(field) for field in lane.reader.schema}
+        return pa.schema(columns.values()) if columns else None
+
+    def grow(self, schema: pa.Schema, batch: Batch) -> pa.Schema:
+        proposed = self.infer(batch)
+        return schema if proposed is None else grown(schema, proposed)
+
+    def decoder(self, schema: pa.Schema) -> WrittenDecoder:
+        return WrittenDecoder(self._codec, self._framing, self._schemas, self._options, schema)
+
+
+class WrittenDecoder:
+    """Decode records that were written with a schema (`protocols.Decoder`). Not for several threads at once."""
+
+    def __init__(
+        self, codec: Codec, framing: Framing, schemas: WriterSchemas, options: JsonOptions, schema: pa.Schema
+    ) -> None:
+        validate(schema)
+        self._codec = codec
+        self._framing = framing
+        self._schemas = schemas
+        self._options = options
+        self._schema = schema
+        self._lanes: dict[SchemaKey, _WriterLane] = {}
+
+    @property
+    def schema(self) -> pa.Schema:
+        return self._schema
+
+    def decode(self, batch: Batch) -> Decoded:
+        split = self._framing.split(batch)
+        found = find_all(self._schemas, sorted({group.key or UNNAMED for group in split.groups}))
+        outcomes = [self._decoded(group, found[group.key or UNNAMED]) for group in split.groups]
+        if len(outcomes) == 1 and not split.rejections and not len(split.skipped):
+            return outcomes[0]
+        return _together(outcomes, split.rejections, split.skipped, self._schema)
+
+    def _decoded(self, group: Group, written: WriterSchema | SchemaUnknown) -> Decoded:
+        """Return what becomes of the records of one schema; positions are those of the batch."""
+        lane = self._lane(group.key or UNNAMED, written)
+        if lane.reader is None or lane.fitter is None:
+            rejections = tuple(Rejection(row, lane.reason, lane.message) for row in group.positions.to_pylist())
+            return Decoded(self._schema.empty_table(), pa.array([], pa.int64()), rejections)
+        read: ReadRows = lane.reader.read(group.payloads)
+        fitted = lane.fitter.fit(read.table)
+        positions = group.positions.take(read.rows)
+        refused = [*_moved(read.rejections, group.positions), *_moved(fitted.rejections, positions)]
+        refused.sort(key=lambda rejection: rejection.position)
+        return Decoded(
+            fitted.table,
+            positions if len(fitted.rows) == len(positions) else positions.take(fitted.rows),
+            tuple(refused),
+            unknown=tuple(replace(one, position=positions[one.position].as_py()) for one in fitted.unknown),
+            outgrown=fitted.outgrown,
+            notes=fitted.notes,
+        )
+
+    def _lane(self, key: SchemaKey, written: WriterSchema | SchemaUnknown) -> _WriterLane:
+        lane = self._lanes.get(key)
+        # A schema that was unknown may be registered by now.
+        if lane is None or lane.reason == _UNKNOWN:
+            if len(self._lanes) >= MAX_READERS:
+                self._lanes.clear()
+            lane = self._lanes[key] = lane_of(self._codec, key, written)
+            if lane.reader is not None and isinstance(written, WriterSchema):
+                aliases = self._codec.aliases(written)
+                fitter = Fitter(lane.reader.schema, self._schema, key=key, options=self._options, aliases=aliases)
+                lane = self._lanes[key] = replace(lane, fitter=fitter)
+        return lane
+
+
+_UNKNOWN: Final = "unknown_schema"
+
+
+def lane_of(codec: Codec, key: SchemaKey, written: WriterSchema | SchemaUnknown) -> _WriterLane:
+    """Return the reader of a schema, or the reason why there is none."""
+    if isinstance(written, SchemaUnknown):
+        return _WriterLane(None, reason=_UNKNOWN, message=str(written))
+    if written.kind != codec.kind:
+        message = f"{key} is {written.kind}; load it with --decode.format {written.kind}"
+        return _WriterLane(None, reason="schema_kind", message=message)
+    try:
+        return _WriterLane(codec.reader(written))
+    except SchemaBroken as error:
+        return _WriterLane(None, reason="schema", message=f"{key} cannot be read: {error}")
+
+
+def _readable(reader: SchemaReader, payloads: pa.BinaryArray) -> bool:
+    return any(len(reader.read(payloads.slice(start, _LOOK)).rows) for start in range(0, len(payloads), _LOOK))
+
+
+def _column(field: pa.Field) -> pa.Field:
+    """Return the column for a field of a writer: it may be null, as another schema may not have it."""
+    return pa.field(field.name, _open(plain_type(field.type)), metadata=field.metadata)
+
+
+def _open(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_struct(kind):
+        return pa.struct([_column(child) for child in kind])
+    if pa.types.is_list(kind):
+        return pa.list_(_column(kind.value_field))
+    if pa.types.is_map(kind):
+        return pa.map_(kind.key_type, _column(kind.item_field))
+    return kind
+
+
+def _moved(rejections: Iterable[Rejection], positions: pa.Int64Array) -> Iterator[Rejection]:
+    for rejection in rejections:
+        yield replace(rejection, position=positions[rejection.position].as_py())
+
+
+def _together(
+    outcomes: Sequence[Decoded], rejections: Sequence[Rejection], skipped: pa.Int64Array, schema: pa.Schema
+) -> Decoded:
+    """Return the outcomes of several schemas as one, in the order of the batch."""
+    table = pa.concat_tables([schema.empty_table(), *(one.table for one in outcomes)])
+    positions = pa.concat_arrays([pa.array([], pa.int64()), *(one.positions for one in outcomes)])
+    if len(outcomes) > 1:
+        order = pa.compute.sort_indices(positions)
+        table, positions = table.take(order), positions.take(order)
+    refused = sorted([*rejections, *(one for outcome in outcomes for one in outcome.rejections)], key=_position)
+    notes = dict.fromkeys(note for outcome in outcomes for note in outcome.notes)
+    return Decoded(
+        table,
+        positions,
+        tuple(refused),
+        skipped,
+        tuple(_summed(one for outcome in outcomes for one in outcome.unknown)),
+        outgrown=any(outcome.outgrown for outcome in outcomes),
+        notes=tuple(notes),
+    )
+
+
+def _summed(fields: Iterable[UnknownField]) -> Iterable[UnknownField]:
+    found: dict[str, UnknownField] = {}
+    for one in fields:
+        held = found.get(one.path)
+        if held is not None:
+            one = UnknownField(one.path, held.records + one.records, min(held.position, one.position))  # noqa: PLW2901
+        found[one.path] = one
+    return found.values()
+
+
+def _position(rejection: Rejection) -> int:
+    return rejection.position
+
+
+def none_but(_: WriterSchema) -> Mapping[str, Sequence[str]]:
+    """Return no aliases: for encodings that have none."""
+    return {}
