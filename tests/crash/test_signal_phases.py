@@ -20,7 +20,7 @@ from tests.harness.attack import Worker
 from tests.harness.disturbance import GroupScene, unannounced
 from tests.harness.patience import LONG, wait_for
 
-pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(600), pytest.mark.long]
 
 SEED = int(os.environ.get("BATCHER_TEST_SEED", "1"))
 PARTITIONS = 12 if LONG else 8

@@ -1,6 +1,6 @@
 """Everything at once and for long: broker, target, disk and workers fail at random while records keep coming.
 
-`BATCHER_TEST_SOAK_S` says for how many seconds; 20 of them in the ordinary suite, which is each kind of trouble once.
+`BATCHER_TEST_SOAK_S` says for how many seconds; 20 of them in `make test-crash`, which is each kind of trouble once.
 From five minutes on Parquet has its turn as well.
 """
 
@@ -21,6 +21,7 @@ SEED = int(os.environ.get("BATCHER_TEST_SEED", "1"))
 
 pytestmark = [
     pytest.mark.broker,
+    *(() if "BATCHER_TEST_SOAK_S" in os.environ else (pytest.mark.long,)),
     pytest.mark.timeout(600 + 2 * SECONDS),
     pytest.mark.skipif(sys.platform != "linux", reason="limits and measures processes as Linux does"),
 ]

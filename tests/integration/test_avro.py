@@ -26,8 +26,8 @@ pytest.importorskip("fastavro")
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
 
-RECORDS: Final = 1_000_000 if LONG else 20_000
-KILLS: Final = 5 if LONG else 2
+RECORDS: Final = 1_000_000 if LONG else 10_000
+KILLS: Final = 5 if LONG else 1
 BATCH: Final = RECORDS // 20
 
 OLD: Final = {

@@ -8,7 +8,7 @@ from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException
 
-from batcher.errors import BatcherError, ConfigurationError, SourceLost
+from batcher.errors import ConfigurationError, SourceLost
 
 PARTITION_EOF: Final = KafkaError._PARTITION_EOF
 MAX_POLL_EXCEEDED: Final = KafkaError._MAX_POLL_EXCEEDED
@@ -139,12 +139,16 @@ def forbidden(error: KafkaError, what: str) -> ConfigurationError:
     return ConfigurationError(f"{what}: {text_of(error)}; check the credentials (-X sasl.*, -X ssl.*) and the ACLs")
 
 
-def fatal(error: KafkaError, instance: str | None) -> BatcherError:
+class ClientDead(SourceLost):
+    """Report that librdkafka has given up its client: it neither reads nor commits any more, and cannot be closed."""
+
+
+def fatal(error: KafkaError, instance: str | None) -> ClientDead:
     """Return the error for a client that librdkafka has given up."""
     # _FATAL hides the code that caused it. Only the text still has it.
     if error.code() in FATAL - {KafkaError._FATAL} or "instance" in error.str().lower():
-        return SourceLost(
+        return ClientDead(
             f"--kafka.instance {instance} is also that of another process, or of one that died less than a session "
             "timeout ago: give each process its own"
         )
-    return SourceLost(f"the Kafka client cannot go on: {text_of(error)}; start again")
+    return ClientDead(f"the Kafka client cannot go on: {text_of(error)}; start again")

@@ -31,6 +31,7 @@ from batcher.sources.kafka.errors import (
     OUT_OF_RANGE,
     PARTITION_EOF,
     STUCK,
+    ClientDead,
     fatal,
     forbidden,
     text_of,
@@ -87,6 +88,7 @@ class KafkaSource:
     def __init__(self, options: KafkaOptions) -> None:
         self._options = options
         self._consumer: Consumer | None = None
+        self._dead = False
         self._listener: PartitionListener | None = None
         self._offsets: StartOffsets | None = None
         self._credentials = Credentials(options.properties, options.reload, self._use_credentials)
@@ -177,7 +179,13 @@ class KafkaSource:
         refused = {partition: "not assigned to this process" for partition in positions if partition not in ours}
         if ours:
             self._check_identity({partition.topic for partition in ours})
-            fenced = store(self._open_consumer, ours, timeout_s, self._options.instance, rebalancing=self._giving_up)
+            try:
+                fenced = store(
+                    self._open_consumer, ours, timeout_s, self._options.instance, rebalancing=self._giving_up
+                )
+            except ClientDead:
+                self._dead = True
+                raise
             self._progress.refused(fenced, time.monotonic())
             refused.update(fenced)
         if refused:
@@ -205,10 +213,11 @@ class KafkaSource:
             return
         try:
             # This is not left to librdkafka's own callback: while it closes, it no longer reads commits back.
-            self._give_up(tuple(self._progress), lost=self._failure is not None)
+            self._give_up(tuple(self._progress), lost=self._failure is not None or self._dead)
         finally:
             self._consumer = None
-            if not _close_within(consumer, CLOSE_TIMEOUT_S):
+            # Closing a client that is dead never ends, and takes a core meanwhile.
+            if not self._dead and not _close_within(consumer, CLOSE_TIMEOUT_S):
                 log.warning("kafka_close_abandoned", after_s=CLOSE_TIMEOUT_S)
 
     @property
@@ -317,6 +326,7 @@ class KafkaSource:
             if partition in self._progress:
                 self._progress.advance(partition, max(message.offset() or 0, reached))
         elif error.fatal() or code in FATAL:
+            self._dead = True
             raise fatal(error, self._options.instance)
         elif code == MAX_POLL_EXCEEDED:
             self._start_over()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from confluent_kafka import KafkaError
+from confluent_kafka import Consumer, KafkaError
 
 from batcher.embedded.mock_cluster import DISCONNECT, ApiKey, MockCluster
 from batcher.errors import BatcherError, CommitRefused, CommitUnconfirmed, ConfigurationError, SourceLost
@@ -159,6 +159,26 @@ def test_what_can_never_work_is_not_repeated(
 
     with pytest.raises(reaction, match=words):
         source.commit({PART: Position(3)}, 20.0)
+
+
+def test_a_client_that_is_dead_is_not_closed_which_would_never_end(
+    mock_cluster: MockCluster, source: KafkaSource, listener: RecordingListener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[Consumer] = []
+
+    def close_within(consumer: Consumer, _: float) -> bool:
+        closed.append(consumer)
+        return True
+
+    monkeypatch.setattr("batcher.sources.kafka.source._close_within", close_within)
+    mock_cluster.push_errors(ApiKey.OFFSET_COMMIT, [KafkaError.FENCED_INSTANCE_ID] * ALWAYS)
+    with pytest.raises(SourceLost):
+        source.commit({PART: Position(3)}, 20.0)
+
+    source.close()
+
+    assert closed == []
+    assert not listener.owned
 
 
 def test_no_code_has_two_reactions() -> None:
