@@ -88,7 +88,6 @@ class KafkaSource:
     def __init__(self, options: KafkaOptions) -> None:
         self._options = options
         self._consumer: Consumer | None = None
-        self._dead = False
         self._listener: PartitionListener | None = None
         self._offsets: StartOffsets | None = None
         self._credentials = Credentials(options.properties, options.reload, self._use_credentials)
@@ -183,8 +182,9 @@ class KafkaSource:
                 fenced = store(
                     self._open_consumer, ours, timeout_s, self._options.instance, rebalancing=self._giving_up
                 )
-            except ClientDead:
-                self._dead = True
+            except ClientDead as error:
+                # As for what `fetch` finds out: nothing is read, committed or closed any more.
+                self._failure = self._failure or error
                 raise
             self._progress.refused(fenced, time.monotonic())
             refused.update(fenced)
@@ -213,11 +213,11 @@ class KafkaSource:
             return
         try:
             # This is not left to librdkafka's own callback: while it closes, it no longer reads commits back.
-            self._give_up(tuple(self._progress), lost=self._failure is not None or self._dead)
+            self._give_up(tuple(self._progress), lost=self._failure is not None)
         finally:
             self._consumer = None
             # Closing a client that is dead never ends, and takes a core meanwhile.
-            if not self._dead and not _close_within(consumer, CLOSE_TIMEOUT_S):
+            if not isinstance(self._failure, ClientDead) and not _close_within(consumer, CLOSE_TIMEOUT_S):
                 log.warning("kafka_close_abandoned", after_s=CLOSE_TIMEOUT_S)
 
     @property
@@ -326,7 +326,6 @@ class KafkaSource:
             if partition in self._progress:
                 self._progress.advance(partition, max(message.offset() or 0, reached))
         elif error.fatal() or code in FATAL:
-            self._dead = True
             raise fatal(error, self._options.instance)
         elif code == MAX_POLL_EXCEEDED:
             self._start_over()
