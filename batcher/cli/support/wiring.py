@@ -152,9 +152,14 @@ def sink_of(settings: Settings) -> Sink:
 @before_opening()
 def format_of(settings: Settings) -> Format:
     """Return the encoding of the records. Raise SettingRefused for an unknown name and for options it refuses."""
+    decode = settings.decode
+    format_: Format = _part(settings, registry_of("format"), decode.format)
+    if decode.framing != "confluent" and decode.compression == "none" and decode.writer_schema is None:
+        # Nothing is packed: most pipelines start without what is needed for that.
+        return format_
     from batcher.formats.wiring import unpacked
 
-    return unpacked(_part(settings, registry_of("format"), settings.decode.format), settings.decode)
+    return unpacked(format_, decode)
 
 
 @before_opening()
