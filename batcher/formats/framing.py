@@ -11,14 +11,14 @@ have it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 from uuid import UUID
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batcher.errors import ConfigurationError
+from batcher.formats.policy import Tombstones, admit, check_size
 from batcher.formats.writer_schema import SchemaKey
 from batcher.records import Batch, Rejection, as_one
 
@@ -85,12 +85,11 @@ class Framing:
 
     kind: FramingKind = "none"
     indexes: bool = False
-    tombstones: Literal["skip", "reject"] = "skip"
+    tombstones: Tombstones = "skip"
     max_message_bytes: int = 1 << 20
 
     def __post_init__(self) -> None:
-        if not 2 <= self.max_message_bytes <= 1 << 29:
-            raise ConfigurationError("--decode.max-message-bytes has to be between 2 bytes and 512 MiB")
+        check_size(self.max_message_bytes)
 
     def split(self, batch: Batch) -> Split:
         """Return the payloads of a joined batch by schema. Never raises because of a record."""
@@ -100,10 +99,9 @@ class Framing:
         skipped: list[pa.Array] = [pa.array([], pa.int64())]
         start = 0
         for values in _pieces(batch.values()):
-            positions = pa.arange(start, start + len(values))
-            piece = _Piece(self, positions, values)
-            piece.tombstones()
-            piece.sizes()
+            admitted = admit(values, max_message_bytes=self.max_message_bytes, tombstones=self.tombstones)
+            piece = _Piece(self, pc.add(admitted.positions, start), admitted.values)
+            piece.rejections += [replace(one, position=one.position + start) for one in admitted.rejections]
             if self.kind != "none":
                 if headers is not None:
                     piece.headers(*headers)
@@ -111,7 +109,7 @@ class Framing:
             piece.bare()
             groups += piece.groups()
             rejections += sorted(piece.rejections, key=lambda rejection: rejection.position)
-            skipped.append(piece.skipped)
+            skipped.append(pc.add(admitted.skipped, start))
             start += len(values)
         return Split(tuple(groups), tuple(rejections), pa.concat_arrays(skipped))
 
@@ -125,26 +123,6 @@ class _Piece:
         self._values = values
         self._parts: dict[SchemaKey | None, list[tuple[pa.Array, pa.Array]]] = {}
         self.rejections: list[Rejection] = []
-        self.skipped: pa.Array = pa.array([], pa.int64())
-
-    def tombstones(self) -> None:
-        if not self._values.null_count:
-            return
-        positions, _ = self._take(pc.is_null(self._values))
-        if self._framing.tombstones == "skip":
-            self.skipped = positions
-        else:
-            self._reject(positions, "tombstone", "the record is a tombstone (null value)")
-
-    def sizes(self) -> None:
-        limit = self._framing.max_message_bytes
-        large = pc.greater(pc.binary_length(self._values), limit)
-        if not pc.any(large).as_py():
-            return
-        positions, values = self._take(large)
-        for position, size in zip(positions.to_pylist(), pc.binary_length(values).to_pylist(), strict=True):
-            message = f"the message has {size} bytes, more than --decode.max-message-bytes {limit}"
-            self.rejections.append(Rejection(position, "too_large", message))
 
     def headers(self, positions: pa.Array, frames: pa.Array) -> None:
         """Take the records at these positions, whose frames stand in headers."""

@@ -8,6 +8,7 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from batcher.errors import ConfigurationError
 from batcher.records import Batch, Rejection
 
 Tombstones = Literal["skip", "reject"]
@@ -26,8 +27,14 @@ class Admitted:
     skipped: pa.Int64Array
 
 
+def check_size(max_message_bytes: int) -> None:
+    """Raise ConfigurationError for a bound that cannot work."""
+    if not 2 <= max_message_bytes <= 1 << 29:
+        raise ConfigurationError("--decode.max-message-bytes has to be between 2 bytes and 512 MiB")
+
+
 def admit(values: pa.Array, *, max_message_bytes: int, tombstones: Tombstones) -> Admitted:
-    """Separate tombstones and what is too large, with the words of the JSON format."""
+    """Separate tombstones and what is too large."""
     positions = pa.arange(0, len(values))
     skipped: pa.Int64Array = pa.array([], pa.int64())
     rejections: list[Rejection] = []

@@ -30,6 +30,7 @@ from batcher.formats.json.limits import JsonOptions, Refused
 from batcher.formats.json.recognition import recognised
 from batcher.formats.json.syntax import parse_object
 from batcher.formats.json.timestamps import piecewise
+from batcher.formats.policy import admit
 from batcher.records import Rejection
 
 _SPACE: Final = 0x20
@@ -52,8 +53,6 @@ class Guarded:
 def guard(values: pa.Array, options: JsonOptions) -> Guarded:
     """Separate tombstones and what is certainly no single JSON object."""
     sorter = _Sorter(values, options)
-    sorter.tombstones()
-    sorter.sizes()
     sorter.encoding()
     sorter.control_characters()
     sorter.braces()
@@ -66,35 +65,13 @@ class _Sorter:
     """Hold the messages that remain, check by check."""
 
     def __init__(self, values: pa.Array, options: JsonOptions) -> None:
-        self._values = self.texts = values
-        self.positions = pa.arange(0, len(values))
-        self.rejections: list[Rejection] = []
-        self.skipped: pa.Array = pa.array([], pa.int64())
+        admitted = admit(values, max_message_bytes=options.max_message_bytes, tombstones=options.tombstones)
+        self._values = values
+        self.texts = admitted.values
+        self.positions = admitted.positions
+        self.rejections = list(admitted.rejections)
+        self.skipped = admitted.skipped
         self._options = options
-
-    def tombstones(self) -> None:
-        if not self.texts.null_count:
-            return
-        null = pc.is_null(self.texts)
-        if self._options.tombstones == "skip":
-            self.skipped = self.positions.filter(null)
-        else:
-            for position in self.positions.filter(null).to_pylist():
-                self.rejections.append(Rejection(position, "tombstone", "the record is a tombstone (null value)"))
-        self._keep(pc.invert(null))
-
-    def sizes(self) -> None:
-        limit = self._options.max_message_bytes
-        length = pc.binary_length(self.texts)
-        if (pc.max(length).as_py() or 0) <= limit:
-            return
-        large = pc.greater(length, limit)
-        for position, size in zip(
-            self.positions.filter(large).to_pylist(), length.filter(large).to_pylist(), strict=True
-        ):
-            message = f"the message has {size} bytes, more than --decode.max-message-bytes {limit}"
-            self.rejections.append(Rejection(position, "too_large", message))
-        self._keep(pc.invert(large))
 
     def encoding(self) -> None:
         if self._byte_range()[1] < 0x80:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, get_args
 
 from batcher.errors import ConfigurationError
+from batcher.formats.policy import Tombstones, check_size
 
 MAX_DEPTH: Final = 128
 """The deepest nesting that may be allowed: the slow path takes three frames a level, of the thousand that there are."""
@@ -34,11 +35,10 @@ class JsonOptions:
     """The unit of numbers in timestamp columns, by column; `*` is for all others, `auto` is the default."""
     max_message_bytes: int = 1 << 20
     max_depth: int = 64
-    tombstones: Literal["skip", "reject"] = "skip"
+    tombstones: Tombstones = "skip"
 
     def __post_init__(self) -> None:
-        if not 2 <= self.max_message_bytes <= 1 << 29:
-            raise ConfigurationError("--decode.max-message-bytes has to be between 2 bytes and 512 MiB")
+        check_size(self.max_message_bytes)
         if not 1 <= self.max_depth <= MAX_DEPTH:
             raise ConfigurationError(f"--decode.max-depth has to be between 1 and {MAX_DEPTH}")
 
