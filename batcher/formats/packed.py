@@ -56,8 +56,10 @@ class PackedFormat:
             rejections += unpacked.rejections
         refused = {one.position for one in rejections}
         if self._framing.kind == "none":
-            positions = pa.array([row for row in range(batch.rows) if row not in refused], pa.int64())
-            values = batch.values().take(positions) if refused else batch.values()
+            positions, values = pa.arange(0, batch.rows), batch.values()
+            if refused:
+                keep = pc.invert(pc.is_in(positions, pa.array(sorted(refused), pa.int64())))
+                positions, values = positions.filter(keep), values.filter(keep)
             return _Unpacked(_of(batch, positions, values), positions, tuple(rejections), _nothing())
         split = self._framing.split(batch)
         # What could not be decompressed has no value now, and is no tombstone for that.

@@ -6,7 +6,7 @@ and a fitter, which brings these to the columns of the target. The rows come tog
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -229,8 +229,3 @@ def _summed(fields: Iterable[UnknownField]) -> Iterable[UnknownField]:
 
 def _position(rejection: Rejection) -> int:
     return rejection.position
-
-
-def none_but(_: WriterSchema) -> Mapping[str, Sequence[str]]:
-    """Return no aliases: for encodings that have none."""
-    return {}
