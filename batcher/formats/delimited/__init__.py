@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 from batcher.options import Flag, Names, Section
@@ -29,20 +30,15 @@ class CsvSection(Section):
 def plugin(options: CsvSection, *, context: PluginContext) -> Format:
     """Return the format. Raise ConfigurationError. Nothing heavy is imported before this is called."""
     from batcher.formats.delimited.format import CsvFormat, CsvOptions  # noqa: PLC0415 - as said above
-    from batcher.formats.json import epoch_units  # noqa: PLC0415 - as said above
+    from batcher.formats.json import options_of  # noqa: PLC0415 - as said above
 
-    decode = context.section(Decode)
     return CsvFormat(
         CsvOptions(
             columns=tuple(options.columns),
             delimiter="\t" if options.delimiter == "tab" else options.delimiter,
             quote="" if options.quote == "none" else options.quote,
             null=options.null,
-            on_unknown=decode.on_unknown,
-            match=decode.match,
-            epoch=epoch_units(decode.epoch),
-            max_message_bytes=int(decode.max_message_bytes),
-            max_depth=decode.max_depth,
-            tombstones=decode.tombstones,
+            # A field is text already: which columns take any JSON value means nothing here.
+            json=replace(options_of(context.section(Decode)), text=frozenset()),
         )
     )

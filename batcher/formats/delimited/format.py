@@ -99,7 +99,7 @@ def _named(name: str, schema: pa.Schema, options: CsvOptions) -> pa.Field:
     for column in schema:
         if column.name == name:
             return column
-    if options.match == "insensitive":
+    if options.json.match == "insensitive":
         for column in schema:
             if folded(column.name) == folded(name):
                 return column.with_name(name)

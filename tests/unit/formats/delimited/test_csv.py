@@ -17,6 +17,7 @@ from pydantic import ByteSize
 from batcher.errors import ConfigurationError
 from batcher.formats.delimited import CsvSection, plugin
 from batcher.formats.delimited.format import CsvFormat, CsvOptions
+from batcher.formats.json.limits import JsonOptions
 from batcher.plugins import PluginContext
 from batcher.records import Decoded, UnknownField
 from batcher.settings.model import Decode
@@ -40,7 +41,9 @@ class TestCsv(FormatLaws):
 
 
 def decode(schema: pa.Schema, *lines: bytes | str | None, **options: Any) -> Decoded:
-    return CsvFormat(CsvOptions(**options)).decoder(schema).decode(make_batch(make_records(lines)))
+    own = {name: options.pop(name) for name in ("columns", "delimiter", "quote", "null") if name in options}
+    form = CsvFormat(CsvOptions(**own, json=JsonOptions(**options)))
+    return form.decoder(schema).decode(make_batch(make_records(lines)))
 
 
 def test_fields_fill_the_columns_of_the_target_in_their_order() -> None:
@@ -211,4 +214,5 @@ def test_the_plug_in_takes_its_own_section_and_the_one_of_decoding() -> None:
     context = PluginContext(sections=(Decode(max_message_bytes=ByteSize(30), tombstones="reject", epoch=("ms",)),))
     make: Callable[..., CsvFormat] = plugin  # type: ignore[assignment]
     form = make(CsvSection(columns=("a",), delimiter="tab", quote="none"), context=context)
-    assert form._options == CsvOptions(("a",), "\t", "", epoch={"*": "ms"}, max_message_bytes=30, tombstones="reject")
+    json = JsonOptions(epoch={"*": "ms"}, max_message_bytes=30, tombstones="reject")
+    assert form._options == CsvOptions(("a",), "\t", "", json=json)
