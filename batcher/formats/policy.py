@@ -1,15 +1,20 @@
-"""What every format does first: tombstones and sizes."""
+"""What every format does first: pieces of a size, tombstones, and what is too large."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Final, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from batcher.errors import ConfigurationError
 from batcher.records import Batch, Rejection
+
+PIECE_BYTES: Final = 8 << 20
+"""The bytes that are read in one go. It bounds the memory of the steps in between, which use the same memory again and
+again. Much smaller pieces would be slower: after each call the thread waits for the interpreter lock."""
 
 Tombstones = Literal["skip", "reject"]
 
@@ -55,6 +60,12 @@ def admit(values: pa.Array, *, max_message_bytes: int, tombstones: Tombstones) -
         keep = pc.invert(large)
         values, positions = values.filter(keep), positions.filter(keep)
     return Admitted(values, positions, tuple(sorted(rejections, key=lambda one: one.position)), skipped)
+
+
+def piece_rows(values: pa.ChunkedArray) -> int:
+    """Return how many values make a piece: PIECE_BYTES in the mean, and one at least."""
+    pieces = max(1, math.ceil(int(values.nbytes) / PIECE_BYTES))
+    return max(1, math.ceil(len(values) / pieces))
 
 
 def with_values(batch: Batch, values: pa.Array | pa.ChunkedArray) -> Batch:

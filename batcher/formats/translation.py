@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from batcher.formats.json.limits import JsonOptions, Refused
-from batcher.formats.policy import admit, with_values
+from batcher.formats.policy import admit, piece_rows, with_values
 from batcher.protocols import Decoder
 from batcher.records import Batch, Decoded, Rejection, as_one
-
-PIECE_BYTES: Final = 8 << 20
-"""The bytes that are translated in one go; it bounds the memory of the steps in between."""
 
 Translate = Callable[[pa.BinaryArray], tuple[pa.BinaryArray, Mapping[int, Refused]]]
 """Return the JSON text of each value, null for those that are refused, and why these are. It gets no nulls."""
@@ -40,7 +35,7 @@ def inner_options(options: JsonOptions) -> JsonOptions:
 def translated(batch: Batch, options: JsonOptions, translate: Translate) -> Translated:
     """Return a batch as JSON; of the options the size of a message and the tombstones are kept here."""
     values = batch.values()
-    step = max(1, math.ceil(len(values) / max(1, math.ceil(values.nbytes / PIECE_BYTES))))
+    step = piece_rows(values)
     texts: list[pa.Array] = []
     skipped: list[pa.Array] = []
     rejections: list[Rejection] = []

@@ -11,7 +11,6 @@ It is long because the fast and the exact way of one batch, and when one gives w
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -33,14 +32,11 @@ from batcher.formats.json.spelling import Names, Speller
 from batcher.formats.json.strict import StrictReader
 from batcher.formats.json.syntax import NumberText, Pairs, parse_object
 from batcher.formats.json.times import Times
+from batcher.formats.policy import piece_rows
 from batcher.growth import has_untyped
 from batcher.records import Batch, Decoded, Rejection, UnknownField, as_one
 
 __all__ = ["JsonDecoder", "JsonFormat", "JsonOptions"]
-
-PIECE_BYTES: Final = 8 << 20
-"""The bytes that are decoded in one go. It bounds the memory of the steps in between, which use the same memory again
-and again. Much smaller pieces would be slower: after each call the thread waits for the interpreter lock."""
 
 _FEW: Final = 64
 """At most this many messages are settled one by one: that costs about as much as another attempt with Arrow."""
@@ -149,7 +145,7 @@ class JsonDecoder:
 
     def decode(self, batch: Batch) -> Decoded:
         values = batch.values()
-        step = max(1, math.ceil(len(values) / max(1, math.ceil(values.nbytes / PIECE_BYTES))))
+        step = piece_rows(values)
         pieces = [self.decode_texts(as_one(values.slice(start, step))) for start in range(0, len(values), step)]
         return pieces[0] if len(pieces) == 1 else _in_a_row(pieces, step)
 

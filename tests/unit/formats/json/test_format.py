@@ -11,7 +11,6 @@ import pyarrow as pa
 import pytest
 
 from batcher.errors import ConfigurationError
-from batcher.formats.json import format as decode_json
 from batcher.formats.json.format import JsonFormat, JsonOptions
 from batcher.records import RAW_JSON, Decoded, Partition
 from batcher.testing.values import make_batch, make_records
@@ -278,7 +277,7 @@ POISON = {
 def test_in_a_block_of_many_megabytes_exactly_the_bad_records_are_found(
     piece_bytes: int, reasons: list[str], indent: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decode_json, "PIECE_BYTES", piece_bytes)
+    monkeypatch.setattr("batcher.formats.policy.PIECE_BYTES", piece_bytes)
     schema = pa.schema(
         [pa.field("id", pa.int64(), nullable=False), ("at", pa.timestamp("ms", "UTC")), ("note", pa.string())]
     )

@@ -115,6 +115,6 @@ def test_the_name_of_a_field_is_fit_for_a_log() -> None:
 
 
 def test_a_batch_in_pieces_counts_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("batcher.formats.json.format.PIECE_BYTES", 200)
+    monkeypatch.setattr("batcher.formats.policy.PIECE_BYTES", 200)
     decoded = decode([{"id": number, "city": "Rome"} for number in range(100)])
     assert found(decoded) == {"city": (100, 0)}

@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ByteSize
 
-from batcher.formats import translation
 from batcher.formats.json.format import JsonFormat, JsonOptions
 from batcher.formats.json.limits import Refused
 from batcher.formats.msgpack import plugin
@@ -135,7 +134,7 @@ def test_how_a_batch_is_cut_does_not_show(monkeypatch: pytest.MonkeyPatch) -> No
     whole = decode(*values, max_message_bytes=25)
     assert [one.position for one in whole.rejections] == [2, 3, 5, 8]
     assert (whole.positions.to_pylist(), whole.skipped.to_pylist()) == ([0, 4, 7], [1, 6])
-    monkeypatch.setattr(translation, "PIECE_BYTES", 20)
+    monkeypatch.setattr("batcher.formats.policy.PIECE_BYTES", 20)
     cut = decode(*values, max_message_bytes=25)
     assert (cut.positions, cut.skipped) == (whole.positions, whole.skipped)
     assert (cut.rejections, cut.unknown) == (whole.rejections, whole.unknown)
