@@ -7,9 +7,9 @@ column as numbers is called its form; the set of paths read so (`Numeric`) is pa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
 import pyarrow as pa
@@ -61,36 +61,53 @@ def inner_path(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
 
-def validate(schema: pa.Schema) -> None:
-    """Raise ConfigurationError for a schema that JSON cannot fill."""
+class Filling(NamedTuple):
+    """Say what an encoding can fill: besides the types that JSON fills `more`, and how it is said of others."""
+
+    more: Callable[[pa.DataType], bool]
+    keys: str
+    otherwise: str
+
+
+_JSON: Final = Filling(lambda _: False, "JSON has only text", "JSON cannot fill")
+
+
+def validate(schema: pa.Schema, filling: Filling = _JSON) -> None:
+    """Raise ConfigurationError for a schema that JSON, or another encoding, cannot fill."""
     if not len(schema):
         raise ConfigurationError("--decode.schema: has no columns, so no record could be kept in it")
-    _validate_fields(schema, "")
+    _validate_fields(schema, "", filling)
 
 
-def _validate_fields(fields: Iterable[pa.Field], path: str) -> None:
+def _validate_fields(fields: Iterable[pa.Field], path: str, filling: Filling) -> None:
     seen: set[str] = set()
     for field in fields:
+        inner = inner_path(path, field.name)
         if field.name in seen:
-            raise ConfigurationError(f"--decode.schema: column {inner_path(path, field.name)} occurs twice")
+            raise ConfigurationError(f"--decode.schema: column {inner} occurs twice")
         seen.add(field.name)
-        _validate(field, inner_path(path, field.name))
+        _validate(field, inner, filling)
 
 
-def _validate(field: pa.Field, path: str) -> None:
+def _validate(field: pa.Field, path: str, filling: Filling) -> None:
     kind = field.type
     if is_raw(field):
         if kind not in (pa.string(), pa.large_string()):
             raise ConfigurationError(f"--decode.schema: column {path} takes JSON as text but is {kind}, not string")
     elif pa.types.is_struct(kind) and kind.num_fields:
-        _validate_fields(kind, path)
+        _validate_fields(kind, path, filling)
     elif pa.types.is_list(kind):
-        _validate(kind.value_field, item_path(path))
+        _validate(kind.value_field, item_path(path), filling)
     elif pa.types.is_map(kind):
         if not is_text(kind.key_type):
-            raise ConfigurationError(f"--decode.schema: column {path} has keys of {kind.key_type}; JSON has only text")
-        _validate(kind.item_field, item_path(path))
-    elif not (
+            raise ConfigurationError(f"--decode.schema: column {path} has keys of {kind.key_type}; {filling.keys}")
+        _validate(kind.item_field, item_path(path), filling)
+    elif not (_fits_json(kind) or filling.more(kind)):
+        raise ConfigurationError(f"--decode.schema: column {path} is {kind}, which {filling.otherwise}")
+
+
+def _fits_json(kind: pa.DataType) -> bool:
+    return bool(
         is_text(kind)
         or kind in _INTEGERS
         or kind in (pa.bool_(), pa.float32(), pa.float64(), pa.date32())
@@ -98,8 +115,7 @@ def _validate(field: pa.Field, path: str) -> None:
         or pa.types.is_decimal128(kind)
         or pa.types.is_decimal256(kind)
         or pa.types.is_null(kind)
-    ):
-        raise ConfigurationError(f"--decode.schema: column {path} is {kind}, which JSON cannot fill")
+    )
 
 
 def needs_rewriting(fields: Iterable[pa.Field]) -> bool:
