@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import pyarrow as pa
@@ -13,7 +13,7 @@ from batcher.core.buffer import FlushPolicy
 from batcher.core.fields import ColumnWatch
 from batcher.engine.blocks import block_of
 from batcher.preview.report import columns_of
-from batcher.preview.sample import Sample
+from batcher.preview.sample import Sample, decoded
 from batcher.protocols import Format, SinkInfo
 from batcher.records import Batch, Partition, Records, Rejection, UnknownField
 
@@ -84,21 +84,16 @@ def fit_of(
 ) -> Fit:
     """Return what would become of a sample whose records go into columns of `schema`."""
     batch = sample.batch
-    decoded = format_.decoder(schema).decode(batch)
-    while decoded.outgrown:
-        schema = format_.grow(schema, batch)
-        decoded = format_.decoder(schema).decode(batch)
-    rejected = list(decoded.rejections)
-    rows = len(decoded.positions)
+    schema, found = decoded(batch, format_, schema)
+    rejected = list(found.rejections)
+    rows = len(found.positions)
     watch = ColumnWatch(info.target, schema)
-    watch.observe(decoded.table)
+    watch.observe(found.table)
     if refuse is not None and rows:
-        block = block_of(info, batch, decoded)
-        found = refuse(block.table.to_batches()[0])
-        rejected += [
-            Rejection(decoded.positions[one.position].as_py(), one.reason, one.message, one.path) for one in found
-        ]
-        rows -= len(found)
+        block = block_of(info, batch, found)
+        refused = refuse(block.table.to_batches()[0])
+        rejected += [replace(one, position=found.positions[one.position].as_py()) for one in refused]
+        rows -= len(refused)
     return Fit(
         info.target,
         info.guarantee,
@@ -106,11 +101,11 @@ def fit_of(
         sample.rows,
         sample.log_offsets,
         rows,
-        len(decoded.skipped),
+        len(found.skipped),
         tuple(_refusals(batch, rejected)),
-        tuple((one.path, one.records) for one in sorted(decoded.unknown, key=_frequent)),
+        tuple((one.path, one.records) for one in sorted(found.unknown, key=_frequent)),
         watch.without_value,
-        decoded.notes,
+        found.notes,
         size_of(sample, flush, mixes=info.mixes_partitions and info.repeats in ("none", "token")),
     )
 

@@ -6,7 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from batcher.records import Batch, Partition, Range, Records
+import pyarrow as pa
+
+from batcher.protocols import Format
+from batcher.records import Batch, Decoded, Partition, Range, Records
 
 MAX_BYTES: Final = 64 << 20
 """Raw records of a sample at most, whatever their number."""
@@ -86,6 +89,15 @@ def take(source: SampleSource, partitions: Sequence[Partition], wanted: int, max
         wanted -= sum(map(len, taken))
         max_bytes -= sum(run.nbytes for run in taken)
     return Sample(tuple(runs), {partition: end - first for partition, (first, end) in places.items()}, bound)
+
+
+def decoded(batch: Batch, format_: Format, schema: pa.Schema) -> tuple[pa.Schema, Decoded]:
+    """Return what becomes of a batch, and the schema with types for fields that have their first value in it."""
+    found = format_.decoder(schema).decode(batch)
+    while found.outgrown:
+        schema = format_.grow(schema, batch)
+        found = format_.decoder(schema).decode(batch)
+    return schema, found
 
 
 def chosen(partition: Partition, first: int, end: int, share: int) -> list[Range]:

@@ -12,7 +12,7 @@ from batcher.formats.json.per_column import plain, walk
 from batcher.formats.json.shape import is_raw
 from batcher.growth import stored
 from batcher.preview.fields import FieldProfile, profiles
-from batcher.preview.sample import Sample
+from batcher.preview.sample import Sample, decoded
 from batcher.protocols import Format
 from batcher.protocols.proposal import Proposal
 
@@ -55,21 +55,18 @@ def shape_of(sample: Sample, format_: Format) -> Shape | None:
     inferred = format_.infer(batch)
     if inferred is None:
         return None
-    decoded = format_.decoder(inferred).decode(batch)
-    while decoded.outgrown:
-        inferred = format_.grow(inferred, batch)
-        decoded = format_.decoder(inferred).decode(batch)
-    table = decoded.table
+    inferred, found = decoded(batch, format_, inferred)
+    table = found.table
     schema = pa.schema([field.with_nullable(table[field.name].null_count > 0) for field in inferred])
     return Shape(
         sample.topics,
         sample.rows,
         sample.log_offsets,
         table.num_rows,
-        dict(Counter(rejection.reason for rejection in decoded.rejections).most_common()),
-        len(decoded.skipped),
+        dict(Counter(rejection.reason for rejection in found.rejections).most_common()),
+        len(found.skipped),
         schema,
         tuple(profiles(table)),
         tuple(plain(path) for path, field in walk(inferred) if is_raw(field)),
-        decoded.notes,
+        found.notes,
     )
