@@ -9,9 +9,7 @@ import hashlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
-import sys
 import tarfile
 import tempfile
 import time
@@ -20,6 +18,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from batcher.embedded.jars import Unavailable, cache_dir, fetched, run_maven
+from batcher.embedded.tether import free_ports, tethered
 
 APICURIO_VERSION: Final = "3.0.9"
 APICURIO_SHA256: Final = "2b28181501a20cbf6efcd77f9b7153908fc01f3d3a7c32024c0bd9e1b04c8a43"
@@ -33,13 +32,6 @@ STOP_TIMEOUT_S: Final = 15.0
 _WHAT: Final = f"Apicurio Registry {APICURIO_VERSION}"
 _ARCHIVE: Final = f"apicurio-registry-app-{APICURIO_VERSION}-all.tar.gz"
 _RUNNER: Final = f"apicurio-registry-app-{APICURIO_VERSION}-runner.jar"
-
-# On Linux the kernel kills the server when its starter dies, even by SIGKILL (prctl 1 is PR_SET_PDEATHSIG).
-_RUN_TETHERED: Final = (
-    "import ctypes, os, sys\n"
-    "if sys.platform == 'linux': ctypes.CDLL(None).prctl(1, 9)\n"
-    "os.execvp(sys.argv[1], sys.argv[1:])\n"
-)
 
 
 def apicurio_jars() -> Path:
@@ -59,8 +51,7 @@ class Apicurio:
     """
 
     def __init__(self, bootstrap: str) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as one:
-            self._port: int = one.getsockname()[1]
+        [self._port] = free_ports(1)
         self._bootstrap = bootstrap
         self._directory: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -93,7 +84,7 @@ class Apicurio:
         java = ["java", "-Xms64m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-jar", str(runner)]
         with (self._directory / "apicurio.log").open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 (a fixed command)
-                [sys.executable, "-c", _RUN_TETHERED, *java],
+                tethered(java),
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=self._directory,

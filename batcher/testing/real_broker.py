@@ -7,7 +7,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from typing import Final, Self
 from confluent_kafka import KafkaException
 
 from batcher.embedded.jars import Unavailable, kafka_jars
+from batcher.embedded.tether import free_ports, tethered
 from batcher.records import Partition
 from batcher.testing.kafka import Broker
 
@@ -25,13 +25,6 @@ START_TIMEOUT_S: Final = 120.0
 """Ten seconds on a quiet machine; several times that where all cores are taken."""
 
 STOP_TIMEOUT_S: Final = 15.0
-
-# On Linux the kernel kills the broker when its starter dies, even by SIGKILL (prctl 1 is PR_SET_PDEATHSIG).
-_RUN_TETHERED: Final = (
-    "import ctypes, os, sys\n"
-    "if sys.platform == 'linux': ctypes.CDLL(None).prctl(1, 9)\n"
-    "os.execvp(sys.argv[1], sys.argv[1:])\n"
-)
 
 
 class RealBroker(Broker):
@@ -46,7 +39,7 @@ class RealBroker(Broker):
     shortest_session_ms = 1000
 
     def __init__(self, properties: Mapping[str, str] | None = None) -> None:
-        broker_port, controller_port = _free_ports(2)
+        broker_port, controller_port = free_ports(2)
         super().__init__(f"127.0.0.1:{broker_port}")
         self._properties = {
             "process.roles": "broker,controller",
@@ -115,7 +108,7 @@ class RealBroker(Broker):
         command = [*java, "-cp", classpath, "kafka.Kafka", str(self._directory / "server.properties")]
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 (a fixed command)
-                [sys.executable, "-c", _RUN_TETHERED, *command], stdout=log, stderr=subprocess.STDOUT
+                tethered(command), stdout=log, stderr=subprocess.STDOUT
             )
         self._wait_until_ready()
 
@@ -186,17 +179,6 @@ class RealBroker(Broker):
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
 
 
 def _listens(address: str) -> bool:
