@@ -1,9 +1,11 @@
 """Fixtures of the tests that need real parts."""
 
+import os
 from collections.abc import Callable, Iterator
 
 import pytest
 
+from batcher.embedded.apicurio import Apicurio
 from batcher.embedded.jars import Unavailable
 from batcher.testing.kafka import Broker
 from batcher.testing.real_broker import RealBroker
@@ -15,6 +17,18 @@ def reader(broker: Broker, new_group: Callable[[], str]) -> Iterator[Readers]:
     """Return what opens Kafka sources of one group, which are closed at the end."""
     with Readers(broker, new_group()) as opened:
         yield opened
+
+
+@pytest.fixture(scope="module")
+def registry(broker: Broker) -> Iterator[Apicurio]:
+    """Return a registry that keeps its schemas in the shared broker, or skip with the reason why there is none."""
+    try:
+        with Apicurio(broker.bootstrap) as running:
+            yield running
+    except Unavailable as error:
+        if os.environ.get("CI"):
+            pytest.fail(f"no schema registry: {error}")
+        pytest.skip(f"no schema registry: {error}")
 
 
 @pytest.fixture(scope="session")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -14,7 +13,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from batcher.embedded.apicurio import Apicurio
-from batcher.embedded.jars import Unavailable
 from batcher.testing.clickhouse import ClickHouseServer
 from batcher.testing.kafka import Broker
 from tests.harness.patience import LONG
@@ -56,18 +54,6 @@ class Filled(NamedTuple):
     topic: str
     old: frozenset[int]
     new: frozenset[int]
-
-
-@pytest.fixture(scope="module")
-def registry(broker: Broker) -> Iterator[Apicurio]:
-    """Return a registry that keeps its schemas in the shared broker, or skip with the reason why there is none."""
-    try:
-        with Apicurio(broker.bootstrap) as running:
-            yield running
-    except Unavailable as error:
-        if os.environ.get("CI"):
-            pytest.fail(f"no schema registry: {error}")
-        pytest.skip(f"no schema registry: {error}")
 
 
 @pytest.fixture

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from batcher.embedded.apicurio import Apicurio
-from batcher.embedded.jars import Unavailable
 from batcher.errors import SchemasUnavailable
 from batcher.formats.framing import Framing
 from batcher.formats.registry_options import Registry
@@ -35,18 +33,6 @@ NEW = (
     '{"type": "record", "name": "Event", "fields": [{"name": "id", "type": "long"},'
     ' {"name": "name", "type": ["null", "string"], "default": null}]}'
 )
-
-
-@pytest.fixture(scope="module")
-def registry(broker: Broker) -> Iterator[Apicurio]:
-    """Return a registry that keeps its schemas in the shared broker, or skip with the reason why there is none."""
-    try:
-        with Apicurio(broker.bootstrap) as running:
-            yield running
-    except Unavailable as error:
-        if os.environ.get("CI"):
-            pytest.fail(f"no schema registry: {error}")
-        pytest.skip(f"no schema registry: {error}")
 
 
 @pytest.fixture
