@@ -83,8 +83,8 @@ def _scope(
     low, high = places.watermarks(partition)
     at = None if committed is None else committed.next_offset
     promised = low if at is None and end is None else high if at is None else min(at, high)
-    asked = promised if end is None else _offset(places, partition, end, promised)
-    first = max(low, low if start is None else _offset(places, partition, start, high))
+    asked = promised if end is None else offset_of(places, partition, end, promised)
+    first = max(low, low if start is None else offset_of(places, partition, start, high))
     return Scope(
         partition,
         first,
@@ -98,7 +98,8 @@ def _scope(
     )
 
 
-def _offset(places: Places, partition: Partition, bound: Bound, otherwise: int) -> int:
+def offset_of(places: Places, partition: Partition, bound: Bound, otherwise: int) -> int:
+    """Return the offset of a bound; `otherwise` for a time that no record of the partition is as young as."""
     if isinstance(bound, int):
         return bound
     found = places.at_time(partition, int(bound.timestamp() * 1000))

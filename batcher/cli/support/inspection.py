@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from batcher.cli.support.kafka_only import kafka_of
+from batcher.cli.support.loudness import add_loudness, log_level, set_up_log
 from batcher.cli.support.tuning import tune_collector, tune_memory
-from batcher.cli.verbs.run import add_loudness, log_level
 from batcher.plugins import registry_of
-from batcher.settings import Loaded, Parser, Settings, UsageError, add_config_flag, load, secrets
+from batcher.settings import Loaded, Parser, Settings, UsageError, add_config_flag, load
 from batcher.sources.kafka.settings import Kafka
 
 if TYPE_CHECKING:
@@ -59,12 +59,7 @@ def loaded(made: Parser, argv: Sequence[str]) -> Loaded:
     queue = found.settings.dlq.queue
     if queue not in (None, *registry_of("dead-letter queue").built_in):
         raise UsageError([f"--dlq.queue {queue}: only dead letters in topics and directories can be looked up"])
-    from batcher.telemetry import logs
-
-    logs.hide(tuple(secrets(found.settings)))
-    logs.setup(found.settings.log.format, log_level(found.settings, found.arguments))
-    for warning in found.warnings:
-        logs.get(__name__).warning("setting_ignored", reason=warning)
+    set_up_log(found, log_level(found.settings, found.arguments))
     return found
 
 
@@ -168,7 +163,7 @@ def inspecting(settings: Settings, arguments: argparse.Namespace) -> Iterator[In
         if target is None:
             raise SinkMisconfigured(f"{info.target}: a sink of this kind cannot be asked which records it holds")
         stack.callback(reader.close)
-        partitions = _chosen(reader.open(), numbers)
+        partitions = partitions_of(reader.open(), numbers)
         scopes = scopes_of(reader, partitions, start, end)
         # A target that refuses is asked only once.
         attempt = retry_of(settings).retrying(threading.Event(), lambda *_: None, errors=(SinkUnavailable,))
@@ -212,7 +207,8 @@ def numbers_of(given: Sequence[str]) -> frozenset[int]:
     return frozenset(map(int, words))
 
 
-def _chosen(partitions: Sequence[Partition], numbers: frozenset[int]) -> Sequence[Partition]:
+def partitions_of(partitions: Sequence[Partition], numbers: frozenset[int]) -> Sequence[Partition]:
+    """Return the partitions with these numbers, all without any. Raise ConfigurationError for one that is not there."""
     from batcher.errors import ConfigurationError
 
     chosen = [one for one in partitions if not numbers or one.number in numbers]

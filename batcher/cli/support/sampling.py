@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from batcher.cli.support.kafka_only import kafka_of
-from batcher.cli.verbs.run import add_loudness
-from batcher.settings import Loaded, Parser, Settings, UsageError, add_config_flag, load, secrets
+from batcher.cli.support.loudness import add_loudness, level_for_people, set_up_log
+from batcher.cli.support.numbers import whole
+from batcher.settings import Loaded, Parser, Settings, UsageError, add_config_flag, load
 from batcher.sources.kafka.settings import Kafka
 
 if TYPE_CHECKING:
@@ -33,14 +33,6 @@ def parser(verb: str, usage: str, description: str, notes: str) -> Parser:
     return made
 
 
-def whole(text: str) -> int:
-    """Return a number from 1 on, as argparse wants it."""
-    digits = text.replace("_", "")
-    if not digits.isascii() or not digits.isdecimal() or int(digits) < 1:
-        raise argparse.ArgumentTypeError("is a whole number from 1 on")
-    return int(digits)
-
-
 def loaded(made: Parser, argv: Sequence[str]) -> Loaded:
     """Return the settings and flags of a command line, with the log set up as they say. Raise UsageError."""
     made.add_settings()
@@ -53,13 +45,7 @@ def loaded(made: Parser, argv: Sequence[str]) -> Loaded:
         problems.append("--kafka.topics: which topics? -t TOPIC")
     if problems:
         raise UsageError(problems)
-    from batcher.telemetry import logs
-
-    logs.hide(tuple(secrets(found.settings)))
-    quiet = "debug" if found.arguments.verbose else "error" if found.arguments.quiet else "warning"
-    logs.setup(found.settings.log.format, quiet)
-    for warning in found.warnings:
-        logs.get(__name__).warning("setting_ignored", reason=warning)
+    set_up_log(found, level_for_people(found.arguments))
     return found
 
 

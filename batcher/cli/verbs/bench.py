@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from batcher.cli.support.kafka_only import kafka_of
+from batcher.cli.support.loudness import add_loudness, level_for_people, set_up_log
 from batcher.cli.support.measurement import FROM_TOPIC, GENERATED, Subject
+from batcher.cli.support.numbers import whole
 from batcher.cli.support.outcome import explained
 from batcher.cli.support.signals import heard_by
 from batcher.cli.support.tuning import tune_collector, tune_memory
-from batcher.cli.verbs.run import add_loudness
 from batcher.generate.events import ORDERS, EventGenerator
 from batcher.options.units import parse_duration
-from batcher.settings import Parser, Settings, UsageError, add_config_flag, load, secrets
+from batcher.settings import Parser, Settings, UsageError, add_config_flag, load
 from batcher.settings.reference import flag_of
 from batcher.settings.rules import lacking
 from batcher.sources.kafka.settings import Kafka
@@ -51,12 +52,7 @@ def main(argv: Sequence[str]) -> int:
     made = _parser()
     loaded = load(made, list(argv))
     arguments, settings = loaded.arguments, _checked(loaded.settings, loaded.arguments)
-    from batcher.telemetry import logs
-
-    logs.hide(tuple(secrets(settings)))
-    logs.setup(settings.log.format, "debug" if arguments.verbose else "error" if arguments.quiet else "warning")
-    for warning in loaded.warnings:
-        logs.get(__name__).warning("setting_ignored", reason=warning)
+    set_up_log(loaded, level_for_people(arguments))
     from batcher.bench.interrupts import Interrupts
     from batcher.errors import DrainTimeout
 
@@ -88,7 +84,7 @@ def _parser() -> Parser:
         "--target", choices=("null", "scratch"), default="null", help="throw rows away, or write them to a copy [null]"
     )
     made.add_argument(
-        "--records", type=_whole, metavar="N", help=f"records of a pass [{FROM_TOPIC} of a topic, {GENERATED} made up]"
+        "--records", type=whole, metavar="N", help=f"records of a pass [{FROM_TOPIC} of a topic, {GENERATED} made up]"
     )
     made.add_argument(
         "--for", dest="seconds", type=_seconds, default=PASS_S, metavar="TIME", help="the longest a pass takes [10s]"
@@ -99,13 +95,6 @@ def _parser() -> Parser:
     add_loudness(made)
     made.add_settings()
     return made
-
-
-def _whole(text: str) -> int:
-    digits = text.replace("_", "")
-    if not digits.isdecimal() or int(digits) < 1:
-        raise argparse.ArgumentTypeError("is a whole number from 1 on")
-    return int(digits)
 
 
 def _seconds(text: str) -> float:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Final
 
-from batcher.cli.verbs.run import add_loudness
+from batcher.cli.support.loudness import add_loudness
 from batcher.settings import (
     Loaded,
     Parser,

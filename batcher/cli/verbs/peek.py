@@ -8,11 +8,13 @@ import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
-from batcher.cli.support.sampling import loaded, log_of, whole
+from batcher.cli.support.loudness import add_loudness
+from batcher.cli.support.numbers import whole
+from batcher.cli.support.sampling import loaded, log_of
 from batcher.cli.support.signals import setting
-from batcher.cli.verbs.run import add_loudness
 from batcher.settings import Parser, Settings, add_config_flag
 
 if TYPE_CHECKING:
@@ -43,12 +45,12 @@ def main(argv: Sequence[str]) -> int:
     made = _parser()
     found = loaded(made, argv)
     arguments = found.arguments
-    from batcher.cli.support.inspection import numbers_of
+    from batcher.cli.support.inspection import numbers_of, partitions_of
 
     numbers = numbers_of(arguments.partition)
     stop = threading.Event()
     with setting(stop), log_of(found.settings) as (reader, partitions):
-        chosen = [one for one in partitions if not numbers or one.number in numbers]
+        chosen = partitions_of(partitions, numbers)
         printed = _print_all(_wanted(reader, chosen, arguments, stop), found.settings, arguments)
         if not printed and not stop.is_set():
             from batcher.errors import ConfigurationError
@@ -78,43 +80,44 @@ def _wanted(
     reader: LogReader, partitions: Sequence[Partition], arguments: argparse.Namespace, stop: threading.Event
 ) -> Iterator[Sequence[Records]]:
     """Yield records in pieces: those asked for, and with --follow what comes after them until `stop` is set."""
-    from batcher.preview.records import in_order, newest
+    from batcher.preview.records import newest
 
     places = {partition: reader.watermarks(partition) for partition in partitions}
     ends = {partition: end for partition, (_, end) in places.items()}
-    left: int | None = arguments.records
+    nothing: Iterator[Records] = iter(())
+    left: int | None
     if arguments.start is None:
-        yield newest(reader, places, left or NEWEST)
-        left = None
+        yield newest(reader, places, arguments.records or NEWEST)
+        asked, left = nothing, None
     else:
-        firsts = {partition: _first(reader, partition, arguments.start, *places[partition]) for partition in partitions}
-        for partition, first in sorted(firsts.items()):
-            for run in in_order(reader, partition, first, ends[partition]):
-                if stop.is_set() or left == 0:
-                    return
-                shown = run if left is None else run.slice(0, min(left, len(run)))
-                left = None if left is None else left - len(shown)
-                yield [shown]
-    while arguments.follow and left != 0 and not stop.wait(POLL_S):
-        for partition in partitions:
-            end = reader.watermarks(partition)[1]
-            for run in in_order(reader, partition, ends[partition], end):
-                shown = run if left is None else run.slice(0, min(left, len(run)))
-                left = None if left is None else left - len(shown)
-                yield [shown]
-                if stop.is_set() or left == 0:
-                    return
-            ends[partition] = max(end, ends[partition])
+        asked, left = _from(reader, places, arguments.start), arguments.records
+    coming = _coming(reader, ends, stop) if arguments.follow else nothing
+    for run in chain(asked, coming):
+        if stop.is_set() or left == 0:
+            return
+        shown = run if left is None else run.slice(0, min(left, len(run)))
+        left = None if left is None else left - len(shown)
+        yield [shown]
 
 
-def _first(reader: LogReader, partition: Partition, start: str, low: int, end: int) -> int:
-    from batcher.audit.scope import bound_of
+def _from(reader: LogReader, places: Mapping[Partition, tuple[int, int]], start: str) -> Iterator[Records]:
+    """Yield the records from an offset or a time on, partition after partition."""
+    from batcher.audit.scope import bound_of, offset_of
+    from batcher.preview.records import in_order
 
     bound = bound_of("--from", start)
-    if isinstance(bound, int):
-        return max(low, bound)
-    found = reader.at_time(partition, int(bound.timestamp() * 1000))
-    return end if found is None else found
+    for partition, (low, end) in sorted(places.items()):
+        yield from in_order(reader, partition, max(low, offset_of(reader, partition, bound, end)), end)
+
+
+def _coming(reader: LogReader, ends: dict[Partition, int], stop: threading.Event) -> Iterator[Records]:
+    """Yield the records that come from now on."""
+    from batcher.preview.records import in_order
+
+    while not stop.wait(POLL_S):
+        for partition, known in ends.items():
+            ends[partition] = max(known, reader.watermarks(partition)[1])
+            yield from in_order(reader, partition, known, ends[partition])
 
 
 def _print_all(pieces: Iterator[Sequence[Records]], settings: Settings, arguments: argparse.Namespace) -> int:

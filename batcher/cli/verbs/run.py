@@ -13,6 +13,7 @@ from dataclasses import asdict
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
+from batcher.cli.support.loudness import add_loudness, log_level
 from batcher.cli.support.outcome import INTERRUPTED, exit_code, explained, is_bug
 from batcher.cli.support.refused import all_refused
 from batcher.cli.support.signals import heard_by
@@ -98,20 +99,6 @@ def parser() -> Parser:
     add_loudness(made)
     made.add_settings()
     return made
-
-
-def add_loudness(made: Parser) -> None:
-    """Add `-q` and `-v`."""
-    group = made.add_mutually_exclusive_group()
-    group.add_argument("-q", "--quiet", action="store_true", help="only warnings and errors, no live line")
-    group.add_argument("-v", "--verbose", action="store_true", help="everything (--log.level debug)")
-
-
-def log_level(settings: Settings, arguments: argparse.Namespace) -> str:
-    """Return the level that `-q` and `-v` make of the one in the settings."""
-    if arguments.quiet:
-        return "error" if settings.log.level == "error" else "warning"
-    return "debug" if arguments.verbose else settings.log.level
 
 
 def without_property_question(argv: Sequence[str]) -> tuple[list[str], str | None]:

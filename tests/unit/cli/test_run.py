@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from batcher.cli.support import wiring
+from batcher.cli.support.loudness import log_level
 from batcher.cli.verbs import run as command
 from batcher.engine.report import Summary
 from batcher.errors import ConfigurationError, DrainTimeout, SinkUnavailable
@@ -176,7 +177,7 @@ def test_quiet_and_verbose_move_the_level(argv: list[str], level: str) -> None:
 
     loaded = load(command.parser(), argv, {})
 
-    assert command.log_level(loaded.settings, loaded.arguments) == level
+    assert log_level(loaded.settings, loaded.arguments) == level
 
 
 def refused(**more: object) -> Callable[[ScriptedPipeline], None]:
