@@ -24,6 +24,18 @@ print({"prometheus_client", "pandas", "http.server"} & set(sys.modules) or "none
     assert told(program) == "none"
 
 
+def test_a_pipeline_of_bare_json_loads_nothing_for_frames_registries_and_compression() -> None:
+    program = """
+import sys
+from batcher.cli.support import wiring
+from batcher.settings import Settings
+wiring.format_of(Settings())
+print([name for name in sys.modules if name.startswith(("batcher.formats.f", "batcher.formats.schema_r",
+    "batcher.formats.compr"))] or "none")
+"""
+    assert told(program) == "none"
+
+
 def test_the_first_array_loads_no_pandas_and_data_frames_work_all_the_same() -> None:
     pytest.importorskip("pandas", reason="comes with the extra [embedded]")
     program = """
