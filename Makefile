@@ -72,7 +72,7 @@ lock: ## resolve the dependencies again (needs uv)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --quiet --upgrade \
 		--custom-compile-command "make lock" -o requirements/runtime.lock
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --quiet --upgrade \
-		--extra embedded --extra avro --extra registry --group dev -c requirements/runtime.lock --custom-compile-command "make lock" -o $(LOCK)
+		--extra embedded --extra avro --extra protobuf --extra registry --extra jsonschema --extra sql --group dev -c requirements/runtime.lock --custom-compile-command "make lock" -o $(LOCK)
 
 format: $(READY) ## format the code
 	@$(BIN)/ruff check --fix $(SOURCES)
