@@ -37,7 +37,7 @@ from batcher.settings.compose import compose
 from batcher.sources.kafka.metadata import StoredPosition, pack, unpack
 from batcher.telemetry.events import BatchWritten, GuaranteeAgreed, RecordsFetched, WriteRetried
 from batcher.telemetry.metrics import Metrics
-from batcher.telemetry.status import PartitionStatus, Status
+from batcher.telemetry.status import PartitionStatus, Status, TargetStatus
 from batcher.testing.clickhouse import ClickHouseServer, embedded_engine_missing
 from batcher.testing.kafka import Broker
 from batcher.testing.values import make_batch, make_records
@@ -198,7 +198,8 @@ def exercised() -> Metrics:
     """Return metrics of which each has a sample for each value that its labels can have, where these are few."""
     metrics = Metrics("null")
     partition = Partition("t", 0)
-    metrics.watch(lambda: Status("running", partitions={partition: PartitionStatus(lag=1)}))
+    targets = {"t": TargetStatus("a table", "exactly-once")}
+    metrics.watch(lambda: Status("running", partitions={partition: PartitionStatus(lag=1)}, targets=targets))
     metrics(GuaranteeAgreed("exactly-once"))
     metrics(RecordsFetched(make_records(["1"], partition=partition)))
     metrics(WriteRetried(SinkUnavailable("away")))
@@ -220,7 +221,7 @@ def exercised() -> Metrics:
     return metrics
 
 
-OPEN_LABELS = {"topic", "partition", "sink", "field", "guarantee"}
+OPEN_LABELS = {"topic", "partition", "sink", "target", "field", "guarantee"}
 """Their values come from the data or the settings."""
 
 EXAMPLES = {"batcher_dead_letter_reasons_total", "batcher_retries_total"}

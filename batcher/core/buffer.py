@@ -155,6 +155,8 @@ class Buffer:
         self._taken_bytes = 0
         self._batches = 0
         self._limits = policy
+        self._max_bytes = policy.max_bytes
+        self._factor = 1
 
     @property
     def rows(self) -> int:
@@ -191,13 +193,23 @@ class Buffer:
 
         Half the memory at most, unless the policy says more: while one batch is written the next one gathers.
         """
-        most = max(self.policy.max_bytes, min(self.memory_bytes // 2, MAX_BATCH_BYTES))
+        self._factor = factor
+        most = max(self._max_bytes, min(self.memory_bytes // 2, MAX_BATCH_BYTES))
         self._limits = replace(
             self.policy,
             max_rows=self.policy.max_rows * factor,
-            max_bytes=min(self.policy.max_bytes * factor, most),
+            max_bytes=min(self._max_bytes * factor, most),
             max_wait_s=self.policy.max_wait_s * factor,
         )
+
+    def resize(self, memory_bytes: int) -> None:
+        """Hold this many bytes from now on: the memory is shared with other buffers, and there are more or fewer.
+
+        A batch takes half of it at most, whatever the policy says: while one is written the next one gathers.
+        """
+        self.memory_bytes = memory_bytes
+        self._max_bytes = min(self.policy.max_bytes, max(1, memory_bytes // 2))
+        self.scale(self._factor)
 
     def age_s(self, now: float) -> float | None:
         """Return how long the oldest record has been waiting; None when there is none."""

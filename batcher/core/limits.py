@@ -1,4 +1,7 @@
-"""The limit that protects the dead-letter queue: a bad deploy stops the pipeline, it does not dead-letter the topic."""
+"""Limits of a run: how many records may be refused, and how many are wanted.
+
+The first protects the dead-letter queue: a bad deploy stops the pipeline, it does not dead-letter the topic.
+"""
 
 from __future__ import annotations
 
@@ -147,3 +150,15 @@ class DeadLetterLimit:
             f"nothing of their batch is committed. If the data is right the schema is wrong; to let more through raise "
             f"{flag}"
         )
+
+
+class RecordLimit:
+    """Count down the records that are wanted of a run; None for all. Its targets share one. Fetch loop."""
+
+    def __init__(self, wanted: int | None = None) -> None:
+        self.left = wanted
+
+    def take(self, records: int) -> None:
+        """Count new records."""
+        if self.left is not None:
+            self.left = max(0, self.left - records)

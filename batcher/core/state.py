@@ -23,6 +23,7 @@ from typing import Final, Literal
 
 from batcher.core.buffer import Buffer
 from batcher.core.in_flight import BatchInFlight, InFlightQueue
+from batcher.core.limits import RecordLimit
 from batcher.core.offsets import Offsets
 from batcher.records import Batch, Partition, Position, Prepared, Records, Trigger
 
@@ -106,13 +107,17 @@ class PipelineState:
 
     `running` until `drain`, then `draining`: nothing more is read, and everything buffered is sealed, written and
     committed. `halt` works in any phase: as if drained, except for commits that are due. `abort` works in any phase:
-    nothing more is begun or committed. After `max_records` it drains by itself.
+    nothing more is begun or committed. Where nothing is left of the `limit` it drains by itself. `patience_s` is how
+    long a full buffer is waited for before partitions are paused.
     """
 
-    def __init__(self, buffer: Buffer, offsets: Offsets, *, max_records: int | None = None) -> None:
+    def __init__(
+        self, buffer: Buffer, offsets: Offsets, *, limit: RecordLimit | None = None, patience_s: float = PATIENCE_S
+    ) -> None:
         self._buffer = buffer
         self._offsets = offsets
-        self._left = max_records
+        self._limit = limit or RecordLimit()
+        self._patience_s = patience_s
         self._phase: StatePhase = "running"
         self._drain_trigger: Trigger = "stop"
         self._in_flight = InFlightQueue()
@@ -170,8 +175,8 @@ class PipelineState:
         if self._buffer.replaying:
             # Whether it is full or not, but by no more than this at once.
             max_bytes = REPLAY_FETCH_BYTES
-        elif self._left is not None:
-            max_records = max(1, min(max_records, self._left))
+        elif self._limit.left is not None:
+            max_records = max(1, min(max_records, self._limit.left))
         timeout_s = self._fetch_timeout_s(now)
         return ReadPlan(commit, False, pause, resume, max_records, max_bytes, timeout_s, bool(self._paused))
 
@@ -197,12 +202,11 @@ class PipelineState:
         fresh = [new for run in runs if (new := self._offsets.admit(run)) is not None]
         if fresh:
             self._buffer.extend(fresh, now)
-        if self._left is not None:
-            self._left = max(0, self._left - sum(map(len, fresh)))
+        self._limit.take(sum(map(len, fresh)))
         replaying = bool(self._buffer.replaying)
         if replaying:
             self._buffer.reached(reached)
-        if (self._left == 0 and not replaying) or exhausted:
+        if (self._limit.left == 0 and not replaying) or exhausted:
             self.drain("end")
         return fresh
 
@@ -354,6 +358,10 @@ class PipelineState:
         """Make the batches that are still to be cut this many times as large as the settings say."""
         self._buffer.scale(factor)
 
+    def resize(self, memory_bytes: int) -> None:
+        """Hold this many bytes from now on, see `Buffer.resize`."""
+        self._buffer.resize(memory_bytes)
+
     # The end.
 
     def drain(self, trigger: Trigger) -> None:
@@ -411,7 +419,7 @@ class PipelineState:
             return False
         if self._full_since is None:
             self._full_since = now
-        return now - self._full_since < PATIENCE_S
+        return now - self._full_since < self._patience_s
 
     def _balanced(self) -> tuple[frozenset[Partition], frozenset[Partition]]:
         """Return which partitions to pause and which to resume."""

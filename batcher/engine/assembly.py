@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from batcher.core.buffer import Buffer, FlushPolicy
-from batcher.core.limits import DeadLetterLimit, DeadLetterPolicy
+from batcher.core.limits import DeadLetterLimit, DeadLetterPolicy, RecordLimit
 from batcher.core.offsets import Offsets
-from batcher.core.state import PipelineState
+from batcher.core.state import PATIENCE_S, PipelineState
 from batcher.engine.decode_loop import DecodeLoop
-from batcher.engine.fetch_loop import FetchLoop
 from batcher.engine.reconcile import OnExisting
 from batcher.engine.retry import RetryPolicy
+from batcher.engine.routes import Target
 from batcher.engine.shared import SharedState
 from batcher.engine.sizer import Sizer
 from batcher.engine.write_loop import WriteLoop
@@ -24,15 +24,14 @@ from batcher.protocols import (
     SINK_METHODS,
     SOURCE_METHODS,
     DeadLetterQueue,
-    Format,
     Guarantee,
     Sink,
     SinkInfo,
-    Source,
     SourceInfo,
 )
 from batcher.protocols.sink import lacking, pressured
-from batcher.telemetry.events import Events, WriteRetried
+from batcher.telemetry.counters import Counters
+from batcher.telemetry.events import Events, GuaranteeAgreed, Subscriber, WriteRetried
 
 DeliveryMode = Literal["auto", "exactly-once", "at-least-once"]
 
@@ -66,16 +65,6 @@ class PipelineOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
-    """Hold what a pipeline is made of; nothing of it is open."""
-
-    source: Source
-    sink: Sink
-    format: Format
-    dead_letters: DeadLetterQueue | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Agreement:
     """Say what source and sink guarantee together."""
 
@@ -93,11 +82,14 @@ class Agreement:
 
 
 @dataclass(frozen=True, slots=True)
-class Engine:
-    """Hold the loops of a pipeline and what they share."""
+class Destination:
+    """Hold everything behind the fetch loop for one target, whose sink is open. `name` is empty for the only one."""
 
+    name: str
+    sink: Sink
+    agreement: Agreement
+    counters: Counters
     shared: SharedState
-    fetch: FetchLoop
     decode: DecodeLoop
     write: WriteLoop
     writer: Writer
@@ -161,30 +153,46 @@ def _check_sink(name: str, info: SinkInfo) -> None:
         )
 
 
-def assembled(parts: Parts, options: PipelineOptions, agreement: Agreement, fetch: FetchLoop, events: Events) -> Engine:
-    """Return the engine of a run whose source and sink are open."""
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """Hold what the targets of a pipeline share."""
+
+    dead_letters: DeadLetterQueue | None
+    limit: RecordLimit
+    subscribers: tuple[Subscriber, ...]
+    several: bool = False
+    """There are targets besides this one. Then no partition waits for the buffer of another."""
+
+
+def destination(
+    name: str, target: Target, agreement: Agreement, options: PipelineOptions, around: Surroundings
+) -> Destination:
+    """Return what loads one target, whose sink is open."""
     # Without intents, a batch of another process may have the same range by chance, and nothing says whether the target
     # has it. So its token must not be one that the target knows.
-    name = options.name if agreement.exactly_once else f"{options.name}|{secrets.token_hex(4)}"
+    token = options.name if agreement.exactly_once else f"{options.name}|{secrets.token_hex(4)}"
     offsets = Offsets(
-        name,
+        token,
         announces=agreement.exactly_once,
         ignores_intents=options.ignore_intents,
         checks=agreement.exactly_once and options.on_existing != "write",
     )
     buffer = Buffer(options.flush, options.memory_bytes, mixes_partitions=agreement.merges_partitions)
-    shared = SharedState(PipelineState(buffer, offsets, max_records=options.max_records))
-    sizer = Sizer(pressured(parts.sink, agreement.sink), _scaling(shared))
+    patience_s = 0.0 if around.several else PATIENCE_S
+    shared = SharedState(PipelineState(buffer, offsets, limit=around.limit, patience_s=patience_s))
+    sizer = Sizer(pressured(target.sink, agreement.sink), _scaling(shared))
+    counters = Counters()
+    events = Events(counters, *around.subscribers)
 
     def on_retry(error: BaseException) -> None:
-        events.publish(WriteRetried(error))
+        events.publish(WriteRetried(error, name))
         sizer.failed(error)
 
     writer = Writer(
-        parts.sink,
+        target.sink,
         agreement.sink,
-        parts.format,
-        dead_letters=parts.dead_letters,
+        target.format,
+        dead_letters=around.dead_letters,
         limit=DeadLetterLimit(options.poison),
         retry=options.retry,
         abort=shared.aborting,
@@ -192,8 +200,11 @@ def assembled(parts: Parts, options: PipelineOptions, agreement: Agreement, fetc
         on_existing=options.on_existing,
         halt_on_unknown=options.halt_on_unknown,
     )
-    fetch.begin(shared)
-    return Engine(shared, fetch, DecodeLoop(shared, writer.prepare), WriteLoop(shared, writer, events, sizer), writer)
+    write = WriteLoop(shared, writer, events, sizer, target=name)
+    events.publish(GuaranteeAgreed(agreement.guarantee, name))
+    return Destination(
+        name, target.sink, agreement, counters, shared, DecodeLoop(shared, writer.prepare), write, writer
+    )
 
 
 def _scaling(shared: SharedState) -> Callable[[int], None]:

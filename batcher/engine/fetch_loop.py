@@ -13,9 +13,10 @@ from typing import Final
 import structlog
 
 from batcher.core.state import COMMIT_POLL_S, ReadPlan
-from batcher.engine.shared import SharedState
+from batcher.engine.dispatcher import Dispatcher
 from batcher.errors import CommitRefused, CommitUnconfirmed, RecordUnreadable, SourceLost
 from batcher.protocols import Source, SourceInfo
+from batcher.protocols.source import offering
 from batcher.records import Partition, Position, Records
 from batcher.telemetry.events import CommitAnswered, Events, Rebalanced, RecordsFetched, TimeSpent
 
@@ -49,7 +50,7 @@ class FetchLoop:
         self._events = events
         self._drain_timeout_s = drain_timeout_s
         self._clock = clock
-        self._begun: SharedState | None = None
+        self._begun: Dispatcher | None = None
         self._joined = False
         self._unconfirmed_since: float | None = None
         self._unreadable: RecordUnreadable | None = None
@@ -63,13 +64,13 @@ class FetchLoop:
             self._drain_timeout_s = min(self._drain_timeout_s, info.drain_timeout_s)
         return info
 
-    def begin(self, shared: SharedState) -> None:
-        """Read for a state from now on. Once, after the source was opened and before the first round."""
-        self._begun = shared
+    def begin(self, states: Dispatcher) -> None:
+        """Read for these states from now on. Once, after the source was opened and before the first round."""
+        self._begun = states
         self._stepped_at = self._clock()
 
     @property
-    def _shared(self) -> SharedState:
+    def _states(self) -> Dispatcher:
         assert self._begun is not None, "the fetch loop has not begun"
         return self._begun
 
@@ -80,7 +81,7 @@ class FetchLoop:
 
     @property
     def stopped(self) -> Mapping[Partition, str]:
-        """Return the partitions from which nothing is read, with the reason: their intent is unreadable. Any thread."""
+        """Return the partitions from which nothing is read, with the reason. Any thread."""
         # A copy, which takes one step: the fetch thread changes the original.
         return dict(self._stopped)
 
@@ -94,9 +95,9 @@ class FetchLoop:
 
         Raise RecordUnreadable, once everything before it is committed, and anything else the source raises.
         """
-        while self._shared.phase != "aborted" and not self._shared.drained():
+        while self._states.phase != "aborted" and not self._states.drained():
             self.step()
-        if self._unreadable is not None and self._shared.phase != "aborted":
+        if self._unreadable is not None and self._states.phase != "aborted":
             raise self._unreadable
 
     def leave(self) -> None:
@@ -106,9 +107,9 @@ class FetchLoop:
     def step(self) -> None:
         """Do one round: carry out the commit that is due, pause or resume, and fetch once where there is room."""
         self._stepped_at = self._clock()
-        with self._shared.asking() as state:
-            plan = state.next_read(self._clock())
+        plan = self._states.next_read(self._clock())
         self._commit(plan.commit)
+        self._follow_targets()
         if plan.waits:
             self._wait_changed(plan.timeout_s)
             self._events.publish(TimeSpent("backpressure", self._clock() - self._stepped_at))
@@ -123,25 +124,19 @@ class FetchLoop:
 
     def commit(self) -> None:
         """Carry out the commit that is wanted, if one is."""
-        with self._shared.asking() as state:
-            positions = state.take_commit()
-        self._commit(positions)
+        self._commit(self._states.take_commit())
 
     def on_assigned(self, positions: Mapping[Partition, Position]) -> Collection[Partition]:
         """Take over partitions (see PartitionListener)."""
         log.info("partitions_assigned", positions={str(part): at.next_offset for part, at in sorted(positions.items())})
         self._events.publish(Rebalanced("assigned"))
         self._joined = True
-        with self._shared.changing() as state:
-            refused = state.assign(positions)
-            replays = state.replays(positions)
+        refused, replays = self._states.assign(positions)
         for partition, reason in sorted(refused.items()):
-            log.error(
-                "partition_stopped",
-                partition=str(partition),
-                reason=reason,
-                hint="the others go on; --ignore-intents starts at the committed offset whatever was announced",
-            )
+            if self._states.waits(partition):
+                log.error("partition_waits", partition=str(partition), reason=reason, hint="the others go on")
+            else:
+                log.error("partition_stopped", partition=str(partition), reason=reason, hint="the others go on")
         self._stopped.update(refused)
         for partition in positions.keys() - refused.keys():
             self._stopped.pop(partition, None)
@@ -151,10 +146,9 @@ class FetchLoop:
 
     def on_revoked(self, partitions: Collection[Partition]) -> None:
         """Finish and commit the batch in flight within a bound, forget the rest (see PartitionListener)."""
-        with self._shared.changing() as state:
-            state.begin_revoke(partitions, self._clock())
+        self._states.begin_revoke(partitions, self._clock())
         deadline = self._clock() + self._drain_timeout_s
-        while self._busy(partitions) and self._clock() < deadline:
+        while self._states.busy(partitions) and self._clock() < deadline:
             self.commit()
             self._wait_changed(COMMIT_POLL_S)
         self.commit()
@@ -175,12 +169,12 @@ class FetchLoop:
             # What is in memory is not thrown away: a new start would come no further.
             log.error("record_unreadable", error=str(error))
             self._unreadable = self._unreadable or error
-            self._shared.drain("stop")
+            self._states.drain("stop")
             return
         self._events.publish(TimeSpent("backpressure" if plan.paused else "fetch", self._clock() - began))
-        if self._shared.phase != "running":
+        if self._states.phase != "running":
             return  # what comes during a drain is left to the next start, and a source may ask its brokers for the end
-        for run in self._shared.fetched(runs, self._source.reached, exhausted=self._source.exhausted):
+        for run in self._states.fetched(runs, self._source.reached, exhausted=self._source.exhausted):
             self._events.publish(RecordsFetched(run))
 
     def _commit(self, positions: Mapping[Partition, Position]) -> None:
@@ -201,16 +195,13 @@ class FetchLoop:
             refused = error.reasons
             self._events.publish(CommitAnswered("refused"))
             log.warning("commit_refused", error=str(error))
-            with self._shared.changing() as state:
-                state.forget(refused)
         else:
             self._events.publish(CommitAnswered("ok"))
             self._events.publish(TimeSpent("commit", self._clock() - began))
         if self._unconfirmed_since is not None:
             log.info("commit_confirmed", after_s=round(self._clock() - self._unconfirmed_since, 1))
             self._unconfirmed_since = None
-        with self._shared.changing() as state:
-            state.committed({part: at for part, at in positions.items() if part not in refused}, began)
+        self._states.committed(positions, refused.keys(), began)
 
     def _keep_asking(self, positions: Mapping[Partition, Position], error: CommitUnconfirmed) -> None:
         now = self._clock()
@@ -219,19 +210,21 @@ class FetchLoop:
             log.warning("commit_unconfirmed", error=str(error), hint="it is sent again")
         if now - self._unconfirmed_since > COMMIT_PATIENCE_S:
             raise error
-        with self._shared.changing() as state:
-            state.unconfirmed(positions.keys(), now)
+        self._states.unconfirmed(positions.keys(), now)
 
     def _wait_changed(self, timeout_s: float) -> None:
-        self._shared.wait_changed(timeout_s, unconfirmed=self._unconfirmed_since is not None)
+        self._states.wait_changed(timeout_s, unconfirmed=self._unconfirmed_since is not None)
 
-    def _busy(self, partitions: Collection[Partition]) -> bool:
-        with self._shared.asking() as state:
-            return state.busy(partitions)
+    def _follow_targets(self) -> None:
+        """Begin to read for targets that can be written to by now, and no longer for those that have failed."""
+        if ready := self._states.to_offer():
+            offering(self._source).offer(ready)
+        if failed := self._states.to_ignore():
+            offering(self._source).ignore(failed.keys())
+            self._stopped.update(failed)
 
     def _give_up(self, partitions: Collection[Partition], event: str) -> None:
-        with self._shared.changing() as state:
-            dropped = state.forget(partitions)
+        dropped = self._states.forget(partitions)
         for partition in partitions:
             self._stopped.pop(partition, None)
         log.info(event, partitions=[str(part) for part in sorted(partitions)], left_to_successor=dropped)

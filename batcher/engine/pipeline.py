@@ -23,28 +23,31 @@ from typing import Final, TypeVar, cast
 import structlog
 
 from batcher.core.buffer import FlushPolicy
-from batcher.core.limits import DeadLetterPolicy
+from batcher.core.limits import DeadLetterPolicy, RecordLimit
 from batcher.engine.assembly import (
     Agreement,
     DeliveryMode,
-    Engine,
-    Parts,
+    Destination,
     PipelineOptions,
+    Surroundings,
     agreed,
-    assembled,
     check_capabilities,
 )
+from batcher.engine.dispatcher import Dispatcher
 from batcher.engine.fetch_loop import FetchLoop
 from batcher.engine.reconcile import OnExisting
-from batcher.engine.report import Summary, summary_of, with_counters, with_snapshot
+from batcher.engine.report import Summary, summary_of, target_status, target_summary, with_counters, with_targets
 from batcher.engine.retry import RetryPolicy
+from batcher.engine.routes import Routes, Target
+from batcher.engine.shared_queue import SharedQueue
 from batcher.engine.start import Patience, opened
 from batcher.engine.supervisor import ThreadSupervisor
+from batcher.engine.targets import Targets
 from batcher.errors import ConfigurationError, DrainTimeout
 from batcher.protocols import DeadLetterQueue, Format, Guarantee, LagAware, Sink, SinkInfo, Source, SourceInfo
 from batcher.records import Partition
-from batcher.telemetry.counters import Counters
-from batcher.telemetry.events import Events, GuaranteeAgreed, Subscriber
+from batcher.telemetry.counters import Counted, Counters, together
+from batcher.telemetry.events import Events, Subscriber
 from batcher.telemetry.status import State, Status
 
 log = structlog.get_logger(__name__)
@@ -59,7 +62,7 @@ READY_PATIENCE_S: Final = 30.0
 
 
 class Pipeline:
-    """Load a source into a sink. Build it, call `run` once from the main thread.
+    """Load a source into a sink, or into the targets of `Routes`. Build it, call `run` once from the main thread.
 
     `name` (the consumer group) is part of every token. `stop_timeout_s` bounds the time from `stop` to the return of
     `run`, as far as the sink's calls return. `drain_timeout_s` bounds how long a partition that is taken away is held
@@ -71,8 +74,8 @@ class Pipeline:
     def __init__(
         self,
         source: Source,
-        sink: Sink,
-        format_: Format,
+        sink: Sink | Routes,
+        format_: Format | None = None,
         *,
         name: str,
         dead_letters: DeadLetterQueue | None = None,
@@ -91,7 +94,10 @@ class Pipeline:
         halt_on_unknown: bool = False,
         subscribers: Collection[Subscriber] = (),
     ) -> None:
-        self._parts = Parts(source, sink, format_, dead_letters)
+        self._source = source
+        self._routes = sink if isinstance(sink, Routes) else None
+        self._only = None if isinstance(sink, Routes) else _target(sink, format_)
+        self._dead_letters = dead_letters
         self._options = PipelineOptions(
             name,
             flush or FlushPolicy(),
@@ -111,12 +117,14 @@ class Pipeline:
         self._counters = Counters()
         self._events = Events(self._counters, *subscribers)
         self._fetch = FetchLoop(source, self._events, drain_timeout_s=drain_timeout_s)
+        self._targets = self._targets_for(tuple(subscribers))
         self._stops = 0
         self._opening: list[threading.Thread] = []
         self._opening_source: list[threading.Thread] = []
+        self._sinks: list[Sink] = []
         self._sink_info: SinkInfo | None = None
-        self._agreement: Agreement | None = None
-        self._engine: Engine | None = None
+        self._source_info: SourceInfo | None = None
+        self._states: Dispatcher | None = None
         self._supervisor: ThreadSupervisor | None = None
         self._patience: Patience | None = None
         self._ended = False
@@ -124,8 +132,12 @@ class Pipeline:
 
     @property
     def guarantee(self) -> Guarantee:
-        """Return what this run guarantees. It is decided when source and sink are opened, and never changes."""
-        return self._agreement.guarantee if self._agreement is not None else "at-least-once"
+        """Return what this run guarantees: the weakest of its targets.
+
+        It is decided when source and sink are opened. A topic that comes later can bring a target that keeps less.
+        """
+        weakest = self._weakest
+        return "at-least-once" if weakest is None else weakest.guarantee
 
     def stop(self) -> None:
         """Ask for a drain. Safe in a signal handler: sets a flag that `run` sees within 0.1 s."""
@@ -147,29 +159,42 @@ class Pipeline:
         self._started = time.monotonic()
         stuck: list[str] = []
         try:
-            agreement = self._agreement = self._open()
-            engine = self._engine = assembled(self._parts, self._options, agreement, self._fetch, self._events)
-            supervisor = self._supervisor = ThreadSupervisor(engine, lambda: self._stops, self._options.stop_timeout_s)
+            source = self._source_info = self._open()
+            states = self._states = self._dispatcher(source)
+            supervisor = self._supervisor = ThreadSupervisor(
+                self._fetch,
+                states,
+                lambda: self._stops,
+                self._options.stop_timeout_s,
+                several=self._routes is not None,
+            )
+            for one in self._targets.open.values():
+                states.add(one.shared)
+                supervisor.add(one)
+            self._fetch.begin(states)
             stuck = supervisor.run()
         finally:
-            if self._engine is not None:
-                self._engine.writer.decoding.settle()
+            self._targets.end()
+            for one in self._targets.open.values():
+                one.writer.decoding.settle()
             self._close()
             self._ended = True
         if supervisor.failure is not None:
             raise supervisor.failure
-        if engine.shared.phase == "aborted":
-            raise self._cut_short(engine, stuck)
+        if states.phase == "aborted":
+            raise self._cut_short(states, stuck)
+        for error in supervisor.failed_targets.values():
+            raise error
         if self._fetch.stopped:
-            raise ConfigurationError(
-                f"nothing was read from {len(self._fetch.stopped)} partitions: "
-                f"{next(iter(self._fetch.stopped.values()))}; --ignore-intents starts at the committed offset"
-            )
+            reason = next(iter(self._fetch.stopped.values()))
+            raise ConfigurationError(f"nothing was read from {len(self._fetch.stopped)} partitions: {reason}")
         return self.summary()
 
     def summary(self) -> Summary:
         """Return what was done so far; also after `run` raised."""
-        return summary_of(self._counters, self._uptime_s, self.guarantee, self._columns_without_value)
+        found = self._targets.open if self._routes is not None else {}
+        targets = {name: target_summary(one, self._failure_of(name)) for name, one in sorted(found.items())}
+        return summary_of(self._counted, self._uptime_s, self.guarantee, self._columns_without_value, targets)
 
     @property
     def alive(self) -> bool:
@@ -193,33 +218,47 @@ class Pipeline:
             return False, state
         if not self._fetch.joined:
             return False, "no partitions assigned yet"
-        error = self._counters.last_error
-        if error is not None and not error.recovered and error.since_s > READY_PATIENCE_S:
+        errors = [one.counters.last_error for one in self._targets.open.values()]
+        refusing = [one for one in errors if one and not one.recovered and one.since_s > READY_PATIENCE_S]
+        # One target of several that does not answer is no reason to take the whole process for not ready.
+        if refusing and len(refusing) == len(errors):
+            error = refusing[0]
             return False, f"the target has refused for {error.since_s:.0f} s: {error.kind}: {error.message}"
         return True, ""
 
     def status(self) -> Status:
         """Return what is going on now. Any thread."""
-        info, agreement, engine = self._sink_info, self._agreement, self._engine
+        weakest, targets = self._weakest, self._targets.open
+        opened = ", ".join(one.agreement.sink.target for _, one in sorted(targets.items()))
         status = Status(
             self._state(),
             delivery=self.guarantee,
-            delivery_reason=agreement.reason if agreement else "",
-            target=info.target if info else "",
+            delivery_reason=weakest.reason if weakest else "",
+            target=opened or (self._sink_info.target if self._sink_info else ""),
             group=self._options.name,
             uptime_s=self._uptime_s,
             columns_without_value=self._columns_without_value,
         )
-        status = with_counters(status, self._counters)
-        if engine is None:
+        status = with_counters(status, self._counted)
+        if self._states is None:
             return replace(status, waiting_for=self._waits_for_opening)
-        return with_snapshot(
-            status,
-            engine.shared.snapshot(),
-            stopped=self._fetch.stopped,
-            lag=self._lag(),
-            attempts=self._counters.attempts,
-        )
+        snapshots = {name: one.shared.snapshot() for name, one in sorted(targets.items())}
+        found = {name: target_status(targets[name], each, self._failure_of(name)) for name, each in snapshots.items()}
+        return with_targets(status, found, list(snapshots.values()), stopped=self._fetch.stopped, lag=self._lag())
+
+    @property
+    def _weakest(self) -> Agreement | None:
+        """Return the agreement of the target that keeps least; None before there is one."""
+        found = [one.agreement for one in self._targets.open.values()]
+        return min(found, key=lambda one: one.exactly_once, default=None)
+
+    @property
+    def _counted(self) -> Counted:
+        return together([self._counters, *(one.counters for one in self._targets.open.values())])
+
+    def _failure_of(self, name: str) -> str:
+        error = None if self._supervisor is None else self._supervisor.failed_targets.get(name)
+        return "" if error is None else str(error)
 
     @property
     def _uptime_s(self) -> float:
@@ -227,69 +266,126 @@ class Pipeline:
 
     @property
     def _waits_for_opening(self) -> str:
-        return "the target to open" if self._sink_info is None else "the source to open"
+        source_first = self._routes is not None
+        opened = self._source_info if source_first else self._sink_info
+        return "the source to open" if (opened is None) == source_first else "the target to open"
 
     @property
     def _columns_without_value(self) -> tuple[str, ...]:
-        return () if self._engine is None else self._engine.writer.decoding.columns_without_value
+        return tuple(
+            f"{name}: {column}" if name else column
+            for name, one in sorted(self._targets.open.items())
+            for column in one.writer.decoding.columns_without_value
+        )
 
     def _lag(self) -> Mapping[Partition, int]:
-        if self._agreement is None or "lag" not in self._agreement.source.capabilities:
+        if self._source_info is None or "lag" not in self._source_info.capabilities:
             return {}
-        return cast("LagAware", self._parts.source).lag()
+        return cast("LagAware", self._source).lag()
 
     def _state(self) -> State:
         if self._supervisor is not None and self._supervisor.failure is not None:
             return "failed"
         if self._ended:
             return "stopped"
-        if self._engine is None:
+        if self._states is None:
             return "starting"
         states: Mapping[str, State] = {"running": "running", "draining": "draining", "aborted": "stopped"}
-        return states[self._engine.shared.phase]
+        return states[self._states.phase]
 
-    def _open(self) -> Agreement:
-        parts = self._parts
-        sink = self._sink_info = self._opened(parts.sink.open, "the target")
-        check_capabilities(parts.sink, sink)
-        if parts.dead_letters is not None:
-            self._opened(parts.dead_letters.open, "the dead-letter queue")
+    def _targets_for(self, subscribers: tuple[Subscriber, ...]) -> Targets:
+        several = self._routes is not None
+        queue = self._dead_letters
+        around = Surroundings(
+            SharedQueue(queue) if several and queue is not None else queue,
+            RecordLimit(self._options.max_records),
+            subscribers,
+            several,
+        )
+        return Targets(self._routes, self._options, around, self._added)
+
+    def _dispatcher(self, source: SourceInfo) -> Dispatcher:
+        memory_bytes = None if self._routes is None else self._options.memory_bytes
+        return Dispatcher(lambda topic: self._targets.find(source, topic), memory_bytes)
+
+    def _added(self, one: Destination) -> None:
+        """Take in a target that was opened while the pipeline runs."""
+        assert self._states is not None
+        assert self._supervisor is not None
+        self._sinks.append(one.sink)
+        self._states.add(one.shared)
+        self._supervisor.add(one)
+
+    def _open(self) -> SourceInfo:
+        return self._open_all(self._routes) if self._routes is not None else self._open_only()
+
+    def _open_only(self) -> SourceInfo:
+        """Open the only target, then the source."""
+        assert self._only is not None
+        sink = self._sink_info = self._open_sink(self._only, "the target")
+        self._open_dead_letters()
         # What the sink alone cannot guarantee is said before a broker is asked for anything.
         agreed(SourceInfo(keeps_intents=True), sink, self._options)
+        source = self._open_source()
+        self._targets.add("", self._only, source, sink)
+        return source
+
+    def _open_all(self, routes: Routes) -> SourceInfo:
+        """Open the source, which knows the topics, then their targets."""
+        self._open_dead_letters()
+        source = self._source_info = self._open_source()
+        if "offer" not in source.capabilities:
+            raise ConfigurationError(f"--route: the source {type(self._source).__qualname__} has no capability offer")
+        names = {topic: routes.target_of(topic) for topic in source.topics}
+        if lost := sorted(topic for topic, name in names.items() if name is None):
+            raise ConfigurationError(
+                f"no --route is for {', '.join(lost[:8])}{' …' if len(lost) > 8 else ''}; give one for every topic, "
+                "such as --route '(.*)=$1' as the last"
+            )
+        for name in sorted({name for name in names.values() if name is not None}):
+            target = routes.make(name, [topic for topic, found in names.items() if found == name])
+            self._targets.add(name, target, source, self._open_sink(target, f"target {name}"))
+        return source
+
+    def _open_sink(self, target: Target, what: str) -> SinkInfo:
+        self._sinks.append(target.sink)
+        info = self._opened(target.sink.open, what)
+        check_capabilities(target.sink, info)
+        return info
+
+    def _open_dead_letters(self) -> None:
+        if self._dead_letters is not None:
+            self._opened(self._dead_letters.open, "the dead-letter queue")
+
+    def _open_source(self) -> SourceInfo:
         source = self._opened(self._fetch.open, "the brokers", self._opening_source)
-        check_capabilities(parts.source, source)
-        agreement = agreed(source, sink, self._options)
-        self._events.publish(GuaranteeAgreed(agreement.guarantee))
-        log.info(
-            "pipeline_started",
-            delivery=agreement.guarantee,
-            target=sink.target,
-            target_could_keep=sink.guarantee,
-            reason=agreement.reason,
-            merges_partitions=agreement.merges_partitions,
-            dead_letters=parts.dead_letters is not None,
-        )
-        return agreement
+        check_capabilities(self._source, source)
+        return source
 
     def _opened(self, open_: Callable[[], T], what: str, threads: list[threading.Thread] | None = None) -> T:
         patience = self._patience = Patience(what, self._options.start_timeout_s, lambda: self._stops > 0)
         return opened(open_, patience, self._opening if threads is None else threads)
 
-    def _cut_short(self, engine: Engine, stuck: list[str]) -> DrainTimeout:
+    def _cut_short(self, states: Dispatcher, stuck: list[str]) -> DrainTimeout:
         busy = f" (still busy: {', '.join(stuck)})" if stuck else ""
-        with engine.shared.asking() as state:
-            again = state.abandoned_offsets
         return DrainTimeout(
-            f"stopped before everything was durable{busy}; nothing is lost, {again} records "
+            f"stopped before everything was durable{busy}; nothing is lost, {states.abandoned_offsets} records "
             f"will be read again. Start again, or give more time with --stop-timeout"
         )
 
     def _close(self) -> None:
-        threads = [*self._opening, *(self._supervisor.threads[1:] if self._supervisor is not None else [])]
-        if any(thread.is_alive() for thread in threads):
+        threads = [*self._opening, *(self._supervisor.threads if self._supervisor is not None else [])]
+        if any(thread.is_alive() for thread in (*threads, *self._targets.threads)):
             return  # it hangs inside the sink or the queue: closing these could hang as well
         if self._supervisor is None and not any(thread.is_alive() for thread in self._opening_source):
-            self._parts.source.close()
-        self._parts.sink.close()
-        if self._parts.dead_letters is not None:
-            self._parts.dead_letters.close()
+            self._source.close()
+        for sink in self._sinks:
+            sink.close()
+        if self._dead_letters is not None:
+            self._dead_letters.close()
+
+
+def _target(sink: Sink, format_: Format | None) -> Target:
+    if format_ is None:
+        raise ConfigurationError("a pipeline into one sink needs a format: give Pipeline(source, sink, format_, …)")
+    return Target(sink, format_)

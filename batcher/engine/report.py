@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from batcher.core.state import Snapshot
+from batcher.engine.assembly import Destination
 from batcher.protocols import Guarantee
 from batcher.records import Partition
-from batcher.telemetry.counters import Counters
-from batcher.telemetry.status import BufferStatus, InFlight, LastError, PartitionStatus, Status
+from batcher.telemetry.counters import Counted
+from batcher.telemetry.status import BufferStatus, InFlight, LastError, PartitionStatus, Status, TargetStatus
+
+
+@dataclass(frozen=True, slots=True)
+class TargetSummary:
+    """Say what a run has done to one of several targets."""
+
+    written: int = 0
+    dead_lettered: int = 0
+    skipped: int = 0
+    duplicates_suppressed: int = 0
+    failed: str = ""
+    """Why it was given up; empty where that is not so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +49,8 @@ class Summary:
     """These counts were scaled up from samples."""
     columns_without_value: tuple[str, ...] = ()
     """Columns that no record had a value for."""
+    targets: Mapping[str, TargetSummary] = field(default_factory=dict)
+    """What was done to each target, by name, where there are several."""
 
     @property
     def rows_per_second(self) -> float:
@@ -44,10 +59,14 @@ class Summary:
 
 
 def summary_of(
-    counters: Counters, seconds: float, guarantee: Guarantee, columns_without_value: tuple[str, ...]
+    counted: Counted,
+    seconds: float,
+    guarantee: Guarantee,
+    columns_without_value: tuple[str, ...],
+    targets: Mapping[str, TargetSummary],
 ) -> Summary:
     """Return what was done so far."""
-    counts = counters.counts
+    counts = counted.counts
     return Summary(
         consumed=counts.consumed,
         written=counts.written,
@@ -58,52 +77,110 @@ def summary_of(
         bytes=counts.consumed_bytes,
         seconds=seconds,
         delivery=guarantee,
-        dead_letter_reasons=counters.dead_letter_reasons,
-        unknown_fields=counters.unknown_fields,
-        unknown_fields_estimated=counters.unknown_fields_estimated,
+        dead_letter_reasons=counted.dead_letter_reasons,
+        unknown_fields=counted.unknown_fields,
+        unknown_fields_estimated=counted.unknown_fields_estimated,
         columns_without_value=columns_without_value,
+        targets=targets,
     )
 
 
-def with_counters(status: Status, counters: Counters) -> Status:
+def target_summary(one: Destination, failed: str) -> TargetSummary:
+    """Return what was done to one of several targets."""
+    counts = one.counters.counts
+    return TargetSummary(counts.written, counts.dead_lettered, counts.skipped, counts.duplicates_suppressed, failed)
+
+
+def with_counters(status: Status, counted: Counted) -> Status:
     """Return a status with what was counted so far."""
     return replace(
         status,
-        last_error=counters.last_error,
-        last_commit_age_s=counters.last_commit_age_s,
-        counts=counters.counts,
-        dead_letter_reasons=counters.dead_letter_reasons,
-        unknown_fields=counters.unknown_fields,
-        unknown_fields_estimated=counters.unknown_fields_estimated,
+        last_error=counted.last_error,
+        last_commit_age_s=counted.last_commit_age_s,
+        counts=counted.counts,
+        dead_letter_reasons=counted.dead_letter_reasons,
+        unknown_fields=counted.unknown_fields,
+        unknown_fields_estimated=counted.unknown_fields_estimated,
     )
 
 
-def with_snapshot(
+def with_targets(
     status: Status,
-    snapshot: Snapshot,
+    targets: Mapping[str, TargetStatus],
+    snapshots: Sequence[Snapshot],
     *,
     stopped: Mapping[Partition, str],
     lag: Mapping[Partition, int],
-    attempts: int,
 ) -> Status:
-    """Return a status with what is going on; `stopped` are partitions from which nothing is read, with the reason."""
-    batch = snapshot.in_flight
+    """Return a status with what is going on; `stopped` are partitions from which nothing is read, with the reason.
+
+    `targets` and `snapshots` go together, in one order.
+    """
+    found = list(targets.values())
+    flying = [one.in_flight for one in found if one.in_flight is not None]
+    waiting = {name: one.waiting_for for name, one in targets.items() if one.waiting_for and not one.failed}
+    # As long as one target is written to, the pipeline waits for nothing.
+    idle = len(waiting) == len(found)
     return replace(
         status,
-        waiting_for=waiting_for(snapshot, status.last_error),
+        waiting_for="; ".join(dict.fromkeys(f"{name}: {why}" if name else why for name, why in waiting.items()))
+        if idle
+        else "",
         partitions={
             **{part: PartitionStatus(stopped=reason) for part, reason in stopped.items()},
             **{
                 part: PartitionStatus(at, snapshot.committed.get(part), lag.get(part), part in snapshot.paused)
+                for snapshot in snapshots
                 for part, at in snapshot.read.items()
             },
         },
-        buffer=BufferStatus(snapshot.rows, snapshot.nbytes, snapshot.limit_bytes, snapshot.age_s, snapshot.due_in_s),
-        in_flight=InFlight(
-            batch.number, batch.trigger, batch.rows, batch.nbytes, batch.ranges, snapshot.in_flight_s, attempts
+        buffer=_sum_of(one.buffer for one in found),
+        in_flight=max(flying, key=lambda one: one.age_s, default=None),
+        targets=targets if len(found) > 1 or "" not in targets else {},
+    )
+
+
+def target_status(one: Destination, snapshot: Snapshot, failed: str) -> TargetStatus:
+    """Return how it is with one target."""
+    counts, error, batch = one.counters.counts, one.counters.last_error, snapshot.in_flight
+    return TargetStatus(
+        one.agreement.sink.target,
+        one.agreement.guarantee,
+        one.agreement.reason,
+        waiting_for(snapshot, error),
+        failed,
+        BufferStatus(snapshot.rows, snapshot.nbytes, snapshot.limit_bytes, snapshot.age_s, snapshot.due_in_s),
+        InFlight(
+            batch.number,
+            batch.trigger,
+            batch.rows,
+            batch.nbytes,
+            batch.ranges,
+            snapshot.in_flight_s,
+            one.counters.attempts,
         )
         if batch
         else None,
+        error,
+        counts.written,
+        counts.dead_lettered,
+        counts.skipped,
+        counts.duplicates_suppressed,
+        counts.batches,
+        counts.retries,
+    )
+
+
+def _sum_of(buffers: Iterable[BufferStatus]) -> BufferStatus:
+    found = list(buffers)
+    ages = [one.age_s for one in found if one.age_s is not None]
+    due = [one.due_in_s for one in found if one.due_in_s is not None]
+    return BufferStatus(
+        sum(one.rows for one in found),
+        sum(one.bytes for one in found),
+        sum(one.limit_bytes or 0 for one in found),
+        max(ages, default=None),
+        min(due, default=None),
     )
 
 

@@ -1,6 +1,7 @@
-"""Run the threads of an engine, watch over them, and stop them in order.
+"""Run the threads of a pipeline, watch over them, and stop them in order.
 
-A thread that dies takes the pipeline with it; the first failure is the reason.
+A thread that dies takes the pipeline with it, the first failure being the reason. Where there are several targets, one
+that fails for a reason of its own takes only its own threads with it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from typing import Final
 
 import structlog
 
-from batcher.engine.assembly import Engine
+from batcher.engine.assembly import Destination
+from batcher.engine.dispatcher import Dispatcher
+from batcher.engine.fetch_loop import FetchLoop
 from batcher.errors import BatcherError
 
 log = structlog.get_logger(__name__)
@@ -28,75 +31,108 @@ LEAVE_S: Final = 5.0
 
 
 class ThreadSupervisor:
-    """Run an engine until it has drained, failed or was told to stop.
+    """Run the fetch loop and the loops of all targets until they have drained, failed or were told to stop.
 
-    `stops` returns how often a stop was asked for: once means a drain, twice the end at once.
+    `stops` returns how often a stop was asked for: once means a drain, twice the end at once. A failure of one of
+    `several` targets ends that target alone.
     """
 
-    def __init__(self, engine: Engine, stops: Callable[[], int], stop_timeout_s: float) -> None:
-        self._engine = engine
-        self._shared = engine.shared
+    def __init__(
+        self,
+        fetch: FetchLoop,
+        states: Dispatcher,
+        stops: Callable[[], int],
+        stop_timeout_s: float,
+        *,
+        several: bool = False,
+    ) -> None:
+        self._states = states
         self._stops = stops
         self._stop_timeout_s = stop_timeout_s
+        self._several = several
         self.failure: BaseException | None = None
         """The error that ended the first thread that failed. Any thread may read it."""
-        # Daemons: a write that hangs in a server's hands must not keep the process from ending.
-        self.threads = [
-            threading.Thread(target=lambda script=script, name=name: self._live(name, *script), name=name, daemon=True)
-            for name, script in (
-                ("fetch", (engine.fetch.run, engine.fetch.leave)),
-                ("decode", (engine.decode.run,)),
-                ("write", (engine.write.run,)),
-            )
-        ]
+        self.failed_targets: dict[str, BatcherError] = {}
+        """The errors that ended single targets, by their names, the first of each."""
+        self.fetching = self._thread("fetch", None, fetch.run, fetch.leave)
+        self.threads: tuple[threading.Thread, ...] = ()
+        """The threads of the targets."""
+        self._running = False
+
+    def add(self, one: Destination) -> None:
+        """Run the loops of a target. Before `run`, or later on the thread that opened it."""
+        suffix = f" {one.name}" if one.name else ""
+        added = (
+            self._thread(f"decode{suffix}", one, one.decode.run),
+            self._thread(f"write{suffix}", one, one.write.run),
+        )
+        self.threads = (*self.threads, *added)
+        if self._running:
+            for thread in added:
+                thread.start()
 
     def run(self) -> list[str]:
         """Return when all threads have ended or are left behind, with the names of the latter. Main thread."""
-        for thread in self.threads:
+        self._running = True
+        for thread in (self.fetching, *self.threads):
             thread.start()
         self._watch()
-        return [thread.name for thread in self.threads if thread.is_alive()]
+        return [thread.name for thread in (self.fetching, *self.threads) if thread.is_alive()]
 
-    def _live(self, name: str, *script: Callable[[], None]) -> None:
+    def _thread(self, name: str, one: Destination | None, *script: Callable[[], None]) -> threading.Thread:
+        # Daemons: a write that hangs in a server's hands must not keep the process from ending.
+        return threading.Thread(target=lambda: self._live(name, one, *script), name=name, daemon=True)
+
+    def _live(self, name: str, one: Destination | None, *script: Callable[[], None]) -> None:
         # Each part runs, even after one that failed: the failure is known before the group is left.
         for part in script:
-            self._guarded(name, part)
+            self._guarded(name, one, part)
 
-    def _guarded(self, name: str, run: Callable[[], None]) -> None:
+    def _guarded(self, name: str, one: Destination | None, run: Callable[[], None]) -> None:
         try:
             run()
         except BaseException as error:  # it is raised again in the main thread
-            if self._shared.phase == "aborted":
+            if self._states.phase == "aborted":
                 log.debug("thread_ended", thread=name, error=type(error).__name__)
                 return
-            # The first failure is the reason; what fails while the others stop is its consequence.
-            self.failure = self.failure or error
             # An expected error is reported once, with its reason, by the caller of `run`. Only a bug gets another line.
             level = log.debug if isinstance(error, BatcherError) else log.error
             level("thread_failed", thread=name, error=type(error).__name__)
-            if name != "fetch" and isinstance(error, BatcherError):
-                # What is durable by now would be written again at every restart if it were not committed.
-                self._shared.halt(writing_failed=name == "write")
+            if one is None or not isinstance(error, BatcherError):
+                # The first failure is the reason; what fails while the others stop is its consequence.
+                self.failure = self.failure or error
+                self._states.abort()
+                return
+            if self._several:
+                self._give_up(one, error)
             else:
-                self._shared.abort()
+                self.failure = self.failure or error
+            # What is durable by now would be written again at every restart if it were not committed.
+            one.shared.halt(writing_failed=name.startswith("write"))
+
+    def _give_up(self, one: Destination, error: BatcherError) -> None:
+        if one.name not in self.failed_targets:
+            self.failed_targets[one.name] = error
+            log.error("target_failed", target=one.name, reason=str(error), hint="the others go on; start again for it")
+        self._states.fail(one.shared, f"target {one.name}: {error}")
 
     def _watch(self) -> None:
         deadline: float | None = None
         leave_by: float | None = None
-        while alive := [thread for thread in self.threads if thread.is_alive()]:
+        while alive := [thread for thread in (self.fetching, *self.threads) if thread.is_alive()]:
             alive[0].join(WATCH_S)
             now = time.monotonic()
             if self._stops() == 1 and deadline is None:
                 deadline = now + self._stop_timeout_s * (1 - CLOSE_SHARE)
                 log.info("stopping", timeout_s=self._stop_timeout_s)
-                self._shared.drain("stop")
+                self._states.drain("stop")
             if self.failure is not None and deadline is None:
                 deadline = now + LEAVE_S
             late = deadline is not None and now > deadline
-            if (self._stops() > 1 or late) and self._shared.phase != "aborted":
+            if (self._stops() > 1 or late) and self._states.phase != "aborted":
                 log.warning("stop_cut_short", reason="deadline" if late else "second signal")
-                self._shared.abort()
-            if self._shared.phase == "aborted":
+                self._states.abort()
+            if self._states.phase == "aborted":
                 leave_by = leave_by or now + min(LEAVE_S, self._stop_timeout_s * CLOSE_SHARE)
                 if now > leave_by:
                     return

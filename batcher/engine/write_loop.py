@@ -19,7 +19,7 @@ log = structlog.get_logger(__name__)
 class WriteLoop:
     """Write decoded batches. `step` does one, `run` goes on until there will be nothing more.
 
-    Any error of the writer ends a run.
+    Any error of the writer ends a run. `target` is the name of the target, empty where there is only one.
     """
 
     def __init__(
@@ -28,12 +28,15 @@ class WriteLoop:
         writer: Writer,
         events: Events,
         sizer: Sizer | None = None,
+        *,
+        target: str = "",
     ) -> None:
         self._shared = shared
         self._writer = writer
         self._reconciler = writer.reconciler
         self._events = events
         self._sizer = sizer
+        self._target = target
 
     def run(self) -> None:
         """Write until there will be nothing more to write."""
@@ -65,12 +68,12 @@ class WriteLoop:
             raise LawBroken(f"{batch.ranges[0]}: {found} of {batch.rows} records accounted for; please report this")
         self._events.publish(TimeSpent("decode", delivered.decode_s))
         self._events.publish(TimeSpent("write", delivered.write_s))
-        self._events.publish(BatchWritten(batch, delivered))
+        self._events.publish(BatchWritten(batch, delivered, self._target))
         with self._shared.changing() as state:
             state.finished(one, self._shared.clock())
         if self._sizer is not None:
             self._sizer.wrote()
-        _log_written(batch, delivered)
+        _log_written(batch, delivered, self._target)
 
     def _check_existing(self) -> None:
         """Check whether the target holds records of new partitions that were never announced, before any are."""
@@ -87,7 +90,7 @@ class WriteLoop:
             state.mark_checked(epochs)
 
 
-def _log_written(batch: Batch, delivered: Delivered) -> None:
+def _log_written(batch: Batch, delivered: Delivered, target: str) -> None:
     log.info(
         "batch_written",
         number=batch.number,
@@ -100,4 +103,5 @@ def _log_written(batch: Batch, delivered: Delivered) -> None:
         decode_s=round(delivered.decode_s, 3),
         write_s=round(delivered.write_s, 3),
         ranges=[str(span) for span in batch.ranges[:8]],
+        **({"target": target} if target else {}),
     )

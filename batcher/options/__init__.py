@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from batcher.options.masking import masked_url, masked_value, secrets
 from batcher.options.section import Advice, Fault, Flag, Section, password_faults
-from batcher.options.units import Duration, Names, OptionalDuration, Pairs, Size, show_duration, show_size
+from batcher.options.units import Duration, Names, OptionalDuration, Pairs, Rules, Size, show_duration, show_size
 
 __all__ = [
     "Advice",
@@ -23,6 +23,7 @@ __all__ = [
     "Names",
     "OptionalDuration",
     "Pairs",
+    "Rules",
     "SecretStr",
     "Section",
     "Size",

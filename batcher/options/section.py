@@ -62,6 +62,9 @@ class Section(BaseModel):
     for_large_batches: ClassVar[bool] = False
     """Whether the part needs time for each batch, so that large batches are the first thing to try."""
 
+    routed: ClassVar[str] = ""
+    """For a sink: the field that names its target, such as a table, which `--route` gives for each topic."""
+
     def lacking(self) -> Iterator[Fault]:
         """Yield what has to be given before the part can run."""
         yield from ()

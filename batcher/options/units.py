@@ -14,6 +14,8 @@ _DURATION: Final = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
 _DURATION_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 # Waits in the operating system overflow at some centuries; no one means more than years.
 _LONGEST: Final = timedelta(days=10_000)
+# The "=" of `(?=…)` and `(?<=…)` in a regular expression separates nothing.
+_RULE: Final = re.compile(r"((?:\(\?<?=|[^=])+)=(.+)", re.DOTALL)
 # A comma separates two pairs only where a name and "=" follow: passwords may have commas.
 _PAIR_SEPARATOR: Final = re.compile(r"\s*,(?=\s*[A-Za-z][\w.\-]*=)")
 
@@ -103,6 +105,26 @@ def _text(value: Any) -> Any:
     return str(value) if isinstance(value, int | float) else value
 
 
+def parse_rules(value: object) -> object:
+    """Read rules `PATTERN=TARGET`, one a line or separated by semicolons: a pattern may have commas."""
+    if isinstance(value, Mapping):
+        return tuple(f"{pattern}={target}" for pattern, target in value.items())
+    if isinstance(value, str):
+        value = [value]
+    if isinstance(value, list | tuple):
+        lines = (line.strip() for one in value for line in re.split(r"[;\n]", str(one)))
+        return tuple(line for line in lines if line and not line.startswith("#"))
+    return value
+
+
+def parse_rule(text: str) -> tuple[str, str]:
+    """Split `PATTERN=TARGET` at the first `=` that does not belong to a group such as `(?=…)`. Raise ValueError."""
+    found = _RULE.fullmatch(text)
+    if found is None:
+        raise ValueError(f"{text!r} needs the form PATTERN=TARGET")
+    return found[1].strip(), found[2].strip()
+
+
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
 """A span of time; text needs a unit."""
 
@@ -114,6 +136,9 @@ Size = ByteSize
 
 Names = Annotated[tuple[str, ...], BeforeValidator(parse_list)]
 """A list of names, comma separated in text."""
+
+Rules = Annotated[tuple[str, ...], BeforeValidator(parse_rules)]
+"""Rules of the form PATTERN=TARGET, see `parse_rules`."""
 
 Pairs = Annotated[dict[str, str], BeforeValidator(parse_mapping)]
 """Names with values."""

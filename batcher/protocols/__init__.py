@@ -23,7 +23,15 @@ from batcher.protocols.sink import (
     SinkInfo,
     TopicPinning,
 )
-from batcher.protocols.source import SOURCE_METHODS, LagAware, PartitionListener, Source, SourceCapability, SourceInfo
+from batcher.protocols.source import (
+    SOURCE_METHODS,
+    LagAware,
+    Offering,
+    PartitionListener,
+    Source,
+    SourceCapability,
+    SourceInfo,
+)
 
 __all__ = [
     "COPIES",
@@ -36,6 +44,7 @@ __all__ = [
     "Guarantee",
     "Interruptible",
     "LagAware",
+    "Offering",
     "PartitionListener",
     "Pressured",
     "Reconcilable",

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, Protocol, cast
 
 from batcher.protocols.guarantee import Guarantee
 from batcher.records import Partition, Position, Records
 
-SourceCapability = Literal["lag"]
+SourceCapability = Literal["lag", "offer"]
 """What a source may be able to do besides reading."""
 
-SOURCE_METHODS: Final[Mapping[SourceCapability, tuple[str, ...]]] = {"lag": ("lag",)}
+SOURCE_METHODS: Final[Mapping[SourceCapability, tuple[str, ...]]] = {
+    "lag": ("lag",),
+    "offer": ("offer", "ignore"),
+}
 """The methods that a source has to have for each capability that it names."""
 
 
@@ -23,6 +26,7 @@ class SourceInfo:
     With `keeps_intents` what `Position` announces is stored with the offset, in one step, and is handed to the next
     owner. With `replayable` the same records come again, under the same offsets, to a reader that starts there.
     `ordered` says that the offsets of a partition ascend. `reason` is one sentence why it is not more.
+    `topics` are those that are read, as far as they are known at the start; empty where the source does not know.
     `drain_timeout_s` is how long `PartitionListener.on_revoked` may take before the partitions are taken away all the
     same; None where the source sets no bound.
     """
@@ -32,6 +36,7 @@ class SourceInfo:
     ordered: bool = True
     reason: str = "the source keeps no intents"
     capabilities: frozenset[SourceCapability] = frozenset()
+    topics: tuple[str, ...] = ()
     drain_timeout_s: float | None = None
 
     @property
@@ -46,8 +51,8 @@ class PartitionListener(Protocol):
     def on_assigned(self, positions: Mapping[Partition, Position]) -> Collection[Partition]:
         """Take over partitions; reading starts at each position, with the intents that were last committed.
 
-        Return those that are not taken because what was announced for them cannot be understood. The source delivers
-        nothing from them, and counts them as exhausted.
+        Return those that are not taken: what was announced for them cannot be understood, or they have no target yet.
+        The source delivers nothing from them, and counts them as exhausted.
         """
 
     def on_revoked(self, partitions: Collection[Partition]) -> None:
@@ -122,3 +127,21 @@ class LagAware(Protocol):
 
     def lag(self) -> Mapping[Partition, int]:
         """Return the records in the log that are not committed, for each partition where that is known."""
+
+
+class Offering(Protocol):
+    """Offer and ignore single partitions (capability `offer`): needed where topics have targets of their own."""
+
+    def offer(self, partitions: Collection[Partition]) -> None:
+        """Call `on_assigned` again for those of the partitions that are assigned to us and were not taken.
+
+        They are delivered from the last committed position if they are taken now. Raises as `fetch` does.
+        """
+
+    def ignore(self, partitions: Collection[Partition]) -> None:
+        """Deliver nothing more from these partitions, as if they had not been taken; they are not ours any more."""
+
+
+def offering(source: Source) -> Offering:
+    """Return a source as one that offers partitions. Only where it has named the capability."""
+    return cast("Offering", source)

@@ -7,6 +7,7 @@ from batcher.settings.flags import Parser, suggestion
 from batcher.settings.load import Loaded, add_config_flag, load
 from batcher.settings.model import Settings
 from batcher.settings.reference import ENV_PREFIX, Row, reference
+from batcher.settings.routing import routed, routes
 
 
 def masked(settings: Settings) -> dict[str, object]:
@@ -30,6 +31,8 @@ __all__ = [
     "masked_value",
     "own_section",
     "reference",
+    "routed",
+    "routes",
     "secrets",
     "section_of",
     "show_duration",

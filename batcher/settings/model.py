@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AfterValidator, ByteSize, Field, PrivateAttr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from batcher.options import Duration, Flag, Names, OptionalDuration, Pairs, Section, Size, masked_value
+from batcher.options import Duration, Flag, Names, OptionalDuration, Pairs, Rules, Section, Size, masked_value
 from batcher.options.section import AnySection, section_among
 
 _MIB = 1 << 20
@@ -136,6 +136,8 @@ class Settings(BaseSettings):
     """Where records come from; `batcher plugins` lists the names."""
     sink: Annotated[str | None, Flag(plugin="sink")] = None
     """Where to write; `batcher plugins` lists the names."""
+    route: Annotated[Rules, Flag(metavar="REGEX=TARGET")] = ()
+    """The table or directory for topics whose whole name matches, with $1 for a group and {topic}; may be repeated."""
     delivery: Literal["auto", "exactly-once", "at-least-once"] = "auto"
     """The guarantee; auto is the strongest that the target can keep."""
     on_existing: Literal["halt", "skip", "write"] = "halt"

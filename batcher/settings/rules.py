@@ -12,6 +12,7 @@ from batcher.options import Fault, Section, show_size
 from batcher.plugins import REGISTRIES, registry_of
 from batcher.settings.compose import chosen, section_of
 from batcher.settings.model import Settings
+from batcher.settings.routing import routing_faults
 
 # The values of one batch travel in one Arrow binary array, whose 32-bit offsets end at 2 GiB. Half of that
 # leaves room for the last fetch, which is added as a whole.
@@ -45,6 +46,7 @@ def conflicts(settings: Settings) -> Iterator[Problem]:
             (("dlq", "topic"), ("dlq", "path")), "cannot go with --dlq.path: choose one place for dead letters"
         )
     yield from _queue(settings)
+    yield from (Problem((path,), message) for path, message in routing_faults(settings))
     if retry.max_wait < retry.wait:
         yield Problem((("retry", "max_wait"), ("retry", "wait")), "is less than the first wait (--retry.wait)")
     if retry.max_elapsed is not None and retry.max_elapsed.total_seconds() <= 0:
@@ -94,7 +96,8 @@ def lacking(settings: Settings, kind: str) -> Iterator[Problem]:
     """Yield what the chosen plug-in of a kind needs and does not have."""
     name, section = section_of(settings, kind)
     if section is not None:
-        yield from _located(name, section.lacking())
+        routed = section.routed if settings.route else ""
+        yield from _located(name, (fault for fault in section.lacking() if not routed or fault.field != routed))
 
 
 def _queue(settings: Settings) -> Iterator[Problem]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields, replace
 
 from batcher.records import Delivered, Records
 from batcher.telemetry.events import (
@@ -23,8 +23,53 @@ from batcher.telemetry.events import (
 from batcher.telemetry.status import Counts, LastError
 
 
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """Say what was counted so far."""
+
+    counts: Counts
+    dead_letter_reasons: Mapping[str, int]
+    """The dead letters, by reason, the most frequent first."""
+    unknown_fields: Mapping[str, int]
+    """The rows with a value in a field that no column takes, by field, the most frequent first."""
+    unknown_fields_estimated: bool
+    """Some of these counts were scaled up from samples."""
+    last_error: LastError | None
+    """What last kept a block from being written, and whether it still does."""
+    last_commit_age_s: float | None
+    """The seconds since the last commit; None before the first."""
+
+
+def together(several: Iterable[Counters]) -> Counted:
+    """Return what several counters have counted. A failure that goes on comes before one that is over."""
+    counts, reasons, unknown, estimated = Counts(), Counter[str](), Counter[str](), False
+    errors: list[LastError] = []
+    ages: list[float] = []
+    for one in several:
+        found = one.counted()
+        counts = Counts(*(getattr(counts, each.name) + getattr(found.counts, each.name) for each in fields(Counts)))
+        reasons.update(found.dead_letter_reasons)
+        unknown.update(found.unknown_fields)
+        estimated |= found.unknown_fields_estimated
+        errors += [found.last_error] if found.last_error is not None else []
+        ages += [found.last_commit_age_s] if found.last_commit_age_s is not None else []
+    going_on = [error for error in errors if not error.recovered]
+    # Of those that go on the oldest is the most urgent, of those that are over the latest is.
+    error = max(going_on, key=_since) if going_on else min(errors, key=_since, default=None)
+    return Counted(
+        counts, dict(reasons.most_common()), dict(unknown.most_common()), estimated, error, min(ages, default=None)
+    )
+
+
+def _since(error: LastError) -> float:
+    return error.since_s
+
+
 class Counters:
-    """Count what happens: a subscriber of `events.Events`."""
+    """Count what happens: a subscriber of `events.Events`.
+
+    A pipeline has one for its fetch loop and one for each target, so that each is told by one thread of each kind.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -85,6 +130,17 @@ class Counters:
         self._unknown = self._unknown + Counter(delivered.unknown_fields)
         self._estimated |= bool(delivered.unknown_fields) and delivered.unknown_estimated
 
+    def counted(self) -> Counted:
+        """Return what was counted so far. Any thread."""
+        return Counted(
+            self.counts,
+            dict(self._reasons.most_common()),
+            dict(self._unknown.most_common()),
+            self._estimated,
+            self.last_error,
+            None if self._committed_at is None else self._clock() - self._committed_at,
+        )
+
     @property
     def counts(self) -> Counts:
         """Return the counts so far."""
@@ -95,21 +151,6 @@ class Counters:
             retries=self._retries,
             rebalances=self._rebalances,
         )
-
-    @property
-    def dead_letter_reasons(self) -> Mapping[str, int]:
-        """Return the dead letters so far, by reason, the most frequent first."""
-        return dict(self._reasons.most_common())
-
-    @property
-    def unknown_fields(self) -> Mapping[str, int]:
-        """Return the rows so far with a value in a field that no column takes, by field, the most frequent first."""
-        return dict(self._unknown.most_common())
-
-    @property
-    def unknown_fields_estimated(self) -> bool:
-        """Return whether some of these counts were scaled up from samples."""
-        return self._estimated
 
     @property
     def attempts(self) -> int:
@@ -123,8 +164,3 @@ class Counters:
             return None
         error, since = self._error
         return LastError(type(error).__name__, str(error), self._clock() - since, self._recovered)
-
-    @property
-    def last_commit_age_s(self) -> float | None:
-        """Return the seconds since the last commit; None before the first."""
-        return None if self._committed_at is None else self._clock() - self._committed_at

@@ -24,9 +24,11 @@ RebalanceKind = Literal["assigned", "revoked", "lost"]
 
 @dataclass(frozen=True, slots=True)
 class GuaranteeAgreed:
-    """Source and sink were asked what they keep together. Once, before the first record."""
+    """Source and sink were asked what they keep together. Once for each target, before its first record."""
 
     guarantee: Guarantee
+    target: str = ""
+    """The name of the target; empty where there is only one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,7 @@ class WriteRetried:
     """An attempt at the target or the dead-letter queue failed and is followed by another. Write loop."""
 
     error: BaseException
+    target: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,7 @@ class BatchWritten:
 
     batch: Batch
     delivered: Delivered
+    target: str = ""
 
 
 Event = GuaranteeAgreed | RecordsFetched | TimeSpent | Rebalanced | CommitAnswered | WriteRetried | BatchWritten

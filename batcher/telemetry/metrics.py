@@ -22,10 +22,11 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from batcher import __version__
+from batcher.protocols import Guarantee
 from batcher.records import Batch, Delivered, Partition, Records, Stage, Trigger
 from batcher.telemetry.events import (
     BatchWritten,
@@ -40,7 +41,7 @@ from batcher.telemetry.events import (
     TimeSpent,
     WriteRetried,
 )
-from batcher.telemetry.status import STATES, Status
+from batcher.telemetry.status import STATES, TARGET_STATES, Status
 
 SECONDS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 LATENCY_SECONDS: Final = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0, 86400.0)
@@ -106,6 +107,7 @@ class Metrics:
         self._last_commit = Gauge(
             "batcher_last_commit_timestamp_seconds", "When a commit last succeeded; 0 for never.", registry=registry
         )
+        self._guarantees: set[Guarantee] = set()
         self._delivery = Info("batcher_delivery", "The guarantee in force.", registry=registry)
         Info("batcher_build", "What is running.", registry=registry).info(versions())
 
@@ -131,7 +133,10 @@ class Metrics:
             case WriteRetried(error):
                 self._retries.labels(self._sink, type(error).__name__).inc()
             case GuaranteeAgreed(guarantee):
-                self._delivery.info({"guarantee": guarantee, "sink": self._sink})
+                # Several targets keep together what the weakest of them keeps.
+                self._guarantees.add(guarantee)
+                weakest = guarantee if len(self._guarantees) == 1 else "at-least-once"
+                self._delivery.info({"guarantee": weakest, "sink": self._sink})
 
     def _count_fetched(self, run: Records) -> None:
         counters = self._consumed_of.get(run.partition)
@@ -229,4 +234,33 @@ def _families(status: Status) -> Iterator[Metric]:
     paused = sum(one.paused for one in status.partitions.values())
     yield gauge("paused_partitions", "Partitions not read because the buffer is full.", paused)
     stopped = sum(bool(one.stopped) for one in status.partitions.values())
-    yield gauge("stopped_partitions", "Partitions not read because their intent is unreadable.", stopped)
+    yield gauge("stopped_partitions", "Partitions not read because of their intent, or without a target.", stopped)
+    yield from _target_families(status)
+
+
+def _target_families(status: Status) -> Iterator[Metric]:
+    """Yield what there is to say of each target, where there are several."""
+    counts = {
+        "records_written": "Records durable in one of several targets.",
+        "records_dead_lettered": "Records of one of several targets put into the dead-letter queue.",
+        "records_skipped": "Records of one of several targets without a row by policy.",
+        "duplicates_suppressed": "Rows of one of several targets not written a second time.",
+        "retries": "Times a block was offered to one of several targets again.",
+    }
+    for name, text in counts.items():
+        family = CounterMetricFamily(f"batcher_target_{name}", text, labels=["target"])
+        for target, one in status.targets.items():
+            family.add_metric([target], getattr(one, name.removeprefix("records_")))
+        yield family
+    waiting = GaugeMetricFamily(
+        "batcher_target_buffer_bytes", "Bytes that wait in memory for one of several targets.", labels=["target"]
+    )
+    state = GaugeMetricFamily(
+        "batcher_target_state", "1 for the state that one of several targets is in.", labels=["target", "state"]
+    )
+    for target, one in status.targets.items():
+        waiting.add_metric([target], one.buffer.bytes)
+        for name in TARGET_STATES:
+            state.add_metric([target, name], float(name == one.state))
+    yield waiting
+    yield state

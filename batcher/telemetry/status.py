@@ -16,6 +16,11 @@ from batcher.records import Partition, Range, Trigger
 State = Literal["starting", "running", "draining", "stopped", "failed"]
 """`draining`: a stop was asked for, or the end was reached, and what is buffered is being written."""
 
+TargetState = Literal["running", "failing", "failed"]
+"""`failing`: it does not take its records now, which come again. `failed`: it was given up."""
+
+TARGET_STATES: Final[tuple[TargetState, ...]] = get_args(TargetState)
+
 STATES: Final[tuple[State, ...]] = get_args(State)
 
 
@@ -93,8 +98,40 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True)
+class TargetStatus:
+    """Say how it is with one of several targets."""
+
+    target: str
+    """What its sink calls it."""
+    delivery: Guarantee
+    delivery_reason: str = ""
+    waiting_for: str = ""
+    failed: str = ""
+    """Why nothing more is written to it; empty where that is not so."""
+    buffer: BufferStatus = BufferStatus()
+    in_flight: InFlight | None = None
+    last_error: LastError | None = None
+    written: int = 0
+    dead_lettered: int = 0
+    skipped: int = 0
+    duplicates_suppressed: int = 0
+    batches: int = 0
+    retries: int = 0
+
+    @property
+    def state(self) -> TargetState:
+        """Return in one word how it is."""
+        if self.failed:
+            return "failed"
+        return "running" if self.last_error is None or self.last_error.recovered else "failing"
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
-    """Say what a pipeline guarantees, how far it is, and what it waits for."""
+    """Say what a pipeline guarantees, how far it is, and what it waits for.
+
+    With several targets the guarantee is the weakest of theirs, `buffer` is their sum, and `targets` has each by name.
+    """
 
     state: State
     delivery: Guarantee = "at-least-once"
@@ -119,6 +156,8 @@ class Status:
     """These counts were scaled up from samples."""
     columns_without_value: tuple[str, ...] = ()
     """Columns that no record had a value for so far."""
+    targets: Mapping[str, TargetStatus] = field(default_factory=dict)
+    """The targets by name, where there are several."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the same for JSON: partitions become a list, in order, with topic and number.
@@ -146,7 +185,7 @@ def _plain(thing: Any) -> Any:
     if is_dataclass(thing):
         return {one.name: _plain(getattr(thing, one.name)) for one in fields(thing)}
     if isinstance(thing, Mapping):
-        return dict(thing)
+        return {name: _plain(value) for name, value in thing.items()}
     if isinstance(thing, tuple):
         return [_plain(one) for one in thing]
     return round(thing, 3) if isinstance(thing, float) else thing

@@ -58,7 +58,8 @@ class MemorySink:
 
     def rows(self) -> list[dict[str, object]]:
         """Return every stored row, in the order of the first writes."""
-        return [row for block in self.blocks.values() for row in block.table.to_pylist()]
+        # A copy, which takes one step: a pipeline may go on writing.
+        return [row for block in list(self.blocks.values()) for row in block.table.to_pylist()]
 
 
 Step = Callable[[Block], None]

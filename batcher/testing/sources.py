@@ -142,7 +142,8 @@ class MemorySource:
         """Remember the listener; the partitions come with the first `fetch`."""
         self._listener = listener
         self._pending.insert(0, lambda: self._assign(self._wanted))
-        return SourceInfo(keeps_intents=True, reason="")
+        topics = tuple(sorted({partition.topic for partition in self._wanted}))
+        return SourceInfo(keeps_intents=True, reason="", capabilities=frozenset({"offer"}), topics=topics)
 
     def fetch(self, max_records: int, max_bytes: int, timeout_s: float) -> Sequence[Records]:
         """Return what is there, waiting for it when nothing is."""
@@ -205,6 +206,16 @@ class MemorySource:
             and self._assigned_once
             and all(self._reached(part) >= self._ends[part] for part in self._positions)
         )
+
+    def offer(self, partitions: Collection[Partition]) -> None:
+        """Give partitions to the listener again that it did not take."""
+        self._assign([part for part in partitions if part in self._untaken])
+
+    def ignore(self, partitions: Collection[Partition]) -> None:
+        """Deliver nothing more from these."""
+        for partition in partitions:
+            if self._positions.pop(partition, None) is not None:
+                self._untaken.add(partition)
 
     def close(self) -> None:
         """Give everything up in good order."""

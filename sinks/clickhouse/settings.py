@@ -30,6 +30,7 @@ class ClickHouse(Section):
     """Permit a table of engine Memory, whose rows end with the server."""
 
     for_large_batches: ClassVar[bool] = True
+    routed: ClassVar[str] = "table"
 
     def faster(self) -> Iterator[Advice]:
         yield Advice(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -25,6 +25,8 @@ class Parquet(Section):
     """Files of all topics in one root with one schema, or a root for each topic; auto: root for a single topic."""
     max_directories: Annotated[int, Field(gt=0), Flag(metavar="N")] = 1_000
     """Stop where the records of one batch would go into more directories than this."""
+
+    routed: ClassVar[str] = "path"
 
     def faster(self) -> Iterator[Advice]:
         codec, _, level = self.compression.partition(":")

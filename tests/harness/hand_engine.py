@@ -11,10 +11,11 @@ import pyarrow as pa
 
 from batcher.core.buffer import Buffer, FlushPolicy
 from batcher.core.in_flight import BatchInFlight
-from batcher.core.limits import DeadLetterLimit, DeadLetterPolicy
+from batcher.core.limits import DeadLetterLimit, DeadLetterPolicy, RecordLimit
 from batcher.core.offsets import Offsets
 from batcher.core.state import PipelineState, ReadPlan, Snapshot, StatePhase
 from batcher.engine.decode_loop import DecodeLoop
+from batcher.engine.dispatcher import Dispatcher
 from batcher.engine.fetch_loop import FetchLoop
 from batcher.engine.reconcile import OnExisting
 from batcher.engine.retry import RetryPolicy
@@ -47,7 +48,7 @@ class HandEngine:
         self.clock = clock or ManualClock()
         self.buffer = Buffer(policy or FlushPolicy(5, 1000, 1.0), memory, mixes_partitions=mixes)
         self.offsets = offsets or Offsets()
-        self.state = PipelineState(self.buffer, self.offsets, max_records=max_records)
+        self.state = PipelineState(self.buffer, self.offsets, limit=RecordLimit(max_records))
         self.shared = SharedState(self.state, self.clock)
         self.counters = Counters(self.clock)
         self.events = Events(self.counters)
@@ -58,7 +59,7 @@ class HandEngine:
         """Return a fetch loop whose source is open."""
         loop = FetchLoop(source, self.events, drain_timeout_s=drain_timeout_s, clock=self.clock)
         loop.open()
-        loop.begin(self.shared)
+        loop.begin(Dispatcher.to(self.shared))
         return loop
 
     def assign(self, positions: Mapping[Partition, Position]) -> Mapping[Partition, str]:

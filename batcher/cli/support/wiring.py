@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from batcher.errors import ConfigurationError, SettingRefused
 from batcher.options import Section
 from batcher.plugins import PluginContext, Registry, registry_of
-from batcher.settings import Settings, UsageError, own_section, secrets, section_of
+from batcher.settings import Settings, UsageError, own_section, routed, routes, secrets, section_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from batcher.core.limits import DeadLetterPolicy
     from batcher.engine.pipeline import Pipeline
     from batcher.engine.retry import RetryPolicy
+    from batcher.engine.routes import Routes
     from batcher.protocols import DeadLetterQueue, Format, Sink, Source
     from batcher.sources.kafka.options import KafkaOptions
     from batcher.telemetry.metrics import Metrics
@@ -79,10 +80,11 @@ def pipeline_of(settings: Settings, metrics: Metrics | None = None) -> Pipeline:
     from batcher.engine.pipeline import Pipeline
 
     batch = settings.batch
+    several = routes_of(settings)
     pipeline = Pipeline(
         source_of(settings),
-        sink_of(settings),
-        format_of(settings),
+        several or sink_of(settings),
+        None if several else format_of(settings),
         name=name_of(settings),
         dead_letters=dead_letters_of(settings),
         flush=flush_of(settings),
@@ -103,6 +105,20 @@ def pipeline_of(settings: Settings, metrics: Metrics | None = None) -> Pipeline:
     if metrics is not None:
         metrics.watch(pipeline.status)
     return pipeline
+
+
+def routes_of(settings: Settings) -> Routes | None:
+    """Return where each topic goes, where that is not one place for all. Raise SettingRefused."""
+    rules = routes(settings)
+    if not rules:
+        return None
+    from batcher.engine.routes import Routes, Target
+
+    def make(name: str, topics: Sequence[str]) -> Target:
+        own = routed(settings, name, topics)
+        return Target(sink_of(own), format_of(own))
+
+    return Routes(rules, make)
 
 
 def flush_of(settings: Settings) -> FlushPolicy:

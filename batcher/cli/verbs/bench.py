@@ -14,6 +14,7 @@ from batcher.cli.support.loudness import add_loudness, level_for_people, set_up_
 from batcher.cli.support.measurement import FROM_TOPIC, GENERATED, Subject
 from batcher.cli.support.numbers import whole
 from batcher.cli.support.outcome import explained
+from batcher.cli.support.routed import one_target
 from batcher.cli.support.signals import heard_by
 from batcher.cli.support.tuning import tune_collector, tune_memory
 from batcher.generate.events import ORDERS, EventGenerator
@@ -120,7 +121,7 @@ def _checked(settings: Settings, arguments: argparse.Namespace) -> Settings:
     problems += [f"{flag_of(one.paths[0])}: {one.message}" for one in lacking(settings, "sink")]
     if problems:
         raise UsageError(problems)
-    return settings if settings.sink else settings.model_copy(update={"sink": "null"})
+    return one_target(settings) if settings.sink else settings.model_copy(update={"sink": "null", "route": ()})
 
 
 def _measured(

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+from batcher.cli.support.routed import one_target
 from batcher.cli.support.sampling import loaded, parser, sample_of
 from batcher.settings import Settings, UsageError
 
@@ -29,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
     found = loaded(made, argv)
     if not found.settings.sink:
         raise UsageError(["--sink: into which target?"])
-    fit = _fit(found.settings, found.arguments.records)
+    fit = _fit(one_target(found.settings), found.arguments.records)
     from batcher.preview.check import facts, lines
 
     if found.arguments.json:

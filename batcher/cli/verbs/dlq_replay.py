@@ -9,11 +9,13 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from batcher.cli.support.kafka_only import kafka_of
 from batcher.cli.support.outcome import explained
+from batcher.cli.support.routed import one_target
 from batcher.cli.support.signals import setting
 from batcher.cli.verbs.dlq import (
     PLACES,
@@ -27,6 +29,7 @@ from batcher.cli.verbs.dlq import (
 )
 from batcher.plugins import registry_of
 from batcher.settings import Settings, UsageError
+from batcher.sources.kafka.settings import Kafka
 
 if TYPE_CHECKING:
     from batcher.dead_letters.kit.report import ReplayReport
@@ -38,6 +41,7 @@ SETTINGS: Final = (
     "options",
     "kafka.group",
     "kafka.topics",
+    "route",
     "batch.max_rows",
     "batch.max_bytes",
     "decode",
@@ -68,6 +72,12 @@ def main(argv: Sequence[str]) -> int:
     )
     found = loaded(parser, list(argv), SETTINGS)
     arguments, settings = found.arguments, found.settings
+    where = filter_of(arguments)
+    if arguments.to == "sink":
+        settings = one_target(settings, sorted(where.topics))
+        if settings is not found.settings:
+            # Dead letters of other topics belong to other targets.
+            where = replace(where, topics=frozenset(settings.section(Kafka).topics))
     from batcher.cli.support.replay import replay
     from batcher.dead_letters.kit.report import Pace, ReplayReport, steps
     from batcher.dead_letters.kit.select import each_once
@@ -75,7 +85,7 @@ def main(argv: Sequence[str]) -> int:
 
     report, stop = ReplayReport(), threading.Event()
     letters = letters_of(settings, stop.is_set)
-    chosen = islice(each_once(filter(filter_of(arguments), letters)), arguments.max)
+    chosen = islice(each_once(filter(where, letters)), arguments.max)
     code, whole = 0, False
     pace = Pace(arguments.rate, stop)
     try:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from batcher.cli.support.inspection import Inspection, inspecting, loaded, parser, retry_of
 from batcher.cli.support.refused import ALL_REFUSED
+from batcher.cli.support.routed import one_target
 from batcher.cli.verbs.verify import show
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
     found = loaded(made, argv)
     given = found.arguments
     options = RepairOptions(given.yes, given.remove_duplicates, given.force, given.json)
-    with inspecting(found.settings, given) as inspection:
+    with inspecting(one_target(found.settings), given) as inspection:
         removable = _removable(inspection) if options.remove_duplicates else None
         if not options.yes:
             return _planned(inspection.report(), options)

@@ -184,6 +184,8 @@ def summary_facts(summary: Summary | None, code: int) -> dict[str, Any]:
     facts = asdict(summary)
     facts["seconds"] = round(summary.seconds, 3)
     facts["rows_per_second"] = round(summary.rows_per_second)
+    if not summary.targets:
+        del facts["targets"]
     return {**facts, "exit": code}
 
 

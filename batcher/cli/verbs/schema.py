@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from batcher.cli.support.routed import one_target
 from batcher.cli.support.sampling import loaded, parser, sample_of
 from batcher.settings import Settings, UsageError
 
@@ -36,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
     made.add_argument("--order-by", metavar="COLUMN[,…]", help="what the rows of the table are sorted by [proposed]")
     made.add_argument("--write", metavar="FILE.arrow", help="write the columns to a file for --decode.schema")
     found = loaded(made, argv)
-    settings, arguments = found.settings, found.arguments
+    settings, arguments = one_target(found.settings), found.arguments
     if arguments.write and not arguments.write.endswith(".arrow"):
         raise UsageError([f"--write {arguments.write}: the name has to end in .arrow"])
     if arguments.create and not settings.sink:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from batcher.cli.support.inspection import inspecting, loaded, parser
+from batcher.cli.support.routed import all_targets
 from batcher.settings import Settings
 
 if TYPE_CHECKING:
@@ -17,7 +19,7 @@ USAGE: Final = "batcher verify --sink … -b … -t … -g … [--from OFFSET|TI
 
 NOTES: Final = """\
 Give the flags that the pipeline runs with, those for dead letters too. The pipeline may go on running: verify examines
-what it has committed, and changes nothing.
+what it has committed, and changes nothing. With --route each target is examined in turn.
 
 Exit codes: 0 everything adds up · 1 records are missing or duplicated · 69 unreachable at start · 75 no answer ·
 78 the target cannot be asked, or a setting is wrong.\
@@ -28,10 +30,15 @@ def main(argv: Sequence[str]) -> int:
     """Print what became of the records and return 0 when everything adds up, else 1."""
     made = parser("verify", USAGE, "Prove that everything read is in the target or a dead letter.", NOTES)
     found = loaded(made, argv)
-    with inspecting(found.settings, found.arguments) as inspection:
+    return max(_verified(settings, found.arguments) for settings in all_targets(found.settings))
+
+
+def _verified(settings: Settings, arguments: argparse.Namespace) -> int:
+    """Print what became of the records of one target and return the exit code."""
+    with inspecting(settings, arguments) as inspection:
         report = inspection.report()
     missing = any(one.missing.offsets for one in report.accounts)
-    show(report, as_json=found.arguments.json, text=_hints(found.settings) if missing else [])
+    show(report, as_json=arguments.json, text=_hints(settings) if missing else [])
     return report.exit_code
 
 

@@ -140,7 +140,11 @@ class KafkaSource:
         # Held for longer than the session, the group would give this member up. The other half is for the last commit.
         drain_timeout_s = self._options.session_timeout_s / 2
         return SourceInfo(
-            keeps_intents=True, reason="", capabilities=frozenset({"lag"}), drain_timeout_s=drain_timeout_s
+            keeps_intents=True,
+            reason="",
+            capabilities=frozenset({"lag", "offer"}),
+            topics=self._topics.names,
+            drain_timeout_s=drain_timeout_s,
         )
 
     def fetch(self, max_records: int, max_bytes: int, timeout_s: float) -> Sequence[Records]:
@@ -205,6 +209,26 @@ class KafkaSource:
         """Return how many records the commits were behind, for each partition owned, some seconds ago."""
         # A copy, which takes one step: the fetch thread changes the original.
         return {partition: count for partition, count in dict(self._lag).items() if partition in self._progress}
+
+    def offer(self, partitions: Collection[Partition]) -> None:
+        consumer = self._open_consumer
+        if self._failure is not None:
+            return
+        assigned = {Partition(one.topic, one.partition) for one in consumer.assignment()}
+        found = self._resolve([part for part in partitions if part in assigned and part not in self._progress])
+        for partition, at in found.items():
+            # Paused since it was assigned, it has delivered nothing; its position may be one that was chosen anew.
+            consumer.seek(TopicPartition(*partition, at.position.next_offset))
+        self._hand_over(consumer, found)
+
+    def ignore(self, partitions: Collection[Partition]) -> None:
+        ours = [partition for partition in partitions if partition in self._progress]
+        self._for_owned(self._open_consumer.pause, ours)
+        self._progress.forget(ours)
+        for partition in ours:
+            self._lag.pop(partition, None)
+        if self._others is not None:
+            self._others.moved()
 
     def close(self) -> None:
         """Give up the partitions through the listener and leave the group, within about CLOSE_TIMEOUT_S."""
@@ -421,11 +445,15 @@ class KafkaSource:
                 consumer.assign(places)
         if not places and partitions:
             return
+        self._assigned_once = True
+        self._hand_over(consumer, found)
+
+    def _hand_over(self, consumer: Consumer, found: Mapping[Partition, StartPosition]) -> None:
+        """Give partitions to the listener, from their positions on; those that it does not take deliver nothing."""
         # A partition that was paused when it was revoked comes back paused.
-        consumer.resume(places)
+        consumer.resume([TopicPartition(*partition) for partition in found])
         for partition, at in found.items():
             self._progress.begin(partition, at.position.next_offset, at.end)
-        self._assigned_once = True
         if self._others is not None:
             self._others.moved()
         assert self._listener is not None

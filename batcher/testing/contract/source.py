@@ -14,7 +14,8 @@ import pytest
 
 from batcher.engine.assembly import check_capabilities
 from batcher.errors import CommitRefused
-from batcher.protocols import Source
+from batcher.protocols import SOURCE_METHODS, Offering, Source
+from batcher.protocols.source import offering
 from batcher.records import Partition, Position
 from batcher.testing.listener import RecordingListener, numbered, offsets, read, read_for, read_until, values
 from batcher.testing.values import make_position
@@ -284,3 +285,55 @@ class SourceLaws:
 
         assert listener.assigned[-1][a] == Position(0)
         assert offsets(runs) == {a: list(range(10))}
+
+    def test_partitions_that_were_not_taken_can_be_offered_to_the_same_listener(
+        self, case: SourceCase, opened: Opened
+    ) -> None:
+        a, b = case.partitions
+        case.produce(a, numbered(0, 10))
+        case.produce(b, numbered(0, 10))
+        source, listener = opened()
+        selective = self._offering(source)
+        listener.refusing = frozenset({a})
+        runs = read(source, 10) + read_for(source, QUIET_S)
+        listener.refusing = frozenset()
+
+        selective.offer([a, Partition(a.topic, 77)])
+        later = read(source, 10) + read_for(source, QUIET_S)
+        source.commit({a: Position(10), b: Position(10)}, 20.0)
+
+        assert offsets(runs) == {b: list(range(10))}
+        assert listener.assigned[-1] == {a: Position(0)}
+        assert offsets(later) == {a: list(range(10))}
+
+    def test_partitions_that_are_ignored_deliver_nothing_and_do_not_keep_the_end_back(
+        self, case: SourceCase, opened: Opened
+    ) -> None:
+        a, b = case.partitions
+        case.produce(a, numbered(0, 10))
+        case.produce(b, numbered(0, 10))
+        source, listener = opened(until_eof=True)
+        selective = self._offering(source)
+        read_until(source, lambda _: len(listener.owned) == 2)
+        source.commit({a: Position(4)}, 20.0)
+        source.pause([b])
+
+        selective.ignore([a])
+        source.resume([b])
+        runs = read_until(source, lambda _: source.exhausted)
+        with pytest.raises(CommitRefused) as refusal:
+            source.commit({a: Position(9), b: Position(10)}, 20.0)
+        source.close()
+        second, listener = opened()
+        read_until(second, lambda _: len(listener.owned) == 2)
+
+        assert a not in offsets(runs)
+        assert set(refusal.value.reasons) == {a}
+        assert listener.assigned[-1][a].next_offset == 4
+        assert listener.assigned[-1][b].next_offset == 10
+
+    def _offering(self, source: Source) -> Offering:
+        """Return a source of these tests as one that offers partitions, or skip where it has not said that it does."""
+        if not all(callable(getattr(source, name, None)) for name in SOURCE_METHODS["offer"]):
+            pytest.skip("the source has no capability offer")
+        return offering(source)

@@ -428,3 +428,24 @@ def test_a_scaled_batch_takes_half_the_memory_at_most() -> None:
 
     assert batch.trigger == "bytes"
     assert 500 <= batch.nbytes < 600
+
+
+def test_a_smaller_share_of_the_memory_pauses_sooner_and_makes_smaller_batches() -> None:
+    buffer = Buffer(FlushPolicy(1000, 400, 1.0), 1000, mixes_partitions=True)
+    buffer.resize(200)
+    buffer.extend([make_records(["1"], first_offset=number) for number in range(12)], 0.0)
+
+    assert buffer.above_high_watermark
+    batch = buffer.take(0.0)[0]
+    assert batch.trigger == "bytes"
+    assert 100 <= batch.nbytes < 200
+
+
+def test_more_memory_again_makes_batches_as_large_as_was_asked_for_and_no_larger() -> None:
+    buffer = Buffer(FlushPolicy(1000, 400, 1.0), 1000, mixes_partitions=True)
+    buffer.resize(200)
+    buffer.resize(10_000)
+    buffer.extend([make_records(["1"], first_offset=number) for number in range(50)], 0.0)
+
+    assert not buffer.above_high_watermark
+    assert 400 <= buffer.take(0.0)[0].nbytes < 500

@@ -57,11 +57,13 @@ EXAMPLES = {
     "HOST:PORT": "127.0.0.1:1",
     "URL": "http://127.0.0.1:1",
     "earliest|latest|TIME": "latest",
+    "REGEX=TARGET": "(a|b),?=shop.$1",
 }
 
 
 COMPANIONS = {
     "batch.memory": {},
+    "route": {"BATCHER_SINK": "clickhouse"},
     "registry.password": {"BATCHER_REGISTRY_USER": "x"},
     "registry.key": {"BATCHER_REGISTRY_CERTIFICATE": "x"},
     "registry.key_password": {"BATCHER_REGISTRY_CERTIFICATE": "x"},

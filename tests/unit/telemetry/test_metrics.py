@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from batcher import __version__
 from batcher.errors import SinkUnavailable
+from batcher.protocols import Guarantee
 from batcher.records import Delivered, Partition, Range, Trigger
 from batcher.telemetry.events import (
     BatchWritten,
@@ -25,7 +26,18 @@ from batcher.telemetry.events import (
     WriteRetried,
 )
 from batcher.telemetry.metrics import Metrics
-from batcher.telemetry.status import STATES, BufferStatus, Counts, InFlight, LastError, PartitionStatus, State, Status
+from batcher.telemetry.status import (
+    STATES,
+    TARGET_STATES,
+    BufferStatus,
+    Counts,
+    InFlight,
+    LastError,
+    PartitionStatus,
+    State,
+    Status,
+    TargetStatus,
+)
 from batcher.testing.values import make_batch, make_records
 
 EVENTS_0, EVENTS_1 = Partition("events", 0), Partition("events", 1)
@@ -175,7 +187,7 @@ def test_watching_asks_for_no_status_before_the_first_scrape(metrics: Metrics) -
 
 def test_names_follow_the_rules_of_prometheus(metrics: Metrics) -> None:
     metrics.watch(lambda: Status("running"))
-    units = ("_total", "_seconds", "_bytes", "_records", "_rows", "_batches", "_partitions", "_info", "batcher_state")
+    units = ("_total", "_seconds", "_bytes", "_records", "_rows", "_batches", "_partitions", "_info", "_state")
     for family in metrics.registry.collect():
         if family.name.startswith("process_"):
             continue
@@ -244,3 +256,32 @@ def test_a_status_says_everything_in_json() -> None:
 def test_a_status_needs_no_more_than_a_state(state: State) -> None:
     told = Status(state).to_dict()
     assert (told["state"], told["lag"], told["partitions"]) == (state, None, [])
+
+
+def test_each_of_several_targets_has_numbers_of_its_own() -> None:
+    metrics = Metrics("clickhouse")
+    error = LastError("SinkUnavailable", "away", 3.0)
+    targets = {
+        "a": TargetStatus(
+            "table a", "exactly-once", written=5, retries=2, buffer=BufferStatus(bytes=7), last_error=error
+        ),
+        "b": TargetStatus("table b", "at-least-once", failed="too many dead letters", dead_lettered=4),
+        "c": TargetStatus("table c", "exactly-once"),
+    }
+    metrics.watch(lambda: Status("running", targets=targets))
+    assert value(metrics, "batcher_target_records_written_total", target="a") == 5
+    assert value(metrics, "batcher_target_records_dead_lettered_total", target="b") == 4
+    assert value(metrics, "batcher_target_retries_total", target="a") == 2
+    assert value(metrics, "batcher_target_buffer_bytes", target="a") == 7
+    states = {
+        name: [state for state in TARGET_STATES if value(metrics, "batcher_target_state", target=name, state=state)]
+        for name in targets
+    }
+    assert states == {"a": ["failing"], "b": ["failed"], "c": ["running"]}
+
+
+def test_the_guarantee_of_several_targets_is_that_of_the_weakest(metrics: Metrics) -> None:
+    kept: tuple[Guarantee, ...] = ("exactly-once", "at-least-once", "exactly-once")
+    for guarantee in kept:
+        metrics(GuaranteeAgreed(guarantee, "target"))
+    assert value(metrics, "batcher_delivery_info", guarantee="at-least-once", sink="parquet") == 1
