@@ -35,6 +35,7 @@ class NullSink:
             self._schema,
             reason="nothing is kept, so a repeat is not recognised",
             capabilities=frozenset({"pin"}),
+            discards=True,
         )
 
     def pin(self, proposed: pa.Schema) -> pa.Schema:

@@ -154,7 +154,7 @@ def _about_broker(setup: Setup) -> Iterator[Advice]:
 def _about_batches(run: Run, setup: Setup, enough: int = SMALL_ROWS) -> Iterator[Advice]:
     """Yield what makes batches larger, where they have less than `enough` rows and are small in bytes as well."""
     rows = run.median_rows
-    if not 0 < rows < enough or setup.sink == "null" or run.median_bytes >= 32 << 20:
+    if not 0 < rows < enough or not setup.keeps or run.median_bytes >= 32 << 20:
         return
     several = setup.partitions > 1 and setup.may_merge and not setup.merges
     small = f"batches have {rows:,} rows"

@@ -51,7 +51,8 @@ class SinkInfo:
     `coordinates` are the names from `records.COORDINATES` that the target has. They are appended to each block.
     `repeats` is what the sink does with the same range a second time. `reason` is one sentence why it is not more.
     `capabilities` are what else it can do; it has the methods of `SINK_METHODS` for each. With `raw` each block comes
-    with the raw values, keys, times and headers of its rows.
+    with the raw values, keys, times and headers of its rows. With `discards` it keeps nothing, and larger batches make
+    it no faster.
     """
 
     target: str
@@ -61,6 +62,7 @@ class SinkInfo:
     reason: str = ""
     capabilities: frozenset[SinkCapability] = frozenset()
     raw: bool = False
+    discards: bool = False
 
     @property
     def guarantee(self) -> Guarantee:

@@ -177,9 +177,39 @@ AT_LEAST_ONCE = [
     ),
     Fault(
         "a refused commit counts as made",
-        "FetchLoop._commit",
-        "                state.forget(refused)\n",
-        "                pass\n",
+        "Dispatcher.committed",
+        "                    state.forget(lost)\n",
+        "                    pass\n",
+    ),
+    Fault(
+        "a target that fails stays in the way of the end",
+        "FetchLoop._follow_targets",
+        "offering(self._source).ignore(failed.keys())",
+        "failed.keys()",
+    ),
+    Fault(
+        "a failed target is left before its last commit",
+        "Dispatcher.to_ignore",
+        "if reason is None or not one.drained():",
+        "if reason is None:",
+    ),
+    Fault(
+        "partitions without a target are not offered again",
+        "Dispatcher.to_offer",
+        "        self._waiting.difference_update(ready)\n        return ready",
+        "        return ()",
+    ),
+    Fault(
+        "a state that has nothing to commit is not told of the end",
+        "Dispatcher.fetched",
+        "        for one in self._states:",
+        "        for one in mine:",
+    ),
+    Fault(
+        "a target that comes during a drain goes on for ever",
+        "Dispatcher.add",
+        "            if self._end is not None:\n                self._end(shared)\n",
+        "",
     ),
     Fault(
         "commits may go back",
@@ -280,8 +310,8 @@ EXACTLY_ONCE = [
     Fault(
         "stop at the bound on records in the middle of a replay",
         "PipelineState.fetched",
-        "(self._left == 0 and not replaying)",
-        "self._left == 0",
+        "(self._limit.left == 0 and not replaying)",
+        "self._limit.left == 0",
     ),
     Fault(
         "do not ask what is there",
@@ -343,8 +373,8 @@ EXACTLY_ONCE = [
     Fault(
         "count a lease from the answer",
         "FetchLoop._commit",
-        "not in refused}, began)",
-        "not in refused}, self._clock())",
+        "refused.keys(), began)",
+        "refused.keys(), self._clock())",
     ),
     Fault(
         "a commit confirms the lease of every partition",

@@ -27,7 +27,7 @@ SETUP = Setup(
     topics=("events",),
     live=False,
     partitions=4,
-    sink="parquet",
+    keeps=True,
     scratch=True,
     target="/data/events",
     delivery="exactly-once",
@@ -111,13 +111,13 @@ def test_made_up_records_are_never_waited_for() -> None:
     [
         ("age", 4_000, {}, ("--batch.max-wait", "5s")),
         ("age", 50, {}, ("--batch.max-wait", "30s")),
-        ("age", 4_000, {"sink": "clickhouse", "may_merge": True}, ("--batch.merge-partitions",)),
-        ("age", 4_000, {"sink": "clickhouse", "may_merge": True, "merges": True}, ("--batch.max-wait", "5s")),
-        ("age", 4_000, {"sink": "clickhouse", "may_merge": True, "partitions": 1}, ("--batch.max-wait", "5s")),
+        ("age", 4_000, {"keeps": True, "may_merge": True}, ("--batch.merge-partitions",)),
+        ("age", 4_000, {"keeps": True, "may_merge": True, "merges": True}, ("--batch.max-wait", "5s")),
+        ("age", 4_000, {"keeps": True, "may_merge": True, "partitions": 1}, ("--batch.max-wait", "5s")),
         ("rows", 5_000, {"max_rows": 5_000}, ("--batch.max-rows", "100000")),
         ("bytes", 5_000, {"max_bytes": 1 << 20, "memory_bytes": 8 << 20}, None),
         ("memory", 3_000, {}, ("--batch.memory", "192MiB")),
-        ("memory", 3_000, {"sink": "clickhouse", "may_merge": True}, ("--batch.merge-partitions",)),
+        ("memory", 3_000, {"keeps": True, "may_merge": True}, ("--batch.merge-partitions",)),
     ],
 )
 def test_small_batches_are_made_larger_by_what_cuts_them(
@@ -132,7 +132,7 @@ def test_small_batches_are_made_larger_by_what_cuts_them(
     [
         (cuts(20_000, "age"), {}),
         (cuts(4_000, "age", row_bytes=10_000), {}),
-        (cuts(4_000, "age"), {"sink": "null"}),
+        (cuts(4_000, "age"), {"keeps": False}),
         (cuts(4_000, "age"), {"max_wait_s": 60.0}),
         (cuts(4_000, "memory"), {"memory_bytes": 4 << 30}),
     ],
@@ -163,7 +163,7 @@ def test_files_in_many_directories_are_named() -> None:
 
 
 def test_inserts_that_limit_get_larger_batches_once_and_then_the_server_is_to_blame() -> None:
-    table = replace(SETUP, sink="clickhouse", max_rows=30_000, **told_by(ClickHouse()))
+    table = replace(SETUP, keeps=True, max_rows=30_000, **told_by(ClickHouse()))
     found = judged(figures(run(WRITING, cuts(30_000, "rows")), table))
     assert found.to_try == Advice("batches have 30,000 rows: larger ones", ("--batch.max-rows", str(LARGE_ROWS)))
     assert "system.query_log" in found.advice[1].text
@@ -208,7 +208,7 @@ def test_there_is_always_something_said() -> None:
 
 
 def test_advice_can_be_given_back_as_flags() -> None:
-    table = replace(SETUP, sink="clickhouse", may_merge=True, **told_by(ClickHouse()))
+    table = replace(SETUP, keeps=True, may_merge=True, **told_by(ClickHouse()))
     for one in (
         slow_broker(),
         figures(run(WRITING)),
