@@ -24,9 +24,11 @@ from batcher.protocols.sink import (
     TopicPinning,
 )
 from batcher.protocols.source import SOURCE_METHODS, LagAware, PartitionListener, Source, SourceCapability, SourceInfo
+from batcher.protocols.transform import ROW, Transform, Transformed, TransformFailed, TransformPlan
 
 __all__ = [
     "COPIES",
+    "ROW",
     "SINK_METHODS",
     "SOURCE_METHODS",
     "Auditable",
@@ -50,4 +52,8 @@ __all__ = [
     "SourceCapability",
     "SourceInfo",
     "TopicPinning",
+    "Transform",
+    "TransformFailed",
+    "TransformPlan",
+    "Transformed",
 ]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from batcher.core.limits import DeadLetterPolicy
     from batcher.engine.pipeline import Pipeline
     from batcher.engine.retry import RetryPolicy
-    from batcher.protocols import DeadLetterQueue, Format, Sink, Source
+    from batcher.protocols import DeadLetterQueue, Format, Sink, Source, Transform
     from batcher.sources.kafka.options import KafkaOptions
     from batcher.telemetry.metrics import Metrics
 
@@ -152,6 +153,40 @@ def sink_of(settings: Settings) -> Sink:
 @before_opening()
 def format_of(settings: Settings) -> Format:
     """Return the encoding of the records. Raise SettingRefused for an unknown name and for options it refuses."""
+    format_ = _encoding_of(settings)
+    transform = transform_of(settings)
+    if transform is None:
+        return format_
+    from batcher.formats.json import options_of
+    from batcher.transforms.format import TransformedFormat
+
+    stated = context_of(settings, "transform").schema
+    return TransformedFormat(
+        format_,
+        transform,
+        stated=None if stated is None else stated(),
+        options=options_of(settings.decode),
+        most=settings.dlq.max_bisect,
+    )
+
+
+@before_opening()
+def transform_of(settings: Settings) -> Transform | None:
+    """Return what stands between the encoding and the target, or None. Raise SettingRefused for what it refuses."""
+    kinds = _transform_kinds(settings)
+    if not kinds:
+        return None
+    transform: Transform = _part(settings, registry_of("transform"), kinds[0])
+    return transform
+
+
+def _transform_kinds(settings: Settings) -> Sequence[str]:
+    given = settings.transform
+    named = [given.kind, "python" if given.python else None]
+    return tuple(dict.fromkeys(kind for kind in named if kind is not None))
+
+
+def _encoding_of(settings: Settings) -> Format:
     decode = settings.decode
     format_: Format = _part(settings, registry_of("format"), decode.format)
     if decode.framing != "confluent" and decode.compression == "none" and decode.writer_schema is None:
@@ -185,6 +220,9 @@ def _part(settings: Settings, registry: Registry[Any], name: str) -> Any:
     """Return what the plug-in makes of its section; a plug-in without described options gets what `--options` gives."""
     found = registry.find(name)
     context = context_of(settings, found.section)
+    if registry.kind == "sink" and _transform_kinds(settings):
+        # --decode.schema is what the transform gets; a target that takes any columns gets those of its output.
+        context = replace(context, schema=None)
     if found.model is not None:
         if registry.kind == "sink" and context.schema is not None and not found.asks:
             raise ConfigurationError(f"--decode.schema: the sink {name} does not take one; leave it at auto")
