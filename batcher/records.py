@@ -481,6 +481,10 @@ class Delivered:
     """The counts of unknown fields were scaled up from a sample of the batch."""
     dropped: int = 0
     """The skipped rows that the sink dropped by a rule of its own; the others are skipped by policy."""
+    filtered: int = 0
+    """The skipped rows that a transform filtered."""
+    transform_s: float = 0.0
+    """The seconds of `decode_s` that a transform took."""
 
 
 def write_id(token: str) -> str:

@@ -36,6 +36,8 @@ class Summary:
     """These counts were scaled up from samples."""
     columns_without_value: tuple[str, ...] = ()
     """Columns that no record had a value for."""
+    filtered: int = 0
+    """Those of the skipped that a transform filtered."""
 
     @property
     def rows_per_second(self) -> float:
@@ -62,6 +64,7 @@ def summary_of(
         unknown_fields=counters.unknown_fields,
         unknown_fields_estimated=counters.unknown_fields_estimated,
         columns_without_value=columns_without_value,
+        filtered=counts.filtered,
     )
 
 

@@ -76,8 +76,12 @@ class TransformSection(Section):
 
     kind: Annotated[str | None, Flag(plugin="transform")] = None
     """A transform by its name, where none of the following says which; `batcher plugins` lists the names."""
+    select: Annotated[str | None, Flag(metavar="SQL")] = None
+    """The columns to write, as the list of a SELECT: `*`, names, expressions with AS."""
+    where: Annotated[str | None, Flag(metavar="SQL")] = None
+    """The condition of the records to write; the others are filtered."""
     python: Annotated[str | None, Flag(metavar="MODULE:FUNCTION")] = None
-    """A function of yours that takes rows as a pyarrow.RecordBatch and returns them."""
+    """A function of yours that takes rows as a pyarrow.RecordBatch and returns them; after the SQL, if there is any."""
 
 
 class Dlq(Section):

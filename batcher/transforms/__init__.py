@@ -15,6 +15,7 @@ registry: Final[Registry[Transform]] = Registry(
     group="batcher.transforms",
     built_in={
         "python": "batcher.transforms.python:plugin",
+        "sql": "batcher.transforms.sql:plugin",
     },
     methods=("input", "inferred", "plan"),
 )

@@ -25,8 +25,24 @@ from batcher.protocols import Decoder, Format
 from batcher.protocols.transform import ROW, Transform, TransformPlan
 from batcher.records import COORDINATES, PLACEHOLDER, Batch, Decoded, Rejection, UnknownField
 from batcher.transforms.search import search
+from batcher.transforms.watch import watching
 
 log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class TransformInput:
+    """Hold what records are decoded for, and the part of it that a transform is given.
+
+    The rest are fields that were in no record so far.
+    """
+
+    schema: pa.Schema
+    seen: pa.Schema
+
+    def same(self, other: TransformInput) -> bool:
+        """Return whether nothing is different in another one."""
+        return bool(self.schema.equals(other.schema, check_metadata=True) and self.seen.equals(other.seen))
 
 
 class TransformedFormat:
@@ -54,6 +70,8 @@ class TransformedFormat:
         self._lock = threading.Lock()
         self._found: dict[str, pa.Schema] = {}
         """What the first batch of each topic held, with the types that came later for fields without one."""
+        self._watched: dict[str, set[str]] = {}
+        """Fields of each topic that were in no batch so far, and have a column in the target."""
         if stated is not None:
             transform.plan(self._own(transform.input(None, stated) or stated))
 
@@ -62,43 +80,55 @@ class TransformedFormat:
         for topic, _, part in _by_topic(batch):
             given = self.given(topic, part, None)
             if given is not None:
-                for field in self.transform.plan(given).proposed:
+                for field in self.transform.plan(given.seen).proposed:
                     columns.setdefault(field.name, field)
         return pa.schema(columns.values()) if columns else None
 
     def grow(self, schema: pa.Schema, batch: Batch) -> pa.Schema:
         for topic, _, part in _by_topic(batch):
             self.regrow(topic, part)
-            # The input may be known without a record, and still have fields whose types only records show.
-            found = self._found.get(topic) or self.inner.infer(part)
-            if found is not None:
-                given = self._own(self.transform.inferred(None, found))
-                schema = grown(schema, self.transform.plan(given).proposed)
+            if topic in self._found:
+                given = self.given(topic, part, None)
+            else:
+                # The input is known without a record, and still has fields whose types only records show.
+                found = self.inner.infer(part)
+                known = None if found is None else self._own(self.transform.inferred(None, found))
+                given = None if known is None else TransformInput(known, known)
+            if given is not None:
+                schema = grown(schema, self.transform.plan(given.seen).proposed)
         return schema
 
     def decoder(self, schema: pa.Schema) -> TransformedDecoder:
         return TransformedDecoder(self, schema)
 
-    def given(self, topic: str, batch: Batch, target: pa.Schema | None) -> pa.Schema | None:
+    def given(self, topic: str, batch: Batch, target: pa.Schema | None) -> TransformInput | None:
         """Return what the records of a topic are decoded for; None as long as no record says it."""
         known = self.transform.input(target, self._stated)
         if known is not None:
-            return self._own(known)
+            return TransformInput(self._own(known), self._own(known))
         with self._lock:
             found = self._found.get(topic)
             if found is None:
-                found = self.inner.infer(batch)
-                if found is None:
+                inferred = self.inner.infer(batch)
+                if inferred is None:
                     return None
-                self._found[topic] = found
+                found = self._found[topic] = self._own(self.transform.inferred(None, inferred))
                 log.info(
                     "transform_input_inferred",
                     transform=self.transform.name,
                     topic=topic,
-                    columns=[f"{field.name}: {field.type}" for field in found],
+                    columns=[f"{field.name}: {field.type}" for field in inferred],
                     hint="the types are those of the first batch; --decode.schema FILE fixes them for every start",
                 )
-        return self._own(self.transform.inferred(target, found))
+            if target is not None:
+                # A field that comes later is no unknown one where the target has a column for it.
+                found, watched = watching(found, self._own(target), self.options.match)
+                self._found[topic] = found
+                self._watched.setdefault(topic, set()).update(watched)
+            hidden = self._watched.get(topic, set())
+        schema = self._own(self.transform.inferred(target, found))
+        seen = pa.schema([one for one in schema if one.name not in hidden or not pa.types.is_null(one.type)])
+        return TransformInput(schema, seen)
 
     def regrow(self, topic: str, batch: Batch) -> None:
         """Give types to those fields of a topic that had no value so far and have one in a batch."""
@@ -117,7 +147,7 @@ class TransformedFormat:
 class _TransformLane:
     """Read, transform and fit the records of a topic."""
 
-    given: pa.Schema
+    given: TransformInput
     decoder: Decoder
     plan: TransformPlan
     fitter: Fitter | None
@@ -160,7 +190,7 @@ class TransformedDecoder:
         while read.outgrown:
             self._format.regrow(topic, batch)
             latest = self._format.given(topic, batch, target)
-            if latest is None or latest.equals(given, check_metadata=True):
+            if latest is None or latest.same(given):
                 # It is a type of the target that is open: the caller lets it grow.
                 return replace(self._empty(batch), outgrown=True)
             given = latest
@@ -168,14 +198,14 @@ class TransformedDecoder:
             read = lane.decoder.decode(batch)
         return self._applied(lane, read, batch)
 
-    def _lane(self, topic: str, given: pa.Schema) -> _TransformLane:
+    def _lane(self, topic: str, given: TransformInput) -> _TransformLane:
         lane = self._lanes.get(topic)
-        if lane is None or not lane.given.equals(given, check_metadata=True):
-            plan = self._format.transform.plan(given)
+        if lane is None or not lane.given.same(given):
+            plan = self._format.transform.plan(given.seen)
             fitter = None
             if len(self._schema):
                 fitter = Fitter(plan.output, self._schema, key="the transform", options=self._options)
-            lane = self._lanes[topic] = _TransformLane(given, self._format.inner.decoder(given), plan, fitter)
+            lane = self._lanes[topic] = _TransformLane(given, self._format.inner.decoder(given.schema), plan, fitter)
         return lane
 
     def _applied(self, lane: _TransformLane, read: Decoded, batch: Batch) -> Decoded:
@@ -184,7 +214,7 @@ class TransformedDecoder:
         if not len(places):
             return replace(read, table=self._schema.empty_table())
         started = time.perf_counter()
-        rows = self._rows(read, batch)
+        rows = self._rows(lane, read, batch)
         found = search(
             lane.plan, rows, name=self._format.transform.name, where=str(batch.ranges[0]), most=self._format.most
         )
@@ -216,9 +246,9 @@ class TransformedDecoder:
             transform_s=time.perf_counter() - started,
         )
 
-    def _rows(self, read: Decoded, batch: Batch) -> pa.RecordBatch:
+    def _rows(self, lane: _TransformLane, read: Decoded, batch: Batch) -> pa.RecordBatch:
         """Return what the transform is given: the columns, the coordinates it asked for, and the hidden one."""
-        table = read.table
+        table = read.table.select(lane.given.seen.names)
         for name in self._format.transform.coordinates:
             table = table.append_column(COORDINATES.field(name), batch.coordinate(name).take(read.positions))
         table = table.append_column(pa.field(ROW, pa.int64()), pa.arange(0, len(read.positions)))

@@ -47,7 +47,7 @@ def search(plan: TransformPlan, given: pa.RecordBatch, *, name: str, where: str,
     while parts:
         part = parts.pop()
         try:
-            found.append(_checked(plan.apply(part), plan.output, part, name))
+            found.append(checked(plan.apply(part), plan.output, part, name))
         except (BatcherError, MemoryError):
             # Not the fault of a row.
             raise
@@ -76,8 +76,11 @@ def search(plan: TransformPlan, given: pa.RecordBatch, *, name: str, where: str,
     return FoundRows(table, rows, tuple(rejections), skipped)
 
 
-def _checked(found: Transformed, output: pa.Schema, given: pa.RecordBatch, name: str) -> Transformed:
-    """Return what a plan gave, its columns in the order of its output. Raise ConfigurationError for what is not so."""
+def checked(found: Transformed, output: pa.Schema, given: pa.RecordBatch, name: str) -> Transformed:
+    """Return what a plan gave for some rows, its columns in the order of its output.
+
+    `_row` of the given ones ascends. Raise ConfigurationError for what is not so.
+    """
     rows = found.rows
     if rows.schema.names.count(ROW) != 1 or rows.column(ROW).type != pa.int64() or rows.column(ROW).null_count:
         raise ConfigurationError(f"{name}: its result has to keep the column {ROW} as it was given: int64, never null")
@@ -94,7 +97,10 @@ def _checked(found: Transformed, output: pa.Schema, given: pa.RecordBatch, name:
     if not _ascending(named) and pc.count_distinct(named).as_py() != len(named):
         raise ConfigurationError(f"{name}: its result has a row twice ({ROW}); one record makes one row or none")
     inside = pc.min_max(named).as_py()
-    if len(named) and not (first <= inside["min"] and inside["max"] <= last):
+    known = len(named) == 0 or (first <= inside["min"] and inside["max"] <= last)
+    if known and last - first >= given.num_rows:
+        known = pc.all(pc.is_in(named, value_set=given.column(ROW))).as_py()
+    if not known:
         raise ConfigurationError(f"{name}: its result has a row that it was not given ({ROW})")
     return Transformed(rows, found.rejections, found.skipped)
 

@@ -173,17 +173,20 @@ def format_of(settings: Settings) -> Format:
 @before_opening()
 def transform_of(settings: Settings) -> Transform | None:
     """Return what stands between the encoding and the target, or None. Raise SettingRefused for what it refuses."""
-    kinds = _transform_kinds(settings)
-    if not kinds:
-        return None
-    transform: Transform = _part(settings, registry_of("transform"), kinds[0])
-    return transform
+    made = [_part(settings, registry_of("transform"), kind) for kind in _transform_kinds(settings)]
+    if len(made) < 2:
+        return made[0] if made else None
+    from batcher.transforms.chain import ChainedTransform
+
+    return ChainedTransform(made)
 
 
 def _transform_kinds(settings: Settings) -> Sequence[str]:
+    """Return the transforms in their order: one by its name, which may unpack what the others work on, SQL, Python."""
     given = settings.transform
-    named = [given.kind, "python" if given.python else None]
-    return tuple(dict.fromkeys(kind for kind in named if kind is not None))
+    sql = given.select is not None or given.where is not None
+    own = [kind for kind, wanted in (("sql", sql), ("python", given.python is not None)) if wanted]
+    return own if given.kind is None or given.kind in own else [given.kind, *own]
 
 
 def _encoding_of(settings: Settings) -> Format:

@@ -300,3 +300,37 @@ def test_options_that_name_columns_hold_where_these_are() -> None:
     )
     found = decoded(form, batch_of([{"id": 1, "name": 5, "at": 60}]), pa.schema([("renamed", pa.string())]))
     assert found.table["renamed"].to_pylist() == ["5"]
+
+
+def test_a_field_that_comes_later_reaches_the_column_that_the_target_has_for_it() -> None:
+    form = made(same)
+    decoder = form.decoder(TARGET)
+    assert decoder.decode(batch_of([{"id": 1}])).table.to_pylist() == [{"id": 1, "name": None}]
+    found = decoder.decode(batch_of([{"id": 2}, {"id": 3, "name": "x"}]))
+    assert found.table["name"].to_pylist() == [None, "x"]
+    assert not found.unknown
+
+
+def test_a_part_of_a_struct_that_comes_later_reaches_its_place() -> None:
+    target = pa.schema([("user", pa.struct([("id", pa.int64()), ("name", pa.string())]))])
+    decoder = made(same).decoder(target)
+    decoder.decode(batch_of([{"user": {"id": 1}}]))
+    found = decoder.decode(batch_of([{"user": {"id": 1, "name": "x"}}]))
+    assert found.table.to_pylist() == [{"user": {"id": 1, "name": "x"}}]
+
+
+def test_a_column_that_a_transform_makes_is_not_in_its_way_before_a_record_has_a_field_of_its_name() -> None:
+    def named(rows: pa.RecordBatch) -> Transformed:
+        assert rows.schema.names == ["id", "_row"]
+        return Transformed(rows.append_column("name", rows.column("id").cast(pa.string())))
+
+    found = decoded(made(named), batch_of([{"id": 1}]))
+    assert found.table.to_pylist() == [{"id": 1, "name": "1"}]
+
+
+def test_names_that_differ_by_case_are_one_where_the_settings_say_so() -> None:
+    form = made(same, options=JsonOptions(match="insensitive"))
+    target = pa.schema([("ID", pa.int64()), ("Name", pa.string())])
+    decoder = form.decoder(target)
+    assert decoder.decode(batch_of([{"id": 1}])).table.to_pylist() == [{"ID": 1, "Name": None}]
+    assert decoder.decode(batch_of([{"iD": 2, "name": "x"}])).table.to_pylist() == [{"ID": 2, "Name": "x"}]
