@@ -32,28 +32,32 @@ class ChainedTransform:
 
     def plan(self, given: pa.Schema) -> TransformPlan:
         plans: list[TransformPlan] = []
+        proposed = given
         for one in self._transforms:
             plans.append(one.plan(given))
+            # What is not known yet behind one transform is not known behind the next one either.
+            proposed = (plans[-1] if proposed.equals(given) else one.plan(proposed)).proposed
             given = plans[-1].output
-        return ChainedPlan(self._transforms, plans, self.coordinates)
+        return ChainedPlan(self._transforms, plans, self.coordinates, proposed)
 
 
 class ChainedPlan:
     """Apply plans in a row (`protocols.TransformPlan`)."""
 
     def __init__(
-        self, transforms: Sequence[Transform], plans: Sequence[TransformPlan], coordinates: Sequence[str]
+        self,
+        transforms: Sequence[Transform],
+        plans: Sequence[TransformPlan],
+        coordinates: Sequence[str],
+        proposed: pa.Schema,
     ) -> None:
+        self.proposed = proposed
         self._steps = list(zip(transforms, plans, strict=True))
         self._coordinates = coordinates
 
     @property
     def output(self) -> pa.Schema:
         return self._steps[-1][1].output
-
-    @property
-    def proposed(self) -> pa.Schema:
-        return self._steps[-1][1].proposed
 
     def apply(self, rows: pa.RecordBatch) -> Transformed:
         places = rows.select([*self._coordinates, ROW])

@@ -135,6 +135,6 @@ def _one(column: pa.ChunkedArray) -> pa.Array:
 
 def _place(error: Exception) -> str:
     """Name the line that raised, or that called what raised: the last one that is no library's."""
-    frames = traceback.extract_tb(error.__traceback__)
+    frames = [one for one in traceback.extract_tb(error.__traceback__) if one.filename.endswith(".py")]
     ours = [one for one in frames if "site-packages" not in one.filename and one.filename != __file__]
     return f" ({Path(ours[-1].filename).name} line {ours[-1].lineno})" if ours and ours[-1].lineno else ""

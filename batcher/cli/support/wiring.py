@@ -152,8 +152,8 @@ def sink_of(settings: Settings) -> Sink:
 
 @before_opening()
 def format_of(settings: Settings) -> Format:
-    """Return the encoding of the records. Raise SettingRefused for an unknown name and for options it refuses."""
-    format_ = _encoding_of(settings)
+    """Return the encoding of the records, with the transform behind it. Raise SettingRefused for what it refuses."""
+    format_ = encoding_of(settings)
     transform = transform_of(settings)
     if transform is None:
         return format_
@@ -173,7 +173,7 @@ def format_of(settings: Settings) -> Format:
 @before_opening()
 def transform_of(settings: Settings) -> Transform | None:
     """Return what stands between the encoding and the target, or None. Raise SettingRefused for what it refuses."""
-    made = [_part(settings, registry_of("transform"), kind) for kind in _transform_kinds(settings)]
+    made = [_part(settings, registry_of("transform"), kind) for kind in transforms(settings)]
     if len(made) < 2:
         return made[0] if made else None
     from batcher.transforms.chain import ChainedTransform
@@ -181,7 +181,7 @@ def transform_of(settings: Settings) -> Transform | None:
     return ChainedTransform(made)
 
 
-def _transform_kinds(settings: Settings) -> Sequence[str]:
+def transforms(settings: Settings) -> Sequence[str]:
     """Return the transforms in their order: one by its name, which may unpack what the others work on, SQL, Python."""
     given = settings.transform
     sql = given.select is not None or given.where is not None
@@ -189,7 +189,9 @@ def _transform_kinds(settings: Settings) -> Sequence[str]:
     return own if given.kind is None or given.kind in own else [given.kind, *own]
 
 
-def _encoding_of(settings: Settings) -> Format:
+@before_opening()
+def encoding_of(settings: Settings) -> Format:
+    """Return what reads the records before any transform. Raise SettingRefused as `format_of` does."""
     decode = settings.decode
     format_: Format = _part(settings, registry_of("format"), decode.format)
     if decode.framing != "confluent" and decode.compression == "none" and decode.writer_schema is None:
@@ -223,7 +225,7 @@ def _part(settings: Settings, registry: Registry[Any], name: str) -> Any:
     """Return what the plug-in makes of its section; a plug-in without described options gets what `--options` gives."""
     found = registry.find(name)
     context = context_of(settings, found.section)
-    if registry.kind == "sink" and _transform_kinds(settings):
+    if registry.kind == "sink" and transforms(settings):
         # --decode.schema is what the transform gets; a target that takes any columns gets those of its output.
         context = replace(context, schema=None)
     if found.model is not None:
