@@ -14,8 +14,8 @@ registry: Final[Registry[Transform]] = Registry(
     setting="transform.kind",
     group="batcher.transforms",
     built_in={
-        "python": "batcher.transforms.python:plugin",
-        "sql": "batcher.transforms.sql:plugin",
+        "python": "batcher.transforms.plugin:python",
+        "sql": "batcher.transforms.plugin:sql",
     },
     methods=("input", "inferred", "plan"),
 )

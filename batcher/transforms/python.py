@@ -16,10 +16,9 @@ from typing import Any, Final
 import pyarrow as pa
 
 from batcher.errors import ConfigurationError
-from batcher.plugins import Registry, takes
+from batcher.plugins import Registry
 from batcher.protocols.transform import ROW, Transformed, TransformFailed, TransformPlan
 from batcher.records import COORDINATES
-from batcher.settings.model import TransformSection
 from batcher.transforms.untyped import plan_untyped
 
 FLAG: Final = "--transform.python"
@@ -32,14 +31,11 @@ _functions: Final[Registry[Any]] = Registry("function", setting="transform.pytho
 Function = Callable[..., Any]
 
 
-@takes(TransformSection, section="transform")
-def plugin(options: TransformSection) -> PythonTransform:
-    """Return the transform with the function that is named. Raise ConfigurationError where there is none."""
-    if options.python is None:
-        raise ConfigurationError("--transform.kind python: which function? --transform.python MODULE:FUNCTION")
-    if ":" not in options.python:
-        raise ConfigurationError(f"{FLAG} {options.python!r} is not of the form module:function")
-    return PythonTransform(_functions.load(options.python), f"{FLAG} {options.python}")
+def named(reference: str) -> PythonTransform:
+    """Return the transform with a function given as `module:function`. Raise ConfigurationError where there is none."""
+    if ":" not in reference:
+        raise ConfigurationError(f"{FLAG} {reference!r} is not of the form module:function")
+    return PythonTransform(_functions.load(reference), f"{FLAG} {reference}")
 
 
 class PythonTransform:
