@@ -49,11 +49,12 @@ CONTRACT: Final = 2
 DISTRIBUTION: Final = "kafka-batcher"
 
 # The extra of ours that provides a module which the core install does not have.
-EXTRAS: Final[Mapping[str, str]] = {"chdb": "embedded", "numpy": "avro"}
+EXTRAS: Final[Mapping[str, str]] = {"chdb": "embedded", "duckdb": "sql", "numpy": "avro"}
 
 REGISTRIES: Final[Mapping[str, str]] = {
     "source": "batcher.sources:registry",
     "format": "batcher.formats:registry",
+    "transform": "batcher.transforms:registry",
     "sink": "sinks:registry",
     "dead-letter queue": "batcher.dead_letters:registry",
 }

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal, NamedTuple
 
@@ -282,6 +282,21 @@ class Batch:
         """Return the values of all records, in order of position; nothing is copied."""
         return pa.chunked_array([chunk for run in self.runs for chunk in chunks_of(run.values)], pa.binary())
 
+    def coordinate(self, name: str) -> pa.Array:
+        """Return one of the columns of `COORDINATES` for all records, in order of position."""
+        kind = COORDINATES.field(name).type
+        columns: dict[str, Callable[[Records], list[pa.Array]]] = {
+            "_topic": lambda run: [pa.repeat(pa.scalar(run.partition.topic, kind), len(run))],
+            "_partition": lambda run: [pa.repeat(pa.scalar(run.partition.number, kind), len(run))],
+            "_offset": lambda run: [run.offsets],
+            "_timestamp": lambda run: [run.timestamps_ms.cast(kind)],
+            "_key": lambda run: [run.keys],
+            "_value": lambda run: chunks_of(run.values),
+        }
+        # All chunks of all runs at once: values are large, and each step in between would copy them again.
+        parts = [part for run in self.runs for part in columns[name](run)]
+        return parts[0] if len(parts) == 1 else pa.concat_arrays(parts)
+
     def record(self, position: int) -> Record:
         """Return the record at a position; raise IndexError if there is no such record."""
         for run in self.runs:
@@ -324,11 +339,12 @@ class Decoded:
     """Hold the outcome of decoding a batch: each position is in exactly one of the three places.
 
     `table` has one row for each entry of `positions` (ascending int64) and exactly the decoder's schema.
-    `skipped` are positions without a row by policy (tombstones), ascending int64. `unknown` are the fields of the rows
-    that are not in the table; with `estimated` their counts were scaled up from a sample of the batch. With `outgrown`
-    a row has the first value of a field that had none when the schema was made (its type is null there). Then the
-    outcome must not be used, and the batch has to be decoded again with a schema that has the field's type. `notes` are
-    lines for people about columns, each given once by a decoder.
+    `skipped` are positions without a row by policy (tombstones, rows that a transform filtered), ascending int64;
+    `filtered` are the latter alone. `unknown` are the fields of the rows that are not in the table; with `estimated`
+    their counts were scaled up from a sample of the batch. With `outgrown` a row has the first value of a field that
+    had none when the schema was made (its type is null there). Then the outcome must not be used, and the batch has to
+    be decoded again with a schema that has the field's type. `notes` are lines for people about columns, each given
+    once by a decoder. `transform_s` are the seconds that a transform took.
     """
 
     table: pa.Table
@@ -339,6 +355,8 @@ class Decoded:
     estimated: bool = False
     outgrown: bool = False
     notes: tuple[str, ...] = ()
+    filtered: pa.Int64Array = field(default_factory=lambda: pa.array([], pa.int64()))
+    transform_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -463,6 +481,10 @@ class Delivered:
     """The counts of unknown fields were scaled up from a sample of the batch."""
     dropped: int = 0
     """The skipped rows that the sink dropped by a rule of its own; the others are skipped by policy."""
+    filtered: int = 0
+    """The skipped rows that a transform filtered."""
+    transform_s: float = 0.0
+    """The seconds of `decode_s` that a transform took."""
 
 
 def write_id(token: str) -> str:

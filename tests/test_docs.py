@@ -204,11 +204,11 @@ def exercised() -> Metrics:
     metrics(RecordsFetched(make_records(["1"], partition=partition)))
     metrics(WriteRetried(SinkUnavailable("away")))
     delivered = Delivered(
-        rows=4,
+        rows=5,
         written=0,
         suppressed=0,
         dead_lettered=2,
-        skipped=2,
+        skipped=3,
         refused_by_sink=1,
         nbytes=1,
         decode_s=0,
@@ -216,6 +216,7 @@ def exercised() -> Metrics:
         reasons={"syntax": 1},
         unknown_fields={"city": 1},
         dropped=1,
+        filtered=1,
     )
     metrics(BatchWritten(make_batch(make_records(["1"])), delivered))
     return metrics

@@ -1,14 +1,14 @@
 """Compare log, target and dead letters, a window at a time.
 
-read = written + dead-lettered + skipped. What is in a window of the log and in none of the three is missing. What the
-target has more than once is a duplicate. What is only in the target (its record expired, or was compacted away since)
-is counted and is no fault.
+read = written + dead-lettered + skipped, and what a transform filters is skipped. What is in a window of the log and in
+none of the three is missing. What the target has more than once is a duplicate. What is only in the target
+(its record expired, or was compacted away since) is counted and is no fault.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -61,6 +61,8 @@ class Finding:
     """All offsets of the window that the target has."""
     among: pa.Int64Array
     """All offsets of the window that the log or the target has."""
+    filtered: int = 0
+    """Records that a transform leaves out: in neither place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,10 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Say what became of the records of one partition: `records == written + dead_lettered + tombstones + missing`."""
+    """Say what became of the records of one partition.
+
+    `records == written + dead_lettered + tombstones + filtered + missing`.
+    """
 
     scope: Scope
     records: int
@@ -101,6 +106,8 @@ class Account:
     """The highest offset that the target holds at or above the end of what was checked."""
     letters_beyond: Span | None = None
     """The dead letters at or above the log's end."""
+    filtered: int = 0
+    """Records that a transform leaves out."""
 
     @property
     def rows_beyond(self) -> bool:
@@ -165,7 +172,10 @@ def examine(
 
 
 class Auditor:
-    """Check partitions. `attempt` calls what asks the target, with its arguments, and may repeat the call."""
+    """Check partitions. `attempt` calls what asks the target, with its arguments, and may repeat the call.
+
+    `filtered` returns those of some offsets, ascending, whose records a transform leaves out; None without a transform.
+    """
 
     def __init__(
         self,
@@ -177,7 +187,9 @@ class Auditor:
         window: int = WINDOW,
         kept: int = 1000,
         attempt: Callable[..., Any] = lambda ask, *arguments: ask(*arguments),
+        filtered: Callable[[Partition, pa.Int64Array], pa.Int64Array] | None = None,
     ) -> None:
+        self._filtered = filtered
         self._log = log
         self._target = target
         self._letters = letters
@@ -196,6 +208,9 @@ class Auditor:
         copies = self._attempt(self._target.copies, *window)
         letters = self._letters.get(window.partition, NONE)
         found = examine(window, copies, self._log.offsets, letters, skips_tombstones=self._skips_tombstones)
+        if self._filtered is not None and len(found.missing):
+            gone = self._filtered(window.partition, found.missing)
+            found = replace(found, filtered=len(gone), missing=less(found.missing, gone))
         log.debug(
             "window_examined",
             range=str(window),
@@ -210,6 +225,7 @@ class Auditor:
         """Return what became of a scope, and log it."""
         missing, duplicated, both = Runs(self._kept), Runs(self._kept), Runs(self._kept)
         records = inferred = written = only_written = dead_lettered = tombstones = only_letters = too_many = 0
+        filtered = 0
         for one in self.findings(scope):
             records += one.records
             inferred += one.records if one.inferred else 0
@@ -217,6 +233,7 @@ class Auditor:
             only_written += one.only_written
             dead_lettered += one.dead_lettered
             tombstones += one.tombstones
+            filtered += one.filtered
             only_letters += one.only_dead_letters
             too_many += one.copies_too_many
             for runs, offsets in ((missing, one.missing), (duplicated, one.duplicated), (both, one.both)):
@@ -230,6 +247,7 @@ class Auditor:
             only_written=only_written,
             dead_lettered=dead_lettered,
             tombstones=tombstones,
+            filtered=filtered,
             gaps=scope.next_offset - scope.first - records,
             copies_too_many=too_many,
             missing=Kept.of(missing),

@@ -58,6 +58,7 @@ class Run:
 
     `fetch_s` and `room_s` (waiting because the buffer was full) are of the fetch loop, `fetch_cpu_s` is its CPU time
     in `fetch_s`; `decode_s` and `write_s` are of the decode loop and the write loop.
+    `transform_s` is part of `decode_s`.
     """
 
     rows: int
@@ -68,6 +69,7 @@ class Run:
     fetch_cpu_s: float = 0.0
     room_s: float = 0.0
     decode_s: float = 0.0
+    transform_s: float = 0.0
     write_s: float = 0.0
     commits: int = 0
     cuts: Sequence[Cut] = ()

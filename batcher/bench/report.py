@@ -83,7 +83,8 @@ def heading(setup: Setup, run: Run) -> str:
 def threads(run: Run, setup: Setup) -> str:
     """Return what each thread did, and for which part of the time."""
     decode, write = run.share(run.decode_s), run.share(run.write_s)
-    busy = f"decode busy {decode:.0%}, write busy {write:.0%}"
+    transform = f" (transform {run.share(run.transform_s):.0%})" if run.transform_s else ""
+    busy = f"decode busy {decode:.0%}{transform}, write busy {write:.0%}"
     if not setup.topics:
         return f"{busy}; fetching is not measured, the records were in memory"
     waited = run.share(run.fetch_s - run.fetch_cpu_s)
@@ -152,6 +153,7 @@ def _run(run: Run) -> dict[str, Any]:
             "waiting": round(run.share(run.fetch_s - run.fetch_cpu_s), 3),
             "out_of_room": round(run.share(run.room_s), 3),
             "decode": round(run.share(run.decode_s), 3),
+            "transform": round(run.share(run.transform_s), 3),
             "write": round(run.share(run.write_s), 3),
         },
         "batches": len(run.cuts),

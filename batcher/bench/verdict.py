@@ -89,7 +89,11 @@ def explained(limit: Limit, figures: Figures) -> str:
             seconds = run.decode_s if limit == "decode" else run.write_s
             alone = figures.stages.get(limit)
             cost = f" {alone.us_per_row:.2f} us a row alone," if alone is not None and alone.rows else ""
-            return f"{limit}:{cost} busy {run.share(seconds):.0%} of the time{waited}"
+            of_it = ""
+            if limit == "decode" and run.transform_s:
+                cost_us = run.transform_s / run.rows * 1e6
+                of_it = f", the transform for {run.share(run.transform_s):.0%} ({cost_us:.2f} us a row)"
+            return f"{limit}:{cost} busy {run.share(seconds):.0%} of the time{of_it}{waited}"
 
 
 def advised(limit: Limit, run: Run, setup: Setup) -> Iterator[Advice]:

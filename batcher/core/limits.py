@@ -71,8 +71,8 @@ class DeadLetterLimit:
     def observe(self, rows: int, letters: Sequence[tuple[int, DeadLetter]], *, skipped: int = 0) -> None:
         """Count a batch of `rows` records of which `letters`, by ascending position, cannot be decoded.
 
-        `skipped` of its records have no row by policy. Raise DeadLetterLimitExceeded when too many are refused. Then
-        nothing of this batch may be committed.
+        `skipped` of its records have no row by policy; those that a transform read and filtered are not counted there.
+        Raise DeadLetterLimitExceeded when too many are refused. Then nothing of this batch may be committed.
         """
         tally = self._tally
         tally.loaded |= self._batch > self._batch_refused + self._batch_skipped

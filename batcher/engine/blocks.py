@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import pyarrow as pa
@@ -16,8 +16,6 @@ from batcher.records import (
     Block,
     Decoded,
     RawColumns,
-    Records,
-    chunks_of,
     whole_token,
 )
 
@@ -27,7 +25,7 @@ def block_of(info: SinkInfo, batch: Batch, decoded: Decoded) -> Block:
     table = decoded.table
     whole = len(decoded.positions) == batch.rows
     for coordinate in info.coordinates:
-        column = _coordinate(batch, coordinate)
+        column = batch.coordinate(coordinate)
         table = table.append_column(COORDINATES.field(coordinate), column if whole else column.take(decoded.positions))
     raw = _raw(batch) if info.raw else None
     if raw is not None and not whole:
@@ -47,21 +45,6 @@ def _raw(batch: Batch) -> RawColumns:
         pa.concat_arrays([run.timestamps_ms for run in batch.runs]),
         headers,
     )
-
-
-def _coordinate(batch: Batch, name: str) -> pa.Array:
-    kind = COORDINATES.field(name).type
-    columns: dict[str, Callable[[Records], list[pa.Array]]] = {
-        "_topic": lambda run: [pa.repeat(pa.scalar(run.partition.topic, kind), len(run))],
-        "_partition": lambda run: [pa.repeat(pa.scalar(run.partition.number, kind), len(run))],
-        "_offset": lambda run: [run.offsets],
-        "_timestamp": lambda run: [run.timestamps_ms.cast(kind)],
-        "_key": lambda run: [run.keys],
-        "_value": lambda run: chunks_of(run.values),
-    }
-    # All chunks of all runs at once: values are large, and each step in between would copy them again.
-    parts = [part for run in batch.runs for part in columns[name](run)]
-    return parts[0] if len(parts) == 1 else pa.concat_arrays(parts)
 
 
 def _contiguous(table: pa.Table) -> pa.Table:

@@ -51,6 +51,8 @@ class Summary:
     """Columns that no record had a value for."""
     targets: Mapping[str, TargetSummary] = field(default_factory=dict)
     """What was done to each target, by name, where there are several."""
+    filtered: int = 0
+    """Those of the skipped that a transform filtered."""
 
     @property
     def rows_per_second(self) -> float:
@@ -82,6 +84,7 @@ def summary_of(
         unknown_fields_estimated=counted.unknown_fields_estimated,
         columns_without_value=columns_without_value,
         targets=targets,
+        filtered=counts.filtered,
     )
 
 

@@ -66,7 +66,9 @@ class WriteLoop:
         found = delivered.written + delivered.suppressed + delivered.dead_lettered + delivered.skipped
         if found != batch.rows:
             raise LawBroken(f"{batch.ranges[0]}: {found} of {batch.rows} records accounted for; please report this")
-        self._events.publish(TimeSpent("decode", delivered.decode_s))
+        self._events.publish(TimeSpent("decode", delivered.decode_s - delivered.transform_s))
+        if delivered.transform_s:
+            self._events.publish(TimeSpent("transform", delivered.transform_s))
         self._events.publish(TimeSpent("write", delivered.write_s))
         self._events.publish(BatchWritten(batch, delivered, self._target))
         with self._shared.changing() as state:
@@ -99,6 +101,7 @@ def _log_written(batch: Batch, delivered: Delivered, target: str) -> None:
         rows=delivered.rows,
         dead_lettered=delivered.dead_lettered,
         suppressed=delivered.suppressed,
+        **({"filtered": delivered.filtered} if delivered.filtered else {}),
         bytes=delivered.nbytes,
         decode_s=round(delivered.decode_s, 3),
         write_s=round(delivered.write_s, 3),

@@ -128,7 +128,7 @@ class Writer:
         refused = [(rejection.position, letter_of(batch, rejection, "decode")) for rejection in decoded.rejections]
         letters = [letter for _, letter in refused]
         self._blocks.require_place(letters)
-        self._limit.observe(batch.rows, refused, skipped=len(decoded.skipped))
+        self._limit.observe(batch.rows, refused, skipped=len(decoded.skipped) - len(decoded.filtered))
         block = self._block(prepared)
         suppressed = 0
         if block is not None and self.reconciler.may_exist(batch):
@@ -156,6 +156,8 @@ class Writer:
             unknown_fields=self.decoding.counted(decoded),
             unknown_estimated=decoded.estimated,
             dropped=written.dropped,
+            filtered=len(decoded.filtered),
+            transform_s=decoded.transform_s,
         )
 
     def _block(self, prepared: Prepared) -> Block | None:

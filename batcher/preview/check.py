@@ -59,6 +59,9 @@ class Fit:
     log_offsets: int
     rows: int
     skipped: int
+    """Records without a value."""
+    filtered: int
+    """Records that a transform leaves out."""
     refusals: tuple[Refusal, ...]
     unknown: tuple[tuple[str, int], ...]
     """Fields that no column takes, with the records that have a value there."""
@@ -101,7 +104,8 @@ def fit_of(
         sample.rows,
         sample.log_offsets,
         rows,
-        len(found.skipped),
+        len(found.skipped) - len(found.filtered),
+        len(found.filtered),
         tuple(_refusals(batch, rejected)),
         tuple((one.path, one.records) for one in sorted(found.unknown, key=_frequent)),
         watch.without_value,
@@ -135,6 +139,7 @@ def lines(fit: Fit) -> Iterator[str]:
     """Yield what would become of the records, for people."""
     parts = [f"{fit.rows:,} fit"]
     parts += [f"{sum(one.records for one in fit.refusals):,} would be refused"] if fit.refusals else []
+    parts += [f"{fit.filtered:,} would be filtered by the transform"] if fit.filtered else []
     parts += [f"{fit.skipped:,} have no value and would be skipped"] if fit.skipped else []
     yield f"{fit.target}: of {fit.looked_at:,} records ({fit.log_offsets:,} in the log) {', '.join(parts)}"
     if fit.refusals:
@@ -166,6 +171,7 @@ def facts(fit: Fit) -> dict[str, Any]:
         "log_offsets": fit.log_offsets,
         "rows": fit.rows,
         "skipped": fit.skipped,
+        "filtered": fit.filtered,
         "refused": [
             {"reason": one.reason, "message": one.message, "records": one.records, "first": one.first}
             for one in fit.refusals

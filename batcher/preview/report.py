@@ -32,6 +32,7 @@ def facts(shape: Shape) -> dict[str, Any]:
         "rows": shape.rows,
         "rejected": dict(shape.rejected),
         "skipped": shape.skipped,
+        "filtered": shape.filtered,
         "fields": [
             {
                 "path": one.path,
@@ -65,8 +66,10 @@ def _apart(shape: Shape) -> str:
     parts = []
     if shape.rejected:
         parts.append(f"{sum(shape.rejected.values()):,} cannot be read ({counted(shape.rejected)})")
-    if shape.skipped:
-        parts.append(f"{shape.skipped:,} have no value")
+    if shape.filtered:
+        parts.append(f"{shape.filtered:,} are filtered by the transform")
+    if shape.skipped > shape.filtered:
+        parts.append(f"{shape.skipped - shape.filtered:,} have no value")
     return "; " + "; ".join(parts) if parts else ""
 
 

@@ -35,6 +35,8 @@ class Shape:
     mixed: tuple[str, ...] = ()
     """Fields with values of several types. A text column takes them with `--decode.text`."""
     notes: tuple[str, ...] = ()
+    filtered: int = 0
+    """Those of the skipped that a transform leaves out."""
 
     def proposal(self, order_by: tuple[str, ...] = ()) -> Proposal:
         """Return what a sink has to know to make a target."""
@@ -69,4 +71,5 @@ def shape_of(sample: Sample, format_: Format) -> Shape | None:
         tuple(profiles(table)),
         tuple(plain(path) for path, field in walk(inferred) if is_raw(field)),
         found.notes,
+        len(found.filtered),
     )

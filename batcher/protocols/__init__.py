@@ -32,9 +32,11 @@ from batcher.protocols.source import (
     SourceCapability,
     SourceInfo,
 )
+from batcher.protocols.transform import ROW, Transform, Transformed, TransformFailed, TransformPlan
 
 __all__ = [
     "COPIES",
+    "ROW",
     "SINK_METHODS",
     "SOURCE_METHODS",
     "Auditable",
@@ -59,4 +61,8 @@ __all__ = [
     "SourceCapability",
     "SourceInfo",
     "TopicPinning",
+    "Transform",
+    "TransformFailed",
+    "TransformPlan",
+    "Transformed",
 ]

@@ -12,7 +12,13 @@ from batcher.options import Section
 from batcher.plugins import FoundPlugin, Registry, registries, registry_of
 from batcher.settings.model import Settings
 
-_BEFORE: Final = {"source": "batch", "sink": "decode", "decode.format": "dlq", "dlq.queue": "retry"}
+_BEFORE: Final = {
+    "source": "batch",
+    "sink": "decode",
+    "decode.format": "transform",
+    "transform.kind": "dlq",
+    "dlq.queue": "retry",
+}
 """For each kind of plug-in, by the setting that names one: the section of ours that comes after its sections."""
 
 

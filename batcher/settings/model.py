@@ -71,6 +71,19 @@ class Decode(Section):
     """What to do with a record that has no value."""
 
 
+class TransformSection(Section):
+    """What is done with rows before they are written: filtered, renamed, masked, computed."""
+
+    kind: Annotated[str | None, Flag(plugin="transform")] = None
+    """A transform by its name, where none of the following says which; `batcher plugins` lists the names."""
+    select: Annotated[str | None, Flag(metavar="SQL")] = None
+    """The columns to write, as the list of a SELECT: `*`, names, expressions with AS."""
+    where: Annotated[str | None, Flag(metavar="SQL")] = None
+    """The condition of the records to write; the others are filtered."""
+    python: Annotated[str | None, Flag(metavar="MODULE:FUNCTION")] = None
+    """A function of yours that takes rows as a pyarrow.RecordBatch and returns them; after the SQL, if there is any."""
+
+
 class Dlq(Section):
     """Where rejected records go. With neither topic nor path the first one stops the pipeline."""
 
@@ -160,6 +173,8 @@ class Settings(BaseSettings):
     """When a batch is written: whichever comes first."""
     decode: Decode = Decode()
     """How bytes become rows."""
+    transform: TransformSection = TransformSection()
+    """What is done with rows before they are written: filtered, renamed, masked, computed."""
     dlq: Dlq = Dlq()
     """Where rejected records go. With neither topic nor path the first one stops the pipeline."""
     retry: Retry = Retry()

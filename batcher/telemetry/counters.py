@@ -122,6 +122,7 @@ class Counters:
             written=counts.written + delivered.written,
             dead_lettered=counts.dead_lettered + delivered.dead_lettered,
             skipped=counts.skipped + delivered.skipped,
+            filtered=counts.filtered + delivered.filtered,
             duplicates_suppressed=counts.duplicates_suppressed + delivered.suppressed,
             batches=counts.batches + 1,
         )

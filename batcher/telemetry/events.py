@@ -14,9 +14,10 @@ from typing import Literal
 from batcher.protocols import Guarantee
 from batcher.records import Batch, Delivered, Records
 
-Phase = Literal["fetch", "backpressure", "commit", "decode", "write"]
+Phase = Literal["fetch", "backpressure", "commit", "decode", "transform", "write"]
 """Where a thread's time goes. The first three are the fetch loop's; `backpressure` is waiting because the buffer is
-full. `decode` and `write` are of the loops of these names, which wait for a batch the rest of the time."""
+full. `decode` and `transform` are the decode loop's, `write` the write loop's; these wait for a batch the rest of the
+time."""
 
 CommitOutcome = Literal["ok", "refused", "unconfirmed", "failed"]
 RebalanceKind = Literal["assigned", "revoked", "lost"]

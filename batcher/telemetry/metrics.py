@@ -157,7 +157,9 @@ class Metrics:
             self._reasons.labels(reason).inc(count)
         for path, count in delivered.unknown_fields.items():
             self._unknown.labels(path).inc(count)
-        self._skipped.labels("tombstone").inc(delivered.skipped - delivered.dropped)
+        self._skipped.labels("tombstone").inc(delivered.skipped - delivered.dropped - delivered.filtered)
+        if delivered.filtered:
+            self._skipped.labels("filtered").inc(delivered.filtered)
         if delivered.dropped:
             self._skipped.labels("dropped").inc(delivered.dropped)
         self._suppressed.inc(delivered.suppressed)

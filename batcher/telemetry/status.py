@@ -91,6 +91,8 @@ class Counts:
     written: int = 0
     dead_lettered: int = 0
     skipped: int = 0
+    filtered: int = 0
+    """Those of the skipped that a transform filtered."""
     duplicates_suppressed: int = 0
     batches: int = 0
     retries: int = 0

@@ -78,10 +78,21 @@ class Inspection:
     def auditor(self) -> Auditor:
         """Return the auditor of windows, with the dead letters that there are now."""
         from batcher.audit.auditor import Auditor
+        from batcher.cli.support import wiring
 
         skips = self.settings.decode.tombstones == "skip"
+        filtered = None
+        if wiring.transforms(self.settings):
+            from batcher.audit.filtered import FilteredRecords
+
+            filtered = FilteredRecords(self.reader, wiring.format_of(self.settings), self._schema_of).among
         return Auditor(
-            self.reader, self.target, letters_of(self.settings), skips_tombstones=skips, attempt=self.attempt
+            self.reader,
+            self.target,
+            letters_of(self.settings),
+            skips_tombstones=skips,
+            attempt=self.attempt,
+            filtered=filtered,
         )
 
     def report(self) -> AuditReport:

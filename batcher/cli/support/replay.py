@@ -147,8 +147,12 @@ class Loading:
         self._report.replayed += done.written
         self._report.already_there += done.suppressed
         self._report.unknown.update(done.unknown_fields)
-        self._report.skipped["tombstone"] += done.skipped
+        self._skip(done.skipped, done.filtered)
         self._blame([stored for run in runs for stored in run])
+
+    def _skip(self, skipped: int, filtered: int) -> None:
+        self._report.skipped["tombstone"] += skipped - filtered
+        self._report.skipped["filtered"] += filtered
 
     def _blame(self, letters: Run) -> None:
         """Count what was refused, unless the target has it all the same: it may have been corrected by hand."""
@@ -175,7 +179,7 @@ class Loading:
             decoded = self._format.decoder(schema).decode(batch)
         self._report.unknown.update({one.path: one.records for one in decoded.unknown})
         self._report.replayed += len(decoded.positions)
-        self._report.skipped["tombstone"] += len(decoded.skipped)
+        self._skip(len(decoded.skipped), len(decoded.filtered))
         for rejection in decoded.rejections:
             self._report.fail(letters[rejection.position], rejection.reason, rejection.message)
 

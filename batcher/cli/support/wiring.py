@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from batcher.engine.pipeline import Pipeline
     from batcher.engine.retry import RetryPolicy
     from batcher.engine.routes import Routes
-    from batcher.protocols import DeadLetterQueue, Format, Sink, Source
+    from batcher.protocols import DeadLetterQueue, Format, Sink, Source, Transform
     from batcher.sources.kafka.options import KafkaOptions
     from batcher.telemetry.metrics import Metrics
 
@@ -167,7 +168,46 @@ def sink_of(settings: Settings) -> Sink:
 
 @before_opening()
 def format_of(settings: Settings) -> Format:
-    """Return the encoding of the records. Raise SettingRefused for an unknown name and for options it refuses."""
+    """Return the encoding of the records, with the transform behind it. Raise SettingRefused for what it refuses."""
+    format_ = encoding_of(settings)
+    transform = transform_of(settings)
+    if transform is None:
+        return format_
+    from batcher.formats.json import options_of
+    from batcher.transforms.format import TransformedFormat
+
+    stated = context_of(settings, "transform").schema
+    return TransformedFormat(
+        format_,
+        transform,
+        stated=None if stated is None else stated(),
+        options=options_of(settings.decode),
+        most=settings.dlq.max_bisect,
+    )
+
+
+@before_opening()
+def transform_of(settings: Settings) -> Transform | None:
+    """Return what stands between the encoding and the target, or None. Raise SettingRefused for what it refuses."""
+    made = [_part(settings, registry_of("transform"), kind) for kind in transforms(settings)]
+    if len(made) < 2:
+        return made[0] if made else None
+    from batcher.transforms.chain import ChainedTransform
+
+    return ChainedTransform(made)
+
+
+def transforms(settings: Settings) -> Sequence[str]:
+    """Return the transforms in their order: one by its name, which may unpack what the others work on, SQL, Python."""
+    given = settings.transform
+    sql = given.select is not None or given.where is not None
+    own = [kind for kind, wanted in (("sql", sql), ("python", given.python is not None)) if wanted]
+    return own if given.kind is None or given.kind in own else [given.kind, *own]
+
+
+@before_opening()
+def encoding_of(settings: Settings) -> Format:
+    """Return what reads the records before any transform. Raise SettingRefused as `format_of` does."""
     decode = settings.decode
     format_: Format = _part(settings, registry_of("format"), decode.format)
     if decode.framing != "confluent" and decode.compression == "none" and decode.writer_schema is None:
@@ -201,6 +241,9 @@ def _part(settings: Settings, registry: Registry[Any], name: str) -> Any:
     """Return what the plug-in makes of its section; a plug-in without described options gets what `--options` gives."""
     found = registry.find(name)
     context = context_of(settings, found.section)
+    if registry.kind == "sink" and transforms(settings):
+        # --decode.schema is what the transform gets; a target that takes any columns gets those of its output.
+        context = replace(context, schema=None)
     if found.model is not None:
         if registry.kind == "sink" and context.schema is not None and not found.asks:
             raise ConfigurationError(f"--decode.schema: the sink {name} does not take one; leave it at auto")

@@ -44,7 +44,16 @@ _WORST: Final = (1, 2, 78, 69, INTERRUPTED, 75)
 
 _MEANINGS: Final = ("stop", "abort", "kill")
 
-_SUMS: Final = ("consumed", "written", "dead_lettered", "skipped", "duplicates_suppressed", "batches", "bytes")
+_SUMS: Final = (
+    "consumed",
+    "written",
+    "dead_lettered",
+    "skipped",
+    "filtered",
+    "duplicates_suppressed",
+    "batches",
+    "bytes",
+)
 
 _COUNTS: Final = ("dead_letter_reasons", "unknown_fields")
 

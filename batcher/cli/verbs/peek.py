@@ -124,7 +124,7 @@ def _print_all(pieces: Iterator[Sequence[Records]], settings: Settings, argument
     from batcher.cli.support import wiring
     from batcher.preview.records import Shown, decoded
 
-    format_: Format | None = None if arguments.raw or arguments.hex else wiring.format_of(settings)
+    format_: Format | None = None if arguments.raw or arguments.hex else wiring.encoding_of(settings)
     as_text = settings.decode.format == "json"
     printed = 0
     for runs in pieces:

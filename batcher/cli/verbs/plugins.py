@@ -12,8 +12,8 @@ def main(argv: Sequence[str]) -> int:
     """Print the plug-ins and return 0."""
     parser = Parser(
         "batcher plugins",
-        description="List what --source, --decode.format, --sink and --dlq.queue may name; a module:attribute may be "
-        "named too.",
+        description="List what --source, --decode.format, --transform.kind, --sink and --dlq.queue may name; a "
+        "module:attribute may be named too.",
     )
     parser.add_argument("--json", action="store_true", help="as a JSON list")
     arguments = parser.parse(argv)

@@ -43,14 +43,14 @@ def main(argv: Sequence[str]) -> int:
     if arguments.create and not settings.sink:
         raise UsageError(["--create: in which target? --sink clickhouse --clickhouse.table NAME"])
     sink = _creatable(settings, asked=arguments.create)
-    shapes, whole = _shapes(settings, arguments.records)
+    shapes, whole, given = _shapes(settings, arguments.records)
     order = tuple(word.strip() for word in (arguments.order_by or "").split(",") if word.strip())
     proposal = whole.proposal(order)
     statement = None if sink is None else sink.statement(proposal)
     if sink is not None and arguments.create:
         sink.create(proposal)
     if arguments.write:
-        _write(whole, arguments.write)
+        _write(given, arguments.write)
     _show(shapes, statement, created=arguments.create, as_json=arguments.json)
     return 0
 
@@ -78,8 +78,11 @@ def _creatable(settings: Settings, *, asked: bool) -> Creatable | None:
     return None
 
 
-def _shapes(settings: Settings, records: int) -> tuple[list[Shape], Shape]:
-    """Return the shape of each topic and that of all together. Raise ConfigurationError where nothing can be read."""
+def _shapes(settings: Settings, records: int) -> tuple[list[Shape], Shape, Shape]:
+    """Return the shape of each topic, that of all together, and what of it is before any transform.
+
+    Raise ConfigurationError where nothing can be read.
+    """
     from batcher.cli.support import wiring
     from batcher.errors import ConfigurationError
     from batcher.preview.shape import shape_of
@@ -91,10 +94,12 @@ def _shapes(settings: Settings, records: int) -> tuple[list[Shape], Shape]:
             f"none of {sample.rows:,} records can be read as --decode.format {settings.decode.format}: "
             "`batcher peek` shows them"
         )
+    given = shape_of(sample, wiring.encoding_of(settings)) if wiring.transforms(settings) else whole
+    assert given is not None
     if len(sample.topics) == 1:
-        return [whole], whole
+        return [whole], whole, given
     parts = [shape_of(sample.of_topic(topic), format_) for topic in sample.topics]
-    return [part for part in parts if part is not None], whole
+    return [part for part in parts if part is not None], whole, given
 
 
 def _write(shape: Shape, file: str) -> None:

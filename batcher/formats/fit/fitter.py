@@ -74,7 +74,7 @@ _Plan = Callable[[pa.Array], _Piece]
 class _Context:
     """Hold what is the same for all columns of a target."""
 
-    key: SchemaKey
+    key: SchemaKey | str
     options: JsonOptions
     aliases: Aliases
     texts: frozenset[str]
@@ -85,7 +85,7 @@ def fit(
     table: pa.Table,
     target: pa.Schema,
     *,
-    key: SchemaKey,
+    key: SchemaKey | str,
     options: JsonOptions = JsonOptions(),  # noqa: B008 - frozen
     aliases: Aliases = MappingProxyType({}),
 ) -> Fitted:
@@ -96,7 +96,8 @@ def fit(
 class Fitter:
     """Fit tables of one writer to one target. Not for several threads at once.
 
-    Of the options `on_unknown`, `match`, `text` and `epoch` are used. `aliases` are other names of a column's field.
+    `key` names the writer in messages. Of the options `on_unknown`, `match`, `text` and `epoch` are used. `aliases` are
+    other names of a column's field.
     Raise ConfigurationError for a target that nothing can fill, and for options that name no column.
     """
 
@@ -105,7 +106,7 @@ class Fitter:
         writer: pa.Schema,
         target: pa.Schema,
         *,
-        key: SchemaKey,
+        key: SchemaKey | str,
         options: JsonOptions = JsonOptions(),  # noqa: B008 - frozen
         aliases: Aliases = MappingProxyType({}),
     ) -> None:

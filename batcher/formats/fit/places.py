@@ -29,7 +29,7 @@ class Place:
     field: pa.Field
     path: str
     source: pa.DataType
-    key: SchemaKey
+    key: SchemaKey | str
     written_json: bool = False
     """The writer's text is a value of any type, as JSON (`records.RAW_JSON`): of a union, for example."""
 

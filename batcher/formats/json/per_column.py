@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import pyarrow as pa
@@ -52,6 +52,18 @@ def per_column(schema: pa.Schema, options: JsonOptions) -> PerColumn:
     return PerColumn(
         frozenset(path for path in texts if _is_named(path, options.text)),
         {path: named.get(plain(path), rest) for path in timestamps},
+    )
+
+
+def known_options(schema: pa.Schema, options: JsonOptions) -> JsonOptions:
+    """Return the options without the columns that they name and a schema does not have, or has of another type."""
+    paths = dict(walk(schema))
+    texts = {plain(path) for path, field in paths.items() if holds_text(field) and not is_raw(field)}
+    times = {plain(path) for path, field in paths.items() if pa.types.is_timestamp(field.type)}
+    return replace(
+        options,
+        text=frozenset(name for name in options.text if name == ALL or plain(name) in texts),
+        epoch={name: unit for name, unit in options.epoch.items() if name == ALL or plain(name) in times},
     )
 
 

@@ -1,4 +1,4 @@
-"""The contracts as tests to inherit from: the laws of a sink, a source, a format and a dead-letter queue.
+"""The contracts as tests to inherit from: the laws of a sink, a source, a format, a transform and a dead-letter queue.
 
     from batcher.testing.contract.sink import SinkCase, SinkLaws
 

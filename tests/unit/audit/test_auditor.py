@@ -79,6 +79,7 @@ def test_the_account_is_what_sets_of_numbers_say_whatever_the_windows(
     assert (found.records, found.inferred) == (len(log), len(unread))
     assert (found.written, found.only_written) == (len(log.keys() & held), len(held - log.keys()))
     assert (found.dead_lettered, found.tombstones) == (len((log.keys() - held) & refused), len(tombstones))
+    assert found.filtered == 0
     assert found.records == found.written + found.dead_lettered + found.tombstones + found.missing.offsets
     assert found.copies_too_many == len(rows) - len(held)
     assert found.gaps == END - len(log)

@@ -71,12 +71,13 @@ def written(first_ms: int | None = MS) -> BatchWritten:
         written=94,
         suppressed=5,
         dead_lettered=4,
-        skipped=3,
+        skipped=5,
         refused_by_sink=1,
         nbytes=18_000,
         decode_s=0.02,
         write_s=0.3,
         dropped=1,
+        filtered=2,
     )
     return BatchWritten(make_batch(run, trigger="age"), delivered)
 
@@ -93,6 +94,7 @@ def test_a_delivered_batch_is_counted_where_its_records_went(metrics: Metrics, m
     assert value(metrics, "batcher_records_dead_lettered_total", stage="sink") == 2
     assert value(metrics, "batcher_records_skipped_total", reason="tombstone") == 4
     assert value(metrics, "batcher_records_skipped_total", reason="dropped") == 2
+    assert value(metrics, "batcher_records_skipped_total", reason="filtered") == 4
     assert value(metrics, "batcher_duplicates_suppressed_total", sink="parquet") == 10
     assert value(metrics, "batcher_batch_rows_sum") == 200
     assert value(metrics, "batcher_batch_bytes_sum") == 36_000

@@ -1,0 +1,1 @@
+"""SQL as a transform: `--transform.select` and `--transform.where`, evaluated by DuckDB, the extra `[sql]`."""
