@@ -49,7 +49,13 @@ CONTRACT: Final = 2
 DISTRIBUTION: Final = "kafka-batcher"
 
 # The extra of ours that provides a module which the core install does not have.
-EXTRAS: Final[Mapping[str, str]] = {"chdb": "embedded", "numpy": "avro"}
+EXTRAS: Final[Mapping[str, str]] = {
+    "chdb": "embedded",
+    "google": "protobuf",
+    "grpc_tools": "protobuf",
+    "numpy": "avro",
+    "ptars": "protobuf",
+}
 
 REGISTRIES: Final[Mapping[str, str]] = {
     "source": "batcher.sources:registry",

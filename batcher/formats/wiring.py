@@ -7,7 +7,7 @@ from batcher.formats.framing import Framing, FramingKind
 from batcher.formats.json import options_of
 from batcher.formats.packed import PackedFormat
 from batcher.formats.registry_options import Registry
-from batcher.formats.schema_registry import FileSchemas, RegistrySchemas
+from batcher.formats.schema_registry import RegistrySchemas
 from batcher.formats.writer_schema import WriterSchemas
 from batcher.formats.written import Codec, WrittenFormat
 from batcher.plugins import PluginContext
@@ -39,8 +39,11 @@ def written_format(codec: Codec, registry: Registry, context: PluginContext) -> 
     if decode.writer_schema is not None:
         if registry.urls():
             raise ConfigurationError(f"{flag}: schemas come from --registry.url or --decode.writer-schema; which one?")
-        schemas, usual = FileSchemas(decode.writer_schema, codec.kind), "none"
+        framed = decode.framing == "confluent"
+        schemas, usual = codec.file(decode.writer_schema, decode.message, framed=framed), "none"
     elif registry.urls():
+        if decode.message:
+            raise ConfigurationError(f"{flag}: --decode.message belongs to --decode.writer-schema; here frames name it")
         schemas, usual = RegistrySchemas(registry), "confluent"
     else:
         raise ConfigurationError(f"{flag}: where are the schemas? --registry.url URL, or --decode.writer-schema FILE")
