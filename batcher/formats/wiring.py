@@ -23,6 +23,8 @@ def unpacked(format_: Format, decode: Decode) -> Format:
         return format_
     if decode.writer_schema is not None:
         raise ConfigurationError(f"--decode.writer-schema: --decode.format {decode.format} reads no schema of a writer")
+    if decode.message:
+        raise ConfigurationError(f"--decode.message: --decode.format {decode.format} has no messages to choose from")
     kind: FramingKind = "confluent" if decode.framing == "confluent" else "none"
     if kind == "none" and decode.compression == "none":
         return format_

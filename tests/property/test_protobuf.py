@@ -407,7 +407,7 @@ REFUSED: Final = ("syntax", "truncated", "utf8")
 
 
 def _lenient(refused: tuple[str, str, str | None], text: str) -> bool:
-    """Return whether a record is refused for what that library lets pass: texts in proto2, and field 0 inside a group."""
+    """Return whether a record is refused for what that library lets pass: texts in proto2, field 0 inside a group."""
     return (refused[0] == "utf8" and "proto2" in text) or "a number that no field can have" in refused[1]
 
 

@@ -154,7 +154,12 @@ def format_of(settings: Settings) -> Format:
     """Return the encoding of the records. Raise SettingRefused for an unknown name and for options it refuses."""
     decode = settings.decode
     format_: Format = _part(settings, registry_of("format"), decode.format)
-    if decode.framing != "confluent" and decode.compression == "none" and decode.writer_schema is None:
+    if (
+        decode.framing != "confluent"
+        and decode.compression == "none"
+        and not decode.writer_schema
+        and not decode.message
+    ):
         # Nothing is packed: most pipelines start without what is needed for that.
         return format_
     from batcher.formats.wiring import unpacked

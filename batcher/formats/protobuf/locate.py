@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
@@ -29,10 +29,19 @@ def locate(payload: bytes, descriptor: Descriptor) -> ProtoFault | None:
     """Return what is wrong with a payload and in which field; None where nothing is found."""
     walk = _Walk(payload)
     try:
-        walk.message(0, len(payload), descriptor, "", 0)
+        walk.message(0, len(payload), _Into(descriptor, "", 0))
     except _Found as found:
         return found.fault
     return None
+
+
+class _Into(NamedTuple):
+    """Say what is walked into: the type, None where it is not known, the path, and the number of a group."""
+
+    kind: Descriptor | None
+    path: str
+    depth: int
+    group: int = 0
 
 
 class _Found(Exception):
@@ -48,9 +57,10 @@ class _Walk:
         self._data = data
         self._left = MAX_VALUES
 
-    def message(self, at: int, end: int, kind: Descriptor | None, path: str, depth: int, group: int = 0) -> int:
-        """Walk over the fields of a message and return where it ends: a group, whose number is given, ends itself."""
-        if depth > MAX_DEPTH:
+    def message(self, at: int, end: int, into: _Into) -> int:
+        """Walk over the fields of a message and return where it ends: a group ends itself."""
+        kind, path, group = into.kind, into.path, into.group
+        if into.depth > MAX_DEPTH:
             raise _Found(path, "syntax", f"the message is nested deeper than {MAX_DEPTH} levels")
         while at < end and self._left:
             self._left -= 1
@@ -64,19 +74,21 @@ class _Walk:
                 if number == group:
                     return at
                 raise _Found(path, "syntax", "a group ends that did not begin")
-            at = self._value(wire, at, end, field, inner, depth, number)
+            inside = _Into(
+                None if field is None else field.message_type, inner, into.depth + 1, number if wire == _GROUP else 0
+            )
+            at = self._value(wire, at, end, field, inside)
         if group and at >= end:
             raise _Found(path, "truncated", "the message ends inside a group")
         return at
 
-    def _value(
-        self, wire: int, at: int, end: int, field: FieldDescriptor | None, path: str, depth: int, number: int
-    ) -> int:
+    def _value(self, wire: int, at: int, end: int, field: FieldDescriptor | None, inside: _Into) -> int:
+        path = inside.path
         if wire == _VARINT:
             return self._varint(at, end, path)[1]
         if wire == _GROUP:
-            kind = field.message_type if field is not None and field.type == FieldDescriptor.TYPE_GROUP else None
-            return self.message(at, end, kind, path, depth + 1, number)
+            is_group = field is not None and field.type == FieldDescriptor.TYPE_GROUP
+            return self.message(at, end, inside if is_group else inside._replace(kind=None))
         if wire == _LENGTH:
             size, at = self._varint(at, end, path)
         elif wire in (_EIGHT, _FOUR):
@@ -86,13 +98,14 @@ class _Walk:
         if size > end - at:
             raise _Found(path, *_TRUNCATED)
         if wire == _LENGTH and field is not None:
-            self._held(at, at + size, field, path, depth)
+            self._held(at, at + size, field, inside)
         return at + size
 
-    def _held(self, at: int, end: int, field: FieldDescriptor, path: str, depth: int) -> None:
+    def _held(self, at: int, end: int, field: FieldDescriptor, inside: _Into) -> None:
         """Look into what stands behind a length."""
+        path = inside.path
         if field.type == FieldDescriptor.TYPE_MESSAGE:
-            self.message(at, end, field.message_type, path, depth + 1)
+            self.message(at, end, inside)
         elif field.type == FieldDescriptor.TYPE_STRING:
             try:
                 self._data[at:end].decode()

@@ -35,8 +35,8 @@ TimeUnit = Literal["us", "ns"]
 class ProtoColumn:
     """Hold one column, why rows of it are refused, and what was there that the schema does not know.
 
-    `doubts` are rows that the arbiter has to settle, such as those with several members of a oneof: the last one written
-    counts, and the twin cannot tell which one that is.
+    `doubts` are rows that the arbiter has to settle, such as those with several members of a oneof: the last one that
+    was written counts, and the twin cannot tell which one that is.
     """
 
     array: pa.Array
