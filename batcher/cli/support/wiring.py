@@ -154,17 +154,14 @@ def format_of(settings: Settings) -> Format:
     """Return the encoding of the records. Raise SettingRefused for an unknown name and for options it refuses."""
     decode = settings.decode
     format_: Format = _part(settings, registry_of("format"), decode.format)
-    if (
-        decode.framing != "confluent"
-        and decode.compression == "none"
-        and not decode.writer_schema
-        and not decode.message
-    ):
-        # Nothing is packed: most pipelines start without what is needed for that.
+    packed = decode.framing == "confluent" or decode.compression != "none" or decode.validation == "on"
+    if not packed and decode.writer_schema is None and not decode.message:
+        # Most pipelines start without what is needed for that.
         return format_
+    from batcher.formats import registry_options
     from batcher.formats.wiring import unpacked
 
-    return unpacked(format_, decode)
+    return unpacked(format_, decode, settings.section(registry_options.Registry))
 
 
 @before_opening()
