@@ -49,7 +49,14 @@ CONTRACT: Final = 2
 DISTRIBUTION: Final = "kafka-batcher"
 
 # The extra of ours that provides a module which the core install does not have.
-EXTRAS: Final[Mapping[str, str]] = {"chdb": "embedded", "duckdb": "sql", "numpy": "avro"}
+EXTRAS: Final[Mapping[str, str]] = {
+    "chdb": "embedded",
+    "duckdb": "sql",
+    "google": "protobuf",
+    "grpc_tools": "protobuf",
+    "numpy": "avro",
+    "ptars": "protobuf",
+}
 
 REGISTRIES: Final[Mapping[str, str]] = {
     "source": "batcher.sources:registry",

@@ -18,6 +18,7 @@ registry: Final[Registry[Format]] = Registry(
         "csv": "batcher.formats.delimited:plugin",
         "json": "batcher.formats.json:plugin",
         "msgpack": "batcher.formats.msgpack:plugin",
+        "protobuf": "batcher.formats.protobuf:plugin",
         "raw": "batcher.formats.raw:plugin",
     },
     methods=("decoder", "infer"),

@@ -1,21 +1,25 @@
 """Unpack messages before another format reads them: compression by hand, and the frame of a schema registry.
 
-The registry is not asked: this is for payloads that say what they are without a schema, such as JSON written by a
+The registry is asked by a check only: payloads say what they are without a schema, such as JSON written by a
 JSON-Schema serializer.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from batcher.formats.compression import Compression, decompress
-from batcher.formats.framing import Framing
+from batcher.formats.framing import Framing, Split
 from batcher.formats.policy import with_values
 from batcher.protocols import Decoder, Format
 from batcher.records import Batch, Decoded, Records, Rejection
+
+Check = Callable[[Split], Split]
+"""Turn more payloads into rejections; every position stays in one place. May raise SchemasUnavailable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +33,16 @@ class _Unpacked:
 
 
 class PackedFormat:
-    """Make decoders of another format for messages that are packed (`protocols.Format`)."""
+    """Make decoders of another format for messages that are packed (`protocols.Format`).
 
-    def __init__(self, inner: Format, framing: Framing, compression: Compression = "none") -> None:
+    With a `check`, the other format does not see what that refuses.
+    """
+
+    def __init__(
+        self, inner: Format, framing: Framing, compression: Compression = "none", check: Check | None = None
+    ) -> None:
         self._inner = inner
+        self._check = check
         self._framing = framing
         self._compression = compression
 
@@ -55,13 +65,15 @@ class PackedFormat:
             batch = with_values(batch, unpacked.values)
             rejections += unpacked.rejections
         refused = {one.position for one in rejections}
-        if self._framing.kind == "none":
+        if self._framing.kind == "none" and self._check is None:
             positions, values = pa.arange(0, batch.rows), batch.values()
             if refused:
                 keep = pc.invert(pc.is_in(positions, pa.array(sorted(refused), pa.int64())))
                 positions, values = positions.filter(keep), values.filter(keep)
             return _Unpacked(_of(batch, positions, values), positions, tuple(rejections), _nothing())
         split = self._framing.split(batch)
+        if self._check is not None:
+            split = self._check(split)
         # What could not be decompressed has no value now, and is no tombstone for that.
         rejections += [one for one in split.rejections if one.position not in refused]
         skipped = split.skipped

@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from batcher.errors import ConfigurationError
 from batcher.formats.framing import Framing, FramingKind
 from batcher.formats.json import options_of
 from batcher.formats.packed import PackedFormat
 from batcher.formats.registry_options import Registry
 from batcher.formats.schema_registry import FileSchemas, RegistrySchemas
-from batcher.formats.writer_schema import WriterSchemas
-from batcher.formats.written import Codec, WrittenFormat
+from batcher.formats.writer_schema import WriterSchema, WriterSchemas
+from batcher.formats.written import Codec, SchemaBroken, WrittenFormat
 from batcher.plugins import PluginContext
 from batcher.protocols import Format
 from batcher.settings.model import Decode
 
 
-def unpacked(format_: Format, decode: Decode) -> Format:
+def unpacked(format_: Format, decode: Decode, registry: Registry | None = None) -> Format:
     """Return the format that reads what is in packed messages; the same one where they are not packed."""
+    if decode.validation == "on" and decode.format != "json":
+        raise ConfigurationError(f"--decode.validate: checks JSON records; --decode.format is {decode.format}")
     if isinstance(format_, WrittenFormat):
         if decode.compression != "none":
             raise ConfigurationError("--decode.compression: records with a schema id are not compressed by hand")
         return format_
+    if decode.message:
+        raise ConfigurationError(f"--decode.message: --decode.format {decode.format} has no messages to choose from")
+    if decode.validation == "on":
+        return _checked(format_, decode, registry or Registry())
     if decode.writer_schema is not None:
-        raise ConfigurationError(f"--decode.writer-schema: --decode.format {decode.format} reads no schema of a writer")
+        advice = "; --decode.validate on checks records with it" if decode.format == "json" else ""
+        raise ConfigurationError(
+            f"--decode.writer-schema: --decode.format {decode.format} reads no schema of a writer{advice}"
+        )
     kind: FramingKind = "confluent" if decode.framing == "confluent" else "none"
     if kind == "none" and decode.compression == "none":
         return format_
@@ -30,23 +41,49 @@ def unpacked(format_: Format, decode: Decode) -> Format:
     return PackedFormat(format_, framing, decode.compression)
 
 
+def _checked(format_: Format, decode: Decode, registry: Registry) -> Format:
+    """Return a format of JSON that sees only records which keep their schema. Raise ConfigurationError."""
+    from batcher.formats.json_schema import SchemaCheck, validator_of  # noqa: PLC0415 - few pipelines check
+
+    schemas, usual = _schemas(decode, registry, "--decode.validate on", lambda file: _json_file(file, validator_of))
+    kind = usual if decode.framing == "auto" else decode.framing
+    framing = Framing(kind, tombstones=decode.tombstones, max_message_bytes=int(decode.max_message_bytes))
+    return PackedFormat(format_, framing, decode.compression, SchemaCheck(schemas))
+
+
+def _json_file(file: str, validator_of: Callable[[WriterSchema], object]) -> WriterSchemas:
+    schemas = FileSchemas(file, "json")
+    try:
+        validator_of(schemas.get(None))
+    except SchemaBroken as error:
+        raise ConfigurationError(f"--decode.writer-schema {file}: {error}") from error
+    return schemas
+
+
+def _schemas(
+    decode: Decode, registry: Registry, flag: str, of_file: Callable[[str], WriterSchemas]
+) -> tuple[WriterSchemas, FramingKind]:
+    """Return where schemas come from, and how records are framed there. Raise ConfigurationError."""
+    if decode.writer_schema is not None:
+        if registry.urls():
+            raise ConfigurationError(f"{flag}: schemas come from --registry.url or --decode.writer-schema; which one?")
+        return of_file(decode.writer_schema), "none"
+    if not registry.urls():
+        raise ConfigurationError(f"{flag}: where are the schemas? --registry.url URL, or --decode.writer-schema FILE")
+    if decode.message:
+        raise ConfigurationError(f"{flag}: --decode.message belongs to --decode.writer-schema; here frames name it")
+    if decode.framing == "none":
+        raise ConfigurationError(f"{flag}: with --decode.framing none nothing says which schema of the registry it is")
+    return RegistrySchemas(registry), "confluent"
+
+
 def written_format(codec: Codec, registry: Registry, context: PluginContext) -> WrittenFormat:
     """Return the format of a codec. Raise ConfigurationError where nothing says where its schemas are."""
     decode = context.section(Decode)
     flag = f"--decode.format {codec.kind}"
-    schemas: WriterSchemas
-    usual: FramingKind
-    if decode.writer_schema is not None:
-        if registry.urls():
-            raise ConfigurationError(f"{flag}: schemas come from --registry.url or --decode.writer-schema; which one?")
-        schemas, usual = FileSchemas(decode.writer_schema, codec.kind), "none"
-    elif registry.urls():
-        schemas, usual = RegistrySchemas(registry), "confluent"
-    else:
-        raise ConfigurationError(f"{flag}: where are the schemas? --registry.url URL, or --decode.writer-schema FILE")
+    framed = decode.framing == "confluent"
+    schemas, usual = _schemas(decode, registry, flag, lambda file: codec.file(file, decode.message, framed=framed))
     kind = usual if decode.framing == "auto" else decode.framing
-    if kind == "none" and registry.urls():
-        raise ConfigurationError(f"{flag}: with --decode.framing none nothing says which schema of the registry it is")
     options = options_of(decode)
     framing = Framing(kind, codec.kind == "protobuf", options.tombstones, options.max_message_bytes)
     return WrittenFormat(codec, framing, schemas, options)

@@ -35,12 +35,13 @@ class WriterSchema:
     """Hold a schema as its writer registered it.
 
     `references` are the texts of the schemas that it refers to, however deep, by the names it uses, each after those
-    that it refers to itself.
+    that it refers to itself. `message` is the type of the records inside a Protobuf file, where no frame says it.
     """
 
     kind: SchemaKind
     text: str
     references: Mapping[str, str] = field(default_factory=dict)
+    message: str = ""
 
 
 class SchemaUnknown(Exception):
@@ -65,12 +66,16 @@ class ReadRows:
     """Hold what was read from payloads of one schema: each payload is in `rows` or in `rejections`.
 
     `table` has the columns of the writer and a row for each entry of `rows` (ascending int64, numbers of payloads). The
-    positions of `rejections` are numbers of payloads too, ascending.
+    positions of `rejections` are numbers of payloads too, ascending. `unread` holds the numbers of payloads among
+    `rows`, ascending, that have a value which no column of the writer can have, by its path. `notes` are lines for
+    people, as often as they are true.
     """
 
     table: pa.Table
     rows: pa.Int64Array
     rejections: tuple[Rejection, ...] = ()
+    unread: Mapping[str, pa.Int64Array] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 class SchemaReader(Protocol):

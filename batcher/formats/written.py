@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Protocol
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from batcher.formats.fit import Fitter, validate
 from batcher.formats.fit.names import Aliases
@@ -44,13 +45,26 @@ class SchemaBroken(Exception):
     """Say that no reader can be made of a schema. The message is one line."""
 
 
+class SchemaFile(Protocol):
+    """Read a schema from a file."""
+
+    def __call__(self, path: str, message: str, *, framed: bool) -> WriterSchemas:
+        """Return the schema; raise ConfigurationError."""
+
+
 @dataclass(frozen=True, slots=True)
 class Codec:
-    """Know one encoding. `reader` raises SchemaBroken; `aliases` returns the other names of a schema's fields."""
+    """Know one encoding.
+
+    `reader` returns the reader of a schema, for a target or, with None, to propose one; it raises SchemaBroken.
+    `aliases` returns the other names of a schema's fields. `file` returns the schema of a file, with the name of a
+    message or "", and whether records have frames; it raises ConfigurationError.
+    """
 
     kind: SchemaKind
-    reader: Callable[[WriterSchema], SchemaReader]
-    aliases: Callable[[WriterSchema], Aliases]
+    reader: Callable[[WriterSchema, SchemaKey, pa.Schema | None], SchemaReader]
+    aliases: Callable[[WriterSchema, SchemaKey], Aliases]
+    file: SchemaFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +96,7 @@ class WrittenFormat:
         columns: dict[str, pa.Field] = {}
         for group in sorted(groups, key=lambda one: one.key or UNNAMED):
             key = group.key or UNNAMED
-            lane = lane_of(self._codec, key, found[key])
+            lane = lane_of(self._codec, key, found[key], None)
             if lane.reader is not None and _readable(lane.reader, group.payloads):
                 columns |= {field.name: _column(field) for field in lane.reader.schema}
         return pa.schema(columns.values()) if columns else None
@@ -108,6 +122,7 @@ class WrittenDecoder:
         self._options = options
         self._schema = schema
         self._lanes: dict[SchemaKey, _WriterLane] = {}
+        self._noted: set[str] = set()
 
     @property
     def schema(self) -> pa.Schema:
@@ -128,18 +143,30 @@ class WrittenDecoder:
             rejections = tuple(Rejection(row, lane.reason, lane.message) for row in group.positions.to_pylist())
             return Decoded(self._schema.empty_table(), pa.array([], pa.int64()), rejections)
         read: ReadRows = lane.reader.read(group.payloads)
+        if read.unread and self._options.on_unknown in ("reject", "halt"):
+            read = _without_unread(read, group.key or UNNAMED)
         fitted = lane.fitter.fit(read.table)
         positions = group.positions.take(read.rows)
         refused = [*_moved(read.rejections, group.positions), *_moved(fitted.rejections, positions)]
         refused.sort(key=lambda rejection: rejection.position)
+        unknown = [replace(one, position=positions[one.position].as_py()) for one in fitted.unknown]
+        if read.unread:
+            unknown += _unread(read, read.rows.take(fitted.rows), group.positions)
         return Decoded(
             fitted.table,
             positions if len(fitted.rows) == len(positions) else positions.take(fitted.rows),
             tuple(refused),
-            unknown=tuple(replace(one, position=positions[one.position].as_py()) for one in fitted.unknown),
+            unknown=tuple(unknown),
             outgrown=fitted.outgrown,
-            notes=fitted.notes,
+            notes=(*self._fresh(read.notes), *fitted.notes),
         )
+
+    def _fresh(self, notes: Iterable[str]) -> Iterator[str]:
+        """Yield what was not said before."""
+        for note in notes:
+            if note not in self._noted:
+                self._noted.add(note)
+                yield note
 
     def _lane(self, key: SchemaKey, written: WriterSchema | SchemaUnknown) -> _WriterLane:
         lane = self._lanes.get(key)
@@ -147,9 +174,9 @@ class WrittenDecoder:
         if lane is None or lane.reason == _UNKNOWN:
             if len(self._lanes) >= MAX_READERS:
                 self._lanes.clear()
-            lane = self._lanes[key] = lane_of(self._codec, key, written)
+            lane = self._lanes[key] = lane_of(self._codec, key, written, self._schema)
             if lane.reader is not None and isinstance(written, WriterSchema):
-                aliases = self._codec.aliases(written)
+                aliases = self._codec.aliases(written, key)
                 fitter = Fitter(lane.reader.schema, self._schema, key=key, options=self._options, aliases=aliases)
                 lane = self._lanes[key] = replace(lane, fitter=fitter)
         return lane
@@ -158,7 +185,9 @@ class WrittenDecoder:
 _UNKNOWN: Final = "unknown_schema"
 
 
-def lane_of(codec: Codec, key: SchemaKey, written: WriterSchema | SchemaUnknown) -> _WriterLane:
+def lane_of(
+    codec: Codec, key: SchemaKey, written: WriterSchema | SchemaUnknown, target: pa.Schema | None
+) -> _WriterLane:
     """Return the reader of a schema, or the reason why there is none."""
     if isinstance(written, SchemaUnknown):
         return _WriterLane(None, reason=_UNKNOWN, message=str(written))
@@ -166,9 +195,32 @@ def lane_of(codec: Codec, key: SchemaKey, written: WriterSchema | SchemaUnknown)
         message = f"{key} is {written.kind}; load it with --decode.format {written.kind}"
         return _WriterLane(None, reason="schema_kind", message=message)
     try:
-        return _WriterLane(codec.reader(written))
+        return _WriterLane(codec.reader(written, key, target))
     except SchemaBroken as error:
         return _WriterLane(None, reason="schema", message=f"{key} cannot be read: {error}")
+
+
+def _without_unread(read: ReadRows, key: SchemaKey) -> ReadRows:
+    """Refuse the payloads that have a field which their schema does not name."""
+    refused: dict[int, Rejection] = {}
+    # In order of the path, so that the same one is told of a record whatever its neighbours have.
+    for path, rows in sorted(read.unread.items()):
+        for row in rows.to_pylist():
+            message = f"field {path}: is no column (--decode.on-unknown); {key} does not read it"
+            refused.setdefault(row, Rejection(row, "unknown_field", message, path))
+    keep = pc.invert(pc.is_in(read.rows, value_set=pa.array(sorted(refused), pa.int64())))
+    rejections = sorted([*read.rejections, *refused.values()], key=_position)
+    return replace(
+        read, table=read.table.filter(keep), rows=read.rows.filter(keep), rejections=tuple(rejections), unread={}
+    )
+
+
+def _unread(read: ReadRows, kept: pa.Int64Array, positions: pa.Int64Array) -> Iterator[UnknownField]:
+    """Yield what the schema does not name, in the payloads that became rows."""
+    for path, found in read.unread.items():
+        rows = found.filter(pc.is_in(found, value_set=kept))
+        if len(rows):
+            yield UnknownField(path, len(rows), positions[rows[0].as_py()].as_py())
 
 
 def _readable(reader: SchemaReader, payloads: pa.BinaryArray) -> bool:
@@ -202,7 +254,7 @@ def _together(
     table = pa.concat_tables([schema.empty_table(), *(one.table for one in outcomes)])
     positions = pa.concat_arrays([pa.array([], pa.int64()), *(one.positions for one in outcomes)])
     if len(outcomes) > 1:
-        order = pa.compute.sort_indices(positions)
+        order = pc.sort_indices(positions)
         table, positions = table.take(order), positions.take(order)
     refused = sorted([*rejections, *(one for outcome in outcomes for one in outcome.rejections)], key=_position)
     notes = dict.fromkeys(note for outcome in outcomes for note in outcome.notes)

@@ -52,7 +52,11 @@ class Decode(Section):
     compression: Literal["none", "gzip", "zstd"] = "none"
     """How each message was compressed by its producer, besides what Kafka does."""
     writer_schema: Annotated[str | None, Flag(metavar="FILE")] = None
-    """The schema that all records were written with (Avro: .avsc), where no registry has it."""
+    """The schema that all records were written with, where no registry has it: .avsc, .proto, or protoc's output."""
+    message: Annotated[str, Flag(metavar="NAME")] = ""
+    """Protobuf: the message of --decode.writer-schema that records are; not needed where it has only one."""
+    validation: Literal["off", "on"] = Field(default="off", alias="validate")
+    """on: JSON records also have to keep the JSON-Schema that the registry, or --decode.writer-schema, has for them."""
     schema_source: Annotated[str, Flag(metavar="auto|FILE")] = Field(default="auto", alias="schema")
     """auto: from the table, or from the first batch; else an .arrow or .parquet file that has the schema."""
     on_unknown: Literal["warn", "ignore", "reject", "halt"] = "warn"

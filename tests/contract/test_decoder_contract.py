@@ -48,13 +48,42 @@ def _msgpack(row: dict[str, Any]) -> bytes:
     return msgspec.msgpack.encode(row)
 
 
+PROTOBUF = """
+syntax = "proto3";
+message Row {
+  optional int64 id = 1;
+  string name = 2;
+  string at = 3;
+  repeated string tags = 4;
+}
+"""
+
+
+def _protobuf(row: dict[str, Any]) -> bytes:
+    pytest.importorskip("ptars")
+    from google.protobuf.message_factory import GetMessageClass
+
+    from batcher.formats.protobuf.schema import load
+    from batcher.formats.writer_schema import WriterSchema
+
+    message = GetMessageClass(load(WriterSchema("protobuf", PROTOBUF)).message((), ""))
+    return bytes(message(**{name: value for name, value in row.items() if value is not None}).SerializeToString())
+
+
 ENCODE: dict[str, Callable[[dict[str, Any]], bytes]] = {
     "avro": _avro,
     "csv": _csv,
     "json": lambda row: json.dumps(row).encode(),
     "msgpack": _msgpack,
+    "protobuf": _protobuf,
 }
 """How a test writes a record in each format. A new format fails here until it says how."""
+
+SCHEMAS: dict[str, tuple[str, str]] = {
+    "avro": ("row.avsc", json.dumps(AVRO)),
+    "protobuf": ("row.proto", PROTOBUF),
+}
+"""The files of the schemas, for formats that need one."""
 
 WITHOUT_COLUMNS = frozenset({"raw"})
 """Formats that read nothing of a record: the laws are about what is read."""
@@ -62,7 +91,11 @@ WITHOUT_COLUMNS = frozenset({"raw"})
 OPTIONS: list[Decode] = [Decode(), Decode(text=("any",), epoch=("ms",)), Decode(on_unknown="reject")]
 """What each format is tried with."""
 
-SECTIONS: dict[str, Section] = {"avro": Registry(), "csv": CsvSection(columns=("id", "name", "at", "tags"))}
+SECTIONS: dict[str, Section] = {
+    "avro": Registry(),
+    "protobuf": Registry(),
+    "csv": CsvSection(columns=("id", "name", "at", "tags")),
+}
 """The sections of formats that have one of their own."""
 
 
@@ -73,9 +106,11 @@ class TestEveryFormat(FormatLaws):
     def case(self, request: pytest.FixtureRequest, tmp_path: Path) -> FormatCase:
         name, number = request.param
         decode = OPTIONS[number]
-        if name == "avro":
-            (tmp_path / "row.avsc").write_text(json.dumps(AVRO))
-            decode = decode.model_copy(update={"writer_schema": str(tmp_path / "row.avsc")})
+        if name in SCHEMAS:
+            file, text = SCHEMAS[name]
+            (tmp_path / file).write_text(text)
+            decode = decode.model_copy(update={"writer_schema": str(tmp_path / file)})
         found = registry.find(name)
         section = SECTIONS.get(name, decode)
-        return FormatCase(registry.make(found, section, PluginContext(sections=(decode, section))), ENCODE[name])
+        form = registry.make(found, section, PluginContext(sections=(decode, section)))
+        return FormatCase(form, ENCODE[name], nothing_is_a_record=name == "protobuf")

@@ -14,6 +14,7 @@ Sources and targets
     targets         Parquet roots and tables for orders: made empty, loaded, counted
     object_store    an object store in memory whose uploads fail when told to
     documents       made-up documents whose fields and types drift
+    protobuf        Protobuf written by hand, for what no serializer makes
 
 Attacks
     attack          one scene: a topic with a live producer, workers that load it, and the truth about both

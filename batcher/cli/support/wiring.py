@@ -210,12 +210,14 @@ def encoding_of(settings: Settings) -> Format:
     """Return what reads the records before any transform. Raise SettingRefused as `format_of` does."""
     decode = settings.decode
     format_: Format = _part(settings, registry_of("format"), decode.format)
-    if decode.framing != "confluent" and decode.compression == "none" and decode.writer_schema is None:
-        # Nothing is packed: most pipelines start without what is needed for that.
+    packed = decode.framing == "confluent" or decode.compression != "none" or decode.validation == "on"
+    if not packed and decode.writer_schema is None and not decode.message:
+        # Most pipelines start without what is needed for that.
         return format_
+    from batcher.formats import registry_options
     from batcher.formats.wiring import unpacked
 
-    return unpacked(format_, decode)
+    return unpacked(format_, decode, settings.section(registry_options.Registry))
 
 
 @before_opening()

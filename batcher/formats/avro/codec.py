@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+import pyarrow as pa
+
+from batcher.errors import ConfigurationError
 from batcher.formats.avro.reader import AvroReader
 from batcher.formats.avro.schema import AvroSchemaBroken, parse
 from batcher.formats.avro.types import ArrayType, AvroType, MapType, RecordType, UnionType
 from batcher.formats.fit.names import Aliases
-from batcher.formats.writer_schema import SchemaReader, WriterSchema
+from batcher.formats.schema_registry import FileSchemas
+from batcher.formats.writer_schema import SchemaKey, SchemaReader, WriterSchema, WriterSchemas
 from batcher.formats.written import Codec, SchemaBroken
 
 
-def _reader(written: WriterSchema) -> SchemaReader:
+def _reader(written: WriterSchema, key: SchemaKey, target: pa.Schema | None) -> SchemaReader:
+    del key, target
     try:
         return AvroReader(written)
     except AvroSchemaBroken as error:
@@ -44,4 +49,11 @@ def _aliases(kind: AvroType, path: str) -> Iterator[tuple[str, str]]:
         yield from _aliases(kind.values, path)
 
 
-CODEC: Final = Codec("avro", _reader, aliases_of)
+def _file(path: str, message: str, *, framed: bool) -> WriterSchemas:
+    del framed
+    if message:
+        raise ConfigurationError("--decode.message: an Avro schema has no messages to choose from")
+    return FileSchemas(path, "avro")
+
+
+CODEC: Final = Codec("avro", _reader, lambda written, _: aliases_of(written), _file)

@@ -41,6 +41,15 @@ def test_a_registry_means_frames_and_a_file_means_none(file: str) -> None:
     assert made(writer_schema=file, framing="confluent")._framing.kind == "confluent"
 
 
+def test_a_message_is_named_only_where_something_asks_for_it(file: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"--decode\.message: an Avro schema has no messages"):
+        made(writer_schema=file, message="E")
+    with pytest.raises(ConfigurationError, match=r"--decode\.message belongs to --decode\.writer-schema"):
+        made(REGISTRY, message="E")
+    with pytest.raises(ConfigurationError, match=r"--decode\.format json has no messages"):
+        unpacked(JsonFormat(), Decode(message="E"))
+
+
 def test_schemas_have_to_come_from_one_place(file: str) -> None:
     with pytest.raises(ConfigurationError, match=r"where are the schemas\? --registry\.url URL, or --decode"):
         made()

@@ -185,9 +185,9 @@ def test_records_of_a_file_s_schema_need_no_frame() -> None:
 def test_readers_are_bounded_in_number_and_a_schema_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[WriterSchema] = []
 
-    def reader(written: WriterSchema) -> SchemaReader:
+    def reader(written: WriterSchema, key: SchemaKey, target: pa.Schema | None) -> SchemaReader:
         made.append(written)
-        return CODEC.reader(written)
+        return CODEC.reader(written, key, target)
 
     codec = replace(CODEC, reader=reader)
     monkeypatch.setattr("batcher.formats.written.MAX_READERS", 2)

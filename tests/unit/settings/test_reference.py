@@ -110,6 +110,10 @@ def test_every_setting_is_described(row: Row) -> None:
     assert row.type
 
 
+ATTRIBUTES = {"schema": "schema_source", "validate": "validation"}
+"""Settings whose names are methods of every model."""
+
+
 @pytest.mark.parametrize("row", reference(), ids=lambda row: row.key)
 def test_every_setting_can_be_given_as_flag_variable_and_key(row: Row, tmp_path: object) -> None:
     text = example(row)
@@ -123,7 +127,7 @@ def test_every_setting_can_be_given_as_flag_variable_and_key(row: Row, tmp_path:
         parser.add_settings()
         found: object = load(parser, argv, environ).settings
         for name in row.path:
-            found = getattr(found, "schema_source" if name == "schema" else name)
+            found = getattr(found, ATTRIBUTES.get(name, name))
         return found
 
     flag = [row.flag] if row.kind == "switch" else [row.flag, text]
@@ -135,5 +139,5 @@ def test_every_setting_can_be_given_as_flag_variable_and_key(row: Row, tmp_path:
 
     default: object = Settings()
     for name in row.path:
-        default = getattr(default, "schema_source" if name == "schema" else name)
+        default = getattr(default, ATTRIBUTES.get(name, name))
     assert values[0] == values[1] == values[2] != default

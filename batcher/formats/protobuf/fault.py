@@ -1,0 +1,26 @@
+"""What can be wrong with a record, in the words of its rejection."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class ProtoFault(NamedTuple):
+    """Say why a record is refused: `reason`, `message` and `path` of its rejection."""
+
+    reason: str
+    message: str
+    path: str | None
+
+
+class ProtoFaulty(Exception):
+    """Carry a fault from where one value is read to where its record is refused."""
+
+    def __init__(self, fault: ProtoFault) -> None:
+        super().__init__(fault.message)
+        self.fault = fault
+
+
+def fault_at(path: str, reason: str, what: str) -> ProtoFault:
+    """Return a fault of the values at one place of a schema; without a path, of the whole record."""
+    return ProtoFault(reason, f"field {path}: {what}" if path else what, path or None)
