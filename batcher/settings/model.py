@@ -53,6 +53,12 @@ class Decode(Section):
     """How each message was compressed by its producer, besides what Kafka does."""
     writer_schema: Annotated[str | None, Flag(metavar="FILE")] = None
     """The schema that all records were written with (Avro: .avsc), where no registry has it."""
+    key_format: Annotated[str, Flag(metavar="bytes|text|FORMAT")] = "bytes"
+    """How keys are read: _key has their bytes or their text; a format fills the columns _key.FIELD."""
+    key_framing: Literal["auto", "none", "confluent"] = "auto"
+    """As framing, for keys; the header is __key_schema_id."""
+    key_writer_schema: Annotated[str | None, Flag(metavar="FILE")] = None
+    """As writer-schema, for keys."""
     schema_source: Annotated[str, Flag(metavar="auto|FILE")] = Field(default="auto", alias="schema")
     """auto: from the table, or from the first batch; else an .arrow or .parquet file that has the schema."""
     on_unknown: Literal["warn", "ignore", "reject", "halt"] = "warn"
