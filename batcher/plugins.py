@@ -100,6 +100,10 @@ class PluginContext:
     None where the field did not come from such a file. The function raises ConfigurationError."""
     sections: tuple[Section, ...] = ()
     """All sections of the settings; see `section`."""
+    keys: bool = False
+    """The part reads the keys of records, in place of their values."""
+    decoded_coordinates: frozenset[str] = field(default_factory=frozenset)
+    """Coordinates that the format fills from what they hold; for the target these are columns like any other."""
     until_eof: bool = False
     """The pipeline stops when it has everything that was there at the start."""
     excluded_topics: frozenset[str] = field(default_factory=frozenset)

@@ -30,12 +30,14 @@ COORDINATES: Final = pa.schema(
         pa.field("_offset", pa.int64(), nullable=False),
         pa.field("_timestamp", pa.timestamp("ms", "UTC")),
         pa.field("_key", pa.binary()),
+        pa.field("_headers", HEADERS_TYPE),
         pa.field("_value", pa.binary()),
     ]
 )
 """The coordinate columns a target may have, with the types in which they are handed to a sink.
 
-`_value` is the whole message as it came, for targets that keep it beside its fields.
+`_value` is the whole message as it came, for targets that keep it beside its fields. `_headers` is null for a record
+without any.
 """
 
 PLACEHOLDER: Final = pa.schema([pa.field("nothing", pa.string())])
@@ -291,6 +293,7 @@ class Batch:
             "_offset": lambda run: [run.offsets],
             "_timestamp": lambda run: [run.timestamps_ms.cast(kind)],
             "_key": lambda run: [run.keys],
+            "_headers": lambda run: [pa.nulls(len(run), kind) if run.headers is None else run.headers],
             "_value": lambda run: chunks_of(run.values),
         }
         # All chunks of all runs at once: values are large, and each step in between would copy them again.

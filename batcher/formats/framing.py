@@ -28,6 +28,9 @@ a record without a frame is a bare payload."""
 
 HEADER: Final = "__value_schema_id"
 
+KEY_HEADER: Final = "__key_schema_id"
+"""The header of a record whose key is framed."""
+
 MAX_INDEXES: Final = 32
 """The deepest message type inside a Protobuf file that is followed; protoc itself stops at about as many."""
 
@@ -43,11 +46,11 @@ _TO_THE_END: Final = 2**31 - 1
 _PIECE_BYTES: Final = 1 << 30
 """An Arrow array of bytes holds at most 2 GiB."""
 
-_UNFRAMED: Final = f"the message has no schema id, neither in header {HEADER} nor in its first 5 bytes"
-_STRANGE_HEADER: Final = f"header {HEADER} is neither 00 with 4 bytes of id nor 01 with 16 bytes of GUID"
+_UNFRAMED: Final = "the message has no schema id, neither in header {} nor in its first 5 bytes"
+_STRANGE_HEADER: Final = "header {} is neither 00 with 4 bytes of id nor 01 with 16 bytes of GUID"
 _ENDS_INSIDE: Final = "the message ends inside its Protobuf message indexes"
 _STRANGE_INDEXES: Final = f"the Protobuf message indexes are not up to {MAX_INDEXES} numbers from 0"
-_BEHIND: Final = f"header {HEADER} has bytes behind the schema id"
+_BEHIND: Final = "header {} has bytes behind the schema id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,21 +82,22 @@ class Split:
 class Framing:
     """Say how records carry the name of their schema, and which values are not looked at.
 
-    With `indexes` (Protobuf) message indexes follow the id. Sizes are bytes of the value, frame included. Raise
-    ConfigurationError for a limit that cannot work.
+    With `indexes` (Protobuf) message indexes follow the id. Sizes are bytes of the value, frame included. `header` is
+    the name of the header in which a frame may stand. Raise ConfigurationError for a limit that cannot work.
     """
 
     kind: FramingKind = "none"
     indexes: bool = False
     tombstones: Tombstones = "skip"
     max_message_bytes: int = 1 << 20
+    header: str = HEADER
 
     def __post_init__(self) -> None:
         check_size(self.max_message_bytes)
 
     def split(self, batch: Batch) -> Split:
         """Return the payloads of a joined batch by schema. Never raises because of a record."""
-        headers = None if self.kind == "none" else _headers(batch)
+        headers = None if self.kind == "none" else _headers(batch, self.header)
         groups: list[Group] = []
         rejections: list[Rejection] = []
         skipped: list[pa.Array] = [pa.array([], pa.int64())]
@@ -135,7 +139,7 @@ class _Piece:
         distinct = encoded.dictionary.to_pylist()
         for code, (some, payloads) in _by_code(encoded.indices, positions, values):
             try:
-                self._add(_header_key(distinct[code], indexes=self._framing.indexes), some, payloads)
+                self._add(_header_key(distinct[code], self._framing), some, payloads)
             except _Strange as why:
                 self._reject(some, "frame", str(why))
 
@@ -155,7 +159,7 @@ class _Piece:
         if not len(self._values):
             return
         if self._framing.kind == "confluent":
-            self._reject(self._positions, "unframed", _UNFRAMED)
+            self._reject(self._positions, "unframed", _UNFRAMED.format(self._framing.header))
         else:
             self._add(None, self._positions, self._values)
 
@@ -214,21 +218,21 @@ class _Longer(Exception):
         self.length = length
 
 
-def _header_key(frame: bytes, *, indexes: bool) -> SchemaKey:
+def _header_key(frame: bytes, framing: Framing) -> SchemaKey:
     """Return the schema that a header names; raise _Strange when it names none."""
     kind = frame[:1]
     end = {_ID: _ID_BYTES, _GUID: _GUID_BYTES}.get(kind, 0)
     if not end or len(frame) < end:
-        raise _Strange(_STRANGE_HEADER)
+        raise _Strange(_STRANGE_HEADER.format(framing.header))
     path: tuple[int, ...] = ()
     body = frame[1:end]
-    if indexes:
+    if framing.indexes:
         try:
             path, end = _path(frame, end)
         except _Longer as error:
-            raise _Strange(f"header {HEADER} ends inside its Protobuf message indexes") from error
+            raise _Strange(f"header {framing.header} ends inside its Protobuf message indexes") from error
     if end < len(frame):
-        raise _Strange(_BEHIND)
+        raise _Strange(_BEHIND.format(framing.header))
     return SchemaKey(guid=str(UUID(bytes=body)), indexes=path) if kind == _GUID else SchemaKey(_number(body), "", path)
 
 
@@ -311,23 +315,23 @@ def _pieces(values: pa.ChunkedArray) -> Iterator[pa.Array]:
         yield as_one(pa.chunked_array(chunks))
 
 
-def _headers(batch: Batch) -> tuple[pa.Array, pa.Array] | None:
+def _headers(batch: Batch, name: str) -> tuple[pa.Array, pa.Array] | None:
     """Return the positions whose headers name a schema, ascending, and what those headers hold."""
     found = []
     start = 0
     for run in batch.runs:
         if run.headers is not None:
-            rows, frames = _named(run.headers)
+            rows, frames = _named(run.headers, name)
             if len(rows):
                 found.append((pc.add(rows, pa.scalar(start, pa.int64())), frames))
         start += len(run)
     return _joined(found) if found else None
 
 
-def _named(headers: pa.ListArray) -> tuple[pa.Array, pa.Array]:
+def _named(headers: pa.ListArray, name: str) -> tuple[pa.Array, pa.Array]:
     pairs = headers.flatten()
     names, values = pc.struct_field(pairs, [0]), pc.struct_field(pairs, [1])
-    named = pc.and_(pc.equal(names, HEADER), pc.is_valid(values))
+    named = pc.and_(pc.equal(names, name), pc.is_valid(values))
     rows = pc.list_parent_indices(headers).filter(named).cast(pa.int64())
     frames = values.filter(named)
     if len(rows) > 1:

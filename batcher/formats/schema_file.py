@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
@@ -14,11 +15,12 @@ from batcher.records import COORDINATES
 _SUFFIXES: Final = (".arrow", ".parquet")
 
 
-def read_schema(path: Path | str) -> pa.Schema:
+def read_schema(path: Path | str, decoded: Collection[str] = ()) -> pa.Schema:
     """Return the schema of an Arrow IPC file or stream (`.arrow`) or a Parquet file (`.parquet`).
 
-    Coordinate columns are dropped: they are filled from where a record stood, not from what it says. So is the metadata
-    of the file itself. Raise ConfigurationError when the file cannot be read or has no other column.
+    Coordinate columns are dropped, except for those that are `decoded`: they are filled from where a record stood, not
+    from what it says. So is the metadata of the file itself. Raise ConfigurationError when the file cannot be read or
+    has no other column.
     """
     path = Path(path)
     flag = f"--decode.schema {path}"
@@ -32,7 +34,7 @@ def read_schema(path: Path | str) -> pa.Schema:
         raise ConfigurationError(f"{flag}: cannot be read: {error.strerror or _first_line(error)}") from error
     except pa.ArrowException as error:
         raise ConfigurationError(f"{flag}: is not a {path.suffix} file with a schema: {_first_line(error)}") from error
-    fields = [field for field in schema if field.name not in COORDINATES.names]
+    fields = [field for field in schema if field.name in decoded or field.name not in COORDINATES.names]
     if not fields:
         raise ConfigurationError(f"{flag}: has no columns besides coordinates")
     return pa.schema(fields)

@@ -12,9 +12,11 @@ from pydantic import BaseModel, SecretStr
 HIDDEN: Final = "***"
 
 # By name, because a property of a future librdkafka or ClickHouse version is not in any list. `key` also
-# hides locations of key files, which is harmless; `_key` coordinates never come through here.
+# hides locations of key files, which is harmless; `_key` coordinates never come through here. How the keys of records
+# are read is no secret.
 _SECRET_NAME: Final = re.compile(
-    r"pass|secret|token|key|pem|sasl\.username|sasl\.jaas|sasl\.oauthbearer\.config|credential", re.IGNORECASE
+    r"pass|secret|token|key(?!_(?:format|framing|writer_schema)$)|pem|sasl\.username|sasl\.jaas|sasl\.oauthbearer\.config|credential",
+    re.IGNORECASE,
 )
 # From the first colon to the last @: a password may hold what ends the host of a URL (@ / # ?), and then no parser
 # takes all of it for the password.

@@ -57,6 +57,12 @@ class Decode(Section):
     """Protobuf: the message of --decode.writer-schema that records are; not needed where it has only one."""
     validation: Literal["off", "on"] = Field(default="off", alias="validate")
     """on: JSON records also have to keep the JSON-Schema that the registry, or --decode.writer-schema, has for them."""
+    key_format: Annotated[str, Flag(metavar="bytes|text|FORMAT")] = "bytes"
+    """How keys are read: _key has their bytes or their text; a format fills the columns _key.FIELD."""
+    key_framing: Literal["auto", "none", "confluent"] = "auto"
+    """As framing, for keys; the header is __key_schema_id."""
+    key_writer_schema: Annotated[str | None, Flag(metavar="FILE")] = None
+    """As writer-schema, for keys."""
     schema_source: Annotated[str, Flag(metavar="auto|FILE")] = Field(default="auto", alias="schema")
     """auto: from the table, or from the first batch; else an .arrow or .parquet file that has the schema."""
     on_unknown: Literal["warn", "ignore", "reject", "halt"] = "warn"

@@ -74,6 +74,7 @@ def make_block(
         "_offset": list(range(first_offset, first_offset + count)),
         "_timestamp": [1_700_000_000_000 + i for i in range(count)],
         "_key": [None] * count,
+        "_headers": [None] * count,
         "_value": [b"{}"] * count,
     }
     for name in coordinates:

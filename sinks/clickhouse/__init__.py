@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from batcher.errors import ConfigurationError
@@ -25,7 +26,7 @@ def plugin(options: ClickHouse | Mapping[str, object], context: PluginContext = 
     if context.schema is not None:
         raise ConfigurationError("--decode.schema: a ClickHouse table has its own schema; leave it at auto")
     given = mapping(options, context) if isinstance(options, ClickHouse) else options
-    return ClickHouseSink(ClickHouseOptions.parse(given))
+    return ClickHouseSink(replace(ClickHouseOptions.parse(given), decoded=context.decoded_coordinates))
 
 
 def mapping(section: ClickHouse, context: PluginContext) -> dict[str, object]:

@@ -81,6 +81,8 @@ class ClickHouseOptions:
     connect_timeout_s: float = _CONNECT_TIMEOUT_S
     insert_timeout_s: float = _INSERT_TIMEOUT_S
     allow_memory: bool = False
+    decoded: frozenset[str] = frozenset()
+    """Columns that the format fills, even if they have the name of a coordinate."""
 
     @property
     def secret(self) -> str:

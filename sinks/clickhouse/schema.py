@@ -8,11 +8,12 @@ says. An Array or Map whose DEFAULT is not empty must be in every record: the en
 Coordinate columns are recognised by name. `_timestamp` is cut to the column's precision. Where the column cannot hold
 it, it is null, or the column's first or last moment if the column is not Nullable: a record is not lost for the time
 its producer gave it. A missing timestamp or key is 1970-01-01 or an empty text where the column is not Nullable.
+Headers go into a Map, in which the last of several with one name holds, or into an Array of Tuples, which keeps all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -34,6 +35,7 @@ from sinks.clickhouse.columns import (
     slot_for,
 )
 from sinks.clickhouse.faults import Faults, UnsupportedType
+from sinks.clickhouse.headers import headers_for, takes_headers
 from sinks.clickhouse.json_text import JsonText
 
 _INT64_MAX: Final = 2**63 - 1
@@ -69,20 +71,19 @@ class Column:
     has_default: bool
     null_is_default: bool = False
     """The column itself cannot be null, so a null stands for the DEFAULT."""
+    coordinate: bool = False
+    """It is filled with a coordinate of the record."""
 
     @property
     def name(self) -> str:
         """Return the column's name."""
         return self.slot.name
 
-    @property
-    def coordinate(self) -> bool:
-        """Return whether the column is filled with a coordinate of the record."""
-        return self.name in COORDINATES.names
-
     def encode(self, values: pa.Array, faults: Faults) -> pa.Array:
         """Return the column as it is sent; raise SinkMisconfigured for a type that cannot be brought to it."""
         if self.coordinate:
+            if self.name == "_headers":
+                return self.slot.encode(headers_for(values, self.slot.codec), faults)
             values = self._located(values)
         wanted = self.slot.codec.decoded
         if values.type != wanted and not (_takes_bytes(self.slot) and pa.types.is_binary(values.type)):
@@ -133,8 +134,11 @@ class TableShape:
     columns: Mapping[str, Column]
 
     @classmethod
-    def read(cls, described: Sequence[Described], table: str) -> TableShape:
-        """Return the shape of a table; raise SinkMisconfigured naming a column that cannot be filled."""
+    def read(cls, described: Sequence[Described], table: str, decoded: Collection[str] = ()) -> TableShape:
+        """Return the shape of a table; raise SinkMisconfigured naming a column that cannot be filled.
+
+        Columns that are `decoded` are filled by the format, even if they have the name of a coordinate.
+        """
         columns: dict[str, Column] = {}
         for row in described:
             if row.default_kind in _NOT_INSERTABLE:
@@ -147,12 +151,13 @@ class TableShape:
                     "make it MATERIALIZED, ALIAS or DEFAULT in another table, or choose another type"
                 ) from error
             _check_name(row.name, table)
-            if row.name in COORDINATES.names:
+            coordinate = row.name in COORDINATES.names and row.name not in decoded
+            if coordinate:
                 _check_coordinate(slot, row.type_name, table)
             has_default = row.default_kind in _FILLED_BY_THE_TABLE
-            columns[row.name] = Column(
-                _with_default(slot, row) if has_default else slot, has_default, has_default and not slot.nullable
-            )
+            null_is_default = has_default and not slot.nullable
+            slot = _with_default(slot, row) if has_default else slot
+            columns[row.name] = Column(slot, has_default, null_is_default, coordinate)
         if not any(not column.coordinate for column in columns.values()):
             raise SinkMisconfigured(f"{table}: has no column that can be loaded from a record")
         return cls(columns)
@@ -165,7 +170,7 @@ class TableShape:
     @property
     def coordinates(self) -> tuple[str, ...]:
         """Return the coordinate columns the table has, in the order in which a block carries them."""
-        return tuple(name for name in COORDINATES.names if name in self.columns)
+        return tuple(name for name in COORDINATES.names if name in self.columns and self.columns[name].coordinate)
 
     @property
     def fills_defaults(self) -> bool:
@@ -255,6 +260,7 @@ def _check_coordinate(slot: Slot, type_name: str, table: str) -> None:
             "DateTime64(3)",
         ),
         "_key": (text, "String"),
+        "_headers": (takes_headers(codec), "Map(String, String), or Array(Tuple(String, String)) to keep repeats,"),
         "_value": (text or isinstance(codec, JsonText), "String"),
     }
     good, advice = fits[slot.name]

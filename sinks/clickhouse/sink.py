@@ -436,7 +436,7 @@ class ClickHouseSink:
             )
         if not catalog.granted(f"INSERT ON {table.quoted}"):
             raise SinkMisconfigured(f"{self._target}: the user may not insert; GRANT INSERT ON {table.quoted} to it")
-        shape = TableShape.read(catalog.columns(table), self._target)
+        shape = TableShape.read(catalog.columns(table), self._target, self._options.decoded)
         lacking = [right for right in rights(table) if not catalog.granted(right)]
         return _Found(
             client=client,

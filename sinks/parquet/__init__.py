@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from batcher.errors import ConfigurationError
 from batcher.plugins import PluginContext, takes
 from sinks.parquet.settings import Parquet
 
@@ -53,5 +54,9 @@ def one_root(options: Mapping[str, object]) -> ParquetSink:
 def mapping(section: Parquet, context: PluginContext) -> dict[str, object]:
     """Return the section with what the pipeline knows: the topics, and the schema of a file."""
     schema = None if context.schema is None else context.schema()
-    given = {**section.model_dump(), "topics": context.topics, "schema": schema}
+    twice = sorted({f"_{word}" for word in section.coordinates} & context.decoded_coordinates)
+    if twice:
+        raise ConfigurationError(f"--parquet.coordinates: {twice[0]} is a column already, with what the format reads")
+    named = ",".join(section.coordinates)
+    given = {**section.model_dump(), "coordinates": named, "topics": context.topics, "schema": schema}
     return {name: value for name, value in given.items() if value is not None}

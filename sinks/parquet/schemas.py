@@ -20,8 +20,10 @@ PARQUET_COORDINATES: Final = ("_partition", "_offset", "_timestamp")
 
 def coordinates_of(options: ParquetOptions) -> tuple[str, ...]:
     """Return the coordinate columns of the files."""
-    more = {"default": PARQUET_COORDINATES, "value": (*PARQUET_COORDINATES, "_value"), "none": ()}
-    return more[options.coordinates]
+    if options.coordinates == "none":
+        return ()
+    more = [] if options.coordinates == "default" else options.coordinates.split(",")
+    return (*PARQUET_COORDINATES, *(name for name in COORDINATES.names if name.removeprefix("_") in more))
 
 
 def bare(schema: pa.Schema, without: Collection[str]) -> pa.Schema:

@@ -19,8 +19,8 @@ class Parquet(Section):
     """zstd, snappy, lz4, gzip or none; with a level as in zstd:3."""
     partition_by: Annotated[Names, Flag(metavar="COLUMN[,…]")] = ()
     """Columns that become hive directories (column=value/)."""
-    coordinates: Literal["default", "value", "none"] = "default"
-    """Whether files carry the columns _partition, _offset and _timestamp; value: and _value, the whole message."""
+    coordinates: Annotated[Names, Flag(metavar="default|none|key,headers,value")] = ("default",)
+    """Files carry the columns _partition, _offset and _timestamp; with these words _key, _headers or _value too."""
     layout: Literal["auto", "root", "topic"] = "auto"
     """Files of all topics in one root with one schema, or a root for each topic; auto: root for a single topic."""
     max_directories: Annotated[int, Field(gt=0), Flag(metavar="N")] = 1_000

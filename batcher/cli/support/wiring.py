@@ -209,7 +209,20 @@ def transforms(settings: Settings) -> Sequence[str]:
 def encoding_of(settings: Settings) -> Format:
     """Return what reads the records before any transform. Raise SettingRefused as `format_of` does."""
     decode = settings.decode
-    format_: Format = _part(settings, registry_of("format"), decode.format)
+    if decode.key_format == "bytes":
+        if decode.key_framing != "auto" or decode.key_writer_schema is not None:
+            flag = "--decode.key-writer-schema" if decode.key_framing == "auto" else "--decode.key-framing"
+            raise ConfigurationError(f"{flag}: keys are not read; how are they encoded? --decode.key-format")
+        return _format(settings)
+    from batcher.formats.wiring import keyed, of_values
+
+    values = _format(settings.model_copy(update={"decode": of_values(decode)}))
+    return keyed(values, decode, lambda keys: _format(settings.model_copy(update={"decode": keys}), keys=True))
+
+
+def _format(settings: Settings, *, keys: bool = False) -> Format:
+    decode = settings.decode
+    format_: Format = _part(settings, registry_of("format"), decode.format, keys=keys)
     packed = decode.framing == "confluent" or decode.compression != "none" or decode.validation == "on"
     if not packed and decode.writer_schema is None and not decode.message:
         # Most pipelines start without what is needed for that.
@@ -217,7 +230,7 @@ def encoding_of(settings: Settings) -> Format:
     from batcher.formats import registry_options
     from batcher.formats.wiring import unpacked
 
-    return unpacked(format_, decode, settings.section(registry_options.Registry))
+    return unpacked(format_, decode, settings.section(registry_options.Registry), keys=keys)
 
 
 @before_opening()
@@ -239,10 +252,10 @@ def kafka_options_of(settings: Settings) -> KafkaOptions:
     return options_of(settings.section(Kafka), context_of(settings, "kafka"))
 
 
-def _part(settings: Settings, registry: Registry[Any], name: str) -> Any:
+def _part(settings: Settings, registry: Registry[Any], name: str, *, keys: bool = False) -> Any:
     """Return what the plug-in makes of its section; a plug-in without described options gets what `--options` gives."""
     found = registry.find(name)
-    context = context_of(settings, found.section)
+    context = context_of(settings, found.section, keys=keys)
     if registry.kind == "sink" and transforms(settings):
         # --decode.schema is what the transform gets; a target that takes any columns gets those of its output.
         context = replace(context, schema=None)
@@ -256,15 +269,18 @@ def _part(settings: Settings, registry: Registry[Any], name: str) -> Any:
     return registry.make(found, options, context)
 
 
-def context_of(settings: Settings, section: str) -> PluginContext:
-    """Return the context that the plug-in with this section may use."""
+def context_of(settings: Settings, section: str, *, keys: bool = False) -> PluginContext:
+    """Return the context that the plug-in with this section may use; with `keys` it reads those of records."""
     decode = settings.decode
+    decoded = frozenset[str]() if decode.key_format == "bytes" else frozenset({"_key"})
     return PluginContext(
         pipeline=name_of(settings),
         topics=tuple(getattr(section_of(settings, "source")[1], "topics", ())),
-        schema=None if decode.schema_source == "auto" else lambda: _schema(decode.schema_source),
+        schema=None if decode.schema_source == "auto" else lambda: _schema(decode.schema_source, decoded),
         reread=lambda field: _section_again(settings, section, field),
         sections=settings.sections(),
+        keys=keys,
+        decoded_coordinates=decoded,
         until_eof=settings.until_eof,
         excluded_topics=frozenset([settings.dlq.topic] if settings.dlq.topic else []),
         workers=settings.workers,
@@ -274,10 +290,10 @@ def context_of(settings: Settings, section: str) -> PluginContext:
     )
 
 
-def _schema(file: str) -> pa.Schema:
+def _schema(file: str, decoded: frozenset[str]) -> pa.Schema:
     from batcher.formats.schema_file import read_schema
 
-    return read_schema(Path(file))
+    return read_schema(Path(file), decoded)
 
 
 def _section_again(settings: Settings, section: str, field: str) -> Callable[[], Section] | None:

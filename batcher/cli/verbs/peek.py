@@ -125,7 +125,7 @@ def _print_all(pieces: Iterator[Sequence[Records]], settings: Settings, argument
     from batcher.preview.records import Shown, decoded
 
     format_: Format | None = None if arguments.raw or arguments.hex else wiring.encoding_of(settings)
-    as_text = settings.decode.format == "json"
+    as_text = settings.decode.format == "json" and settings.decode.key_format in ("bytes", "text", "json")
     printed = 0
     for runs in pieces:
         if not runs:

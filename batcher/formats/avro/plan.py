@@ -23,9 +23,7 @@ from batcher.formats.avro.types import (
     RecursiveType,
     UnionType,
 )
-
-WHOLE: Final = "value"
-"""The one column of a schema that is no record."""
+from batcher.formats.whole import FIELD
 
 MAX_STEPS: Final = 10_000
 """Places of a schema, each name written out: a text of 1 KB can stand for 2^50 of them."""
@@ -33,7 +31,7 @@ MAX_STEPS: Final = 10_000
 
 def plan(schema: AvroSchema) -> Step:
     """Return the step that reads records of a schema; raise AvroSchemaBroken when it is too large or too deep."""
-    return _Planner(schema).step(schema.root, "" if isinstance(schema.root, RecordType) else WHOLE)
+    return _Planner(schema).step(schema.root, "" if isinstance(schema.root, RecordType) else FIELD)
 
 
 class _Planner:

@@ -35,8 +35,9 @@ import pyarrow as pa
 from batcher.formats.avro.cursors import Ints, Piece
 from batcher.formats.avro.fault import AvroFault
 from batcher.formats.avro.nested import RecordStep
-from batcher.formats.avro.plan import WHOLE, plan
+from batcher.formats.avro.plan import plan
 from batcher.formats.avro.schema import parse
+from batcher.formats.whole import FIELD, marked
 from batcher.formats.writer_schema import ReadRows, WriterSchema
 from batcher.records import Rejection
 
@@ -54,7 +55,7 @@ class AvroReader:
 
     def __init__(self, writer: WriterSchema) -> None:
         self._step = plan(parse(writer.text, writer.references))
-        fields = self._step.fields if isinstance(self._step, RecordStep) else [self._step.field(WHOLE)]
+        fields = self._step.fields if isinstance(self._step, RecordStep) else [marked(self._step.field(FIELD))]
         self._schema = pa.schema(fields)
 
     @property

@@ -30,6 +30,8 @@ class RawOptions:
     max_message_bytes: int = 1 << 20
     tombstones: Tombstones = "skip"
     on_unknown: OnUnknown = "warn"
+    advice: str = "a column of bytes takes any"
+    """What to do about a message that is not UTF-8."""
 
 
 class RawFormat:
@@ -84,7 +86,7 @@ class RawDecoder:
             values, bad = piecewise(values, lambda part: part.cast(to))
             if bad:
                 refused = pa.array(bad, pa.int64())
-                message = f"field {path}: the message is not UTF-8; a column of bytes takes any"
+                message = f"field {path}: the message is not UTF-8; {self._options.advice}"
                 rejections += [Rejection(row, "encoding", message, path) for row in positions.take(refused).to_pylist()]
                 rejections.sort(key=lambda one: one.position)
                 keep = pc.invert(pc.is_in(pa.arange(0, len(values)), value_set=refused))

@@ -8,7 +8,7 @@ import pytest
 from batcher.engine.blocks import block_of, halves_of, part_of
 from batcher.formats.json.format import JsonFormat
 from batcher.protocols import SinkInfo
-from batcher.records import COORDINATES, Batch, Block, Decoded, Partition, Records
+from batcher.records import COORDINATES, Batch, Block, Decoded, Headers, Partition, Records
 from batcher.testing.values import make_batch, make_records
 
 SCHEMA = pa.schema([("id", pa.int64())])
@@ -124,3 +124,14 @@ def test_raw_columns_hold_the_records_behind_the_rows_of_a_block_and_of_its_part
         listed = [tuple((one["key"], one["value"]) for one in row or ()) for row in part.raw.headers.to_pylist()]
         assert listed == [record.headers for record in records]
     assert block_of(info(), batch, decode(batch)).raw is None
+
+
+def test_the_headers_column_holds_all_headers_in_their_order_and_null_for_a_record_without_any() -> None:
+    twice: Headers = (("a", b"1"), ("b", None), ("a", b"\xff"))
+    with_headers = make_records([b'{"id":0}', b"junk", b'{"id":2}'], headers=[twice, (("lost", b""),), None])
+    without = make_records([b'{"id":3}'], partition=Partition("other", 3))
+    batch = make_batch(with_headers, without)
+    block = block_of(info("_headers"), batch, decode(batch))
+    assert block.table.schema.field("_headers").equals(COORDINATES.field("_headers"))
+    found = block.table["_headers"].to_pylist()
+    assert found == [[{"key": key, "value": value} for key, value in twice], None, None]

@@ -176,7 +176,8 @@ def test_coordinates_are_known_by_name_and_apart_from_the_schema() -> None:
 
 @pytest.mark.parametrize(
     ("name", "type_name"),
-    [("_offset", "String"), ("_partition", "Float64"), ("_timestamp", "Date"), ("_key", "UInt8"), ("_topic", "UUID")],
+    [("_offset", "String"), ("_partition", "Float64"), ("_timestamp", "Date"), ("_key", "UInt8"), ("_topic", "UUID")]
+    + [("_headers", kind) for kind in ("String", "Map(String, UInt8)", "Array(String)", "Array(Tuple(String))")],
 )
 def test_a_coordinate_of_a_senseless_type_is_refused(name: str, type_name: str) -> None:
     with pytest.raises(SinkMisconfigured, match=name):

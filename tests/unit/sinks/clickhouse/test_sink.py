@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batcher.errors import BatcherError, BlockRejected, RowsRejected, SinkMisconfigured, SinkOverwhelmed
+from batcher.plugins import PluginContext
 from batcher.protocols import Pressured, Reconcilable, Sink, SinkInfo
-from batcher.records import Block, Partition
+from batcher.records import HEADERS_TYPE, Block, Partition
 from batcher.testing.clickhouse import EmbeddedEngine
 from batcher.testing.values import EVENTS_0, make_block
 from sinks.clickhouse import plugin
@@ -270,6 +271,63 @@ def test_keys_are_bytes(target: Callable[..., Target]) -> None:
     )
     table.sink.write(Block(keyed, block.positions, "t", block.ranges))
     assert table.values("hex(_key)") == ["FF00"]
+
+
+HEADERS = pa.array(
+    [
+        [{"key": "a", "value": b"1"}, {"key": "b", "value": None}, {"key": "a", "value": b"\xff"}],
+        None,
+        [],
+        [{"key": "a", "value": b"2"}],
+    ],
+    HEADERS_TYPE,
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "shown", "expected"),
+    [
+        ("Map(String, String)", "hex(_headers['a']), hex(_headers['b'])", [("FF", ""), ("", ""), ("", ""), ("32", "")]),
+        (
+            "Map(LowCardinality(String), Nullable(String))",
+            "hex(_headers['a']), mapKeys(_headers)",
+            [("FF", ["b", "a"]), (None, []), (None, []), ("32", ["a"])],
+        ),
+        (
+            "Array(Tuple(String, String))",
+            "_headers.1, arrayMap(h -> hex(h.2), _headers)",
+            [(["a", "b", "a"], ["31", "", "FF"]), ([], []), ([], []), (["a"], ["32"])],
+        ),
+        (
+            "Array(Tuple(name String, value Nullable(String)))",
+            "_headers.value[2]",
+            [(None,), (None,), (None,), (None,)],
+        ),
+    ],
+)
+def test_headers_are_a_map_in_which_the_last_holds_or_an_array_of_all(
+    target: Callable[..., Target], kind: str, shown: str, expected: list[tuple[Any, ...]]
+) -> None:
+    table = target(f"c UInt8, _headers {kind}")
+    assert table.info.coordinates == ("_headers",)
+    block = table.block([{"c": number} for number in range(4)])
+    filled = block.table.set_column(block.table.schema.get_field_index("_headers"), "_headers", HEADERS)
+    table.sink.write(Block(filled, block.positions, "t", block.ranges))
+    assert table.engine.rows(f"SELECT {shown} FROM {table.name} ORDER BY c") == expected
+
+
+def test_a_key_that_the_format_reads_is_a_column_like_any_other(chdb_engine: EmbeddedEngine) -> None:
+    columns = "_key Int64, `_key.a` String, _offset Int64"
+    chdb_engine.execute(f"CREATE TABLE keyed ({columns}) ENGINE = MergeTree ORDER BY _key")
+    context = PluginContext(decoded_coordinates=frozenset({"_key"}))
+    sink = plugin({"dsn": chdb_engine.dsn, "table": "keyed"}, context)
+    info = sink.open()
+    assert info.schema is not None
+    assert (info.schema.names, info.coordinates) == (["_key", "_key.a"], ("_offset",))
+    data = pa.table({"_key": pa.array([7], pa.int64()), "_key.a": ["x"]})
+    sink.write(make_block(data, coordinates=info.coordinates))
+    sink.close()
+    assert chdb_engine.rows("SELECT _key, `_key.a` FROM keyed") == [(7, "x")]
 
 
 def test_a_topic_may_be_any_text(target: Callable[..., Target]) -> None:

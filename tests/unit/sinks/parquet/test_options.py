@@ -4,9 +4,12 @@ import pyarrow as pa
 import pytest
 
 from batcher.errors import ConfigurationError
+from batcher.plugins import PluginContext
 from batcher.protocols import Reconcilable
-from sinks.parquet import one_root
+from sinks.parquet import one_root, plugin
 from sinks.parquet.options import ParquetOptions, local_path
+from sinks.parquet.schemas import coordinates_of
+from sinks.parquet.settings import Parquet
 
 SCHEMA = pa.schema([("id", pa.int64()), ("country", pa.string()), ("tags", pa.list_(pa.string()))])
 
@@ -45,6 +48,7 @@ def test_partition_columns_come_as_a_sequence_or_with_commas() -> None:
         ({"path": "x", "compression": "snappy:1"}, "--parquet.compression"),
         ({"path": "x", "compression": 3}, "--parquet.compression"),
         ({"path": "x", "coordinates": "all"}, "--parquet.coordinates"),
+        ({"path": "x", "coordinates": "none,value"}, "--parquet.coordinates"),
         ({"path": "x", "partition_by": ("a", "a")}, "--parquet.partition-by"),
         ({"path": "x", "partition_by": ("_a",)}, "--parquet.partition-by"),
         ({"path": "x", "partition_by": ("a/b",)}, "--parquet.partition-by"),
@@ -71,3 +75,16 @@ def test_a_file_uri_is_a_local_directory() -> None:
     assert local_path("file:///data/a%20b") == "/data/a b"
     assert local_path("out/a%20b") == "out/a%20b"
     assert local_path("s3://bucket/prefix") is None
+
+
+def test_the_words_for_more_coordinates_mean_the_same_in_any_order() -> None:
+    one = ParquetOptions.of({"path": "x", "coordinates": "value,headers"})
+    other = ParquetOptions.of({"path": "x", "coordinates": ["headers", "value"]})
+    assert one == other
+    assert coordinates_of(one) == ("_partition", "_offset", "_timestamp", "_headers", "_value")
+
+
+def test_a_key_that_the_format_reads_is_no_coordinate_too() -> None:
+    context = PluginContext(decoded_coordinates=frozenset({"_key"}))
+    with pytest.raises(ConfigurationError, match="_key is a column already"):
+        plugin(Parquet(path="x", coordinates=("key",)), context)
