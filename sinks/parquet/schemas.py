@@ -9,19 +9,9 @@ import pyarrow as pa
 
 from batcher.growth import stored
 from batcher.records import COORDINATES, RAW_JSON
-from sinks.parquet.options import ParquetOptions
 
 PIN: Final = "_schema.arrow"
 """The name of the file in the root: an Arrow IPC file without batches. Readers of datasets skip names with `_`."""
-
-PARQUET_COORDINATES: Final = ("_partition", "_offset", "_timestamp")
-"""The default coordinate columns of the files; the topic is in the file's name."""
-
-
-def coordinates_of(options: ParquetOptions) -> tuple[str, ...]:
-    """Return the coordinate columns of the files."""
-    more = {"default": PARQUET_COORDINATES, "value": (*PARQUET_COORDINATES, "_value"), "none": ()}
-    return more[options.coordinates]
 
 
 def bare(schema: pa.Schema, without: Collection[str]) -> pa.Schema:
