@@ -23,7 +23,7 @@ from batcher.records import COORDINATES, Block, Partition, Range
 from benchmarks.harness import RESULTS
 from benchmarks.report import Spread, Table, publish
 from sinks.parquet import one_root
-from sinks.parquet.schemas import PARQUET_COORDINATES
+from sinks.parquet.options import PARQUET_COORDINATES
 
 ROWS = (10_000, 100_000, 500_000)
 COMPRESSIONS = ("none", "lz4", "snappy", "zstd", "zstd:3", "gzip:1")

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 def plugin(options: Parquet | Mapping[str, object], context: PluginContext = PluginContext()) -> Sink:  # noqa: B008
     """Return a Parquet sink that is not open yet: of one root, or of a root for each topic.
 
-    Options are the section, or a mapping: `path` (required), `compression`, `partition_by`, `coordinates`, `schema`,
-    `layout`, `topics`, `max_directories`; see `ParquetOptions`. Raise ConfigurationError for what cannot work.
+    Options are the section, or a mapping with the fields of `ParquetOptions`, of which `path` is required. Raise
+    ConfigurationError for what cannot work.
     Nothing heavy is imported before this is called.
     """
     from sinks.parquet.locations import store_for  # noqa: PLC0415 - as said above

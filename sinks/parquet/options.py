@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, cast, get_args
@@ -12,7 +11,10 @@ import pyarrow as pa
 
 from batcher.errors import ConfigurationError
 from batcher.growth import stored
+from batcher.records import COORDINATES
+from sinks.parquet.directory import DirectoryRule, rules_of, separated
 from sinks.parquet.files import unstorable
+from sinks.parquet.function import known_zone
 from sinks.parquet.hive import MAX_DIRECTORIES, unfit
 
 MORE_COORDINATES: Final = ("headers", "key", "value")
@@ -25,8 +27,8 @@ Layout = Literal["auto", "root", "topic"]
 LEVELS: Final[Mapping[str, int | None]] = {"zstd": 1, "snappy": None, "gzip": 6, "lz4": None, "none": None}
 """The codecs and the level of each when none is given."""
 
-# Hive readers treat a directory that starts with "_" or "." as hidden, and do not decode names.
-COLUMN_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+PARQUET_COORDINATES: Final = ("_partition", "_offset", "_timestamp")
+"""The default coordinate columns of the files; the topic is in the file's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +36,9 @@ class ParquetOptions:
     """Hold the settings of a Parquet sink; raise ConfigurationError, naming the flag, when they cannot work.
 
     `path` is a local directory or a URI that `pyarrow.fs` knows. `compression` is a codec with an optional level, as in
-    `zstd:3`. `partition_by` names the columns whose values become directories, outermost first. `coordinates` "none"
-    omits `_partition`, `_offset`, `_timestamp`; words of MORE_COORDINATES, with commas between, add to them.
+    `zstd:3`. `partition_by` says what becomes directories, outermost first (`directory.py`), `partition_zone` whose
+    days and hours are meant. `coordinates` "none" omits `_partition`, `_offset`, `_timestamp`; words of
+    MORE_COORDINATES, with commas between, add to them.
     `schema` is what the files hold, without coordinates; None takes the root's, or that of the first batch. `layout`
     "topic" gives each topic a root of its own. "auto" does so unless `topics`, as they were subscribed to, name a
     single one. `max_directories` is how many directories one block may spread over.
@@ -44,6 +47,7 @@ class ParquetOptions:
     path: str
     compression: str = "zstd"
     partition_by: tuple[str, ...] = ()
+    partition_zone: str = "UTC"
     coordinates: str = "default"
     schema: pa.Schema | None = None
     layout: Layout = "auto"
@@ -62,16 +66,10 @@ class ParquetOptions:
             raise ConfigurationError(f"--parquet.layout {self.layout!r} is not auto, root or topic")
         if self.max_directories < 1:
             raise ConfigurationError("--parquet.max-directories must be more than 0")
-        if len(set(self.partition_by)) < len(self.partition_by):
-            raise ConfigurationError("--parquet.partition-by names a column twice")
-        for name in self.partition_by:
-            if not COLUMN_NAME.fullmatch(name):
-                raise ConfigurationError(
-                    f"--parquet.partition-by {name!r} cannot name a directory: "
-                    "use letters, digits, '_', '.' and '-', the first one a letter or a digit"
-                )
+        if any(rule.timed for rule in self.directories) and self.partition_zone != "UTC":
+            check_zone(self.partition_zone)
         if self.schema is not None:
-            check_schema(self.schema, self.partition_by)
+            check_schema(self.schema, self.directories, self.coordinate_columns)
 
     @staticmethod
     def of(options: Mapping[str, object]) -> ParquetOptions:
@@ -79,7 +77,7 @@ class ParquetOptions:
         unknown = sorted(set(options) - set(ParquetOptions.__dataclass_fields__))
         if unknown:
             raise ConfigurationError(f"--parquet.{unknown[0].replace('_', '-')} is not an option of the Parquet sink")
-        for key in ("path", "compression", "layout"):
+        for key in ("path", "compression", "partition_zone", "layout"):
             if not isinstance(options.get(key, "" if key != "path" else None), str):
                 raise ConfigurationError(f"--parquet.{key} has to be given as a text")
         schema = options.get("schema")
@@ -91,13 +89,27 @@ class ParquetOptions:
         return ParquetOptions(
             path=cast("str", options["path"]),
             compression=cast("str", options.get("compression", "zstd")),
-            partition_by=columns(options.get("partition_by", ())),
-            coordinates=",".join(sorted({*columns(options.get("coordinates", "default"), "coordinates")})) or "default",
+            partition_by=texts(options.get("partition_by", ())),
+            partition_zone=cast("str", options.get("partition_zone", "UTC")),
+            coordinates=",".join(sorted({*texts(options.get("coordinates", "default"), "coordinates")})) or "default",
             schema=schema,
             layout=cast("Layout", options.get("layout", "auto")),
-            topics=columns(options.get("topics", ())),
+            topics=texts(options.get("topics", ())),
             max_directories=directories,
         )
+
+    @property
+    def directories(self) -> tuple[DirectoryRule, ...]:
+        """Return how directories are named, outermost first; raise ConfigurationError."""
+        return rules_of(self.partition_by, self.partition_zone)
+
+    @property
+    def coordinate_columns(self) -> tuple[str, ...]:
+        """Return the coordinate columns of the files."""
+        if self.coordinates == "none":
+            return ()
+        more = [] if self.coordinates == "default" else self.coordinates.split(",")
+        return (*PARQUET_COORDINATES, *(name for name in COORDINATES.names if name.removeprefix("_") in more))
 
     @property
     def by_topic(self) -> bool:
@@ -112,12 +124,11 @@ class ParquetOptions:
         return parsed_compression(self.compression)
 
 
-def columns(given: object, option: str = "partition-by") -> tuple[str, ...]:
-    """Return the names of an option from a sequence, or from a text with commas."""
-    if isinstance(given, str):
-        return tuple(name.strip() for name in given.split(",") if name.strip())
-    if isinstance(given, Sequence) and all(isinstance(name, str) for name in given):
-        return tuple(given)
+def texts(given: object, option: str = "partition-by") -> tuple[str, ...]:
+    """Return the texts of a sequence, or of a text with commas between them."""
+    found = separated(given)
+    if isinstance(found, Sequence) and all(isinstance(one, str) for one in found):
+        return tuple(found)
     raise ConfigurationError(f"--parquet.{option} has to be given as names of columns")
 
 
@@ -141,7 +152,16 @@ def check_path(path: str) -> None:
             raise ConfigurationError("--parquet.path names no bucket: write s3://bucket/prefix")
 
 
-def check_schema(schema: pa.Schema, partition_by: Sequence[str]) -> None:
+def check_zone(zone: str) -> None:
+    """Raise ConfigurationError for a time zone that is not known here."""
+    if not known_zone(zone):
+        raise ConfigurationError(
+            f"--parquet.partition-zone {zone!r} is not known here: give a name such as Europe/Berlin, "
+            "and see that the time zones of the system are installed (tzdata)"
+        )
+
+
+def check_schema(schema: pa.Schema, rules: Sequence[DirectoryRule], coordinates: Sequence[str]) -> None:
     """Raise ConfigurationError for a schema that Parquet cannot hold, or that lacks a partition column."""
     if len(set(schema.names)) < len(schema.names):
         raise ConfigurationError("--decode.schema names a column twice")
@@ -150,7 +170,7 @@ def check_schema(schema: pa.Schema, partition_by: Sequence[str]) -> None:
     problem = unstorable(stored(schema))
     if problem:
         raise ConfigurationError(f"--decode.schema: {problem}")
-    problem = unfit(schema, partition_by)
+    problem = unfit(schema, rules, coordinates)
     if problem:
         raise ConfigurationError(f"--parquet.partition-by: {problem}")
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 from batcher.errors import SinkMisconfigured, SinkUnavailable
 from batcher.growth import grown, stored
 from sinks.parquet import hive, schemas
+from sinks.parquet.directory import columns_of
 from sinks.parquet.files import parsed_name, unstorable
 from sinks.parquet.options import ParquetOptions
 from sinks.parquet.schemas import PIN
@@ -33,13 +34,15 @@ class Pins:
     """Read and extend the schemas of a root. Any method may raise OSError as it is, and SinkMisconfigured."""
 
     def __init__(self, options: ParquetOptions, store: Store) -> None:
-        self._partition_by = options.partition_by
-        self._coordinates = schemas.coordinates_of(options)
+        self._rules = options.directories
+        self._coordinates = options.coordinate_columns
         self._store = store
         self._layout = {
-            b"batcher.partition_by": ",".join(options.partition_by).encode(),
+            b"batcher.partition_by": ",".join(rule.text for rule in self._rules).encode(),
             b"batcher.coordinates": options.coordinates.encode(),
         }
+        if any(rule.timed for rule in self._rules):
+            self._layout[b"batcher.partition_zone"] = options.partition_zone.encode()
         self._of_topic = options.layout == "topic"
 
     def find(self) -> Pin | None:
@@ -79,10 +82,10 @@ class Pins:
         """Return a schema without coordinates; raise SinkMisconfigured when files cannot hold it."""
         schema = schemas.bare(schema, self._coordinates)
         typed = stored(schema)
-        problem = unstorable(typed) or hive.unfit(schema, self._partition_by)
+        problem = unstorable(typed) or hive.unfit(schema, self._rules, self._coordinates)
         if problem is None and not len(schema):
             problem = "there is no field in it"
-        if problem is None and not {*typed.names, *self._coordinates} - set(self._partition_by):
+        if problem is None and not {*typed.names, *self._coordinates} - set(columns_of(self._rules)):
             problem = "no column is left for the files"
         if problem is not None:
             raise SinkMisconfigured(f"{origin} does not work for {self._store.label}: {problem}")
@@ -126,9 +129,10 @@ class Pins:
             raise SinkMisconfigured(
                 f"{name} in {self._store.label} is not an Arrow file: restore it, or choose another --parquet.path"
             ) from error
-        for key, flag in ((b"batcher.partition_by", "partition-by"), (b"batcher.coordinates", "coordinates")):
+        for key in self._layout:
             theirs = layout.get(key, self._layout[key])
             if theirs != self._layout[key]:
+                flag = key.decode().removeprefix("batcher.").replace("_", "-")
                 raise SinkMisconfigured(
                     f"the files in {self._store.label} were written with --parquet.{flag} "
                     f"{theirs.decode() or 'unset'}: set it so, or choose another --parquet.path"

@@ -9,21 +9,9 @@ import pyarrow as pa
 
 from batcher.growth import stored
 from batcher.records import COORDINATES, RAW_JSON
-from sinks.parquet.options import ParquetOptions
 
 PIN: Final = "_schema.arrow"
 """The name of the file in the root: an Arrow IPC file without batches. Readers of datasets skip names with `_`."""
-
-PARQUET_COORDINATES: Final = ("_partition", "_offset", "_timestamp")
-"""The default coordinate columns of the files; the topic is in the file's name."""
-
-
-def coordinates_of(options: ParquetOptions) -> tuple[str, ...]:
-    """Return the coordinate columns of the files."""
-    if options.coordinates == "none":
-        return ()
-    more = [] if options.coordinates == "default" else options.coordinates.split(",")
-    return (*PARQUET_COORDINATES, *(name for name in COORDINATES.names if name.removeprefix("_") in more))
 
 
 def bare(schema: pa.Schema, without: Collection[str]) -> pa.Schema:

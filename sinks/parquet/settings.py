@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from batcher.options import Advice, Fault, Flag, Names, Section, password_faults
+from sinks.parquet.directory import separated
+
+Directories = Annotated[tuple[str, ...], BeforeValidator(separated)]
+"""What directories are made of, comma separated in text; commas in parentheses belong to a function."""
 
 
 class Parquet(Section):
@@ -17,8 +21,10 @@ class Parquet(Section):
     """Directory, or s3://bucket/prefix and what else pyarrow.fs knows."""
     compression: Annotated[str, Flag(metavar="CODEC")] = "zstd"
     """zstd, snappy, lz4, gzip or none; with a level as in zstd:3."""
-    partition_by: Annotated[Names, Flag(metavar="COLUMN[,…]")] = ()
-    """Columns that become hive directories (column=value/)."""
+    partition_by: Annotated[Directories, Flag(metavar="COLUMN|FUNCTION(COLUMN)[ as NAME][,…]")] = ()
+    """What becomes directories (name=value/): columns; year, month, day, hour, bucket(id, 16), truncate(name, 3)."""
+    partition_zone: Annotated[str, Flag(metavar="ZONE")] = "UTC"
+    """Whose days and hours partition-by means, such as Europe/Berlin."""
     coordinates: Annotated[Names, Flag(metavar="default|none|key,headers,value")] = ("default",)
     """Files carry the columns _partition, _offset and _timestamp; with these words _key, _headers or _value too."""
     layout: Literal["auto", "root", "topic"] = "auto"

@@ -14,6 +14,7 @@ from batcher.growth import grown
 from batcher.protocols import Sink, SinkInfo
 from batcher.records import Block, Partition, Range, Rejection
 from sinks.parquet import hive, inventory, schemas
+from sinks.parquet.directory import columns_of
 from sinks.parquet.files import block_metadata, encode, file_name, poison
 from sinks.parquet.locations import store_for
 from sinks.parquet.options import ParquetOptions
@@ -32,7 +33,8 @@ class ParquetSink:
     def __init__(self, options: ParquetOptions, store: Store) -> None:
         self._options = options
         self._store = store
-        self._coordinates = schemas.coordinates_of(options)
+        self._coordinates = options.coordinate_columns
+        self._directories = options.directories
         self._pins = Pins(options, store)
         # The decode loop pins while the write loop writes. These are the schemas that held, the newest first: a block
         # may have been decoded for an earlier one.
@@ -183,7 +185,7 @@ class ParquetSink:
             if not self._schemas:
                 self._settle(table.schema, "the schema of a block")
             held = self._schemas
-        by = self._options.partition_by
+        by = columns_of(self._directories)
         block = schemas.fitted(table, schemas.of_files(table.schema, by))
         expected = [schemas.of_files(schema, by, self._coordinates) for schema in held]
         differences = [schemas.first_difference(block.schema, one, strict=False) for one in expected]
@@ -194,7 +196,7 @@ class ParquetSink:
     def _split(self, table: pa.Table, written: Range) -> list[hive.HivePart]:
         fold, most = self._store.folds_case, self._options.max_directories
         try:
-            return hive.split(table, self._options.partition_by, fold=fold, most=most)
+            return hive.split(table, self._directories, fold=fold, most=most)
         except ConfigurationError as error:
             raise ConfigurationError(f"{self._store.label}: {written} {error}") from error
 
@@ -219,7 +221,7 @@ class ParquetSink:
         rows = [part.row(index) for part in parts if part.directory in refused for index in range(part.table.num_rows)]
         if not rows:
             return
-        column = ",".join(self._options.partition_by)
+        column = ",".join(rule.column for rule in self._directories)
         if not column:
             raise SinkMisconfigured(f"a file name in {self._store.label} is too long: choose a shorter --parquet.path")
         message = f"the value of {column} makes a path that is too long"

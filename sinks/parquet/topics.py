@@ -12,7 +12,7 @@ import pyarrow as pa
 from batcher.errors import SinkMisconfigured, SinkUnavailable, Unreachable
 from batcher.protocols import COPIES, Sink, SinkInfo
 from batcher.records import Block, Partition
-from sinks.parquet import pins, schemas
+from sinks.parquet import pins
 from sinks.parquet.files import topic_name
 from sinks.parquet.locations import store_for
 from sinks.parquet.options import ParquetOptions
@@ -105,7 +105,7 @@ class TopicRootsSink:
         return SinkInfo(
             self._store.label,
             self._options.schema,
-            schemas.coordinates_of(self._options),
+            self._options.coordinate_columns,
             "replace",
             "a file is named by its range of offsets, so a repeat replaces it",
             frozenset({"query", "count"} if self._options.schema is not None else {"pin_topic", "query", "count"}),

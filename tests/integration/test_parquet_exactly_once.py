@@ -24,7 +24,20 @@ pytestmark = [pytest.mark.broker, pytest.mark.timeout(240)]
 RECORDS = 600
 COUNTRIES = ("DE", "FR", "US")
 
-SCHEMA = pa.schema([pa.field("id", pa.int64(), nullable=False), pa.field("country", pa.string())])
+SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.int64(), nullable=False),
+        pa.field("country", pa.string()),
+        pa.field("at", pa.timestamp("ms", "UTC")),
+    ]
+)
+
+DIRECTORIES = {
+    "flat": (),
+    "hive": ("country",),
+    "times": ("day(at) as dt", "hour(at) as hour", "bucket(id, 2)"),
+}
+"""What each kind of job makes directories of."""
 
 
 class Job:
@@ -93,13 +106,18 @@ def job(
     """Return a job over records of three countries; every tenth has a field that the schema does not have."""
     topic = new_topic()
     broker.produce(topic, (json.dumps(order(number)) for number in range(RECORDS)))
-    return Job(broker, topic, new_group(), tmp_path, ("country",) if request.param == "hive" else ())
+    return Job(broker, topic, new_group(), tmp_path, DIRECTORIES[request.param])
 
 
 def order(number: int) -> dict[str, Any]:
     extra = {"coupon": "X"} if number % 10 == 0 else {}
     country = f"only-{number}" if extra else COUNTRIES[number % 3]
-    return {"id": number, "country": country, **extra}
+    return {"id": number, "country": country, "at": time_of(number), **extra}
+
+
+def time_of(number: int) -> str:
+    """Return one of five hours around midnight, and for a few records the day before: they are late."""
+    return f"2026-11-{27 if number % 50 == 0 else 28}T{number * 7 % 5:02d}:59:59.999Z"
 
 
 ONCE = Counter(range(RECORDS))
@@ -114,6 +132,8 @@ POINTS = ["after_intent:2", "before_write:3", "mid_write:3", "after_write:3", "b
         # Where a batch is several files, the steps of the write are others; the rest is the same.
         ("hive", "mid_write:3"),
         ("hive", "after_write:3"),
+        ("times", "mid_write:3"),
+        ("times", "after_write:3"),
         *(pytest.param("hive", POINTS[index], marks=pytest.mark.long) for index in (0, 1, 4)),
     ],
     indirect=["job"],
@@ -127,6 +147,29 @@ def test_a_kill_leaves_each_record_once(job: Job, point: str) -> None:
     assert job.offsets() == ONCE
     assert job.unfinished() == []
     assert job.committed() == Position(RECORDS)
+
+
+@pytest.mark.parametrize("job", ["times"], indirect=True)
+def test_after_a_kill_each_record_is_in_the_directory_of_its_own_hour(job: Job) -> None:
+    job.run(crash_at="mid_write:2")
+    assert job.run(rows=170).wait() == 0
+    found: dict[int, str] = {}
+    for file in job.root.rglob("*.parquet"):
+        directory = str(file.parent.relative_to(job.root)).rpartition("/")[0]
+        found.update(dict.fromkeys(pq.ParquetFile(file).read(["id"]).column(0).to_pylist(), directory))
+    assert found == {number: f"dt={time_of(number)[:10]}/hour={time_of(number)[11:13]}" for number in range(RECORDS)}
+
+
+@pytest.mark.parametrize("job", ["times"], indirect=True)
+def test_other_directories_for_an_announced_range_stop_the_start_and_change_nothing(job: Job) -> None:
+    job.run(crash_at="after_write:2")
+    committed, before = job.committed(), job.offsets()
+    stopped = job.run("--parquet.partition-zone", "Asia/Tokyo")
+    assert stopped.wait() == 78
+    assert "--parquet.partition-zone UTC" in stopped.stderr
+    assert (job.committed(), job.offsets()) == (committed, before)
+    assert job.run().wait() == 0
+    assert job.offsets() == ONCE
 
 
 def test_a_kill_during_the_replay_is_replayed(job: Job) -> None:

@@ -16,6 +16,7 @@ from batcher.errors import ConfigurationError, RowsRejected
 from batcher.records import Partition, Range
 from batcher.testing.values import make_block
 from sinks.parquet import hive, plugin
+from sinks.parquet.directory import rules_of
 from sinks.parquet.files import encoded, file_name, parsed_name
 from sinks.parquet.hive import DEFAULT, MAX_DIRECTORIES, component, split
 
@@ -54,7 +55,7 @@ def test_the_file_name_is_the_documented_one() -> None:
 
 def parts_of(values: Any, kind: pa.DataType | None = None) -> dict[str, list[int]]:
     table = pa.table({"p": pa.array(values, kind), "row": range(len(values))})
-    return {part.directory: part.table.column("row").to_pylist() for part in split(table, ["p"])}
+    return {part.directory: part.table.column("row").to_pylist() for part in split(table, rules_of(["p"]))}
 
 
 def test_rows_are_grouped_by_value_in_their_order() -> None:
@@ -89,18 +90,18 @@ def test_null_and_the_empty_text_share_one_file_and_the_marker_as_a_text_does_no
     ],
 )
 def test_each_scalar_type_has_a_text(value: object, kind: pa.DataType, name: str) -> None:
-    assert hive.unfit(pa.schema([("p", kind)]), ["p"]) is None
+    assert hive.unfit(pa.schema([("p", kind)]), rules_of(["p"])) is None
     assert list(parts_of([value], kind)) == [f"p={name}"]
 
 
 @pytest.mark.parametrize("kind", [pa.list_(pa.int8()), pa.struct([("a", pa.int8())]), pa.binary(), pa.time64("us")])
 def test_other_types_are_refused(kind: pa.DataType) -> None:
-    assert "a directory can be" in str(hive.unfit(pa.schema([("p", kind)]), ["p"]))
+    assert "a directory can be" in str(hive.unfit(pa.schema([("p", kind)]), rules_of(["p"])))
 
 
 def test_several_columns_nest_in_their_order_and_leave_the_table() -> None:
     table = pa.table({"a": ["x", "y", "x"], "b": [1, 1, 2], "v": [1, 2, 3]})
-    parts = split(table, ["b", "a"])
+    parts = split(table, rules_of(["b", "a"]))
     assert {part.directory: part.table.to_pydict() for part in parts} == {
         "b=1/a=x": {"v": [1]},
         "b=1/a=y": {"v": [2]},
@@ -112,7 +113,7 @@ def test_several_columns_nest_in_their_order_and_leave_the_table() -> None:
 def test_a_value_too_long_for_a_name_is_one_rejected_row_each_and_not_quoted() -> None:
     table = pa.table({"p": ["a", "ä" * 50, "b", "x" * 254], "q": ["x" * 300, "a", "a", "a"]})
     with pytest.raises(RowsRejected) as caught:
-        split(table, ["p", "q"])
+        split(table, rules_of(["p", "q"]))
     assert [(one.position, one.path, one.reason) for one in caught.value.rejections] == [
         (0, "q", "path"),
         (1, "p", "path"),

@@ -8,7 +8,6 @@ from batcher.plugins import PluginContext
 from batcher.protocols import Reconcilable
 from sinks.parquet import one_root, plugin
 from sinks.parquet.options import ParquetOptions, local_path
-from sinks.parquet.schemas import coordinates_of
 from sinks.parquet.settings import Parquet
 
 SCHEMA = pa.schema([("id", pa.int64()), ("country", pa.string()), ("tags", pa.list_(pa.string()))])
@@ -81,7 +80,7 @@ def test_the_words_for_more_coordinates_mean_the_same_in_any_order() -> None:
     one = ParquetOptions.of({"path": "x", "coordinates": "value,headers"})
     other = ParquetOptions.of({"path": "x", "coordinates": ["headers", "value"]})
     assert one == other
-    assert coordinates_of(one) == ("_partition", "_offset", "_timestamp", "_headers", "_value")
+    assert one.coordinate_columns == ("_partition", "_offset", "_timestamp", "_headers", "_value")
 
 
 def test_a_key_that_the_format_reads_is_no_coordinate_too() -> None:

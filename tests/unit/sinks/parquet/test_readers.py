@@ -14,9 +14,12 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
 
+from batcher.testing.clickhouse import EmbeddedEngine
 from batcher.testing.values import make_block
 from sinks.parquet import one_root
 from sinks.parquet.workspace import TEMPORARY_SUFFIX
+
+pytest_plugins = ["batcher.testing.clickhouse_plugin"]
 
 DAY = dt.date(2026, 1, 31)
 NOON = dt.datetime(2026, 1, 31, 12, 0, 0, 1000, dt.UTC)
@@ -121,6 +124,41 @@ def test_arrow_reads_the_directory_as_it_was_written(flat: Path, hive: Path) -> 
     partitioning = ds.partitioning(pa.schema([TABLE.schema.field("country"), TABLE.schema.field("day")]), flavor="hive")
     table = ds.dataset(hive, partitioning=partitioning).to_table().sort_by("_offset")
     assert table.slice(0, 3).select(TABLE.column_names).equals(TABLE)
+
+
+@pytest.fixture
+def hours(tmp_path: Path) -> Iterator[Path]:
+    """Yield a root by day and hour, one without a day, and a column `at` in every file."""
+    yield from written(tmp_path / "hours", ("day(at) as dt", "hour(at) as hour"))
+
+
+ROWS_AT_NOON = [(1, DAY, 12), (3, DAY, 12)]
+
+
+def test_duckdb_reads_days_and_hours_and_skips_the_files_of_others(hours: Path) -> None:
+    files = f"read_parquet('{hours}/**/*.parquet', hive_partitioning = true)"
+    asked = f"SELECT id, dt, hour FROM {files} WHERE dt = '2026-01-31' AND hour = 12"
+    assert duck(f"{asked} ORDER BY _offset LIMIT 2") == ROWS_AT_NOON
+    assert duck(f"SELECT count(*) FROM {files} WHERE dt IS NULL AND hour IS NULL") == [(2,)]
+
+
+def test_polars_reads_days_and_hours(hours: Path) -> None:
+    frame = pl.scan_parquet(f"{hours}/**/*.parquet", hive_partitioning=True).filter(pl.col("dt") == DAY)
+    assert frame.sort("_offset").select("id", "dt", "hour").head(2).collect().rows() == ROWS_AT_NOON
+
+
+def test_arrow_reads_days_and_hours(hours: Path) -> None:
+    levels = ds.partitioning(pa.schema([("dt", pa.date32()), ("hour", pa.int8())]), flavor="hive")
+    table = ds.dataset(hours, partitioning=levels).to_table(filter=ds.field("hour") == 12).sort_by("_offset")
+    assert [tuple(row.values()) for row in table.select(["id", "dt", "hour"]).slice(0, 2).to_pylist()] == ROWS_AT_NOON
+
+
+def test_clickhouse_reads_days_and_hours(hours: Path, chdb_engine: EmbeddedEngine) -> None:
+    # With types by name: it guesses them from the first directory, and takes nothing else for a date then.
+    columns = "id UInt64, _offset Int64, dt String, hour String"
+    asked = f"SELECT id, dt, hour FROM file('{hours}/**/*.parquet', Parquet, '{columns}') WHERE dt = '2026-01-31'"
+    found = chdb_engine.execute(f"{asked} ORDER BY _offset LIMIT 2").to_pylist()
+    assert [tuple(row.values()) for row in found] == [(1, "2026-01-31", "12"), (3, "2026-01-31", "12")]
 
 
 def test_the_pin_is_readable_as_a_schema(flat: Path) -> None:

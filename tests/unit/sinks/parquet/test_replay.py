@@ -105,6 +105,13 @@ def hive(tmp_path: Path) -> Iterator[Root]:
 
 
 @pytest.fixture
+def daily(tmp_path: Path) -> Iterator[Root]:
+    root = Root(tmp_path / "root", ("hour(_timestamp) as hour", "bucket(id, 3)"))
+    yield root
+    root.close()
+
+
+@pytest.fixture
 def listings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return a list that grows with each listing of a root."""
     made: list[str] = []
@@ -143,6 +150,20 @@ def test_a_replay_leaves_its_own_files_and_no_other_of_the_range(
     assert hive.files() == files
     successor.write(neighbour)
     assert len(list(hive.path.rglob("*.parquet"))) == len(files) + 1
+
+
+def test_a_replay_of_records_with_directories_by_functions_leaves_its_own_files(daily: Root) -> None:
+    rows = dict.fromkeys([10, 12, 13], "DE")
+    hour = "hour=2023-11-14-22"
+    written = {f"{hour}/id_bucket=0": [13], f"{hour}/id_bucket=1": [12], f"{hour}/id_bucket=2": [10]}
+    daily.sink().write(attempt(rows))
+    assert daily.files() == written
+    daily.sink().write(attempt({10: "DE", 13: "DE"}))
+    del written[f"{hour}/id_bucket=1"]
+    assert daily.files() == written
+    # An hour later: a record that the broker stamped anew is another record, and takes nothing away.
+    daily.sink().write(attempt({10: "DE"}, "other", 1_700_003_600_000))
+    assert daily.files() == written | {"hour=2023-11-14-23/id_bucket=2": [10]}
 
 
 def test_parts_of_one_block_that_share_no_row_are_attempts_at_the_same(hive: Root) -> None:

@@ -336,6 +336,23 @@ def test_a_root_has_one_layout(root: Root, options: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("options", "flag"),
+    [
+        ({"partition_by": ("day(_timestamp)",)}, "partition-by"),
+        ({"partition_by": ("hour(_timestamp) as dt",)}, "partition-by"),
+        ({"partition_zone": "Asia/Tokyo"}, "partition-zone"),
+    ],
+)
+def test_directories_of_a_root_never_change_their_meaning(root: Root, options: dict[str, Any], flag: str) -> None:
+    given: dict[str, Any] = {"partition_by": ("day(_timestamp) as dt",)}
+    root.sink(**given).write(block())
+    with pytest.raises(SinkMisconfigured, match=f"--parquet.{flag}"):
+        root.sink(**{**given, **options})
+    # Another spelling of the same.
+    root.sink(partition_by=("DAY( _timestamp )  as dt",)).write(block())
+
+
+@pytest.mark.parametrize(
     ("proposed", "problem"),
     [
         (pa.schema([("id", pa.int64())]), "no column 'country'"),
