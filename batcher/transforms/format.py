@@ -121,14 +121,29 @@ class TransformedFormat:
                     hint="the types are those of the first batch; --decode.schema FILE fixes them for every start",
                 )
             if target is not None:
-                # A field that comes later is no unknown one where the target has a column for it.
-                found, watched = watching(found, self._own(target), self.options.match)
-                self._found[topic] = found
-                self._watched.setdefault(topic, set()).update(watched)
-            hidden = self._watched.get(topic, set())
+                found = self._watching(topic, found, target)
         schema = self._own(self.transform.inferred(target, found))
-        seen = pa.schema([one for one in schema if one.name not in hidden or not pa.types.is_null(one.type)])
-        return TransformInput(schema, seen)
+        return TransformInput(schema, self._seen(topic, schema))
+
+    def _watching(self, topic: str, found: pa.Schema, target: pa.Schema) -> pa.Schema:
+        """Return what a topic holds, with fields that come later and that the target has a column for.
+
+        Not those whose columns the transform makes by itself: it would then have them twice.
+        """
+        wider, watched = watching(found, self._own(target), self.options.match)
+        if watched:
+            made = set(
+                self.transform.plan(self._seen(topic, self._own(self.transform.inferred(target, found)))).output.names
+            )
+            wider = pa.schema([one for one in wider if one.name not in watched or one.name not in made])
+            self._watched.setdefault(topic, set()).update(watched - made)
+        self._found[topic] = wider
+        return wider
+
+    def _seen(self, topic: str, schema: pa.Schema) -> pa.Schema:
+        """Return the fields that were in a record so far, or that the transform has a type for."""
+        hidden = self._watched.get(topic, set())
+        return pa.schema([one for one in schema if one.name not in hidden or not pa.types.is_null(one.type)])
 
     def regrow(self, topic: str, batch: Batch) -> None:
         """Give types to those fields of a topic that had no value so far and have one in a batch."""

@@ -118,9 +118,7 @@ class SqlPlan:
         outputs = list(_outputs(query, given.names, names))
         twice = next((one for n, one in enumerate(outputs) if one.name in {other.name for other in outputs[:n]}), None)
         if twice is not None:
-            raise ConfigurationError(
-                f"{SELECT}: the column {twice.name} is there twice; * REPLACE (… AS {twice.name}) makes it anew"
-            )
+            raise ConfigurationError(f"{SELECT}: the column {twice.name} is there twice")
         if not outputs:
             raise ConfigurationError(f"{SELECT}: leaves no column")
         self._outputs = outputs
@@ -245,16 +243,25 @@ class SqlPlan:
 
 
 def _outputs(query: Query, fields: Sequence[str], names: Sequence[str] = ()) -> Iterable[Output]:
-    """Yield the columns of the result; `fields` are those of the records, `names` have the coordinates as well."""
+    """Yield the columns of the result; `fields` are those of the records, `names` have the coordinates as well.
+
+    What the list makes by itself takes the place of a field of its name that a `*` would pass.
+    """
+    own = {_name_of(item, names or fields) for item in query.items if isinstance(item, Expression)}
     for item in query.items:
         if isinstance(item, Expression):
             column = None if item.column is None else _found(item.column, names or fields)
             if item.column is not None and column is None and names:
                 raise ConfigurationError(f"{SELECT}: {_no_field(item.column, names)}")
-            alias = column if column is not None and item.name == item.column else item.name
-            yield Output(alias or item.name, column, item.node if column is None else None)
+            yield Output(_name_of(item, names or fields), column, item.node if column is None else None)
         else:
-            yield from _expanded(item, fields)
+            yield from (one for one in _expanded(item, fields) if one.name not in own)
+
+
+def _name_of(item: Expression, names: Sequence[str]) -> str:
+    """Return the name of a column: the alias, or that of the field as the records write it."""
+    same = item.column is not None and item.name == item.column
+    return (_found(item.name, names) if same else None) or item.name
 
 
 def _expanded(star: Star, fields: Sequence[str]) -> Iterable[Output]:

@@ -171,3 +171,13 @@ def test_duckdb_is_loaded_only_where_sql_is_asked_for(monkeypatch: pytest.Monkey
 def test_without_a_transform_nothing_is_wrapped() -> None:
     assert not isinstance(wiring.format_of(settings_of(transform={})), TransformedFormat)
     assert isinstance(wiring.format_of(settings_of()), TransformedFormat)
+
+
+def test_a_star_beside_a_computed_column_of_the_target_stays_what_it_is() -> None:
+    target = pa.schema([("id", pa.int64()), ("city", pa.string()), ("double", pa.int64())])
+    settings = settings_of(transform={"select": "*, id * 2 AS double"})
+    form = wiring.format_of(settings)
+    for given, city in (({"id": 1}, None), ({"id": 1, "city": "c", "double": 7}, "c")):
+        decoder = form.decoder(target)
+        found = decoder.decode(make_batch(make_records([json.dumps(given).encode()])))
+        assert found.table.to_pylist() == [{"id": 1, "city": city, "double": 2}]

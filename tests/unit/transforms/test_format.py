@@ -334,3 +334,14 @@ def test_names_that_differ_by_case_are_one_where_the_settings_say_so() -> None:
     decoder = form.decoder(target)
     assert decoder.decode(batch_of([{"id": 1}])).table.to_pylist() == [{"ID": 1, "Name": None}]
     assert decoder.decode(batch_of([{"iD": 2, "name": "x"}])).table.to_pylist() == [{"ID": 2, "Name": "x"}]
+
+
+def test_a_column_that_a_transform_makes_stays_its_own_when_records_get_a_field_of_its_name() -> None:
+    def named(rows: pa.RecordBatch) -> Transformed:
+        return Transformed(rows.append_column("name", rows.column("id").cast(pa.string())))
+
+    form = made(named)
+    decoded(form, batch_of([{"id": 1}]))
+    later = decoded(form, batch_of([{"id": 2, "name": "theirs"}]))
+    assert later.table.to_pylist() == [{"id": 2, "name": "2"}]
+    assert [one.path for one in later.unknown] == ["name"]
