@@ -52,7 +52,7 @@ class Decode(Section):
     compression: Literal["none", "gzip", "zstd"] = "none"
     """How each message was compressed by its producer, besides what Kafka does."""
     writer_schema: Annotated[str | None, Flag(metavar="FILE")] = None
-    """The schema that all records were written with, where no registry has it: .avsc, .proto, or protoc's output."""
+    """The schema that all records were written with, where no registry has it (.avsc, .proto, .json)."""
     message: Annotated[str, Flag(metavar="NAME")] = ""
     """Protobuf: the message of --decode.writer-schema that records are; not needed where it has only one."""
     validation: Literal["off", "on"] = Field(default="off", alias="validate")
