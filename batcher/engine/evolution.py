@@ -38,13 +38,21 @@ class EvolutionPolicy:
     max_new_columns: int = 100
 
 
+MAX_SETTLED: Final = 10_000
+"""Names that are remembered. They come from the data: without a bound, made-up ones would fill the memory."""
+
+
 class _Settled:
     """Know what was decided about the fields of one schema."""
 
     def __init__(self) -> None:
-        self.paths: set[str] = set()
+        self.names: set[str] = set()
         self.added = 0
         self.full = False
+
+    def add(self, names: set[str]) -> None:
+        """Remember that these need not be looked at again, as far as there is room."""
+        self.names = self.names | names if len(self.names) < MAX_SETTLED else names
 
 
 class Evolution:
@@ -104,12 +112,14 @@ class Evolution:
     ) -> Sequence[pa.Field]:
         """Return the columns that a target should be given for unknown fields. What is decided about one is kept."""
         settled = self._settled.setdefault(topic, _Settled())
-        if not self.evolves or self._format is None or all(field.path in settled.paths for field in unknown):
+        if not self.evolves or self._format is None or settled.full:
             return ()
-        names = {field.path for field in unknown if field.path not in settled.paths and becomes_column(field.path)}
-        found = self._format.proposed(batch, names) if names else pa.schema([])
+        names = {field.path for field in unknown if becomes_column(field.path)} - settled.names
+        if not names:
+            return ()
+        found = self._format.proposed(batch, names)
         # What has no type yet, an empty list, is asked about again.
-        settled.paths |= {field.path for field in unknown} - {one.name for one in found if has_untyped(one.type)}
+        settled.add(names - {one.name for one in found if has_untyped(one.type)})
         fields = [one for one in found if one.name in names - set(schema.names) and not has_untyped(one.type)]
         room = self._policy.max_new_columns - settled.added
         if len(fields) > room:

@@ -116,11 +116,11 @@ def test_a_batch_that_was_prepared_before_a_column_came_is_written_all_the_same(
 
 @pytest.mark.parametrize("position", [0, 5000, 99_999])
 def test_one_record_among_many_with_a_new_field_keeps_its_value(position: int) -> None:
-    sink = Tables()
+    sink = Tables(pa.schema([*TABLE, ("place", pa.struct([("city", pa.string())]))]))
     loader = Loader(sink)
     for _ in range(10):  # more blocks with a field that stays unknown than are looked at whole otherwise
-        loader.load(*[{"id": number, "known": {"in": 1}} for number in range(1100)])
-    records: list[dict[str, Any]] = [{"id": number, "known": None} for number in range(100_000)]
+        loader.load(*[{"id": number, "place": {"zip": 1}} for number in range(1100)])
+    records: list[dict[str, Any]] = [{"id": number, "place": {"zip": 1}} for number in range(100_000)]
     records[position]["rare"] = "kept"
     loader.load(*records)
     assert [row["id"] for row in loader.rows() if row.get("rare") == "kept"] == [position]
@@ -191,6 +191,19 @@ def test_a_field_that_the_target_leaves_out_is_not_asked_for_again() -> None:
     loader = Loader(Picky())
     assert [loader.load({"id": 1, "odd": 1, "x": 1}).unknown_fields for _ in range(2)] == [{"odd": 1}] * 2
     assert loader.sink.asked == [(None, ["x"])]  # type: ignore[attr-defined]
+
+
+def test_names_that_are_made_up_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(Tables):
+        def evolve(self, topic: str | None, fields: Sequence[pa.Field]) -> pa.Schema:
+            return super().evolve(topic, [])
+
+    monkeypatch.setattr("batcher.engine.evolution.MAX_SETTLED", 50)
+    loader = Loader(Full())
+    for number in range(0, 1000, 10):
+        loader.load({"id": 1, **{f"k{number + key}": 1 for key in range(10)}, "a": {f"x{number}": 1}})
+    (settled,) = loader.writer.decoding._evolution._settled.values()
+    assert len(settled.names) <= 60
 
 
 def test_refused_records_make_no_columns() -> None:
