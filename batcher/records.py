@@ -40,6 +40,9 @@ COORDINATES: Final = pa.schema(
 without any.
 """
 
+RESCUED: Final = pa.field("_rescued", pa.string())
+"""The column that `--decode.on-unknown rescue` fills: compact JSON of what no column takes, or null."""
+
 PLACEHOLDER: Final = pa.schema([pa.field("nothing", pa.string())])
 """The schema for a batch of which no record can be read: a decoder needs one, and no row will have it."""
 

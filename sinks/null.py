@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from batcher.errors import ConfigurationError
@@ -34,7 +34,7 @@ class NullSink:
             "null",
             self._schema,
             reason="nothing is kept, so a repeat is not recognised",
-            capabilities=frozenset({"pin"}),
+            capabilities=frozenset({"pin", "evolve"}),
             discards=True,
         )
 
@@ -43,6 +43,15 @@ class NullSink:
         from batcher.growth import grown  # noqa: PLC0415 - as above
 
         self._schema = proposed if self._schema is None else grown(self._schema, proposed)
+        return self._schema
+
+    def evolve(self, topic: str | None, fields: Sequence[pa.Field]) -> pa.Schema:
+        """Take all fields."""
+        import pyarrow as pa  # noqa: PLC0415 - as above
+
+        del topic
+        there = self._schema if self._schema is not None else pa.schema([])
+        self._schema = pa.schema([*there, *(field for field in fields if field.name not in there.names)])
         return self._schema
 
     def write(self, block: Block) -> None:

@@ -101,6 +101,12 @@ class ColumnWatch:
         self._rows = self._batches = 0
         self._told = False
 
+    def going_on(self, before: ColumnWatch) -> ColumnWatch:
+        """Return the watch, which now knows what another one saw of the same columns without the new ones."""
+        self._pending |= {name: dict(one) for name, one in before._pending.items() if name in self._pending}
+        self._rows, self._batches, self._told = before._rows, before._batches, before._told
+        return self
+
     @property
     def without_value(self) -> tuple[str, ...]:
         """Return the columns that had no value so far; empty before there was a row.

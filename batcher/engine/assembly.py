@@ -12,6 +12,7 @@ from batcher.core.limits import DeadLetterLimit, DeadLetterPolicy, RecordLimit
 from batcher.core.offsets import Offsets
 from batcher.core.state import PATIENCE_S, PipelineState
 from batcher.engine.decode_loop import DecodeLoop
+from batcher.engine.evolution import EvolutionPolicy
 from batcher.engine.reconcile import OnExisting
 from batcher.engine.retry import RetryPolicy
 from batcher.engine.routes import Target
@@ -54,6 +55,7 @@ class PipelineOptions:
     drain_timeout_s: float = 20.0
     start_timeout_s: float = 30.0
     halt_on_unknown: bool = False
+    evolution: EvolutionPolicy = field(default_factory=EvolutionPolicy)
 
     def __post_init__(self) -> None:
         if not self.stop_timeout_s > 0:
@@ -199,6 +201,7 @@ def destination(
         on_retry=on_retry,
         on_existing=options.on_existing,
         halt_on_unknown=options.halt_on_unknown,
+        evolution=options.evolution,
     )
     write = WriteLoop(shared, writer, events, sizer, target=name)
     events.publish(GuaranteeAgreed(agreement.guarantee, name))

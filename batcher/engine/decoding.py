@@ -17,11 +17,12 @@ import pyarrow as pa
 import structlog
 
 from batcher.core.fields import MAX_NAMES, ColumnWatch, UnknownFields, case_twins, mismatch
+from batcher.engine.evolution import Evolution, EvolutionPolicy
 from batcher.errors import ConfigurationError, SinkMisconfigured
 from batcher.growth import has_untyped
 from batcher.protocols import Decoder, Format, Sink, SinkInfo
 from batcher.protocols.sink import pinning, topic_pinning
-from batcher.records import PLACEHOLDER, Batch, Decoded, Prepared, Rejection
+from batcher.records import PLACEHOLDER, RESCUED, Batch, Decoded, Prepared, Rejection
 
 log = structlog.get_logger(__name__)
 
@@ -40,14 +41,25 @@ class _SchemaLane:
 
 
 class Decoding:
-    """Prepare batches for a sink. `call` asks the sink again as long as it does not answer."""
+    """Prepare batches for a sink. `call` asks the sink again as long as it does not answer.
 
-    def __init__(self, sink: Sink, info: SinkInfo, format_: Format, call: Call) -> None:
+    `policy` says what becomes of unknown fields. Raise ConfigurationError where sink or format cannot do it.
+    """
+
+    def __init__(
+        self,
+        sink: Sink,
+        info: SinkInfo,
+        format_: Format,
+        call: Call,
+        policy: EvolutionPolicy = EvolutionPolicy(),  # noqa: B008 - frozen
+    ) -> None:
         self._one = pinning(sink, info)
         self._topics = topic_pinning(sink, info)
         self._info = info
         self._format = format_
         self._call = call
+        self._evolution = Evolution(sink, info, format_, policy, call)
         self._lock = threading.Lock()
         self._pinning = threading.Lock()
         self._lanes: dict[str, _SchemaLane] = {}
@@ -57,7 +69,7 @@ class Decoding:
             self._lanes[""] = self._lane(info.schema)
 
     def prepare(self, batch: Batch) -> Prepared:
-        """Decode a batch; asks the sink only to pin a schema. Decode loop.
+        """Decode a batch; asks the sink only to pin a schema, and for columns. Decode loop.
 
         Raise ConfigurationError when the target cannot take a schema, or when no column matches any field.
         """
@@ -107,7 +119,7 @@ class Decoding:
     def _key(self, batch: Batch) -> str:
         return batch.runs[0].partition.topic if self._info.by_topic else ""
 
-    def _lane(self, schema: pa.Schema) -> _SchemaLane:
+    def _lane(self, schema: pa.Schema, before: _SchemaLane | None = None) -> _SchemaLane:
         for twins in case_twins(schema):
             log.warning(
                 "columns_differ_by_case",
@@ -115,7 +127,10 @@ class Decoding:
                 columns=twins,
                 hint="a field fills the one that is written exactly like it",
             )
-        return _SchemaLane(schema, self._format.decoder(schema), ColumnWatch(self._info.target, schema))
+        watched = pa.schema([field for field in schema if field.name != RESCUED.name])
+        columns = ColumnWatch(self._info.target, watched)
+        decoder = self._format.decoder(schema)
+        return _SchemaLane(schema, decoder, columns if before is None else columns.going_on(before.columns))
 
     def _replace(self, key: str, lane: _SchemaLane) -> None:
         with self._lock:
@@ -126,13 +141,15 @@ class Decoding:
         key = self._key(batch)
         with self._pinning:
             lane = self._lanes.get(key)
-            if lane is not None:
-                return lane
-            proposed = self._format.infer(batch)
-            if proposed is None:
-                return None
-            columns = pa.schema([field for field in proposed if field.name not in self._info.coordinates])
-            return self._pinned(key, columns) if len(columns) else None
+            if lane is None:
+                proposed = self._format.infer(batch)
+                if proposed is None:
+                    return None
+                columns = pa.schema([field for field in proposed if field.name not in self._info.coordinates])
+                if not len(columns):
+                    return None
+                lane = self._pinned(key, self._evolution.pinned(columns))
+            return self._widened(key, lane, self._evolution.with_rescued(key, lane.schema))
 
     def _pinned(self, key: str, proposed: pa.Schema) -> _SchemaLane:
         schema: pa.Schema = self._call(self._pin, key, proposed)
@@ -160,10 +177,12 @@ class Decoding:
         decoded = decoder.decode(batch)
         if lane is None:
             return None, _without_columns(decoded)
-        while decoded.outgrown:
-            lane = self._grown(batch, lane)
+        while True:
+            latest = self._grown(batch, lane) if decoded.outgrown else self._evolved(batch, lane, decoded)
+            if latest.schema is lane.schema:
+                return lane, decoded
+            lane = latest
             decoded = self._format.decoder(lane.schema).decode(batch)
-        return lane, decoded
 
     def _grown(self, batch: Batch, lane: _SchemaLane) -> _SchemaLane:
         """Give types to fields that have their first values in this batch."""
@@ -186,6 +205,24 @@ class Decoding:
                     f"{batch.ranges[0]}; give --decode.schema FILE"
                 )
             return latest
+
+    def _evolved(self, batch: Batch, lane: _SchemaLane, decoded: Decoded) -> _SchemaLane:
+        """Give the target columns for the unknown fields of a batch, where that is wanted and can be done."""
+        if not self._evolution.evolves or not decoded.unknown:
+            return lane
+        key = self._key(batch)
+        with self._pinning:
+            latest = self._lanes[key]
+            if latest.schema is not lane.schema:
+                return latest
+            return self._widened(key, lane, self._evolution.wider(key, lane.schema, batch, decoded.unknown))
+
+    def _widened(self, key: str, lane: _SchemaLane, schema: pa.Schema) -> _SchemaLane:
+        if schema.equals(lane.schema):
+            return lane
+        wider = self._lane(schema, lane)
+        self._replace(key, wider)
+        return wider
 
     def _observed(self, batch: Batch, lane: _SchemaLane | None, decoded: Decoded, started: float) -> Prepared:
         with self._lock:

@@ -34,6 +34,7 @@ from batcher.engine.assembly import (
     check_capabilities,
 )
 from batcher.engine.dispatcher import Dispatcher
+from batcher.engine.evolution import EvolutionPolicy
 from batcher.engine.fetch_loop import FetchLoop
 from batcher.engine.reconcile import OnExisting
 from batcher.engine.report import Summary, summary_of, target_status, target_summary, with_counters, with_targets
@@ -68,7 +69,8 @@ class Pipeline:
     `run`, as far as the sink's calls return. `drain_timeout_s` bounds how long a partition that is taken away is held
     for its batch in flight; the source may allow less. `start_timeout_s` is how long a target or broker that does not
     answer at the start is waited for. With `halt_on_unknown` a record that the format refuses for an unknown field
-    stops the pipeline. `subscribers` hear of what happens (`telemetry.events`).
+    stops the pipeline. `evolution` says whether unknown fields become columns. `subscribers` hear of what happens
+    (`telemetry.events`).
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class Pipeline:
         drain_timeout_s: float = 20.0,
         start_timeout_s: float = 30.0,
         halt_on_unknown: bool = False,
+        evolution: EvolutionPolicy = EvolutionPolicy(),  # noqa: B008 - frozen
         subscribers: Collection[Subscriber] = (),
     ) -> None:
         self._source = source
@@ -113,6 +116,7 @@ class Pipeline:
             drain_timeout_s,
             start_timeout_s,
             halt_on_unknown,
+            evolution,
         )
         self._counters = Counters()
         self._events = Events(self._counters, *subscribers)

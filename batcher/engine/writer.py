@@ -29,6 +29,7 @@ from batcher.core.limits import DeadLetterLimit
 from batcher.engine.block_writer import BlockWriter, BlockWritten, Held, letter_of
 from batcher.engine.blocks import block_of
 from batcher.engine.decoding import Decoding
+from batcher.engine.evolution import EvolutionPolicy
 from batcher.engine.reconcile import OnExisting, Reconcile, Reconciler
 from batcher.engine.refusals import Refusals
 from batcher.engine.retry import RetryPolicy, in_words
@@ -66,6 +67,7 @@ class Writer:
         reconcile: Reconcile = "replays",
         on_existing: OnExisting = "halt",
         halt_on_unknown: bool = False,
+        evolution: EvolutionPolicy = EvolutionPolicy(),  # noqa: B008 - frozen
     ) -> None:
         self._info = info
         self._dead_letters = dead_letters
@@ -76,7 +78,7 @@ class Writer:
         self._changing = retrying.copy()
         # A second one, because `_preparing` is the decode loop's.
         self._preparing = retry.retrying(abort, self._waiting, errors=(SchemasUnavailable,))
-        self.decoding = Decoding(sink, info, format_, retrying)
+        self.decoding = Decoding(sink, info, format_, retrying, evolution)
         self.reconciler = Reconciler(sink, info, retrying, reconcile=reconcile, on_existing=on_existing)
         self._blocks = BlockWriter(
             sink,

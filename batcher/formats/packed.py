@@ -6,7 +6,7 @@ JSON-Schema serializer.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from batcher.formats.compression import Compression, decompress
 from batcher.formats.framing import Framing, Split
 from batcher.formats.policy import with_values
-from batcher.protocols import Decoder, Format
+from batcher.protocols import Decoder, FieldProposer, Format
 from batcher.records import Batch, Decoded, Records, Rejection
 
 Check = Callable[[Split], Split]
@@ -53,6 +53,12 @@ class PackedFormat:
     def grow(self, schema: pa.Schema, batch: Batch) -> pa.Schema:
         found = self.unpack(batch).batch
         return schema if found is None else self._inner.grow(schema, found)
+
+    def proposed(self, batch: Batch, names: Collection[str]) -> pa.Schema:
+        found = self.unpack(batch).batch
+        if found is None or not isinstance(self._inner, FieldProposer):
+            return pa.schema([])
+        return self._inner.proposed(found, names)
 
     def decoder(self, schema: pa.Schema) -> PackedDecoder:
         return PackedDecoder(self, self._inner.decoder(schema))

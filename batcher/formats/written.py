@@ -6,7 +6,7 @@ and a fitter, which brings these to the columns of the target. The rows come tog
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
@@ -18,6 +18,7 @@ from batcher.formats.fit.names import Aliases
 from batcher.formats.fit.source import plain_type
 from batcher.formats.framing import Framing, Group
 from batcher.formats.json.limits import JsonOptions
+from batcher.formats.json.spelling import folded
 from batcher.formats.schema_registry import find_all
 from batcher.formats.writer_schema import (
     ReadRows,
@@ -104,6 +105,15 @@ class WrittenFormat:
     def grow(self, schema: pa.Schema, batch: Batch) -> pa.Schema:
         proposed = self.infer(batch)
         return schema if proposed is None else grown(schema, proposed)
+
+    def proposed(self, batch: Batch, names: Collection[str]) -> pa.Schema:
+        found: dict[str, pa.Field] = {}
+        for field in self.infer(batch) or ():
+            if field.name in names:
+                # Of two that differ by case only, the first makes the column, and then both fill it.
+                key = folded(field.name) if self._options.match == "insensitive" else field.name
+                found.setdefault(key, field)
+        return pa.schema(found.values())
 
     def decoder(self, schema: pa.Schema) -> WrittenDecoder:
         return WrittenDecoder(self._codec, self._framing, self._schemas, self._options, schema)

@@ -12,10 +12,11 @@ import pyarrow as pa
 from batcher.core.buffer import FlushPolicy
 from batcher.core.fields import ColumnWatch
 from batcher.engine.blocks import block_of
+from batcher.engine.evolution import Evolution
 from batcher.preview.report import columns_of
 from batcher.preview.sample import Sample, decoded
 from batcher.protocols import Format, SinkInfo
-from batcher.records import Batch, Partition, Records, Rejection, UnknownField
+from batcher.records import RESCUED, Batch, Partition, Records, Rejection, UnknownField
 
 Refuse = Callable[[pa.RecordBatch], Sequence[Rejection]]
 """Return the rows that the target would refuse."""
@@ -69,6 +70,8 @@ class Fit:
     notes: tuple[str, ...]
     size: BatchSize | None
     """None where the times of the records say nothing."""
+    new_columns: tuple[str, ...] = ()
+    """The columns that the target would be given, with their types."""
 
     @property
     def whole(self) -> bool:
@@ -84,9 +87,15 @@ def fit_of(
     *,
     flush: FlushPolicy,
     refuse: Refuse | None = None,
+    evolution: Evolution | None = None,
 ) -> Fit:
-    """Return what would become of a sample whose records go into columns of `schema`."""
+    """Return what would become of a sample whose records go into columns of `schema`.
+
+    `evolution` says which columns the target would be given first. It is not asked to give them.
+    """
     batch = sample.batch
+    if evolution is not None and RESCUED.name not in schema.names:
+        schema = evolution.pinned(schema)
     schema, found = decoded(batch, format_, schema)
     rejected = list(found.rejections)
     rows = len(found.positions)
@@ -97,6 +106,8 @@ def fit_of(
         refused = refuse(block.table.to_batches()[0])
         rejected += [replace(one, position=found.positions[one.position].as_py()) for one in refused]
         rows -= len(refused)
+    new = () if evolution is None else evolution.candidates("", schema, batch, found.unknown)
+    added = {field.name: field.type for field in new}
     return Fit(
         info.target,
         info.guarantee,
@@ -107,10 +118,11 @@ def fit_of(
         len(found.skipped) - len(found.filtered),
         len(found.filtered),
         tuple(_refusals(batch, rejected)),
-        tuple((one.path, one.records) for one in sorted(found.unknown, key=_frequent)),
-        watch.without_value,
+        tuple((one.path, one.records) for one in sorted(found.unknown, key=_frequent) if one.path not in added),
+        tuple(name for name in watch.without_value if name != RESCUED.name),
         found.notes,
         size_of(sample, flush, mixes=info.mixes_partitions and info.repeats in ("none", "token")),
+        tuple(f"{name} ({kind})" for name, kind in added.items()),
     )
 
 
@@ -152,6 +164,10 @@ def lines(fit: Fit) -> Iterator[str]:
         fields = [(f"{count:,}", path) for path, count in fit.unknown[:SHOWN]]
         yield from columns_of([("records", "field that no column takes"), *fields])
         yield from _more(fit.unknown)
+    if fit.new_columns:
+        yield ""
+        yield f"columns that would be added: {', '.join(fit.new_columns[:SHOWN])}"
+        yield from _more(fit.new_columns)
     if fit.empty_columns:
         yield ""
         yield f"columns without a value: {', '.join(fit.empty_columns[:SHOWN])}"
@@ -177,6 +193,7 @@ def facts(fit: Fit) -> dict[str, Any]:
             for one in fit.refusals
         ],
         "unknown_fields": dict(fit.unknown),
+        "new_columns": list(fit.new_columns),
         "empty_columns": list(fit.empty_columns),
         "notes": list(fit.notes),
         "guarantee": fit.guarantee,

@@ -5,12 +5,13 @@ the rules they have to keep are classes of tests in `batcher.testing.contract`.
 """
 
 from batcher.protocols.dead_letters import DeadLetterQueue
-from batcher.protocols.format import Decoder, Format
+from batcher.protocols.format import Decoder, FieldProposer, Format
 from batcher.protocols.guarantee import Guarantee
 from batcher.protocols.sink import (
     COPIES,
     SINK_METHODS,
     Auditable,
+    Evolvable,
     Interruptible,
     Pressured,
     Reconcilable,
@@ -42,6 +43,8 @@ __all__ = [
     "Auditable",
     "DeadLetterQueue",
     "Decoder",
+    "Evolvable",
+    "FieldProposer",
     "Format",
     "Guarantee",
     "Interruptible",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Collection
+from typing import Protocol, runtime_checkable
 
 import pyarrow as pa
 
@@ -37,3 +38,18 @@ class Format(Protocol):
 
     def grow(self, schema: pa.Schema, batch: Batch) -> pa.Schema:
         """Return the schema with types for those of its null fields that have a value in the batch."""
+
+
+@runtime_checkable
+class FieldProposer(Protocol):
+    """Propose types for fields that a target has no column for: `--decode.on-unknown evolve` needs it of a format.
+
+    Called by the decode loop, and by the write loop. Such a format counts unknown fields exactly where its settings say
+    `evolve`: no field of a row goes unnoticed because it is rare.
+    """
+
+    def proposed(self, batch: Batch, names: Collection[str]) -> pa.Schema:
+        """Return those of the named fields, at the top of records, that have a value, with types that hold it.
+
+        All records of the batch count. May raise SchemasUnavailable.
+        """

@@ -21,12 +21,13 @@ Repeats = Literal["none", "token", "replace", "query"]
 * `query`: it can be asked which rows it has, and is asked before a block that may be there is written.
 """
 
-SinkCapability = Literal["pin", "pin_topic", "query", "count", "remove", "running", "pressure"]
+SinkCapability = Literal["pin", "pin_topic", "evolve", "query", "count", "remove", "running", "pressure"]
 """What a sink may be able to do besides writing."""
 
 SINK_METHODS: Final[Mapping[SinkCapability, tuple[str, ...]]] = {
     "pin": ("pin",),
     "pin_topic": ("pin_topic", "schema_of"),
+    "evolve": ("evolve",),
     "query": ("present", "max_offset_above"),
     "count": ("copies",),
     "remove": ("remove",),
@@ -159,6 +160,25 @@ class TopicPinning(Protocol):
 
 
 @runtime_checkable
+class Evolvable(Protocol):
+    """Take further columns (capability `evolve`). Decode loop, while the write loop may be writing.
+
+    It is asked before the first write of the batch that has values for them. So whatever is written again later, by
+    whichever process, meets a target that is at least as wide.
+    """
+
+    def evolve(self, topic: str | None, fields: Sequence[pa.Field]) -> pa.Schema:
+        """Give the target nullable columns for fields that it lacks, and return the schema that holds afterwards.
+
+        `topic` is None where all topics have one schema. A column that is there already stays what it is, whatever its
+        type. A field that no nullable column of the target can hold is left out: its values stay unknown. Several
+        processes may ask at once, for the same fields or for others. From then on `write` takes blocks of the schema
+        returned, and blocks of those before it, which have no value for what is new. Raise SinkUnavailable or
+        SinkMisconfigured; it is called again.
+        """
+
+
+@runtime_checkable
 class Reconcilable(Protocol):
     """Answer which records a target already has (capability `query`): a replay and `verify` need it. Write loop.
 
@@ -280,6 +300,11 @@ def pressured(sink: Sink, info: SinkInfo) -> Pressured | None:
 def pinning(sink: Sink, info: SinkInfo) -> SchemaPinning | None:
     """Return the sink as one that takes one schema; None where it does not."""
     return cast("SchemaPinning", sink) if "pin" in info.capabilities and not info.by_topic else None
+
+
+def evolvable(sink: Sink, info: SinkInfo) -> Evolvable | None:
+    """Return the sink as one that takes further columns; None where it does not."""
+    return cast("Evolvable", sink) if "evolve" in info.capabilities else None
 
 
 def topic_pinning(sink: Sink, info: SinkInfo) -> TopicPinning | None:

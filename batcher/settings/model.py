@@ -65,8 +65,11 @@ class Decode(Section):
     """As writer-schema, for keys."""
     schema_source: Annotated[str, Flag(metavar="auto|FILE")] = Field(default="auto", alias="schema")
     """auto: from the table, or from the first batch; else an .arrow or .parquet file that has the schema."""
-    on_unknown: Literal["warn", "ignore", "reject", "halt"] = "warn"
-    """A field that no column takes: name and count it, do not look, reject the record, or stop."""
+    on_unknown: Literal["warn", "ignore", "reject", "halt", "evolve", "rescue"] = "warn"
+    """A field that no column takes: name and count it, do not look, reject the record, stop, add a column, or keep it
+    in the column _rescued."""
+    max_new_columns: Annotated[int, Field(gt=0), Flag(metavar="N")] = 100
+    """Columns that evolve adds to a target in one run; further fields are named and counted."""
     match: Literal["exact", "insensitive"] = "exact"
     """How the names of fields and columns are compared; insensitive: `userId` fills USERID."""
     text: Annotated[Names, Flag(metavar="strict|any|COLUMN[,…]")] = ("strict",)

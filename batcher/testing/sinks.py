@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from batcher.growth import grown
-from batcher.protocols import COPIES, Repeats, SinkInfo
+from batcher.protocols import COPIES, Repeats, SinkCapability, SinkInfo
 from batcher.records import COORDINATES, Block, Outcome, Partition
 
 
@@ -35,11 +35,19 @@ class MemorySink:
     def open(self) -> SinkInfo:
         """Describe the memory."""
         reason = "tokens are kept for ever"
-        return SinkInfo("memory", self.schema, self._coordinates, self._repeats, reason, frozenset({"pin"}))
+        capabilities: frozenset[SinkCapability] = frozenset({"pin", "evolve"})
+        return SinkInfo("memory", self.schema, self._coordinates, self._repeats, reason, capabilities)
 
     def pin(self, proposed: pa.Schema) -> pa.Schema:
         """Take the first schema proposed, and later the types that it had none for."""
         self.schema = proposed if self.schema is None else grown(self.schema, proposed)
+        return self.schema
+
+    def evolve(self, topic: str | None, fields: Sequence[pa.Field]) -> pa.Schema:
+        """Take the fields that are not there yet."""
+        del topic
+        there = self.schema if self.schema is not None else pa.schema([])
+        self.schema = pa.schema([*there, *(field for field in fields if field.name not in there.names)])
         return self.schema
 
     def write(self, block: Block) -> Outcome | None:
@@ -116,7 +124,7 @@ class AnsweringSink(ScriptedSink):
 
     def open(self) -> SinkInfo:
         """Say what can be asked."""
-        return replace(super().open(), capabilities=frozenset({"pin", "query", "count"}))
+        return replace(super().open(), capabilities=frozenset({"pin", "evolve", "query", "count"}))
 
     def present(self, partition: Partition, first: int, last: int) -> pa.Int64Array:
         """Return the stored offsets of a range, ascending."""

@@ -13,7 +13,9 @@ from typing import Any, Final
 import pyarrow as pa
 
 from batcher.errors import SinkMisconfigured
+from batcher.growth import has_untyped
 from batcher.protocols.proposal import Proposal
+from batcher.records import RAW_JSON
 from sinks.clickhouse.guarantee import ADVISED_WINDOW
 from sinks.clickhouse.schema import quoted
 
@@ -75,6 +77,19 @@ def create_table(table: str, proposal: Proposal) -> str:
         f"ORDER BY ({order})\n"
         f"SETTINGS non_replicated_deduplication_window = {ADVISED_WINDOW}"
     )
+
+
+def added_column(field: pa.Field) -> str | None:
+    """Return type and default of a column that is added for a field and that older rows lack.
+
+    None where no column can hold all that comes: values of several kinds, a type that ClickHouse does not have.
+    """
+    if RAW_JSON in (field.metadata or {}) or has_untyped(field.type):
+        return None
+    try:
+        return _column(field.with_nullable(True), Proposal(pa.schema([field]), 0))
+    except SinkMisconfigured:
+        return None
 
 
 def _order(fields: list[pa.Field], proposal: Proposal) -> list[str]:

@@ -30,9 +30,10 @@ from batcher.errors import (
     SinkMisconfigured,
     SinkUnavailable,
 )
-from batcher.protocols import Sink, SinkInfo
+from batcher.protocols import Sink, SinkCapability, SinkInfo
 from batcher.protocols.proposal import Proposal
 from batcher.records import Block, Partition, Rejection, write_id
+from sinks.clickhouse.addition import widens, with_columns
 from sinks.clickhouse.catalog import Catalog, single
 from sinks.clickhouse.connection import connected, open_failure, patient
 from sinks.clickhouse.ddl import create_table
@@ -64,6 +65,8 @@ _TABLE_ALREADY_EXISTS: Final = 57
 
 _TOKENS_KEPT: Final = 1024
 """How many tokens are remembered where the server does not: a repeat follows its failure at once."""
+
+_CAPABILITIES: Final[frozenset[SinkCapability]] = frozenset({"query", "count", "remove", "running", "pressure"})
 
 _VIEWS: Final = """
 SELECT length(dependencies_table) AS views
@@ -97,6 +100,8 @@ class ClickHouseSink:
         self._found: _Found | None = None
         self._database = options.database or ""
         self._tried: deque[str] = deque(maxlen=_TOKENS_KEPT)
+        self._evolved: pa.Schema | None = None
+        """The columns that the table had after the last ones were added: whoever asked for them knows them."""
         self._locked_out = False
         """The server refused our name or password: the password is read again before the next attempt."""
 
@@ -131,7 +136,7 @@ class ClickHouseSink:
             coordinates=shape.coordinates,
             repeats=kept.repeats,
             reason=kept.reason,
-            capabilities=frozenset({"query", "count", "remove", "running", "pressure"}),
+            capabilities=_CAPABILITIES | ({"evolve"} if widens(self._found.table) else set()),
         )
 
     def write(self, block: Block) -> None:
@@ -145,6 +150,29 @@ class ClickHouseSink:
             raise BatcherError(f"a block of {len(batches)} record batches for {block.ranges[0]}; please report this")
         with self._let_in() as found:
             self._insert(self._looked_at_again(found), block, batches[0])
+
+    def evolve(self, topic: str | None, fields: Sequence[pa.Field]) -> pa.Schema:
+        """Add nullable columns to the table and wait until every replica has them; see `Evolvable.evolve`.
+
+        Over a connection of its own, because the write loop may be writing. Raise SinkMisconfigured where the user may
+        not add columns.
+        """
+        del topic
+        found = self._opened()
+        try:
+            client = connected(self._options)
+            try:
+                patient(client, self._options, self._options.insert_timeout_s)
+                shape = with_columns(client, found.table, fields, self._target)
+            finally:
+                client.close()
+        except ConfigurationError as error:
+            raise SinkMisconfigured(f"{self._target}: cannot be connected to again: {error}") from error
+        except (Error, OSError) as error:
+            ours = open_failure(self._options, error) or translated(error, self._target, asking=True)
+            raise ours or SinkMisconfigured(f"{self._target}: cannot be given columns") from error
+        self._evolved = shape.decoded
+        return shape.decoded
 
     def present(self, partition: Partition, first: int, last: int) -> pa.Int64Array:
         """Return the offsets from `first` to `last` that the table holds, ascending, each once.
@@ -370,6 +398,12 @@ class ClickHouseSink:
                 f"({_guarantee(before)}: {before.reason}); now {_guarantee(after)}: {after.reason}; undo that, or "
                 "restart"
             )
+        columns = latest.shape.decoded
+        known = self._evolved is not None and columns.equals(self._evolved, check_metadata=True)
+        if known and _added_only(found.shape, latest.shape):
+            # Blocks made before lack the new columns, and have no value for them.
+            self._found = latest
+            return latest
         if overtaken := found.watch.overtaken(version):
             log.warning(
                 "table_altered_during_insert",
@@ -511,6 +545,15 @@ class ClickHouseSink:
         names = {"database": self._database, "table": self._options.table}
         rows = client.query(_VIEWS, parameters=names).result_rows
         return not rows or bool(rows[0][0])
+
+
+def _added_only(before: TableShape, after: TableShape) -> bool:
+    """Return whether a table got columns that may be null, and nothing else changed."""
+    old, new = before.decoded, after.decoded
+    return all(
+        field.equals(old.field(field.name), check_metadata=True) if field.name in old.names else field.nullable
+        for field in new
+    ) and set(old.names) <= set(new.names)
 
 
 def _difference(before: TableShape, after: TableShape) -> str:

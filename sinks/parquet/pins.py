@@ -1,13 +1,15 @@
 """The schema of a root as it is stored there, and how it takes up types that were not known at first.
 
     _schema.arrow           the newest one
-    _schema.00002.arrow …   those that came after the first, each with every type of the one before it and some more
+    _schema.00002.arrow …   those that came after the first, each with every type of the one before it and some more,
+                            and with columns for fields that came later, where that is wanted
 
 Each number is created exclusively, so that processes that learn different types at the same time end with one schema.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -23,11 +25,15 @@ from sinks.parquet.stores import Store
 
 
 class Pin(NamedTuple):
-    """Hold the newest schema of a root, its number, and the number of the one that `_schema.arrow` shows."""
+    """Hold the newest schema of a root, its number, and the number of the one that `_schema.arrow` shows.
+
+    `first` is how many columns the root began with; those behind them were added.
+    """
 
     schema: pa.Schema
     number: int
     shown: int
+    first: int
 
 
 class Pins:
@@ -52,30 +58,48 @@ class Pins:
         if found is None:
             self._refuse_topic_roots()
             return None
-        schema, shown = found
-        number = shown
-        while (later := self._read(numbered(number + 1))) is not None:
-            schema, number = later[0], number + 1
-        return Pin(self._readable(schema), number, shown)
+        newest = found
+        while (later := self._read(numbered(newest.number + 1))) is not None:
+            newest = later
+        return newest._replace(schema=self._readable(newest.schema), shown=found.number)
 
-    def settle(self, proposed: pa.Schema, origin: str) -> pa.Schema:
+    def settle(self, proposed: pa.Schema, origin: str) -> Pin:
         """Give the root a schema, or give the root's schema the types it lacks; return the one that holds.
 
         Write nothing that files cannot hold. Raise SinkUnavailable when what was written cannot be found.
         """
         held = self.find()
         if held is None:
-            held = self._created(PIN, self.checked(proposed, origin), 1)
+            first = self.checked(proposed, origin)
+            held = self._created(PIN, first, 1, len(first))
         while not (wider := grown(held.schema, proposed)).equals(held.schema):
             number = held.number + 1
-            held = self._created(numbered(number), self.checked(wider, origin), number)
+            held = self._created(numbered(number), self.checked(wider, origin), number, held.first)
         self.show(held)
-        return held.schema
+        return held
+
+    def widen(self, fields: Sequence[pa.Field]) -> Pin:
+        """Add columns to the schema of the root, except those that files cannot hold; return the one that holds.
+
+        A column that is there stays what it is. Raise SinkUnavailable when what was written cannot be found.
+        """
+        held = self._found()
+        able = [field for field in fields if self._takes(field)]
+        while missing := [field for field in able if field.name not in held.schema.names]:
+            number = held.number + 1
+            wider = self.checked(pa.schema([*held.schema, *missing]), "the schema with further fields")
+            held = self._created(numbered(number), wider, number, held.first)
+        self.show(held)
+        return held
+
+    def _takes(self, field: pa.Field) -> bool:
+        taken = {*self._coordinates, *(rule.name for rule in self._rules)}
+        return field.name not in taken and unstorable(pa.schema([field])) is None
 
     def show(self, held: Pin) -> None:
         """Make the newest schema the one that `_schema.arrow` shows; a crash may have come between the two."""
         while held.shown < held.number:
-            self._store.replace(PIN, self._bytes(held.schema, held.number))
+            self._store.replace(PIN, self._bytes(held.schema, held.number, held.first))
             held = self._found()
 
     def checked(self, schema: pa.Schema, origin: str) -> pa.Schema:
@@ -97,15 +121,17 @@ class Pins:
             raise SinkUnavailable(f"the schema just written to {self._store.label} is not there")
         return held
 
-    def _created(self, name: str, schema: pa.Schema, number: int) -> Pin:
-        self._store.create(name, self._bytes(schema, number))
+    def _created(self, name: str, schema: pa.Schema, number: int, first: int) -> Pin:
+        self._store.create(name, self._bytes(schema, number, first))
         held = self._found()
         if held.number < number:
             raise SinkUnavailable(f"the schema just written to {self._store.label} is not there")
         return held
 
-    def _bytes(self, schema: pa.Schema, number: int) -> bytes:
+    def _bytes(self, schema: pa.Schema, number: int, first: int) -> bytes:
         layout = {**self._layout, b"batcher.pin": str(number).encode()}
+        if first < len(schema):
+            layout[b"batcher.first_columns"] = str(first).encode()
         if self._of_topic:
             layout[b"batcher.layout"] = b"topic"
         return schemas.to_bytes(schema, layout)
@@ -118,8 +144,8 @@ class Pins:
             )
         return self.checked(schema, PIN)
 
-    def _read(self, name: str) -> tuple[pa.Schema, int] | None:
-        """Return schema and number of a pin; raise SinkMisconfigured when the root has another layout."""
+    def _read(self, name: str) -> Pin | None:
+        """Return a pin as it was written; raise SinkMisconfigured when the root has another layout."""
         content = self._store.read(name)
         if content is None:
             return None
@@ -137,7 +163,8 @@ class Pins:
                     f"the files in {self._store.label} were written with --parquet.{flag} "
                     f"{theirs.decode() or 'unset'}: set it so, or choose another --parquet.path"
                 )
-        return schemas.bare(schema, self._coordinates), int(layout.get(b"batcher.pin", b"1"))
+        schema, number = schemas.bare(schema, self._coordinates), int(layout.get(b"batcher.pin", b"1"))
+        return Pin(schema, number, number, int(layout.get(b"batcher.first_columns", len(schema))))
 
     def _refuse_topic_roots(self) -> None:
         if self._of_topic:

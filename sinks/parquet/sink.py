@@ -77,6 +77,17 @@ class ParquetSink:
             self._settle_given()
             return self._settle(proposed, "the schema of the records")
 
+    def evolve(self, topic: str | None, fields: Sequence[pa.Field]) -> pa.Schema:
+        """Add columns to the root's schema, which is pinned already; see `Evolvable.evolve`.
+
+        Blocks of the schemas before it get null for what is new.
+        """
+        del topic
+        with self._pinning:
+            self._settle_given()
+            with faults(self._store, "pinning the schema in"):
+                return self._holding(self._pins.widen(fields).schema)
+
     def write(self, block: Block) -> None:
         """Put the block's files in place, then remove files of an earlier attempt under other names.
 
@@ -142,7 +153,7 @@ class ParquetSink:
             self._coordinates,
             "replace",
             "a file is named by its range of offsets, so a repeat replaces it",
-            frozenset({"pin", "query", "count"}),
+            frozenset({"pin", "evolve", "query", "count"}),
         )
 
     def _agreed(self, found: Pin | None) -> pa.Schema | None:
@@ -151,12 +162,16 @@ class ParquetSink:
         if given is None:
             return None if found is None else found.schema
         given = self._pins.checked(given, "--decode.schema")
-        return given if found is None else self._compared(given, found.schema)
+        return given if found is None else self._compared(given, found)
 
-    def _compared(self, given: pa.Schema, pinned: pa.Schema) -> pa.Schema:
-        """Return the pinned schema with the types that only the given one has; raise SinkMisconfigured."""
-        schema = grown(pinned, given)
-        difference = schemas.first_difference(grown(given, pinned), schema)
+    def _compared(self, given: pa.Schema, pinned: Pin) -> pa.Schema:
+        """Return the pinned schema with the types that only the given one has; raise SinkMisconfigured.
+
+        The given schema need not have the columns that were added later.
+        """
+        schema = grown(pinned.schema, given)
+        expected = pa.schema(list(schema)[: max(pinned.first, len(given))])
+        difference = schemas.first_difference(grown(given, schema), expected)
         if difference is not None:
             raise SinkMisconfigured(
                 f"--decode.schema does not agree with {schemas.PIN} in {self._store.label}: {difference}; "
@@ -168,11 +183,16 @@ class ParquetSink:
         """Write the schema of the settings into the root, once."""
         if self._schemas and not self._pinned:
             given = self._schemas[0]
-            self._compared(given, self._settle(given, "--decode.schema"))
+            with faults(self._store, "pinning the schema in"):
+                pinned = self._pins.settle(given, "--decode.schema")
+            self._compared(given, pinned)
+            self._holding(pinned.schema)
 
     def _settle(self, proposed: pa.Schema, origin: str) -> pa.Schema:
         with faults(self._store, "pinning the schema in"):
-            schema = self._pins.settle(proposed, origin)
+            return self._holding(self._pins.settle(proposed, origin).schema)
+
+    def _holding(self, schema: pa.Schema) -> pa.Schema:
         self._pinned = True
         if not self._schemas or not schema.equals(self._schemas[0]):
             self._schemas = (schema, *self._schemas)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Final
 
 import pyarrow as pa
 
 from batcher.errors import SinkMisconfigured, SinkUnavailable, Unreachable
-from batcher.protocols import COPIES, Sink, SinkInfo
+from batcher.protocols import COPIES, Sink, SinkCapability, SinkInfo
 from batcher.records import Block, Partition
 from sinks.parquet import pins
 from sinks.parquet.files import topic_name
@@ -19,6 +20,9 @@ from sinks.parquet.options import ParquetOptions
 from sinks.parquet.rehearsal import described, scratch_path
 from sinks.parquet.sink import ParquetSink
 from sinks.parquet.stores import Store, faults
+
+_FIXED: Final[frozenset[SinkCapability]] = frozenset({"query", "count"})
+"""What it can do with a given schema, which all topics share: then none of them can have another one."""
 
 
 class TopicRootsSink:
@@ -49,6 +53,11 @@ class TopicRootsSink:
     def pin_topic(self, topic: str, proposed: pa.Schema) -> pa.Schema:
         """Pin the schema of a topic, or give its schema the types it lacks. Raise as `ParquetSink.pin`."""
         return self._sink(topic).pin(proposed)
+
+    def evolve(self, topic: str | None, fields: Sequence[pa.Field]) -> pa.Schema:
+        """Add columns to the schema of a topic's root; see `ParquetSink.evolve`."""
+        assert topic is not None, "each topic has a schema of its own"
+        return self._sink(topic).evolve(None, fields)
 
     def schema_of(self, topic: str) -> pa.Schema | None:
         """Return the schema of the topic's root; None where there is none."""
@@ -108,7 +117,7 @@ class TopicRootsSink:
             self._options.coordinate_columns,
             "replace",
             "a file is named by its range of offsets, so a repeat replaces it",
-            frozenset({"query", "count"} if self._options.schema is not None else {"pin_topic", "query", "count"}),
+            _FIXED if self._options.schema is not None else _FIXED | {"pin_topic", "evolve"},
         )
 
     def _refuse_flat(self) -> None:

@@ -93,6 +93,13 @@ def without_fsync() -> Iterator[None]:
         yield
 
 
+def rows_of(found: pa.dataset.Dataset) -> Rows:
+    """Return the rows of all files, with the columns that only some of them have."""
+    schema = pa.unify_schemas([found.schema, *(one.physical_schema for one in found.get_fragments())])
+    rows: Rows = found.replace_schema(schema).to_table().to_pylist()
+    return rows
+
+
 class ParquetCase(SinkCase):
     def __init__(self, root: Path, partition_by: tuple[str, ...] = ()) -> None:
         self.root = root
@@ -103,8 +110,7 @@ class ParquetCase(SinkCase):
 
     def rows(self) -> Rows:
         partitioning = pa.dataset.partitioning(pa.schema([SCHEMA.field("country")]), flavor="hive")
-        rows: Rows = pa.dataset.dataset(self.root, partitioning=partitioning).to_table().to_pylist()
-        return rows
+        return rows_of(pa.dataset.dataset(self.root, partitioning=partitioning))
 
     def failing(self, sink: Sink) -> AbstractContextManager[None]:
         return without_fsync()
@@ -143,8 +149,7 @@ class ObjectCase(SinkCase):
         if not self.objects.content:
             return []
         found = pa.dataset.dataset("bucket/events", filesystem=fs.PyFileSystem(self.objects), format="parquet")
-        rows: Rows = found.to_table().to_pylist()
-        return rows
+        return rows_of(found)
 
     @contextmanager
     def failing(self, sink: Sink) -> Iterator[None]:

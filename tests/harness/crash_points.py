@@ -31,6 +31,8 @@ from typing import Any, Final, Literal, NamedTuple
 POINTS: Final[Mapping[str, str]] = {
     "before_intent": "a commit that carries intents, before it is sent",
     "after_intent": "the same, once it is stored",
+    "before_columns": "the target is about to be given columns for new fields",
+    "after_columns": "the target has them, and nothing with a value for them is written yet",
     "before_write": "the sink is about to write a block",
     "mid_write": "inside a write: between two files, half a request sent, or some milliseconds into an embedded insert",
     "before_answer": "a request over HTTP is sent whole, its answer not read; other sinks never pass here",
@@ -199,7 +201,15 @@ def _trapped_sink(points: Points, sink: Any) -> Any:
         points.at("after_write")
         return answer
 
+    def evolve(original: Wrapper, *arguments: Any) -> Any:
+        points.at("before_columns")
+        answer = original(*arguments)
+        points.at("after_columns")
+        return answer
+
     wrap(sink, "write", write)
+    if hasattr(sink, "evolve"):
+        wrap(sink, "evolve", evolve)
     if type(sink).__module__.startswith("sinks.parquet"):
         _trap_files(points)
     elif type(sink).__module__.startswith("sinks.clickhouse"):

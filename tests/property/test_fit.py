@@ -14,6 +14,7 @@ from hypothesis import event, example, given, settings
 from batcher.formats.fit import Fitted, fit
 from batcher.formats.json.format import JsonFormat, JsonOptions
 from batcher.formats.writer_schema import SchemaKey
+from batcher.records import RESCUED
 from batcher.testing.values import make_batch, make_records
 
 KEY = SchemaKey(7)
@@ -148,7 +149,7 @@ def tables(draw: Any, kinds: list[Kind], *, deep: bool = True) -> pa.Table:
 
 OPTIONS = st.builds(
     JsonOptions,
-    on_unknown=st.sampled_from(["warn", "ignore", "reject", "halt"]),
+    on_unknown=st.sampled_from(["warn", "ignore", "reject", "halt", "evolve", "rescue", "rescue"]),
     match=st.sampled_from(["exact", "exact", "insensitive"]),
     text=st.sampled_from([frozenset(), frozenset("*")]),
     epoch=st.sampled_from([{}, {"*": "ms"}]),
@@ -193,7 +194,7 @@ def test_a_row_fares_the_same_alone_and_among_others_wherever_it_stands(
     table: pa.Table, data: st.DataObject, options: JsonOptions
 ) -> None:
     more = [pa.time32("s"), pa.time64("ns"), pa.binary(2), pa.null()]
-    target = pa.schema([data.draw(columns(TARGETS + more))])
+    target = wanted(pa.schema([data.draw(columns(TARGETS + more))]), options)
     # Rows around those that are looked at: slices share their buffers with them.
     whole = pa.concat_tables([table, table, table]).combine_chunks().slice(1, table.num_rows * 2)
     together = fit(whole, target, key=KEY, options=options)
@@ -219,24 +220,36 @@ def test_what_fits_is_what_the_json_format_makes_of_the_same_values(
     table: pa.Table, data: st.DataObject | None, options: JsonOptions
 ) -> None:
     column = pa.field("a", pa.int8()) if data is None else data.draw(columns())
-    target = pa.schema([column])
+    target = wanted(pa.schema([column]), options)
     if any(differs(one.type, column.type) for one in table.schema):
         event("documented to differ")
         return
     documents = [document(row, column.name, options) for row in rows_as_json(table)]
     decoded = JsonFormat(options).decoder(target).decode(make_batch(make_records(documents)))
-    by_json: dict[int, Any] = dict(zip(decoded.positions.to_pylist(), map(repr, rows_of(decoded.table)), strict=True))
+    by_json: dict[int, Any] = dict(zip(decoded.positions.to_pylist(), map(told, rows_of(decoded.table)), strict=True))
     by_json |= {one.position: (one.reason, one.path) for one in decoded.rejections}
     fitted = fit(table, target, key=KEY, options=options)
-    by_fit: dict[int, Any] = dict(zip(fitted.rows.to_pylist(), map(repr, rows_of(fitted.table)), strict=True))
+    by_fit: dict[int, Any] = dict(zip(fitted.rows.to_pylist(), map(told, rows_of(fitted.table)), strict=True))
     by_fit |= {one.position: (one.reason, one.path) for one in fitted.rejections}
     for row in range(table.num_rows):
         event(f"fits {column.type}" if isinstance(by_fit[row], str) else f"refused: {by_fit[row][0]}")
         assert by_fit[row] == by_json[row], documents[row]
-    if options.on_unknown == "warn":
+    if options.on_unknown in ("warn", "evolve"):
         assert sorted((one.path, one.records) for one in fitted.unknown) == sorted(
             (one.path, one.records) for one in decoded.unknown
         )
+
+
+def wanted(target: pa.Schema, options: JsonOptions) -> pa.Schema:
+    """Return the target with the column for what no other column takes, where it is to be filled."""
+    return target.insert(0, RESCUED) if options.on_unknown == "rescue" else target
+
+
+def told(row: tuple[Any, ...]) -> str:
+    """Return a row as a text; of what no column takes the values count, however they are written."""
+    if len(row) == 1:
+        return repr(row)
+    return repr((None if row[0] is None else json.loads(row[0], parse_float=Decimal), row[1]))
 
 
 def differs(source: pa.DataType, to: pa.DataType) -> bool:

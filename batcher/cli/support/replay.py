@@ -23,6 +23,7 @@ from batcher.core.limits import DeadLetterLimit, DeadLetterPolicy
 from batcher.core.offsets import named
 from batcher.dead_letters.kit.report import ReplayReport
 from batcher.dead_letters.kit.select import StoredLetter
+from batcher.engine.evolution import EvolutionPolicy
 from batcher.engine.retry import RetryPolicy
 from batcher.engine.writer import Writer
 from batcher.errors import ConfigurationError
@@ -57,6 +58,7 @@ class Loading:
         abort: threading.Event,
         name: str,
         dry_run: bool = False,
+        evolution: EvolutionPolicy = EvolutionPolicy(),  # noqa: B008 - frozen
     ) -> None:
         self._asked = _that_answers(sink, info)
         self._sink = sink
@@ -80,6 +82,7 @@ class Loading:
             retry=retry,
             abort=abort,
             reconcile="always",
+            evolution=evolution,
         )
 
     def open(self) -> None:

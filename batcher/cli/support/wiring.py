@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from batcher.core.buffer import FlushPolicy
     from batcher.core.limits import DeadLetterPolicy
+    from batcher.engine.evolution import EvolutionPolicy
     from batcher.engine.pipeline import Pipeline
     from batcher.engine.retry import RetryPolicy
     from batcher.engine.routes import Routes
@@ -101,6 +102,7 @@ def pipeline_of(settings: Settings, metrics: Metrics | None = None) -> Pipeline:
         drain_timeout_s=DRAIN_TIMEOUT_S,
         start_timeout_s=settings.start_timeout.total_seconds(),
         halt_on_unknown=settings.decode.on_unknown == "halt",
+        evolution=evolution_of(settings),
         subscribers=() if metrics is None else (metrics,),
     )
     if metrics is not None:
@@ -120,6 +122,15 @@ def routes_of(settings: Settings) -> Routes | None:
         return Target(sink_of(own), format_of(own))
 
     return Routes(rules, make)
+
+
+def evolution_of(settings: Settings) -> EvolutionPolicy:
+    """Return what becomes of fields that no column takes, besides counting them."""
+    from batcher.engine.evolution import EvolutionPolicy
+
+    given = settings.decode
+    mode = given.on_unknown if given.on_unknown in ("evolve", "rescue") else "count"
+    return EvolutionPolicy(mode, given.max_new_columns)
 
 
 def flush_of(settings: Settings) -> FlushPolicy:

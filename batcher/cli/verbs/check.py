@@ -45,6 +45,7 @@ def main(argv: Sequence[str]) -> int:
 def _fit(settings: Settings, records: int) -> Fit:
     from batcher.cli.support import wiring
     from batcher.cli.support.measurement import described
+    from batcher.engine.evolution import Evolution
     from batcher.errors import ConfigurationError
     from batcher.preview.check import fit_of
     from batcher.protocols.proposal import Foresighted
@@ -59,4 +60,7 @@ def _fit(settings: Settings, records: int) -> Fit:
         )
     sink = wiring.sink_of(settings)
     refuse = sink.refused if isinstance(sink, Foresighted) else None
-    return fit_of(sample, format_, info, schema, flush=wiring.flush_of(settings), refuse=refuse)
+    # It is not called: nothing here gives the target a column.
+    evolution = Evolution(sink, info, format_, wiring.evolution_of(settings), call=lambda *_: None)
+    flush = wiring.flush_of(settings)
+    return fit_of(sample, format_, info, schema, flush=flush, refuse=refuse, evolution=evolution)

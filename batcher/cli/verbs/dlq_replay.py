@@ -154,6 +154,7 @@ def _taker(
                 wiring.format_of(settings),
                 report,
                 retry=wiring.retry_of(settings, GIVE_UP_S),
+                evolution=wiring.evolution_of(settings),
                 abort=stop,
                 name=wiring.name_of(settings) or "dlq",
                 dry_run=arguments.dry_run,

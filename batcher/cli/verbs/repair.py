@@ -183,4 +183,5 @@ def _writer(inspection: Inspection, queue: NotingQueue | None) -> Writer:
         retry=retry_of(settings),
         abort=threading.Event(),
         reconcile="always",
+        evolution=wiring.evolution_of(settings),
     )

@@ -7,6 +7,7 @@ booleans `true` or `false`, for a struct, list or map JSON. For all other column
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Final
 
 import msgspec
@@ -47,6 +48,9 @@ class CsvFormat:
 
     def grow(self, schema: pa.Schema, batch: Batch) -> pa.Schema:
         return self._json.grow(schema, _Lines(schema, self._options).translated(batch).batch)
+
+    def proposed(self, batch: Batch, names: Collection[str]) -> pa.Schema:  # noqa: ARG002 - every field is a text
+        return pa.schema([(name, pa.string()) for name in self._options.columns if name in names])
 
     def decoder(self, schema: pa.Schema) -> CsvDecoder:
         return CsvDecoder(self._json.decoder(schema), _Lines(schema, self._options))

@@ -10,9 +10,11 @@ from typing import Final, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from batcher.formats.fit.json_text import json_text
 from batcher.formats.fit.names import Aliases, sources_of
 from batcher.formats.fit.parts import HeldValues, entries_of, items_of, repeated_keys
 from batcher.formats.fit.places import Faults, Place, is_list, mask_of, true_rows
+from batcher.formats.fit.rest import list_of, map_of, names_in_json, object_of
 from batcher.formats.fit.scalars import Remarks, fitting, never
 from batcher.formats.fit.source import plain_column, plain_type
 from batcher.formats.fit.targets import validate
@@ -24,7 +26,7 @@ from batcher.formats.json.spelling import refuse_twins
 from batcher.formats.json.times import Times
 from batcher.formats.writer_schema import SchemaKey
 from batcher.growth import has_untyped
-from batcher.records import Rejection, UnknownField
+from batcher.records import RESCUED, Rejection, UnknownField
 
 _NEEDED: Final = "the column needs a value (it is not nullable)"
 
@@ -64,6 +66,8 @@ class _Piece:
     array: pa.Array
     faults: Faults = field(default_factory=dict)
     marks: Marks = field(default_factory=dict)
+    rest: pa.StringArray | None = None
+    """What no column takes inside of the values, as JSON, where it is to be kept; null for nothing."""
 
 
 _Plan = Callable[[pa.Array], _Piece]
@@ -79,6 +83,8 @@ class _Context:
     aliases: Aliases
     texts: frozenset[str]
     remarks: Remarks
+    rescues: bool
+    """What no column takes is kept as JSON."""
 
 
 def fit(
@@ -111,11 +117,16 @@ class Fitter:
         aliases: Aliases = MappingProxyType({}),
     ) -> None:
         validate(target)
+        self._whole = target
+        rescues = options.on_unknown == "rescue" and RESCUED.name in target.names
+        if rescues:
+            target = target.remove(target.get_field_index(RESCUED.name))
         chosen = per_column(target, options)
         self._target = target
+        self._rescues = rescues
         self._untyped = has_untyped(target)
         self._remarks = Remarks(Times(chosen.epochs))
-        context = _Context(key, options, aliases, chosen.texts, self._remarks)
+        context = _Context(key, options, aliases, chosen.texts, self._remarks, rescues)
         self._members = _Members(list(writer), list(target), "", context)
 
     def fit(self, table: pa.Table) -> Fitted:
@@ -124,9 +135,13 @@ class Fitter:
         The table has the writer's schema. Never raises because of a value.
         """
         count = table.num_rows
-        arrays, faults, marks = self._members.fit([_one(column) for column in table.columns], None, count)
+        arrays, faults, marks, rest = self._members.fit([_one(column) for column in table.columns], None, count)
         rows = pa.arange(0, count)
         fitted = pa.Table.from_arrays(arrays, schema=self._target)
+        if self._rescues:
+            field = self._whole.field(RESCUED.name)
+            kept = pa.nulls(count, field.type) if rest is None else rest.cast(field.type)
+            fitted = fitted.add_column(self._whole.get_field_index(field.name), field, kept)
         keep = None
         if faults:
             keep = pc.invert(mask_of(list(faults), count))
@@ -165,11 +180,14 @@ class _Member:
     """Hold one field of the writer: the column it fills, or None, with its plan; `path` is the column's or its own."""
 
     path: str
+    name: str
     column: int | None = None
     fill: tuple[Place, _Plan] | None = None
     refused: Refused | None = None
     """Why any value refuses its record, for a field that no column takes; why any record does, for one that contradicts
     another."""
+    kept: _Plan | None = None
+    """How a field that no column takes becomes JSON, where it is to be kept."""
 
 
 class _Members:
@@ -188,15 +206,15 @@ class _Members:
         for number, one in enumerate(fields):
             column = takers.get(number)
             if column is None:
-                self._members.append(_unknown(inner_path(path, shown(one.name)), context))
+                self._members.append(_unknown(inner_path(path, shown(one.name)), one, context))
                 continue
             into = inner_path(path, names[column])
             if column in seen:
                 twice = Refused("duplicate", f"several fields are meant for it; {context.key} writes them", into)
-                self._members.append(_Member(into, column, None, twice))
+                self._members.append(_Member(into, one.name, column, None, twice))
             else:
                 place = Place(columns[column], into, plain_type(one.type), context.key, is_raw(one))
-                self._members.append(_Member(into, column, (place, _plan(place, context))))
+                self._members.append(_Member(into, one.name, column, (place, _plan(place, context))))
             seen.add(column)
         self._missing = {
             column: Refused("missing", f"{_NEEDED}; {context.key} has no such field", inner_path(path, names[column]))
@@ -206,11 +224,15 @@ class _Members:
 
     def fit(
         self, children: Iterable[pa.Array], present: pa.BooleanArray | None, length: int
-    ) -> tuple[list[pa.Array], Faults, Marks]:
-        """Return the columns; `present` is where the record itself is not null, None where it never is."""
+    ) -> tuple[list[pa.Array], Faults, Marks, pa.StringArray | None]:
+        """Return the columns, and what none of them takes as JSON.
+
+        `present` is where the record itself is not null, None where it never is.
+        """
         arrays: list[pa.Array] = [pa.nulls(length, column.type) for column in self._columns]
         faults: Faults = {}
         marks: Marks = {}
+        rests: dict[str, pa.StringArray] = {}
 
         def refuse(new: Mapping[int, Refused]) -> None:
             for row, why in new.items():
@@ -220,12 +242,12 @@ class _Members:
         for member, given in zip(self._members, children, strict=True):
             child = plain_column(given)
             if member.column is None:
-                if child.null_count == length:
-                    continue
-                if member.refused is not None:
-                    refuse(dict.fromkeys(true_rows(child.is_valid()), member.refused))
-                else:
-                    marks[_Mark(member.path)] = child.is_valid()
+                if child.null_count < length:
+                    piece = _left_over(member, child)
+                    refuse(piece.faults)
+                    marks |= piece.marks
+                    if piece.rest is not None:
+                        rests[member.name] = piece.rest
             elif member.fill is None:
                 assert member.refused is not None
                 refuse(dict.fromkeys(everywhere, member.refused))
@@ -236,16 +258,39 @@ class _Members:
                 refuse(piece.faults)
                 refuse(_nulls(child, place, present))
                 marks |= piece.marks
+                if piece.rest is not None:
+                    rests[member.name] = piece.rest
         for why in self._missing.values():
             refuse(dict.fromkeys(everywhere, why))
-        return arrays, faults, marks
+        return arrays, faults, marks, object_of(rests)
 
 
-def _unknown(path: str, context: _Context) -> _Member:
+def _left_over(member: _Member, column: pa.Array) -> _Piece:
+    """Return what is to be said of a field that no column takes."""
+    if member.kept is not None:
+        return member.kept(column)
+    if member.refused is not None:
+        return _Piece(column, dict.fromkeys(true_rows(column.is_valid()), member.refused))
+    return _Piece(column, {}, {_Mark(member.path): column.is_valid()})
+
+
+def _unknown(path: str, one: pa.Field, context: _Context) -> _Member:
+    if context.rescues:
+        return _Member(path, one.name, kept=_as_json(path, one, context))
     if context.options.on_unknown in ("reject", "halt"):
         what = f"is no column (--decode.on-unknown); {context.key} writes it"
-        return _Member(path, refused=Refused("unknown_field", what, path))
-    return _Member(path)
+        return _Member(path, one.name, refused=Refused("unknown_field", what, path))
+    return _Member(path, one.name)
+
+
+def _as_json(path: str, one: pa.Field, context: _Context) -> _Plan:
+    def plan(column: pa.Array) -> _Piece:
+        texts, bad = (column, {}) if is_raw(one) else json_text(column)
+        written = f"{RESCUED.name} keeps it as JSON; {context.key} writes it"
+        faults = {row: Refused(reason, f"{what}; {written}", path) for row, (reason, what) in bad.items()}
+        return _Piece(column, faults, rest=texts)
+
+    return plan
 
 
 def _nulls(child: pa.Array, place: Place, present: pa.BooleanArray | None = None) -> Faults:
@@ -279,9 +324,9 @@ def _struct(place: Place, context: _Context) -> _Plan:
 
     def plan(column: pa.Array) -> _Piece:
         present = column.is_valid() if column.null_count else None
-        arrays, faults, marks = members.fit(column.flatten(), present, len(column))
+        arrays, faults, marks, rest = members.fit(column.flatten(), present, len(column))
         mask = None if present is None else pc.invert(present)
-        return _Piece(pa.StructArray.from_arrays(arrays, fields=list(to), mask=mask), faults, marks)
+        return _Piece(pa.StructArray.from_arrays(arrays, fields=list(to), mask=mask), faults, marks, rest)
 
     return plan
 
@@ -296,7 +341,8 @@ def _list(place: Place, context: _Context) -> _Plan:
         parts = items_of(column)
         piece = _held(fit_items, parts, parts.values, item)
         mask = column.is_null() if column.null_count else None
-        return replace(piece, array=pa.ListArray.from_arrays(parts.offsets, piece.array, type=to, mask=mask))
+        array = pa.ListArray.from_arrays(parts.offsets, piece.array, type=to, mask=mask)
+        return replace(piece, array=array, rest=None if piece.rest is None else list_of(piece.rest, parts))
 
     return plan
 
@@ -321,7 +367,8 @@ def _map(place: Place, context: _Context) -> _Plan:
         keys = pc.fill_null(keys, pa.scalar("", keys.type)) if keys.null_count else keys
         mask = given.is_null() if given.null_count else None
         maps = pa.MapArray.from_arrays(parts.offsets, keys, piece.array, type=to, mask=mask)
-        return _Piece(maps, faults, piece.marks)
+        rest = None if piece.rest is None else map_of(names_in_json(keys), piece.rest, parts)
+        return _Piece(maps, faults, piece.marks, rest)
 
     return plan
 
@@ -331,4 +378,5 @@ def _held(plan: _Plan, parts: HeldValues, values: pa.Array, place: Place) -> _Pi
     values = plain_column(values)
     piece = plan(values)
     faults = piece.faults | _nulls(values, place)
-    return _Piece(piece.array, parts.first_of(faults), {mark: parts.any_of(mask) for mark, mask in piece.marks.items()})
+    marks = {mark: parts.any_of(mask) for mark, mask in piece.marks.items()}
+    return _Piece(piece.array, parts.first_of(faults), marks, piece.rest)

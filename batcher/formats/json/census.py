@@ -2,20 +2,22 @@
 
 Arrow first reads with unexpected fields as an error (`format.py`), at the cost of reading without. What passes like
 that has none. What does not pass is checked here, message by message, for the first blocks and for one in sixteen after
-them. In between, 64 messages of each block stand for all, and their counts are scaled up.
+them. In between, 64 messages of each block stand for all, and their counts are scaled up. Where columns are to be made
+of them (`exact`) every block is checked whole.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 import msgspec
 import pyarrow as pa
 
-from batcher.formats.json.limits import shown
+from batcher.formats.json.limits import MAX_DEPTH, shown
 from batcher.formats.json.shape import inner_path, is_raw, item_path
 from batcher.formats.json.spelling import folded
+from batcher.formats.json.syntax import Pairs, parse_object
 from batcher.records import UnknownField
 
 SAMPLE: Final = 64
@@ -47,15 +49,16 @@ class SeenFields(NamedTuple):
 class Census:
     """Count the unknown fields of blocks of one schema. Not for several threads at once."""
 
-    def __init__(self, schema: pa.Schema, *, insensitive: bool) -> None:
-        self._known = _known(schema)
+    def __init__(self, schema: pa.Schema, *, insensitive: bool, exact: bool = False) -> None:
+        self._known = known_fields(schema)
         self._insensitive = insensitive
+        self._exact = exact
         self._blocks = 0
 
     @property
     def careful(self) -> bool:
         """Return whether the next block will be checked whole, so that it is worth knowing that it has none."""
-        return self._blocks < CAREFUL or self._blocks % EVERY == 0
+        return self._exact or self._blocks < CAREFUL or self._blocks % EVERY == 0
 
     def look(self, texts: pa.Array) -> SeenFields:
         """Return the unknown fields of messages, each of which is one JSON object."""
@@ -77,11 +80,7 @@ class Census:
     def _counted(self, messages: Iterable[tuple[int, bytes]]) -> dict[str, tuple[int, int]]:
         counts: dict[str, tuple[int, int]] = {}
         for row, text in messages:
-            try:
-                message = msgspec.json.decode(text)
-            except (msgspec.MsgspecError, ValueError, RecursionError):
-                # Only the strict reader can read this: too rare to be worth another parser.
-                continue
+            message = self._parsed(text)
             paths: set[str] = set()
             self._walk(message, self._known, "", paths)
             for path in paths:
@@ -90,6 +89,13 @@ class Census:
                 elif len(counts) < MAX_PATHS:
                     counts[path] = (1, row)
         return counts
+
+    def _parsed(self, text: bytes) -> Any:
+        try:
+            return msgspec.json.decode(text)
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            # Only the strict reader can read this: too rare to be worth another parser, unless none may be missed.
+            return _plain(parse_object(text, MAX_DEPTH)) if self._exact else None
 
     def _walk(self, value: Any, known: Known, path: str, found: set[str]) -> None:
         if type(value) is list:
@@ -102,23 +108,38 @@ class Census:
             for key, item in value.items():
                 if item is None:
                     continue
-                name = self._spelled(key, known, value) if self._insensitive and key not in known else key
+                name = spelled(key, known, value) if self._insensitive and key not in known else key
                 if name not in known:
                     found.add(inner_path(path, shown(key)))
                 elif (inner := known[name]) is not None:
                     self._walk(item, inner, inner_path(path, name), found)
 
-    def _spelled(self, key: str, known: Known, value: Mapping[str, Any]) -> str:
-        """Return the column that a key of another spelling fills: none where its own spelling is there as well."""
-        name = next((one for one in known if folded(one) == folded(key)), key)
-        return key if name in value else name
+
+def spelled(key: str, known: Known, present: Collection[str]) -> str:
+    """Return the column that a key of another spelling fills: none where its own spelling is present as well."""
+    name = next((one for one in known if folded(one) == folded(key)), key)
+    return key if name in present else name
+
+
+def _plain(value: Any) -> Any:
+    """Return what the strict parser gives as dicts and lists; of a key that occurs twice, a value that is not null."""
+    if type(value) is list:
+        return [_plain(item) for item in value]
+    if type(value) is not Pairs:
+        return value
+    found: dict[str, Any] = {}
+    for key, item in value.items:
+        if found.get(key) is None:
+            found[key] = _plain(item)
+    return found
 
 
 ANY: Final = "\0"
 """It stands for every key of a map; a NUL in a JSON key would be refused before."""
 
 
-def _known(fields: Iterable[pa.Field]) -> Known:
+def known_fields(fields: Iterable[pa.Field]) -> Known:
+    """Return what columns take of an object."""
     return {field.name: _inside(field) for field in fields}
 
 
@@ -129,7 +150,7 @@ def _inside(field: pa.Field) -> Known | None:
     if is_raw(field):
         return None
     if pa.types.is_struct(kind):
-        return _known(kind)
+        return known_fields(kind)
     if pa.types.is_map(kind):
         inner = _inside(kind.item_field)
         return None if inner is None else {ANY: inner}

@@ -1,4 +1,4 @@
-"""Give types to the places of a schema that have had no value yet, once one comes.
+"""Give types to the places of a schema that have had no value yet, once one comes, and to fields that are not in it.
 
 A place without a type has Arrow's null type: a field that was only ever null, or the items of lists that were only ever
 empty. Everything else in the schema stays as it is.
@@ -6,17 +6,18 @@ empty. Everything else in the schema stays as it is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from batcher.formats.json.inference import SeenValues
 from batcher.formats.json.limits import JsonOptions, Refused
 from batcher.formats.json.per_column import as_text
 from batcher.formats.json.shape import inner_path, is_raw, item_path
 from batcher.formats.json.spelling import folded
-from batcher.formats.json.syntax import Pairs, compact, parse_object
+from batcher.formats.json.syntax import Pairs, compact, parse_object, quote
 
 
 def given_types(schema: pa.Schema, texts: pa.Array, options: JsonOptions) -> pa.Schema:
@@ -31,6 +32,32 @@ def given_types(schema: pa.Schema, texts: pa.Array, options: JsonOptions) -> pa.
         for path, value in _values(record, list(schema), "", insensitive=insensitive):
             places.setdefault(path, SeenValues(insensitive=insensitive)).add(value)
     return pa.schema([_field(field, field.name, places, options) for field in schema], metadata=schema.metadata)
+
+
+def new_fields(texts: pa.Array, names: Collection[str], options: JsonOptions) -> pa.Schema:
+    """Return those of the named fields that have a value at the top of these messages, with types that hold it."""
+    insensitive = options.match == "insensitive"
+    seen = SeenValues(insensitive=insensitive)
+    for text in _with_any(texts, names):
+        try:
+            record = parse_object(text, options.max_depth)
+        except Refused:
+            continue
+        seen.add(Pairs([(key, value) for key, value in record.items if key in names and _counts(value)]))
+    return pa.schema([as_text(one.field(name), name, options.text) for name, one in seen.fields.items()])
+
+
+def _counts(value: Any) -> bool:
+    return value is not None and _unambiguous(value)
+
+
+def _with_any(texts: pa.Array, names: Collection[str]) -> Iterator[bytes]:
+    """Yield the messages that may have one of the fields: in most batches a new field is rare."""
+    # A name may also be written with escapes.
+    found = pc.match_substring(texts, b"\\u")
+    for name in names:
+        found = pc.or_(found, pc.match_substring(texts, quote(name).encode()))
+    yield from texts.filter(found).to_pylist()
 
 
 def _values(value: Any, fields: list[pa.Field], path: str, *, insensitive: bool) -> Iterator[tuple[str, Any]]:

@@ -11,7 +11,7 @@ It is long because the fast and the exact way of one batch, and when one gives w
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -22,19 +22,20 @@ import pyarrow.compute as pc
 from batcher.formats.json import columns, reader, shape
 from batcher.formats.json.census import Census
 from batcher.formats.json.emptiness import empty_lists
-from batcher.formats.json.first_values import given_types
+from batcher.formats.json.first_values import given_types, new_fields
 from batcher.formats.json.guard import guard
 from batcher.formats.json.inference import infer_schema
 from batcher.formats.json.limits import JsonOptions, Refused
 from batcher.formats.json.per_column import per_column, with_texts
 from batcher.formats.json.recognition import recognised
+from batcher.formats.json.remainder import Remainder
 from batcher.formats.json.spelling import Names, Speller
 from batcher.formats.json.strict import StrictReader
 from batcher.formats.json.syntax import NumberText, Pairs, parse_object
 from batcher.formats.json.times import Times
 from batcher.formats.policy import piece_rows
 from batcher.growth import has_untyped
-from batcher.records import Batch, Decoded, Rejection, UnknownField, as_one
+from batcher.records import RESCUED, Batch, Decoded, Rejection, UnknownField, as_one
 
 __all__ = ["JsonDecoder", "JsonFormat", "JsonOptions"]
 
@@ -81,6 +82,9 @@ class JsonFormat:
     def decoder(self, schema: pa.Schema) -> JsonDecoder:
         return JsonDecoder(schema, self._options)
 
+    def proposed(self, batch: Batch, names: Collection[str]) -> pa.Schema:
+        return new_fields(self._texts(batch), names, self._options)
+
     def _misfits(self, schema: pa.Schema, texts: pa.Array) -> Sequence[int] | None:
         """Return the messages that a schema refuses, unknown fields included (see `inference.Misfits`)."""
         if shape.needs_rewriting(schema):
@@ -119,6 +123,11 @@ class JsonDecoder:
 
     def __init__(self, schema: pa.Schema, options: JsonOptions) -> None:
         shape.validate(schema)
+        self._whole = schema
+        self._remainder: Remainder | None = None
+        if options.on_unknown == "rescue" and RESCUED.name in schema.names:
+            schema = schema.remove(schema.get_field_index(RESCUED.name))
+            self._remainder = Remainder(schema, options)
         self._schema = schema
         self._options = options
         self._reject_unknown = options.on_unknown in ("reject", "halt")
@@ -130,7 +139,11 @@ class JsonDecoder:
         self._times = Times(chosen.epochs)
         self._untyped = has_untyped(schema)
         self._strict = StrictReader(schema, options, chosen.texts, self._times)
-        self._census = Census(schema, insensitive=insensitive) if options.on_unknown == "warn" else None
+        self._census: Census | None = None
+        if self._remainder is None and (options.on_unknown == "warn" or options.exact):
+            self._census = Census(schema, insensitive=insensitive, exact=options.exact)
+        self._unclean = False
+        """The last block had unknown fields, so that a look for them comes sooner or later anyway."""
         self._rewriting = shape.needs_rewriting(schema)
         self._rewritten = shape.rewritten_schema(schema)
         self._formed = frozenset(shape.timestamp_paths(schema)) | chosen.texts
@@ -141,7 +154,7 @@ class JsonDecoder:
 
     @property
     def schema(self) -> pa.Schema:
-        return self._schema
+        return self._whole
 
     def decode(self, batch: Batch) -> Decoded:
         values = batch.values()
@@ -162,6 +175,9 @@ class JsonDecoder:
             self._read_spelled(guarded.texts, everything, outcome)
         refused = self._settle(guarded.texts, outcome)
         table, rows = _merged(outcome, self._schema)
+        if self._remainder is not None:
+            table, rows, lost = self._rescued(guarded.texts, table, rows, self._remainder, clean=outcome.clean)
+            refused += lost
         positions = guarded.positions.take(rows)
         unknown, estimated = self._unknown(guarded.texts, rows, positions, clean=outcome.clean)
         rejections = guarded.rejections + [
@@ -179,13 +195,32 @@ class JsonDecoder:
             notes=(*self._times.notes(), *(empty_lists(table) if self._untyped else ())),
         )
 
+    def _rescued(
+        self, texts: pa.Array, table: pa.Table, rows: pa.Array, remainder: Remainder, *, clean: bool
+    ) -> tuple[pa.Table, pa.Array, list[tuple[int, Refused]]]:
+        """Return the table with the column for what no other column takes, and the rows that have no JSON for it."""
+        place, field = self._whole.get_field_index(RESCUED.name), self._whole.field(RESCUED.name)
+        self._unclean = not (clean and not self._strict.met.unknown) and bool(len(rows))
+        if not self._unclean:
+            return table.add_column(place, field, pa.nulls(len(rows), field.type)), rows, []
+        kept, bad = remainder.of(texts if len(rows) == len(texts) else texts.take(rows))
+        self._unclean = kept.null_count < len(kept) or bool(bad)
+        table = table.add_column(place, field, kept.cast(field.type))
+        lost = [(rows[row].as_py(), why) for row, why in bad.items()]
+        if bad:
+            keep = pc.invert(pc.is_in(pa.arange(0, len(rows)), pa.array(list(bad), pa.int64())))
+            table, rows = table.filter(keep).combine_chunks(), rows.filter(keep)
+        return table, rows, lost
+
     def _unknown(
         self, texts: pa.Array, rows: pa.Array, positions: pa.Array, *, clean: bool
     ) -> tuple[tuple[UnknownField, ...], bool]:
         """Return the unknown fields of the messages that became rows, and whether they are estimated."""
         if self._census is None or not len(rows) or (clean and not self._strict.met.unknown):
+            self._unclean &= self._remainder is not None
             return (), False
         seen = self._census.look(texts if len(rows) == len(texts) else texts.take(rows))
+        self._unclean = bool(seen.fields)
         return tuple(replace(one, position=positions[one.position].as_py()) for one in seen.fields), seen.estimated
 
     def _read_spelled(self, texts: pa.Array, rows: pa.Array, outcome: _Outcome) -> None:
@@ -204,7 +239,8 @@ class JsonDecoder:
 
     def _read(self, texts: pa.Array, rows: pa.Array, outcome: _Outcome) -> None:
         """Read a block, on the first failure with the forms its columns have, then without what msgspec refuses."""
-        if self._census is not None and self._census.careful:
+        careful = self._census is not None and self._census.careful
+        if not self._unclean if self._options.exact else careful:
             with contextlib.suppress(reader.Unreadable):
                 self._attempt(texts, rows, self._numeric, outcome, reject_unknown=True)
                 outcome.clean = True

@@ -13,7 +13,7 @@ MAX_DEPTH: Final = 128
 """The deepest nesting that may be allowed: the slow path takes three frames a level, of the thousand that there are."""
 
 
-OnUnknown = Literal["warn", "ignore", "reject", "halt"]
+OnUnknown = Literal["warn", "ignore", "reject", "halt", "evolve", "rescue"]
 Epoch = Literal["auto", "s", "ms", "us", "ns"]
 EPOCHS: Final[tuple[Epoch, ...]] = get_args(Epoch)
 
@@ -27,7 +27,8 @@ class JsonOptions:
 
     on_unknown: OnUnknown = "warn"
     """`warn` counts what is not stored, `ignore` does not look, `reject` refuses the record. `halt` refuses it too, and
-    the pipeline stops at it."""
+    the pipeline stops at it. `evolve` counts exactly, so that columns can be made of all. `rescue` keeps what is not
+    stored as JSON, where the schema has the column for it (`records.RESCUED`); elsewhere it is counted exactly."""
     match: Literal["exact", "insensitive"] = "exact"
     text: frozenset[str] = frozenset()
     """The text columns that take any JSON value, as its JSON text; `*` is all of them."""
@@ -36,6 +37,11 @@ class JsonOptions:
     max_message_bytes: int = 1 << 20
     max_depth: int = 64
     tombstones: Tombstones = "skip"
+
+    @property
+    def exact(self) -> bool:
+        """Return whether every unknown field has to be found, however rare."""
+        return self.on_unknown in ("evolve", "rescue")
 
     def __post_init__(self) -> None:
         check_size(self.max_message_bytes)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import pyarrow as pa
 
 from batcher.formats.json.format import JsonDecoder, JsonFormat, JsonOptions
@@ -23,6 +25,9 @@ class MsgpackFormat:
 
     def grow(self, schema: pa.Schema, batch: Batch) -> pa.Schema:
         return self._json.grow(schema, _translated(batch, self._options).batch)
+
+    def proposed(self, batch: Batch, names: Collection[str]) -> pa.Schema:
+        return self._json.proposed(_translated(batch, self._options).batch, names)
 
     def decoder(self, schema: pa.Schema) -> MsgpackDecoder:
         return MsgpackDecoder(self._json.decoder(schema), self._options)

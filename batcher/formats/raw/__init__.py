@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from batcher.errors import ConfigurationError
 from batcher.options import Flag, Section
 from batcher.plugins import PluginContext, takes
 from batcher.settings.model import Decode
@@ -27,6 +28,11 @@ def plugin(options: RawSection, *, context: PluginContext) -> Format:
     from batcher.formats.raw.format import RawFormat, RawOptions  # noqa: PLC0415 - as said above
 
     decode = context.section(Decode)
+    if decode.on_unknown == "rescue":
+        raise ConfigurationError(
+            "--decode.on-unknown rescue: a raw message has no fields to keep; give the target the column that "
+            "--raw.column names, or _value"
+        )
     return RawFormat(
         RawOptions(options.column, options.type, int(decode.max_message_bytes), decode.tombstones, decode.on_unknown)
     )

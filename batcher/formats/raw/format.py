@@ -7,6 +7,7 @@ the coordinates.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -46,6 +47,10 @@ class RawFormat:
 
     def grow(self, schema: pa.Schema, batch: Batch) -> pa.Schema:  # noqa: ARG002 - it has no column without a type
         return schema
+
+    def proposed(self, batch: Batch, names: Collection[str]) -> pa.Schema:
+        found = self.infer(batch)
+        return pa.schema([field for field in found or () if field.name in names])
 
     def decoder(self, schema: pa.Schema) -> RawDecoder:
         return RawDecoder(schema, self._options)

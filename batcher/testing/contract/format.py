@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from batcher.errors import ConfigurationError
-from batcher.protocols import Decoder, Format
+from batcher.protocols import Decoder, FieldProposer, Format
 from batcher.records import Batch, Decoded, Partition
 from batcher.testing.values import make_batch, make_records
 
@@ -132,6 +132,19 @@ class FormatLaws:
         assert schema.names == SCHEMA.names
         assert schema == case.form.infer(batch)
         assert case.form.decoder(schema).decode(batch).positions.to_pylist() == list(range(1, 51))
+
+    def test_fields_are_proposed_by_name_with_types_that_take_their_values(self, case: FormatCase) -> None:
+        if not isinstance(case.form, FieldProposer):
+            return
+        # Records that cannot be read and such without a value propose nothing.
+        batch = make_batch(make_records([b"\xff", *(case.encode(row(i)) for i in range(5)), None]))
+        assert case.form.proposed(batch, {"no such field"}).names == []
+        found = case.form.proposed(batch, {"name", "at"})
+        assert found.names == ["name", "at"]
+        inferred = case.form.infer(batch)
+        assert inferred is not None
+        assert found.types == [inferred.field("name").type, inferred.field("at").type]
+        assert case.form.decoder(inferred).decode(batch).positions.to_pylist() == list(range(1, 6))
 
     def test_nothing_readable_infers_nothing(self, case: FormatCase) -> None:
         empty = None if case.nothing_is_a_record else b""

@@ -20,7 +20,7 @@ import pytest
 from batcher.engine.assembly import check_capabilities
 from batcher.errors import BatcherError, RowsRejected, SinkMisconfigured, SinkUnavailable
 from batcher.protocols import COPIES, Sink, SinkInfo
-from batcher.protocols.sink import countable, interruptible, pinning, queryable, removable, topic_pinning
+from batcher.protocols.sink import countable, evolvable, interruptible, pinning, queryable, removable, topic_pinning
 from batcher.records import Block, write_id
 from batcher.testing.values import EVENTS_0, make_block
 
@@ -235,6 +235,60 @@ class SinkLaws:
         sink.write(block_for(info, SCHEMA, ROWS, first_offset=4))
         other = SCHEMA.set(2, pa.field("price", pa.string()))
         assert pinned(sink, info, other).equals(SCHEMA)
+
+    def test_a_sink_that_takes_columns_keeps_those_it_has_and_blocks_of_before(
+        self, case: SinkCase, sink: Sink
+    ) -> None:
+        info, schema = opened(sink)
+        asked = evolvable(sink, info)
+        if asked is None:
+            return
+        topic = EVENTS_0.topic if info.by_topic else None
+        sink.write(block_for(info, schema, ROWS.slice(0, 1)))
+        new = [pa.field("country", pa.int64()), pa.field("colour", pa.string()), pa.field("size", pa.int64())]
+        wider = elsewhere(lambda: asked.evolve(topic, new))
+        added = [name for name in wider.names if name not in schema.names]
+        assert sorted(added) == ["colour", "size"]
+        assert all(wider.field(name).nullable for name in added)
+        assert pa.schema([field for field in wider if field.name in schema.names]).equals(schema)
+        assert asked.evolve(topic, new).equals(wider)
+        sink.write(block_for(info, schema, ROWS.slice(1, 1), first_offset=1))
+        table = ROWS.append_column("colour", pa.array(["red"] * 4)).append_column("size", pa.array([7] * 4))
+        elsewhere(lambda: sink.write(block_for(info, wider, table.slice(2), first_offset=2)))
+        if not case.keeps:
+            return
+        rows = sorted(case.rows(), key=itemgetter("id"))
+        assert [(row["id"], row.get("colour"), row.get("size")) for row in rows] == [
+            (1, None, None),
+            (2, None, None),
+            (3, "red", 7),
+            (4, "red", 7),
+        ]
+
+    def test_columns_that_one_process_adds_hold_for_another(self, case: SinkCase, sink: Sink) -> None:
+        info, schema = opened(sink)
+        asked = evolvable(sink, info)
+        if asked is None or not case.keeps or not case.keeps_schema:
+            return
+        topic = EVENTS_0.topic if info.by_topic else None
+        second = case.sink()
+        try:
+            second_info, _ = opened(second)
+            other = evolvable(second, second_info)
+            assert other is not None
+            asked.evolve(topic, [pa.field("colour", pa.string())])
+            both = other.evolve(topic, [pa.field("size", pa.int64()), pa.field("colour", pa.int8())])
+            assert both.field("colour").type == pa.string()
+            assert {"colour", "size"} <= set(both.names)
+            second.write(block_for(second_info, schema, ROWS.slice(0, 2)))
+        finally:
+            second.close()
+        assert asked.evolve(topic, [pa.field("size", pa.int64())]).equals(both)
+        third = case.sink()
+        try:
+            assert opened(third)[1].equals(both)
+        finally:
+            third.close()
 
     def test_a_reconcilable_sink_knows_which_offsets_it_has(self, sink: Sink) -> None:
         info, schema = opened(sink)

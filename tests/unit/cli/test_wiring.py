@@ -4,6 +4,7 @@ import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -55,12 +56,21 @@ def test_parquet_gets_its_section_and_the_schema_of_the_file(tmp_path: Path) -> 
         "path": "out",
         "compression": "zstd",
         "partition_by": ("country",),
+        "partition_zone": "UTC",
         "coordinates": "default",
         "layout": "auto",
         "max_directories": 1000,
         "topics": (),
         "schema": schema,
     }
+
+
+@pytest.mark.parametrize(
+    ("given", "mode"), [("warn", "count"), ("halt", "count"), ("evolve", "evolve"), ("rescue", "rescue")]
+)
+def test_what_becomes_of_unknown_fields_is_what_the_settings_say(given: Any, mode: str) -> None:
+    policy = wiring.evolution_of(Settings(decode=Decode(on_unknown=given, max_new_columns=7)))
+    assert (policy.mode, policy.max_new_columns) == (mode, 7)
 
 
 def test_a_schema_file_beside_a_table_that_has_its_own_schema_is_refused() -> None:

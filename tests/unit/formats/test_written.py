@@ -19,7 +19,7 @@ from batcher.formats.json.limits import JsonOptions
 from batcher.formats.schema_registry import SchemaAwaited
 from batcher.formats.writer_schema import SchemaKey, SchemaReader, SchemaUnknown, WriterSchema
 from batcher.formats.written import MAX_READERS, WrittenFormat
-from batcher.records import Batch, Decoded, Partition
+from batcher.records import RESCUED, Batch, Decoded, Partition
 from batcher.testing.values import make_batch, make_records
 
 A, B = Partition("events", 0), Partition("events", 1)
@@ -216,3 +216,27 @@ def test_aliases_are_found_at_any_depth() -> None:
     found = aliases_of(WriterSchema("avro", json.dumps(outer)))
 
     assert found == {"home.town": ["city"], "more": ["others"], "others.town": ["city"]}
+
+
+def test_new_fields_of_a_writer_are_proposed_with_the_type_it_gives_them() -> None:
+    batch = batch_of(old(0), new(1, 2.5))
+    decoded = decode(batch, on_unknown="evolve")
+    assert [(one.path, one.records, one.position) for one in decoded.unknown] == [("score", 1, 1)]
+    proposed = format_of(on_unknown="evolve").proposed(batch, {"score"})
+    assert proposed.equals(pa.schema([("score", pa.float64())]))
+
+
+def test_of_names_that_differ_by_case_one_is_proposed_where_they_are_one() -> None:
+    schema = {"type": "record", "name": "E", "fields": [{"name": name, "type": "long"} for name in ("id", "aB", "ab")]}
+    schemas = Known({5: WriterSchema("avro", json.dumps(schema))})
+    batch = batch_of(framed(5, schema, id=1, aB=2, ab=3))
+    assert format_of(schemas, match="insensitive").proposed(batch, {"aB", "ab"}).names == ["aB"]
+    assert format_of(schemas).proposed(batch, {"aB", "ab"}).names == ["aB", "ab"]
+
+
+def test_what_has_no_column_is_kept_for_each_record_whatever_schema_it_has() -> None:
+    schema = pa.schema([RESCUED, *TARGET])
+    decoded = decode(batch_of(old(0), new(1, 2.5), new(2)), schema=schema, on_unknown="rescue")
+    assert decoded.table.schema.equals(schema)
+    assert decoded.table["_rescued"].to_pylist() == [None, '{"score":2.5}', None]
+    assert decoded.unknown == ()

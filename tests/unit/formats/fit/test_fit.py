@@ -15,7 +15,7 @@ from batcher.errors import ConfigurationError
 from batcher.formats.fit import Fitted, Fitter, fit, validate
 from batcher.formats.json.limits import JsonOptions
 from batcher.formats.writer_schema import SchemaKey
-from batcher.records import COLUMN_TYPE, RAW_JSON, UnknownField
+from batcher.records import COLUMN_TYPE, RAW_JSON, RESCUED, UnknownField
 
 KEY = SchemaKey(7)
 DAY = dt.date(2024, 5, 6)
@@ -344,3 +344,47 @@ def test_columns_that_differ_by_case_only_are_refused_where_case_does_not_count(
     target = pa.schema([("a", pa.int8()), ("A", pa.int8())])
     with pytest.raises(ConfigurationError, match="differ by case"):
         fit(pa.table({"a": [1]}), target, key=KEY, options=JsonOptions(match="insensitive"))
+
+
+def test_what_no_column_takes_is_kept_as_json_in_the_shape_of_the_record() -> None:
+    inner = pa.struct([("x", pa.int64()), ("y", pa.timestamp("ms", "UTC"))])
+    known = pa.struct([("x", pa.int64())])
+    source = pa.schema(
+        [
+            ("price", pa.decimal128(5, 2)),
+            ("s", inner),
+            ("l", pa.list_(inner)),
+            ("m", pa.map_(pa.string(), inner)),
+            pa.field("any", pa.string(), metadata={RAW_JSON: b"1"}),
+        ]
+    )
+    whole = {"x": 1, "y": AT.replace(microsecond=0)}
+    table = pa.table(
+        {
+            "price": [Decimal("1.10"), None, None],
+            "s": [whole, {"x": 1, "y": None}, None],
+            "l": [[whole, {"x": 2, "y": None}], [], None],
+            "m": [[("k", whole), ("q", {"x": 3, "y": None})], None, []],
+            "any": ['{"a":1.0}', None, None],
+        },
+        source,
+    )
+    target = pa.schema([("s", known), ("l", pa.list_(known)), ("m", pa.map_(pa.string(), known)), RESCUED])
+    fitted = fit(table, target, key=KEY, options=JsonOptions("rescue"))
+    at = '{"y":"2024-05-06T01:02:03.000Z"}'
+    assert fitted.table["_rescued"].to_pylist() == [
+        f'{{"price":1.10,"s":{at},"l":[{at},null],"m":{{"k":{at}}},"any":{{"a":1.0}}}}',
+        None,
+        None,
+    ]
+    assert fitted.unknown == ()
+    assert fitted.table["s"].to_pylist() == [{"x": 1}, {"x": 1}, None]
+
+
+def test_what_json_cannot_hold_refuses_its_record_where_it_is_to_be_kept() -> None:
+    table = pa.table({"c": [1, 2, 3], "odd": [1.5, math.nan, None]})
+    fitted = fit(table, pa.schema([("c", pa.int64()), RESCUED]), key=KEY, options=JsonOptions("rescue"))
+    (refused,) = fitted.rejections
+    assert (refused.position, refused.reason, refused.path) == (1, "type", "odd")
+    assert "_rescued keeps it as JSON; schema 7 writes it" in refused.message
+    assert fitted.table["_rescued"].to_pylist() == ['{"odd":1.5}', None]

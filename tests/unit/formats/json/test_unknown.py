@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
 import pytest
 
 from batcher.formats.json import census
 from batcher.formats.json.format import JsonFormat, JsonOptions
-from batcher.records import RAW_JSON, Decoded, UnknownField
+from batcher.records import RAW_JSON, RESCUED, Decoded, UnknownField
 from batcher.testing.values import make_batch, make_records
 
 SCHEMA = pa.schema(
@@ -118,3 +118,109 @@ def test_a_batch_in_pieces_counts_as_one(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("batcher.formats.policy.PIECE_BYTES", 200)
     decoded = decode([{"id": number, "city": "Rome"} for number in range(100)])
     assert found(decoded) == {"city": (100, 0)}
+
+
+EXACT: Final = "evolve"
+
+
+def test_where_columns_are_made_of_fields_every_block_is_looked_at_whole() -> None:
+    decoder = JsonFormat(JsonOptions(EXACT)).decoder(SCHEMA)
+    usual = ['{"id":1,"usual":1}'] * (census.SMALL + 1)
+    for number in range(census.CAREFUL + 2 * census.EVERY):
+        documents = [*usual[:500], f'{{"id":1,"rare{number}":1}}', *usual]
+        decoded = decoder.decode(make_batch(make_records(documents)))
+        assert found(decoded)[f"rare{number}"] == (1, 500)
+        assert not decoded.estimated
+
+
+def test_a_field_beside_one_that_only_the_strict_reader_can_read_is_found() -> None:
+    # msgspec takes no number beyond what a double holds.
+    documents = ['{"id":1e0,"rare":1e400}', '{"id":2}']
+    decoded = decode(documents, on_unknown=EXACT)
+    assert found(decoded) == {"rare": (1, 0)}
+
+
+def test_types_for_new_fields_hold_what_is_in_them_and_no_other_field_is_proposed() -> None:
+    form = JsonFormat(JsonOptions(EXACT))
+    documents = [{"id": 1, "a": 1, "b": 1.5, "c": "2026-01-31T00:00:00Z", "d": [1], "e": {"x": 1}, "f": None, "z": 1}]
+    batch = make_batch(make_records([json.dumps(document) for document in documents]))
+    assert form.proposed(batch, {"a", "b", "c", "d", "e", "f"}).equals(
+        pa.schema(
+            [
+                ("a", pa.int64()),
+                ("b", pa.float64()),
+                ("c", pa.timestamp("us", "UTC")),
+                ("d", pa.list_(pa.int64())),
+                ("e", pa.struct([("x", pa.int64())])),
+            ]
+        )
+    )
+
+
+def test_a_name_that_is_written_with_escapes_is_found() -> None:
+    form = JsonFormat(JsonOptions(EXACT))
+    batch = make_batch(make_records(['{"\\u0061b":1}', '{"gr\\u00f6\\u00dfe":2}', '{"größe":3}']))
+    assert form.proposed(batch, {"ab", "größe"}).names == ["ab", "größe"]
+
+
+RESCUING = SCHEMA.insert(1, RESCUED)
+
+
+def rescued(*documents: Any, schema: pa.Schema = RESCUING, **options: Any) -> list[str | None]:
+    decoded = decode(list(documents), schema, on_unknown="rescue", **options)
+    assert decoded.table.schema.equals(schema)
+    assert decoded.unknown == ()
+    kept: list[str | None] = decoded.table["_rescued"].to_pylist()
+    return kept
+
+
+def test_what_has_no_column_is_kept_as_compact_json_in_the_shape_of_the_record() -> None:
+    assert rescued(
+        '{"id": 1, "n": 1.10, "big": 1e400, "t": "a\\u00e9\\n", "o": {"b" : [1, 2.0, null]}, "none": null}',
+        {"id": 2},
+        {"id": 3, "user": {"name": "ann", "age": 7}, "items": [{"sku": "a"}, {"sku": "b", "qty": 2}]},
+        {"id": 4, "user": None, "items": [None]},
+    ) == [
+        '{"n":1.10,"big":1e400,"t":"aé\\n","o":{"b":[1,2.0,null]}}',
+        None,
+        '{"user":{"age":7},"items":[null,{"qty":2}]}',
+        None,
+    ]
+
+
+def test_the_field_named_like_the_column_for_the_rest_is_a_part_of_the_rest() -> None:
+    assert rescued({"id": 1, "_rescued": "mine"}) == ['{"_rescued":"mine"}']
+
+
+def test_maps_keep_the_entries_with_something_unknown() -> None:
+    schema = pa.schema([("m", pa.map_(pa.string(), pa.struct([("x", pa.int64())]))), RESCUED])
+    assert rescued({"m": {"a": {"x": 1}, "b": {"x": 2, "y": 3}}}, schema=schema) == ['{"m":{"b":{"y":3}}}']
+
+
+def test_names_of_another_case_are_no_rest_where_case_does_not_count() -> None:
+    assert rescued({"ID": 1, "User": {"NAME": "a", "Age": 2}}, match="insensitive") == ['{"User":{"Age":2}}']
+    assert rescued({"ID": 1}) == ['{"ID":1}']
+
+
+@pytest.mark.parametrize(
+    ("document", "path"),
+    [
+        ('{"id":1,"x":1,"x":2}', "x"),
+        ('{"id":1,"x":{"y":1,"y":2}}', "x"),
+        ('{"id":1,"user":{"z":1,"z":null}}', "user.z"),
+    ],
+)
+def test_a_rest_that_nobody_can_read_back_refuses_its_record_only(document: str, path: str) -> None:
+    decoded = decode(['{"id":0,"x":1}', document, '{"id":2}'], RESCUING, on_unknown="rescue")
+    assert [(one.position, one.reason, one.path) for one in decoded.rejections] == [(1, "duplicate", path)]
+    assert decoded.table["_rescued"].to_pylist() == ['{"x":1}', None]
+    assert decoded.positions.to_pylist() == [0, 2]
+
+
+def test_records_that_are_refused_otherwise_are_still_refused() -> None:
+    decoded = decode([{"id": "no number", "x": 1}], RESCUING, on_unknown="rescue")
+    assert [(one.reason, one.path) for one in decoded.rejections] == [("type", "id")]
+
+
+def test_without_the_column_for_the_rest_fields_are_counted_exactly() -> None:
+    assert found(decode([{"id": 1, "x": 1}], on_unknown="rescue")) == {"x": (1, 0)}

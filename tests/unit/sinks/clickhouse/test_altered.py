@@ -10,12 +10,18 @@ import pyarrow as pa
 import pytest
 from structlog.testing import capture_logs
 
-from batcher.errors import RowsRejected, SchemaChanged, SinkMisconfigured
+from batcher.errors import RowsRejected, SchemaChanged, SinkMisconfigured, SinkUnavailable
 from batcher.protocols import Sink
+from batcher.records import RAW_JSON
 from batcher.testing.clickhouse import EmbeddedEngine
 from batcher.testing.values import make_block
 from sinks.clickhouse import plugin
-from sinks.clickhouse.catalog import Version
+from sinks.clickhouse.addition import widens as can_be_widened
+from sinks.clickhouse.addition import with_columns
+from sinks.clickhouse.catalog import Catalog, Version
+from sinks.clickhouse.guarantee import Storage
+from sinks.clickhouse.schema import Described
+from sinks.clickhouse.sink import ClickHouseSink
 from sinks.clickhouse.watch import TableWatch
 
 pytest_plugins = ["batcher.testing.clickhouse_plugin"]
@@ -210,3 +216,149 @@ def test_a_table_that_is_gone_is_left_to_the_insert_to_say(altered: Callable[[st
     table.engine.execute(f"DROP TABLE {table.name}")
     with pytest.raises(SinkMisconfigured, match="create the table"):
         table.write(1)
+
+
+def evolved(table: Altered, *fields: pa.Field) -> pa.Schema:
+    assert isinstance(table.sink, ClickHouseSink)
+    return table.sink.evolve(None, fields)
+
+
+FIELDS = [
+    (pa.field("f", pa.int64()), "Nullable(Int64)"),
+    (pa.field("f", pa.float64()), "Nullable(Float64)"),
+    (pa.field("f", pa.bool_()), "Nullable(Bool)"),
+    (pa.field("f", pa.string()), "Nullable(String)"),
+    (pa.field("f", pa.timestamp("us", "UTC")), "Nullable(DateTime64(6, 'UTC'))"),
+    (pa.field("f", pa.decimal128(9, 2)), "Nullable(Decimal(9, 2))"),
+    (pa.field("f", pa.list_(pa.int64())), "Array(Nullable(Int64))"),
+    (pa.field("f", pa.map_(pa.string(), pa.int64())), "Map(String, Nullable(Int64))"),
+    (pa.field("f", pa.struct([("x", pa.int64())])), "JSON"),
+    (pa.field("f", pa.int64(), nullable=False), "Nullable(Int64)"),
+]
+
+
+@pytest.mark.parametrize(("field", "kind"), FIELDS, ids=str)
+def test_a_field_becomes_a_column_that_older_rows_need_not_have(
+    altered: Callable[[str], Altered], field: pa.Field, kind: str
+) -> None:
+    table = altered("UInt8")
+    table.write(1)
+    schema = evolved(table, field)
+    assert schema.field("f").nullable
+    named = f"SELECT type FROM system.columns WHERE table = '{table.name}' AND name = 'f'"
+    assert [row[0] for row in table.engine.rows(named)] == [kind]
+    assert len(table.values("f")) == 1
+    table.write(2)  # a block that was made before
+    assert len(table.values("f")) == 2
+
+
+def test_columns_that_are_added_by_itself_are_no_change_to_be_told_of(altered: Callable[[str], Altered]) -> None:
+    table = altered("UInt8")
+    with capture_logs() as logged:
+        table.write(1)
+        schema = evolved(table, pa.field("f", pa.string()), pa.field("g", pa.int64()))
+        table.write(2)
+        table.schema = schema
+        table.write(3)
+    assert table.values() == ["1", "2", "3"]
+    assert logged == []
+
+
+def test_another_change_beside_the_columns_of_its_own_is_told(altered: Callable[[str], Altered]) -> None:
+    table = altered("UInt16")
+    table.alter("MODIFY COLUMN c UInt8")
+    evolved(table, pa.field("f", pa.string()))
+    with pytest.raises(SchemaChanged, match="c is another type"):
+        table.write(300)
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        pa.field("c", pa.string()),
+        pa.field("mixed", pa.string(), metadata={RAW_JSON: b"1"}),
+        pa.field("empty", pa.list_(pa.null())),
+        pa.field("later", pa.duration("s")),
+        pa.field("alias", pa.int64()),
+    ],
+    ids=lambda field: field.name,
+)
+def test_what_is_there_or_cannot_be_held_is_left_as_it_is(altered: Callable[[str], Altered], field: pa.Field) -> None:
+    table = altered("UInt8")
+    table.alter("ADD COLUMN alias UInt8 ALIAS c")
+    assert evolved(table, field).equals(table.schema)
+    table.write(1)
+
+
+def test_a_missing_right_names_the_grant(altered: Callable[[str], Altered], monkeypatch: pytest.MonkeyPatch) -> None:
+    table = altered("UInt8")
+    monkeypatch.setattr(Catalog, "granted", lambda _, right: not right.startswith("ALTER"))
+    with pytest.raises(SinkMisconfigured, match=r"GRANT ALTER ADD COLUMN ON `default`\.`.*` to it"):
+        evolved(table, pa.field("f", pa.string()))
+    # Nothing is asked where nothing is missing.
+    assert evolved(table, pa.field("c", pa.int64())).equals(table.schema)
+
+
+class Client:
+    """Stand in for a server whose tables are replicated: chDB has no Keeper."""
+
+    def __init__(self, *settings: str, late: bool = False) -> None:
+        self.server_settings = dict.fromkeys(settings)
+        self.late = late
+        self.commands: list[tuple[str, dict[str, str]]] = []
+
+    def command(self, statement: str, settings: dict[str, str]) -> None:
+        self.commands.append((statement, settings))
+
+
+@pytest.mark.parametrize(
+    ("engine", "settings", "sent"),
+    [
+        ("MergeTree", ("alter_sync",), {}),
+        ("ReplicatedReplacingMergeTree", ("alter_sync",), {"alter_sync": "2"}),
+        ("ReplicatedMergeTree", (), {"replication_alter_partitions_sync": "2"}),
+        ("SharedMergeTree", ("alter_sync",), {"alter_sync": "2"}),
+    ],
+)
+@pytest.mark.parametrize("late", [False, True])
+def test_replicas_are_waited_for(
+    monkeypatch: pytest.MonkeyPatch, engine: str, settings: tuple[str, ...], sent: dict[str, str], late: bool
+) -> None:
+    client: Any = Client(*settings)
+
+    class Servers:
+        def __init__(self, client: Any) -> None:
+            self.client = client
+
+        def granted(self, right: str) -> bool:
+            return True
+
+        def columns(self, table: Storage) -> list[Described]:
+            added = client.commands and not late
+            return [Described("c", "UInt8"), *([Described("f", "Nullable(String)")] if added else [])]
+
+    monkeypatch.setattr("sinks.clickhouse.addition.Catalog", Servers)
+    table = Storage("db", "t", engine, engine, "c", {})
+    fields = [pa.field("f", pa.string()), pa.field("we`ird", pa.duration("s"))]
+    if late:
+        with pytest.raises(SinkUnavailable, match="do not show yet"):
+            with_columns(client, table, fields, "t")
+    else:
+        assert with_columns(client, table, fields, "t").decoded.names == ["c", "f"]
+    assert client.commands == [("ALTER TABLE `db`.`t` ADD COLUMN IF NOT EXISTS `f` Nullable(String)", sent)]
+
+
+@pytest.mark.parametrize(
+    ("engine", "widens"), [("Distributed('c', 'd', 't')", False), ("Log", False), ("MergeTree ORDER BY i", True)]
+)
+def test_only_tables_that_keep_their_rows_are_given_columns(
+    chdb_engine: EmbeddedEngine, new_table: Callable[[], str], engine: str, widens: bool
+) -> None:
+    if engine.startswith("Distributed"):
+        assert not can_be_widened(Storage("d", "t", "Distributed", engine, "", {}))
+        return
+    name = new_table()
+    chdb_engine.execute(f"CREATE TABLE {name} (i UInt32) ENGINE = {engine}")
+    sink = plugin({"dsn": chdb_engine.dsn, "table": name})
+    assert ("evolve" in sink.open().capabilities) is widens
+    sink.close()

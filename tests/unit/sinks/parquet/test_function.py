@@ -165,6 +165,16 @@ def test_the_hour_that_clocks_show_twice_is_one_directory_and_the_one_they_skip_
     assert directories([NOON], pa.timestamp("us"), "hour(c) as h", zone="Europe/Berlin") == ["h=2017-11-16-22"]
 
 
+def test_clocks_that_are_changed_within_an_hour_are_told_to_the_second() -> None:
+    # Newfoundland put its clocks forward at a minute past midnight, which is 03:31 UTC.
+    times = [dt.datetime(2006, 4, 2, 3, 30, 59, tzinfo=UTC), dt.datetime(2006, 4, 2, 3, 31, tzinfo=UTC), None]
+    assert directories(times, pa.timestamp("s", "UTC"), "hour(c) as h", zone="America/St_Johns") == [
+        "h=2006-04-02-00",
+        "h=2006-04-02-01",
+        f"h={DEFAULT}",
+    ]
+
+
 @given(
     st.lists(st.none() | st.datetimes(dt.datetime(1, 1, 2), dt.datetime(9999, 12, 30)), min_size=1, max_size=30),  # noqa: DTZ001
     st.sampled_from(["UTC", "Europe/Berlin", "America/St_Johns", "Australia/Lord_Howe", "Pacific/Apia"]),

@@ -23,10 +23,12 @@ from batcher.records import RAW_JSON, Block
 from batcher.testing.clickhouse import EmbeddedEngine
 from batcher.testing.values import make_block
 from sinks.parquet import one_root, schemas
+from sinks.parquet.locations import store_for
 from sinks.parquet.objects import ObjectStore
 from sinks.parquet.options import ParquetOptions
 from sinks.parquet.schemas import PIN
 from sinks.parquet.sink import ParquetSink
+from sinks.parquet.topics import TopicRootsSink
 from tests.harness.object_store import Objects
 
 pytest_plugins = ["batcher.testing.clickhouse_plugin"]
@@ -408,3 +410,131 @@ def test_an_object_store_grows_as_a_directory_does() -> None:
     assert sink.pin(KNOWN).equals(KNOWN)
     sink.write(block(SECOND, 1))
     assert opened().pin(UNKNOWN).equals(KNOWN)
+
+
+COLOUR = pa.field("colour", pa.string())
+SIZE = pa.field("size", pa.int64())
+NARROW = pa.schema([("id", pa.int64())])
+
+
+def narrow(*ids: int) -> pa.Table:
+    return pa.table({"id": list(ids)}, NARROW)
+
+
+def test_columns_for_new_fields_are_numbered_pins_each_wider_than_the_one_before(root: Root) -> None:
+    sink = root.sink()
+    sink.write(block(narrow(1)))
+    first = sink.evolve(None, [COLOUR])
+    assert first.names == ["id", "colour"]
+    assert sink.evolve(None, [SIZE, COLOUR]).names == ["id", "colour", "size"]
+    assert sink.evolve(None, [COLOUR.with_type(pa.int8())]).names == ["id", "colour", "size"]
+    assert sorted(path.name for path in root.path.glob("_schema*")) == [
+        "_schema.00002.arrow",
+        "_schema.00003.arrow",
+        "_schema.arrow",
+    ]
+    # A block of a shape before, then one of the newest.
+    sink.write(block(pa.table({"id": [2], "colour": ["red"]}, first), 1))
+    sink.write(block(pa.table({"id": [3], "colour": [None], "size": [7]}, pa.schema([*first, SIZE])), 2))
+    assert root.rows(pa.schema([*NARROW, COLOUR, SIZE])) == [
+        {"id": 1, "colour": None, "size": None},
+        {"id": 2, "colour": "red", "size": None},
+        {"id": 3, "colour": None, "size": 7},
+    ]
+    assert root.sink().schema == pa.schema([*NARROW, COLOUR, SIZE])
+
+
+def test_a_replay_of_a_shape_before_replaces_its_file(root: Root) -> None:
+    root.sink().write(block(narrow(1, 2)))
+    second = root.sink()
+    second.evolve(None, [COLOUR])
+    wider = pa.table({"id": [1, 2], "colour": ["red", None]}, pa.schema([*NARROW, COLOUR]))
+    second.write(dataclasses.replace(block(wider), replayed=True))
+    third = root.sink()
+    third.write(dataclasses.replace(block(wider), replayed=True))
+    assert root.rows(wider.schema) == [{"id": 1, "colour": "red"}, {"id": 2, "colour": None}]
+
+
+def test_processes_that_add_columns_at_the_same_time_end_with_all_of_them(root: Root) -> None:
+    root.sink().write(block(narrow(1)))
+    sinks = [root.sink() for _ in range(6)]
+    start = threading.Barrier(len(sinks))
+
+    def add(number: int) -> pa.Schema:
+        start.wait()
+        return sinks[number].evolve(None, [pa.field(f"f{number % 3}", pa.int64()), COLOUR])
+
+    with ThreadPoolExecutor(len(sinks)) as pool:
+        list(pool.map(add, range(len(sinks))))
+    held = [sink.evolve(None, []) for sink in sinks]
+    assert all(schema.equals(held[0]) for schema in held)
+    assert sorted(held[0].names) == ["colour", "f0", "f1", "f2", "id"]
+
+
+def test_a_crash_between_a_new_pin_and_the_one_that_is_shown_is_mended_at_the_next_start(
+    root: Root, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = root.sink()
+    sink.write(block(narrow(1)))
+
+    def crash(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sinks.parquet.local.LocalStore.replace", crash)
+        with pytest.raises(KeyboardInterrupt):
+            sink.evolve(None, [COLOUR])
+    assert root.sink().schema == pa.schema([*NARROW, COLOUR])
+    assert pa.ipc.open_file(str(root.path / PIN)).schema.names == ["id", "colour"]
+
+
+def test_columns_that_came_later_need_not_be_in_the_file_of_the_schema(root: Root) -> None:
+    given = pa.schema([("id", pa.int64()), ("country", pa.string())])
+    sink = root.sink(schema=given)
+    sink.write(block(pa.table({"id": [1], "country": ["DE"]}, given)))
+    sink.evolve(None, [COLOUR, SIZE])
+    assert root.sink(schema=given).schema == pa.schema([*given, COLOUR, SIZE])
+    assert root.sink(schema=pa.schema([*given, COLOUR])).schema == pa.schema([*given, COLOUR, SIZE])
+    for other in (given.remove(1), pa.schema([*given, SIZE]), given.set(1, pa.field("country", pa.int8()))):
+        with pytest.raises(SinkMisconfigured, match="does not agree"):
+            root.sink(schema=other)
+
+
+def test_columns_come_before_the_first_block_where_the_schema_is_given(root: Root) -> None:
+    sink = root.sink(schema=NARROW)
+    assert sink.evolve(None, [COLOUR]).names == ["id", "colour"]
+    assert root.sink(schema=NARROW).schema == pa.schema([*NARROW, COLOUR])
+
+
+def test_what_files_cannot_hold_or_readers_would_not_find_is_left_out(root: Root) -> None:
+    sink = root.sink(partition_by=("bucket(id, 2) as part",))
+    sink.write(block(narrow(1)))
+    fields = [
+        pa.field("part", pa.string()),
+        pa.field("_offset", pa.int64()),
+        pa.field("odd", pa.month_day_nano_interval()),
+    ]
+    assert sink.evolve(None, [*fields, COLOUR]).names == ["id", "colour"]
+
+
+def test_json_that_is_kept_as_text_stays_so(root: Root) -> None:
+    sink = root.sink()
+    sink.write(block(narrow(1)))
+    sink.evolve(None, [pa.field("any", pa.string(), metadata={RAW_JSON: b"1"})])
+    schema = root.sink().schema
+    assert schema is not None
+    assert RAW_JSON in (schema.field("any").metadata or {})
+
+
+def test_each_root_of_a_topic_has_columns_of_its_own(tmp_path: Path) -> None:
+    sink = TopicRootsSink(ParquetOptions(str(tmp_path / "root"), layout="topic"), store_for(str(tmp_path / "root")))
+    assert "evolve" in sink.open().capabilities
+    for topic in ("a", "b"):
+        sink.pin_topic(topic, NARROW)
+    assert sink.evolve("a", [COLOUR]).names == ["id", "colour"]
+    assert [sink.schema_of(topic) for topic in ("a", "b")] == [pa.schema([*NARROW, COLOUR]), NARROW]
+    sink.close()
+    given = ParquetOptions(str(tmp_path / "root"), layout="topic", schema=NARROW)
+    other = TopicRootsSink(given, store_for(given.path))
+    assert "evolve" not in other.open().capabilities
+    other.close()
