@@ -52,6 +52,10 @@ RAW_JSON: Final = b"batcher.raw_json"
 COLUMN_TYPE: Final = b"batcher.type"
 """Field metadata key: the target's own name for the type of this column (`DateTime`), for messages to people."""
 
+SORTED: Final = b"batcher.sorted"
+"""Field metadata key: the target keeps its rows in the order of this column, with others or alone. Rows that are equal
+there may be one row to it."""
+
 Trigger = Literal["rows", "bytes", "age", "memory", "end", "stop", "range"]
 """Why a batch was sealed. `memory`: the buffer was full and nothing else was due. `range`: a range that an intent
 announces was read to its end."""

@@ -128,9 +128,10 @@ class Targets:
 
 
 def _log_started(name: str, agreement: Agreement, around: Surroundings) -> None:
+    condition = agreement.sink.condition if agreement.exactly_once else ""
     log.info(
         "pipeline_started",
-        delivery=agreement.guarantee,
+        delivery=f"{agreement.guarantee} {condition}".rstrip(),
         target=agreement.sink.target,
         target_could_keep=agreement.sink.guarantee,
         reason=agreement.reason,

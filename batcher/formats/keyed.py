@@ -41,13 +41,17 @@ class KeyedFormat:
     """
 
     def __init__(self, values: Format, keys: Format, name: str, *, whole: bool = False) -> None:
-        self._values = values
+        self.values = values
         self._keys = keys
         self._name = name
         self._whole = whole
 
+    def with_values(self, values: Format) -> KeyedFormat:
+        """Return a format that reads values with another one, and keys as this one does."""
+        return KeyedFormat(values, self._keys, self._name, whole=self._whole)
+
     def infer(self, batch: Batch) -> pa.Schema | None:
-        columns = self._values.infer(batch)
+        columns = self.values.infer(batch)
         if columns is None:
             return None
         keys = _keys_of(batch, None)
@@ -58,7 +62,7 @@ class KeyedFormat:
 
     def grow(self, schema: pa.Schema, batch: Batch) -> pa.Schema:
         parts = self._parts(schema)
-        values = self._values.grow(parts.values, batch)
+        values = self.values.grow(parts.values, batch)
         keys = _keys_of(batch, None)
         inner = parts.keys if keys is None else self._keys.grow(parts.keys, keys.batch)
         own = {field.name: field for field in values}
@@ -67,7 +71,7 @@ class KeyedFormat:
 
     def decoder(self, schema: pa.Schema) -> KeyedDecoder:
         parts = self._parts(schema)
-        values = self._values.decoder(parts.values)
+        values = self.values.decoder(parts.values)
         try:
             if self._whole and len(parts.key_names):
                 _check_text(parts.keys.field(0), self._name)

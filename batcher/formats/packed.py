@@ -41,45 +41,45 @@ class PackedFormat:
     def __init__(
         self, inner: Format, framing: Framing, compression: Compression = "none", check: Check | None = None
     ) -> None:
-        self._inner = inner
-        self._check = check
-        self._framing = framing
-        self._compression = compression
+        self.inner = inner
+        self.framing = framing
+        self.compression = compression
+        self.check = check
 
     def infer(self, batch: Batch) -> pa.Schema | None:
         found = self.unpack(batch).batch
-        return None if found is None else self._inner.infer(found)
+        return None if found is None else self.inner.infer(found)
 
     def grow(self, schema: pa.Schema, batch: Batch) -> pa.Schema:
         found = self.unpack(batch).batch
-        return schema if found is None else self._inner.grow(schema, found)
+        return schema if found is None else self.inner.grow(schema, found)
 
     def proposed(self, batch: Batch, names: Collection[str]) -> pa.Schema:
         found = self.unpack(batch).batch
-        if found is None or not isinstance(self._inner, FieldProposer):
+        if found is None or not isinstance(self.inner, FieldProposer):
             return pa.schema([])
-        return self._inner.proposed(found, names)
+        return self.inner.proposed(found, names)
 
     def decoder(self, schema: pa.Schema) -> PackedDecoder:
-        return PackedDecoder(self, self._inner.decoder(schema))
+        return PackedDecoder(self, self.inner.decoder(schema))
 
     def unpack(self, batch: Batch) -> _Unpacked:
         """Return what is in the messages of a batch."""
         rejections: list[Rejection] = []
-        if self._compression != "none":
-            unpacked = decompress(batch.values(), self._compression, self._framing.max_message_bytes)
+        if self.compression != "none":
+            unpacked = decompress(batch.values(), self.compression, self.framing.max_message_bytes)
             batch = with_values(batch, unpacked.values)
             rejections += unpacked.rejections
         refused = {one.position for one in rejections}
-        if self._framing.kind == "none" and self._check is None:
+        if self.framing.kind == "none" and self.check is None:
             positions, values = pa.arange(0, batch.rows), batch.values()
             if refused:
                 keep = pc.invert(pc.is_in(positions, pa.array(sorted(refused), pa.int64())))
                 positions, values = positions.filter(keep), values.filter(keep)
             return _Unpacked(_of(batch, positions, values), positions, tuple(rejections), _nothing())
-        split = self._framing.split(batch)
-        if self._check is not None:
-            split = self._check(split)
+        split = self.framing.split(batch)
+        if self.check is not None:
+            split = self.check(split)
         # What could not be decompressed has no value now, and is no tombstone for that.
         rejections += [one for one in split.rejections if one.position not in refused]
         skipped = split.skipped
@@ -98,11 +98,11 @@ class PackedDecoder:
 
     def __init__(self, packed: PackedFormat, inner: Decoder) -> None:
         self._packed = packed
-        self._inner = inner
+        self.inner = inner
 
     @property
     def schema(self) -> pa.Schema:
-        return self._inner.schema
+        return self.inner.schema
 
     def decode(self, batch: Batch) -> Decoded:
         found = self._packed.unpack(batch)
@@ -110,7 +110,7 @@ class PackedDecoder:
             return Decoded(
                 self.schema.empty_table(), _nothing(), tuple(sorted(found.rejections, key=_position)), found.skipped
             )
-        decoded, places = self._inner.decode(found.batch), found.positions
+        decoded, places = self.inner.decode(found.batch), found.positions
         moved = [replace(one, position=places[one.position].as_py()) for one in decoded.rejections]
         skipped = pa.concat_arrays([found.skipped, places.take(decoded.skipped)])
         return replace(

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from batcher.formats.fit import Fitter, validate
 from batcher.formats.fit.names import Aliases
 from batcher.formats.fit.source import plain_type
-from batcher.formats.framing import Framing, Group
+from batcher.formats.framing import Group, Split
 from batcher.formats.json.limits import JsonOptions
 from batcher.formats.json.spelling import folded
 from batcher.formats.schema_registry import find_all
@@ -78,26 +78,33 @@ class _WriterLane:
     message: str = ""
 
 
+class Splitting(Protocol):
+    """Tell the records of a batch apart by their schemas, as `framing.Framing` does."""
+
+    def split(self, batch: Batch) -> Split:
+        """Return the payloads of a joined batch by schema. Never raises because of a record."""
+
+
 class WrittenFormat:
     """Make decoders for records that were written with a schema (`protocols.Format`)."""
 
-    def __init__(self, codec: Codec, framing: Framing, schemas: WriterSchemas, options: JsonOptions) -> None:
-        self._codec = codec
-        self._framing = framing
-        self._schemas = schemas
-        self._options = options
+    def __init__(self, codec: Codec, framing: Splitting, schemas: WriterSchemas, options: JsonOptions) -> None:
+        self.codec = codec
+        self.framing = framing
+        self.schemas = schemas
+        self.options = options
 
     def infer(self, batch: Batch) -> pa.Schema | None:
         """Return the columns of all schemas of the batch that a record can be read with.
 
         A name that several have has the type of the newest.
         """
-        groups = self._framing.split(batch).groups
-        found = find_all(self._schemas, sorted({group.key or UNNAMED for group in groups}))
+        groups = self.framing.split(batch).groups
+        found = find_all(self.schemas, sorted({group.key or UNNAMED for group in groups}))
         columns: dict[str, pa.Field] = {}
         for group in sorted(groups, key=lambda one: one.key or UNNAMED):
             key = group.key or UNNAMED
-            lane = lane_of(self._codec, key, found[key], None)
+            lane = lane_of(self.codec, key, found[key], None)
             if lane.reader is not None and _readable(lane.reader, group.payloads):
                 columns |= {field.name: _column(field) for field in lane.reader.schema}
         return pa.schema(columns.values()) if columns else None
@@ -111,19 +118,19 @@ class WrittenFormat:
         for field in self.infer(batch) or ():
             if field.name in names:
                 # Of two that differ by case only, the first makes the column, and then both fill it.
-                key = folded(field.name) if self._options.match == "insensitive" else field.name
+                key = folded(field.name) if self.options.match == "insensitive" else field.name
                 found.setdefault(key, field)
         return pa.schema(found.values())
 
     def decoder(self, schema: pa.Schema) -> WrittenDecoder:
-        return WrittenDecoder(self._codec, self._framing, self._schemas, self._options, schema)
+        return WrittenDecoder(self.codec, self.framing, self.schemas, self.options, schema)
 
 
 class WrittenDecoder:
     """Decode records that were written with a schema (`protocols.Decoder`). Not for several threads at once."""
 
     def __init__(
-        self, codec: Codec, framing: Framing, schemas: WriterSchemas, options: JsonOptions, schema: pa.Schema
+        self, codec: Codec, framing: Splitting, schemas: WriterSchemas, options: JsonOptions, schema: pa.Schema
     ) -> None:
         validate(schema)
         self._codec = codec
@@ -139,12 +146,15 @@ class WrittenDecoder:
         return self._schema
 
     def decode(self, batch: Batch) -> Decoded:
-        split = self._framing.split(batch)
+        return self.decode_split(self._framing.split(batch))
+
+    def decode_split(self, split: Split) -> Decoded:
+        """Return what becomes of the records of a batch that is split already."""
         found = find_all(self._schemas, sorted({group.key or UNNAMED for group in split.groups}))
         outcomes = [self._decoded(group, found[group.key or UNNAMED]) for group in split.groups]
         if len(outcomes) == 1 and not split.rejections and not len(split.skipped):
             return outcomes[0]
-        return _together(outcomes, split.rejections, split.skipped, self._schema)
+        return together(outcomes, split.rejections, split.skipped, self._schema)
 
     def _decoded(self, group: Group, written: WriterSchema | SchemaUnknown) -> Decoded:
         """Return what becomes of the records of one schema; positions are those of the batch."""
@@ -257,7 +267,7 @@ def _moved(rejections: Iterable[Rejection], positions: pa.Int64Array) -> Iterato
         yield replace(rejection, position=positions[rejection.position].as_py())
 
 
-def _together(
+def together(
     outcomes: Sequence[Decoded], rejections: Sequence[Rejection], skipped: pa.Int64Array, schema: pa.Schema
 ) -> Decoded:
     """Return the outcomes of several schemas as one, in the order of the batch."""
@@ -274,6 +284,7 @@ def _together(
         tuple(refused),
         skipped,
         tuple(_summed(one for outcome in outcomes for one in outcome.unknown)),
+        any(outcome.estimated for outcome in outcomes),
         outgrown=any(outcome.outgrown for outcome in outcomes),
         notes=tuple(notes),
     )

@@ -110,7 +110,7 @@ def fit_of(
     added = {field.name: field.type for field in new}
     return Fit(
         info.target,
-        info.guarantee,
+        f"{info.guarantee} {info.condition}".rstrip(),
         info.reason,
         sample.rows,
         sample.log_offsets,
@@ -121,7 +121,7 @@ def fit_of(
         tuple((one.path, one.records) for one in sorted(found.unknown, key=_frequent) if one.path not in added),
         tuple(name for name in watch.without_value if name != RESCUED.name),
         found.notes,
-        size_of(sample, flush, mixes=info.mixes_partitions and info.repeats in ("none", "token")),
+        size_of(sample, flush, mixes=info.mixes_partitions and info.repeats in ("none", "token", "merge")),
         tuple(f"{name} ({kind})" for name, kind in added.items()),
     )
 

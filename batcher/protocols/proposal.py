@@ -18,7 +18,8 @@ class Proposal:
     `schema` has a column for each of their fields. A column is nullable where a record had no value; its type is null
     where none had. `distinct` is how many different values a column had, in `rows` records; columns whose values were
     not counted are not in it. `topics` is how many topics are loaded into one target. `order_by` are the columns that a
-    person wants the rows sorted by; empty to let the sink choose.
+    person wants the rows sorted by; empty to let the sink choose. With `version`, rows that are equal in `order_by` are
+    one row, of which the one with the highest version holds; `deleted` is then 1 in a row that says that there is none.
     """
 
     schema: pa.Schema
@@ -26,6 +27,8 @@ class Proposal:
     distinct: Mapping[str, int] = field(default_factory=dict)
     topics: int = 1
     order_by: tuple[str, ...] = ()
+    version: str = ""
+    deleted: str = ""
 
 
 @runtime_checkable

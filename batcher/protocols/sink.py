@@ -12,13 +12,14 @@ import pyarrow as pa
 from batcher.protocols.guarantee import Guarantee
 from batcher.records import Block, Outcome, Partition
 
-Repeats = Literal["none", "token", "replace", "query"]
+Repeats = Literal["none", "token", "replace", "query", "merge"]
 """What a sink does with a range that it is given a second time.
 
 * `none`: it does not know, and stores the rows again.
 * `token`: it knows the token and leaves the rows as they are.
 * `replace`: the rows take the place of those that are there. Then every block holds one partition.
 * `query`: it can be asked which rows it has, and is asked before a block that may be there is written.
+* `merge`: it stores the rows again, and shows one of each to readers that ask for that (`SinkInfo.condition`).
 """
 
 SinkCapability = Literal["pin", "pin_topic", "evolve", "query", "count", "remove", "running", "pressure"]
@@ -53,7 +54,7 @@ class SinkInfo:
     `repeats` is what the sink does with the same range a second time. `reason` is one sentence why it is not more.
     `capabilities` are what else it can do; it has the methods of `SINK_METHODS` for each. With `raw` each block comes
     with the raw values, keys, times and headers of its rows. With `discards` it keeps nothing, and larger batches make
-    it no faster.
+    it no faster. `condition` says how a target whose `repeats` is `merge` has to be read, such as `under FINAL`.
     """
 
     target: str
@@ -64,6 +65,7 @@ class SinkInfo:
     capabilities: frozenset[SinkCapability] = frozenset()
     raw: bool = False
     discards: bool = False
+    condition: str = ""
 
     @property
     def guarantee(self) -> Guarantee:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 import pyarrow as pa
 
 from batcher.records import Rejection
+
+if TYPE_CHECKING:
+    from batcher.protocols.format import Format
+    from batcher.protocols.proposal import Proposal
+    from batcher.records import Batch
 
 ROW: Final = "_row"
 """The hidden column that says which of the given rows a row was made from: int64, unique, never null."""
@@ -86,4 +91,23 @@ class Transform(Protocol):
 
         A field that has had no value so far has the type null. When its first value comes, another plan is made. Raise
         ConfigurationError, naming what the user wrote, for columns that it cannot work with.
+        """
+
+
+@runtime_checkable
+class Adapting(Protocol):
+    """Read records in a way of its own: asked of a transform before anything is decoded."""
+
+    def adapted(self, format_: Format) -> Format:
+        """Return the format that reads what the transform takes. Raise ConfigurationError for one that cannot."""
+
+
+@runtime_checkable
+class Proposing(Protocol):
+    """Know what a target for its rows has to be like: asked by `batcher schema`. Main thread."""
+
+    def proposal(self, given: Proposal, batch: Batch) -> Proposal:
+        """Return what records need, changed by what is known of the rows made of them; `batch` holds the records.
+
+        Raise ConfigurationError where that cannot be said.
         """

@@ -74,8 +74,8 @@ class Decode(Section):
     """How the names of fields and columns are compared; insensitive: `userId` fills USERID."""
     text: Annotated[Names, Flag(metavar="strict|any|COLUMN[,…]")] = ("strict",)
     """Text columns that take any JSON value, as its JSON text: none, all, or those named."""
-    epoch: Annotated[Names, Flag(metavar="auto|s|ms|us|ns|COLUMN=UNIT[,…]")] = ("auto",)
-    """Unit of numbers in timestamp columns, for all or for one; auto: by their magnitude."""
+    epoch: Annotated[Names, Flag(metavar="auto|none|s|ms|us|ns|COLUMN=UNIT[,…]")] = ("auto",)
+    """Unit of numbers in timestamp columns, for all or for one; auto: by their magnitude; none: refuse them."""
     max_message_bytes: Annotated[Size, Field(gt=0), Flag(metavar="SIZE")] = ByteSize(_MIB)
     """Larger records are rejected."""
     max_depth: Annotated[int, Field(gt=0), Flag(metavar="N")] = 64

@@ -14,6 +14,7 @@ registry: Final[Registry[Transform]] = Registry(
     setting="transform.kind",
     group="batcher.transforms",
     built_in={
+        "debezium": "batcher.transforms.debezium:plugin",
         "python": "batcher.transforms.plugin:python",
         "sql": "batcher.transforms.plugin:sql",
     },

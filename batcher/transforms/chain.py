@@ -7,8 +7,10 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batcher.protocols.transform import ROW, Transform, Transformed, TransformPlan
-from batcher.records import COORDINATES, Rejection
+from batcher.protocols import Format
+from batcher.protocols.proposal import Proposal
+from batcher.protocols.transform import ROW, Adapting, Proposing, Transform, Transformed, TransformPlan
+from batcher.records import COORDINATES, Batch, Rejection
 from batcher.transforms.search import checked
 
 
@@ -23,6 +25,18 @@ class ChainedTransform:
         self.name = " then ".join(one.name for one in transforms)
         asked = {name for one in transforms for name in one.coordinates}
         self.coordinates: Sequence[str] = tuple(name for name in COORDINATES.names if name in asked)
+
+    def adapted(self, format_: Format) -> Format:
+        """Return the format for the first one, which alone reads records. Raise ConfigurationError."""
+        first = self._transforms[0]
+        return first.adapted(format_) if isinstance(first, Adapting) else format_
+
+    def proposal(self, given: Proposal, batch: Batch) -> Proposal:
+        """Return what rows need, as each transform that knows something of it says. Raise ConfigurationError."""
+        for one in self._transforms:
+            if isinstance(one, Proposing):
+                given = one.proposal(given, batch)
+        return given
 
     def input(self, target: pa.Schema | None, stated: pa.Schema | None) -> pa.Schema | None:  # noqa: ARG002
         return self._transforms[0].input(None, stated)

@@ -71,6 +71,11 @@ def create_table(table: str, proposal: Proposal) -> str:
     columns = [f"    {quoted(field.name)} {_column(field, proposal)}" for field in fields]
     columns += [f"    `{name}` {kind}" for name, kind in _COORDINATES]
     order = ", ".join(quoted(name) for name in _order(fields, proposal))
+    if proposal.version:
+        # Without a window: rows that come again are merged, and tokens are never known without their rows.
+        versions = ", ".join(map(quoted, (proposal.version, proposal.deleted)))
+        engine = f"ENGINE = ReplacingMergeTree({versions})\nORDER BY ({order})"
+        return f"CREATE TABLE {table}\n(\n" + ",\n".join(columns) + f"\n)\n{engine}"
     return (
         f"CREATE TABLE {table}\n(\n" + ",\n".join(columns) + "\n)\n"
         "ENGINE = MergeTree\n"

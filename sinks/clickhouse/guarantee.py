@@ -7,7 +7,11 @@ by which it can be asked what it holds. Materialized views decide which of them 
     none    -                   yes           exactly-once    asks, and sends what is missing
     none    yes                 no            exactly-once *  is sent again under its token
     some    yes                 any           exactly-once *  is sent again under its token
+    none    no                  -             exactly-once under FINAL, for a ReplacingMergeTree with a version
     other                                     at-least-once
+
+A ReplacingMergeTree stores a row again when it comes again. If a record says which version it is, both copies are of
+one version and one key: whoever reads with FINAL sees one of them, and which does not matter.
 
 * Not with the embedded engine. A plain MergeTree writes its log of tokens and its parts one after the other. An engine
 that is killed between the two knows a token without having the rows: of 60 kills of chDB aimed at that moment 7 left it
@@ -21,7 +25,7 @@ the view's target. Only the same block under the same token completes the view a
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -32,6 +36,9 @@ ADVISED_WINDOW: Final = 10_000
 """The window in blocks that replicated tables have. Each partition of the table that a block touches takes one."""
 
 _KEEPS_EVERY_ROW: Final = re.compile(r"^(Replicated|Shared)?MergeTree$")
+_REPLACING: Final = re.compile(r"(?:Replicated|Shared)?ReplacingMergeTree(?:\(((?:'(?:[^'\\]|\\.)*'|[^'()])*)\))?")
+_TEXT: Final = re.compile(r"'(?:[^'\\]|\\.)*'")
+_NAME: Final = re.compile(r"[A-Za-z_]\w*")
 _SETTING: Final = re.compile(r"(\w+) = ('(?:[^'\\]|\\.)*'|[^,]*)")
 
 
@@ -77,10 +84,21 @@ class Storage:
         return self.setting("async_insert", "0") not in {"0", "false"}
 
     @property
+    def sorted_by(self) -> frozenset[str]:
+        """Return the columns that rows are sorted by, as far as they stand there by themselves."""
+        return frozenset(part.strip(" `()") for part in self.sorting_key.split(","))
+
+    @property
+    def version(self) -> str:
+        """Return the column by which the engine chooses one of the rows with one key; empty where there is none."""
+        found = _REPLACING.match(self.engine_full)
+        names = _NAME.findall(_TEXT.sub("", found[1] or "")) if found else []
+        return names[0] if names else ""
+
+    @property
     def keeps_coordinates(self) -> bool:
         """Return whether merges keep a row for every record: those of a Replacing or Summing table may not."""
-        key = {part.strip(" `()") for part in self.sorting_key.split(",")}
-        return bool(_KEEPS_EVERY_ROW.match(self.engine)) or (self.merges and key.issuperset(IDENTITY))
+        return bool(_KEEPS_EVERY_ROW.match(self.engine)) or (self.merges and self.sorted_by.issuperset(IDENTITY))
 
     @property
     def cure(self) -> str:
@@ -126,13 +144,17 @@ def promise(
     views: Sequence[FedView],
     lacking: Sequence[str] = (),
     *,
+    told: Collection[str] = (),
     embedded: bool = False,
 ) -> Promise:
     """Return the strongest guarantee a table can keep.
 
-    `lacking` are rights that the user needs to ask it and does not have; an `embedded` engine dies with its process.
+    `lacking` are rights that the user needs to ask it and does not have, `told` are the columns whose values come from
+    records alone; an `embedded` engine dies with its process.
     """
     kept = _promise(table, coordinates, views, lacking)
+    if not views and table.version in told and (kept.repeats == "none" or (embedded and kept.repeats == "token")):
+        return _by_merging(table)
     if kept.repeats == "query" or table.replicated or not table.merges:
         return kept
     if embedded:
@@ -166,6 +188,11 @@ def _by_asking(table: Storage) -> Promise:
         return Promise("query", reason)
     reason += f"; what a worker given up for dead sends later is stopped by a window only: {table.cure}"
     return Promise("query", reason, asks=True)
+
+
+def _by_merging(table: Storage) -> Promise:
+    reason = f"rows of one key are merged by {table.version}, so a repeat changes nothing for who reads with FINAL"
+    return Promise("merge", reason)
 
 
 def _with_views(table: Storage, views: Sequence[FedView]) -> Promise:

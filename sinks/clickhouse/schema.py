@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batcher.errors import RowsRejected, SinkMisconfigured
-from batcher.records import COORDINATES
+from batcher.records import COORDINATES, SORTED
 from sinks.clickhouse.casting import cast_safely, same_kind
 from sinks.clickhouse.columns import (
     EnumText,
@@ -132,9 +132,17 @@ class TableShape:
     """Know the columns of a table that can be inserted into, and fit blocks to them."""
 
     columns: Mapping[str, Column]
+    sorted_by: frozenset[str] = frozenset()
+    """Columns that the rows are sorted by."""
 
     @classmethod
-    def read(cls, described: Sequence[Described], table: str, decoded: Collection[str] = ()) -> TableShape:
+    def read(
+        cls,
+        described: Sequence[Described],
+        table: str,
+        decoded: Collection[str] = (),
+        sorted_by: frozenset[str] = frozenset(),
+    ) -> TableShape:
         """Return the shape of a table; raise SinkMisconfigured naming a column that cannot be filled.
 
         Columns that are `decoded` are filled by the format, even if they have the name of a coordinate.
@@ -160,12 +168,18 @@ class TableShape:
             columns[row.name] = Column(slot, has_default, null_is_default, coordinate)
         if not any(not column.coordinate for column in columns.values()):
             raise SinkMisconfigured(f"{table}: has no column that can be loaded from a record")
-        return cls(columns)
+        return cls(columns, sorted_by)
 
     @property
     def decoded(self) -> pa.Schema:
         """Return what the decoder has to produce."""
-        return pa.schema([column.slot.field for column in self.columns.values() if not column.coordinate])
+        fields = [column.slot.field for column in self.columns.values() if not column.coordinate]
+        return pa.schema([_sorted(field) if field.name in self.sorted_by else field for field in fields])
+
+    @property
+    def told(self) -> frozenset[str]:
+        """Return the columns whose values come from records alone: the table has no DEFAULT for them."""
+        return frozenset(name for name, column in self.columns.items() if not column.has_default)
 
     @property
     def coordinates(self) -> tuple[str, ...]:
@@ -223,6 +237,10 @@ class TableShape:
         ] or [(batch.schema.names[0], arrays[0])]
         fields = [pa.field(name, array.type, nullable=array.null_count > 0) for name, array in sent]
         return pa.RecordBatch.from_arrays([array for _, array in sent], schema=pa.schema(fields))
+
+
+def _sorted(field: pa.Field) -> pa.Field:
+    return field.with_metadata({**(field.metadata or {}), SORTED: b"1"})
 
 
 def _lengths(array: pa.Array) -> pa.Array:

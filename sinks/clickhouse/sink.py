@@ -136,6 +136,7 @@ class ClickHouseSink:
             coordinates=shape.coordinates,
             repeats=kept.repeats,
             reason=kept.reason,
+            condition="under FINAL" if kept.repeats == "merge" else "",
             capabilities=_CAPABILITIES | ({"evolve"} if widens(self._found.table) else set()),
         )
 
@@ -470,13 +471,15 @@ class ClickHouseSink:
             )
         if not catalog.granted(f"INSERT ON {table.quoted}"):
             raise SinkMisconfigured(f"{self._target}: the user may not insert; GRANT INSERT ON {table.quoted} to it")
-        shape = TableShape.read(catalog.columns(table), self._target, self._options.decoded)
+        shape = TableShape.read(catalog.columns(table), self._target, self._options.decoded, table.sorted_by)
         lacking = [right for right in rights(table) if not catalog.granted(right)]
         return _Found(
             client=client,
             shape=shape,
             table=table,
-            kept=promise(table, shape.coordinates, views, lacking, embedded=self._options.path is not None),
+            kept=promise(
+                table, shape.coordinates, views, lacking, told=shape.told, embedded=self._options.path is not None
+            ),
             questions=Questions(client, table, self._target),
             settings=self._insert_settings(client, shape),
             watch=watch,

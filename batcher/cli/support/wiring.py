@@ -185,11 +185,12 @@ def format_of(settings: Settings) -> Format:
     if transform is None:
         return format_
     from batcher.formats.json import options_of
+    from batcher.protocols.transform import Adapting
     from batcher.transforms.format import TransformedFormat
 
     stated = context_of(settings, "transform").schema
     return TransformedFormat(
-        format_,
+        transform.adapted(format_) if isinstance(transform, Adapting) else format_,
         transform,
         stated=None if stated is None else stated(),
         options=options_of(settings.decode),

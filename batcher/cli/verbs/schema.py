@@ -12,8 +12,9 @@ from batcher.cli.support.sampling import loaded, parser, sample_of
 from batcher.settings import Settings, UsageError
 
 if TYPE_CHECKING:
+    from batcher.preview.sample import Sample
     from batcher.preview.shape import Shape
-    from batcher.protocols.proposal import Creatable
+    from batcher.protocols.proposal import Creatable, Proposal
 
 USAGE: Final = """\
 batcher schema -b BROKERS -t TOPIC [-n N] [--write FILE.arrow]
@@ -43,9 +44,9 @@ def main(argv: Sequence[str]) -> int:
     if arguments.create and not settings.sink:
         raise UsageError(["--create: in which target? --sink clickhouse --clickhouse.table NAME"])
     sink = _creatable(settings, asked=arguments.create)
-    shapes, whole, given = _shapes(settings, arguments.records)
+    shapes, whole, given, sample = _shapes(settings, arguments.records)
     order = tuple(word.strip() for word in (arguments.order_by or "").split(",") if word.strip())
-    proposal = whole.proposal(order)
+    proposal = _proposal(settings, whole, sample, order)
     statement = None if sink is None else sink.statement(proposal)
     if sink is not None and arguments.create:
         sink.create(proposal)
@@ -78,14 +79,27 @@ def _creatable(settings: Settings, *, asked: bool) -> Creatable | None:
     return None
 
 
-def _shapes(settings: Settings, records: int) -> tuple[list[Shape], Shape, Shape]:
-    """Return the shape of each topic, that of all together, and what of it is before any transform.
+def _proposal(settings: Settings, whole: Shape, sample: Sample, order: tuple[str, ...]) -> Proposal:
+    """Return what the target has to be like, as far as records or a transform say it. Raise ConfigurationError."""
+    from batcher.cli.support import wiring
+    from batcher.protocols.transform import Proposing
+
+    proposal = whole.proposal(order)
+    transform = wiring.transform_of(settings)
+    if transform is None or not isinstance(transform, Proposing):
+        return proposal
+    return transform.proposal(proposal, sample.batch)
+
+
+def _shapes(settings: Settings, records: int) -> tuple[list[Shape], Shape, Shape, Sample]:
+    """Return the shape of each topic, that of all together, what --decode.schema may say of it, and the records.
 
     Raise ConfigurationError where nothing can be read.
     """
     from batcher.cli.support import wiring
     from batcher.errors import ConfigurationError
     from batcher.preview.shape import shape_of
+    from batcher.protocols.transform import Adapting
 
     sample, format_ = sample_of(settings, records), wiring.format_of(settings)
     whole = shape_of(sample, format_)
@@ -94,12 +108,14 @@ def _shapes(settings: Settings, records: int) -> tuple[list[Shape], Shape, Shape
             f"none of {sample.rows:,} records can be read as --decode.format {settings.decode.format}: "
             "`batcher peek` shows them"
         )
-    given = shape_of(sample, wiring.encoding_of(settings)) if wiring.transforms(settings) else whole
+    # What a transform with a way of its own to read records is told are the columns that it makes.
+    own = isinstance(wiring.transform_of(settings), Adapting) or not wiring.transforms(settings)
+    given = whole if own else shape_of(sample, wiring.encoding_of(settings))
     assert given is not None
     if len(sample.topics) == 1:
-        return [whole], whole, given
+        return [whole], whole, given, sample
     parts = [shape_of(sample.of_topic(topic), format_) for topic in sample.topics]
-    return [part for part in parts if part is not None], whole, given
+    return [part for part in parts if part is not None], whole, given, sample
 
 
 def _write(shape: Shape, file: str) -> None:

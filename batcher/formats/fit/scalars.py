@@ -22,6 +22,7 @@ from batcher.formats.json import timestamps
 from batcher.formats.json.limits import Refused
 from batcher.formats.json.per_column import plain
 from batcher.formats.json.shape import integer_bounds, is_raw, is_text
+from batcher.formats.json.strict import no_unit
 from batcher.formats.json.times import Times
 from batcher.formats.json.type_names import UNITS
 from batcher.formats.quotes import unquoted
@@ -254,6 +255,8 @@ def _timestamp(place: Place, remarks: Remarks) -> Fitting | None:  # noqa: PLR09
         return _shifted(place, remarks, "ms")
 
     def of_number(text: str) -> int:
+        if times.refuses_numbers(place.path):
+            raise place.refused("timestamp", no_unit(place.path))
         return _point(None if timestamps.decimal(text) is None else times.of_number(place.path, text, unit), place)
 
     def of_text(text: str) -> int:

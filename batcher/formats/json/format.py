@@ -70,27 +70,27 @@ class JsonFormat:
     """Make decoders for JSON objects (`protocols.Format`)."""
 
     def __init__(self, options: JsonOptions = JsonOptions()) -> None:  # noqa: B008 - frozen
-        self._options = options
+        self.options = options
 
     def infer(self, batch: Batch) -> pa.Schema | None:
-        proposed = infer_schema(self._texts(batch), self._options, self._misfits)
-        return None if proposed is None else with_texts(proposed, self._options)
+        proposed = infer_schema(self._texts(batch), self.options, self._misfits)
+        return None if proposed is None else with_texts(proposed, self.options)
 
     def grow(self, schema: pa.Schema, batch: Batch) -> pa.Schema:
-        return given_types(schema, self._texts(batch), self._options)
+        return given_types(schema, self._texts(batch), self.options)
 
     def decoder(self, schema: pa.Schema) -> JsonDecoder:
-        return JsonDecoder(schema, self._options)
+        return JsonDecoder(schema, self.options)
 
     def proposed(self, batch: Batch, names: Collection[str]) -> pa.Schema:
-        return new_fields(self._texts(batch), names, self._options)
+        return new_fields(self._texts(batch), names, self.options)
 
     def _misfits(self, schema: pa.Schema, texts: pa.Array) -> Sequence[int] | None:
         """Return the messages that a schema refuses, unknown fields included (see `inference.Misfits`)."""
         if shape.needs_rewriting(schema):
             return None
-        strict = JsonOptions("reject", self._options.match, max_message_bytes=self._options.max_message_bytes)
-        decoder = JsonDecoder(schema, replace(strict, max_depth=self._options.max_depth))
+        strict = JsonOptions("reject", self.options.match, max_message_bytes=self.options.max_message_bytes)
+        decoder = JsonDecoder(schema, replace(strict, max_depth=self.options.max_depth))
         found: list[int] = []
         for start in range(0, len(texts), _CHECKED):
             decoded = decoder.decode_texts(texts.slice(start, _CHECKED))
@@ -104,7 +104,7 @@ class JsonFormat:
         return found
 
     def _texts(self, batch: Batch) -> pa.Array:
-        return guard(as_one(batch.values()), self._options).texts
+        return guard(as_one(batch.values()), self.options).texts
 
 
 @dataclass(slots=True)

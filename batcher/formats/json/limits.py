@@ -14,7 +14,7 @@ MAX_DEPTH: Final = 128
 
 
 OnUnknown = Literal["warn", "ignore", "reject", "halt", "evolve", "rescue"]
-Epoch = Literal["auto", "s", "ms", "us", "ns"]
+Epoch = Literal["auto", "none", "s", "ms", "us", "ns"]
 EPOCHS: Final[tuple[Epoch, ...]] = get_args(Epoch)
 
 
@@ -33,7 +33,8 @@ class JsonOptions:
     text: frozenset[str] = frozenset()
     """The text columns that take any JSON value, as its JSON text; `*` is all of them."""
     epoch: Mapping[str, Epoch] = field(default_factory=dict)
-    """The unit of numbers in timestamp columns, by column; `*` is for all others, `auto` is the default."""
+    """The unit of numbers in timestamp columns, by column; `*` is for all others, `auto` is the default. With `none`
+    numbers are refused."""
     max_message_bytes: int = 1 << 20
     max_depth: int = 64
     tombstones: Tombstones = "skip"

@@ -295,10 +295,17 @@ def _timestamp(unit: str, name: str, path: str, times: Times) -> Check:
         else:
             raise _wrong("text in ISO 8601 or a number since 1970", value, path, name)
         if point is None:
+            if times.refuses_numbers(path) and timestamps.decimal(value) is not None:
+                raise Refused("timestamp", no_unit(path), path)
             raise Refused("timestamp", _no_time(value, name), path)
         return str(point)
 
     return check
+
+
+def no_unit(path: str) -> str:
+    """Return why a number is refused in a timestamp column of which no unit was stated."""
+    return f"nothing says what the number counts; state it: --decode.epoch {plain(path)}=ms (or s, us, ns)"
 
 
 def _no_time(value: str, name: str) -> str:

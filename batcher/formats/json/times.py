@@ -41,6 +41,8 @@ class Times:
     def of_numbers(self, path: str, numbers: pa.Array, to: pa.TimestampType) -> tuple[pa.Array, list[int]]:
         """Return a column of `to` and the rows it could not settle (see `timestamps.column_of_numbers`)."""
         unit = self._units[path]
+        if unit == "none":
+            return pa.nulls(len(numbers), to), pc.indices_nonzero(numbers.is_valid()).to_pylist()
         if unit == "auto":
             self._look(path, numbers)
         if path not in self._cut:
@@ -57,17 +59,25 @@ class Times:
 
     def of_number(self, path: str, number: str, unit: str) -> int | None:
         """Return the point in time, in `unit`, that a well-formed number means; None when it does not fit."""
+        if self.refuses_numbers(path):
+            return None
         value = timestamps.exact(number)
         self._note(path, value, unit)
         return timestamps.of_number(value, unit, self._units[path])
 
     def of_text(self, path: str, text: str, unit: str) -> int | None:
         """Return the point in time, in `unit`, that a text means; None when it is none or does not fit."""
-        number = timestamps.decimal(text)
+        number, refuses = timestamps.decimal(text), self.refuses_numbers(path)
         if number is not None:
+            if refuses:
+                return None
             self._note(path, number, unit)
         self._note_cut_text(path, text, unit)
-        return timestamps.of_text(text, unit, self._units[path])
+        return timestamps.of_text(text, unit, "auto" if refuses else self._units[path])
+
+    def refuses_numbers(self, path: str) -> bool:
+        """Return whether numbers of a column are refused because nobody said what they count."""
+        return self._units[path] == "none"
 
     def notes(self) -> tuple[str, ...]:
         """Return what was noticed since the last call, a line each; no line comes twice."""

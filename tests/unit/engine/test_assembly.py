@@ -27,6 +27,7 @@ def sink(repeats: Repeats = "token", **changes: Any) -> SinkInfo:
         (KEEPS, "token", "exactly-once", "because of the sink"),
         (KEEPS, "replace", "exactly-once", "because of the sink"),
         (KEEPS, "query", "exactly-once", "because of the sink"),
+        (KEEPS, "merge", "exactly-once", "because of the sink"),
         (KEEPS, "none", "at-least-once", "because of the sink"),
         (replace(KEEPS, replayable=False, reason="a queue"), "query", "at-least-once", "a queue"),
         (replace(KEEPS, ordered=False, reason="in any order"), "query", "at-least-once", "in any order"),

@@ -9,6 +9,7 @@ import pytest
 
 from batcher.errors import ConfigurationError
 from batcher.formats.avro import plugin as avro
+from batcher.formats.framing import Framing
 from batcher.formats.json.format import JsonFormat
 from batcher.formats.packed import PackedFormat
 from batcher.formats.registry_options import Registry
@@ -36,9 +37,9 @@ def file(tmp_path: Path) -> str:
 
 
 def test_a_registry_means_frames_and_a_file_means_none(file: str) -> None:
-    assert made(REGISTRY)._framing.kind == "confluent"
-    assert made(writer_schema=file)._framing.kind == "none"
-    assert made(writer_schema=file, framing="confluent")._framing.kind == "confluent"
+    given = (made(REGISTRY), made(writer_schema=file), made(writer_schema=file, framing="confluent"))
+    kinds = [one.framing.kind for one in given if isinstance(one.framing, Framing)]
+    assert kinds == ["confluent", "none", "confluent"]
 
 
 def test_a_message_is_named_only_where_something_asks_for_it(file: str) -> None:

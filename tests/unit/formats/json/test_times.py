@@ -210,3 +210,13 @@ def test_a_date_without_separators_is_refused_among_numbers_too_and_numbers_of_i
 @pytest.mark.parametrize("text", ["20261331", "1700000000", "1700000000123", "99999999"])
 def test_digits_that_are_no_date_stay_a_number(text: str) -> None:
     assert decode(f'{{"x":"{text}"}}', schema=pa.schema([("x", MS)]), epoch={}).rejections == ()
+
+
+@pytest.mark.parametrize("values", [('{"x":5}',), ('{"x":0}', '{"x":"5"}', '{"x":1e3}'), ('{"x":[]}', '{"x":5}')])
+def test_where_no_unit_may_be_guessed_numbers_are_refused_and_texts_are_read(values: tuple[str, ...]) -> None:
+    schema = pa.schema([("x", pa.timestamp("us", "UTC"))])
+    decoded = decode('{"x":"2020-01-01"}', *values, "{}", schema=schema, epoch={"*": "none"})
+    assert decoded.positions.to_pylist() == [0, len(values) + 1]
+    numbers = [one for one in decoded.rejections if one.reason == "timestamp"]
+    assert numbers
+    assert all("--decode.epoch x=ms" in one.message for one in numbers)

@@ -169,3 +169,12 @@ def test_what_the_sink_would_refuse_is_known_before_anything_is_written(
 
     assert [(one.position, one.reason) for one in refused] == [(1, "range"), (2, "length")]
     assert chdb_engine.rows(f"SELECT count() FROM {table}") == [(0,)]
+
+
+def test_rows_that_replace_each_other_need_an_engine_that_does_it_and_no_window(chdb_engine: EmbeddedEngine) -> None:
+    fields = [field("id", pa.int64()), field("_version", pa.uint64()), field("_deleted", pa.uint8())]
+    proposal = Proposal(pa.schema(fields), 1, order_by=("id",), version="_version", deleted="_deleted")
+    text = create_table("made_of_versions", proposal)
+    assert text.endswith("ENGINE = ReplacingMergeTree(`_version`, `_deleted`)\nORDER BY (`id`)")
+    chdb_engine.execute(text)
+    assert plugin({"dsn": chdb_engine.dsn, "table": "made_of_versions"}).open().repeats == "merge"

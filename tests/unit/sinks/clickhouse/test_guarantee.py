@@ -120,3 +120,39 @@ def test_tokens_alone_carry_it_on_a_server_with_a_caveat_and_not_in_an_engine_th
 )
 def test_a_table_that_collects_inserts_is_known(full: str, defaults: dict[str, str], expected: bool) -> None:
     assert storage(full=full, defaults=defaults).flushes_later is expected
+
+
+REPLACING = "ReplacingMergeTree(_version, _deleted) ORDER BY id SETTINGS index_granularity = 8192"
+
+
+@pytest.mark.parametrize(
+    ("full", "told", "version", "repeats"),
+    [
+        (REPLACING, {"id", "_version", "_deleted"}, "_version", "merge"),
+        ("ReplacingMergeTree(v) ORDER BY id", {"id", "v"}, "v", "merge"),
+        ("ReplacingMergeTree(v) ORDER BY id", {"id"}, "v", "none"),
+        ("ReplacingMergeTree ORDER BY (id, other)", {"id", "other"}, "", "none"),
+        (f"ReplacingMergeTree(v) ORDER BY id SETTINGS {PLAIN} = 9", {"v"}, "v", "token"),
+        ("SummingMergeTree(v) ORDER BY id", {"v"}, "", "none"),
+        ("ReplicatedReplacingMergeTree('/a, (b)', '{r}', v, d) ORDER BY id", {"v"}, "v", "token"),
+        (f"ReplicatedReplacingMergeTree('/a', 'r', v) ORDER BY id SETTINGS {REPLICATED} = 0", {"v"}, "v", "merge"),
+    ],
+)
+def test_rows_that_replace_each_other_by_a_version_that_records_tell_may_come_again(
+    full: str, told: set[str], version: str, repeats: str
+) -> None:
+    table = storage(full.partition("(")[0].partition(" ")[0], full)
+    assert table.version == version
+    assert promise(table, (), [], told=told).repeats == repeats
+
+
+def test_a_view_of_such_a_table_would_get_the_rows_again() -> None:
+    table = storage("ReplacingMergeTree", REPLACING)
+    assert promise(table, (), [FedView("d.v", storage(name="target"))], told={"_version"}).repeats == "none"
+
+
+@pytest.mark.parametrize("full", [REPLACING, f"{REPLACING}, {PLAIN} = 9"])
+def test_an_embedded_engine_may_die_because_nothing_hangs_on_a_token(full: str) -> None:
+    kept = promise(storage("ReplacingMergeTree", full), (), [], told={"_version"}, embedded=True)
+    assert kept.repeats == "merge"
+    assert "FINAL" in kept.reason

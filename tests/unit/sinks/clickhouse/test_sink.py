@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from batcher.errors import BatcherError, BlockRejected, RowsRejected, SinkMisconfigured, SinkOverwhelmed
 from batcher.plugins import PluginContext
 from batcher.protocols import Pressured, Reconcilable, Sink, SinkInfo
-from batcher.records import HEADERS_TYPE, Block, Partition
+from batcher.records import HEADERS_TYPE, SORTED, Block, Partition
 from batcher.testing.clickhouse import EmbeddedEngine
 from batcher.testing.values import EVENTS_0, make_block
 from sinks.clickhouse import plugin
@@ -328,6 +328,26 @@ def test_a_key_that_the_format_reads_is_a_column_like_any_other(chdb_engine: Emb
     sink.write(make_block(data, coordinates=info.coordinates))
     sink.close()
     assert chdb_engine.rows("SELECT _key, `_key.a` FROM keyed") == [(7, "x")]
+
+
+def test_a_table_of_versions_keeps_exactly_once_under_final_and_names_the_columns_of_its_key(
+    chdb_engine: EmbeddedEngine,
+) -> None:
+    engine = "ReplacingMergeTree(_version, _deleted) ORDER BY (tenant, id)"
+    columns = "tenant String, id Int64, name String, _version UInt64, _deleted UInt8"
+    chdb_engine.execute(f"CREATE TABLE versions ({columns}) ENGINE = {engine}")
+    sink = plugin({"dsn": chdb_engine.dsn, "table": "versions"})
+    info = sink.open()
+    assert (info.repeats, info.guarantee, info.condition) == ("merge", "exactly-once", "under FINAL")
+    assert info.schema is not None
+    assert [field.name for field in info.schema if SORTED in (field.metadata or {})] == ["tenant", "id"]
+    rows = [("a", 1, "old", 1, 0), ("a", 1, "new", 2, 0), ("a", 2, "x", 3, 0), ("a", 2, "", 4, 1)]
+    data = pa.table([pa.array(column) for column in zip(*rows, strict=True)], names=info.schema.names)
+    block = make_block(data.cast(info.schema))
+    sink.write(block)
+    sink.write(block)
+    sink.close()
+    assert chdb_engine.rows("SELECT tenant, id, name FROM versions FINAL") == [("a", 1, "new")]
 
 
 def test_a_topic_may_be_any_text(target: Callable[..., Target]) -> None:
