@@ -121,6 +121,7 @@ class Setup:
     live: bool
     """Whether only what came in meanwhile was read, not what was there."""
     partitions: int
+    sink: str
     keeps: bool
     """Whether the target keeps what it is given."""
     scratch: bool

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from batcher.records import Partition
 from batcher.testing.clickhouse import ClickHouseServer
+from batcher.testing.sinks import MemorySink
 from tests.harness.census import Coordinate
 
 ORDER_SCHEMA: Final = pa.schema(
@@ -159,3 +160,9 @@ def loaded_in(server: ClickHouseServer, table: str, *, coordinates: bool = True)
     ids = [int(row[3]) for row in rows]
     places = [(Partition(topic, number), int(offset)) for topic, number, offset, _ in rows] if coordinates else []
     return Loaded(places, sum(ids), ids)
+
+
+def keeping(options: Mapping[str, object]) -> MemorySink:
+    """Return a sink that keeps rows in memory, for a command line: `--sink tests.harness.targets:keeping`."""
+    del options
+    return MemorySink()

@@ -450,7 +450,7 @@ def test_the_password_of_a_running_pipeline_is_nowhere_to_be_seen(
     sink = sinks.load("clickhouse")({"dsn": f"{server.dsn}/shop", "table": "t"})
     plant = Plant(sink, queue=MemoryDeadLetterQueue())
     plant.produce(EVENTS, [f'{{"id":{i},"name":"{PAYLOAD}"}}' for i in range(20)])
-    plant.pipeline._parts.source._until_eof = False  # type: ignore[attr-defined]
+    plant.pipeline._source._until_eof = False  # type: ignore[attr-defined]
     codes: list[int] = []
     monkeypatch.setattr(wiring, "pipeline_of", lambda *_: plant.pipeline)
     monkeypatch.setattr(command, "tune_collector", lambda: None)

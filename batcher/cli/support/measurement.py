@@ -239,6 +239,7 @@ class Subject:
             topics=settings.section(Kafka).topics,
             live=self._live,
             partitions=partitions,
+            sink=settings.sink or "",
             keeps=not info.discards,
             scratch=self._scratch,
             target=info.target,

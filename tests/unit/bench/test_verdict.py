@@ -27,6 +27,7 @@ SETUP = Setup(
     topics=("events",),
     live=False,
     partitions=4,
+    sink="parquet",
     keeps=True,
     scratch=True,
     target="/data/events",

@@ -301,8 +301,8 @@ def test_a_broker_that_does_not_answer_is_69(
 
 
 def test_the_first_advice_is_tried_with_the_flags_it_names(measured: Callable[..., Mapping[str, Any]]) -> None:
-    # By its place and not by its name, it is somebody's sink, and not the one that nothing is advised for.
-    found = measured("--template", ORDERS, "--batch.max-rows", "100", "--try", "--sink", "sinks.null:plugin")
+    sink = "tests.harness.targets:keeping"
+    found = measured("--template", ORDERS, "--batch.max-rows", "100", "--try", "--sink", sink)
     assert [one["flags"] for one in found["advice"] if one["flags"]] == [["--batch.max-rows", "100000"]]
     assert found["tried"]["flags"] == ["--batch.max-rows", "100000"]
     assert found["pipeline"]["runs"][0]["batches"] == 30

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batcher.errors import ConfigurationError, RowsRejected
@@ -77,6 +77,7 @@ def test_a_bucket_is_that_of_the_iceberg_specification(one: object, kind: pa.Dat
     assert value(f"bucket(c, {MARK})", one, kind) == str((hashed & 0x7FFFFFFF) % MARK)
 
 
+@settings(deadline=None)
 @given(st.lists(st.none() | st.binary(max_size=40) | st.binary(min_size=LONGEST - 2, max_size=LONGEST + 6)))
 def test_the_hash_of_bytes_in_a_column_is_that_of_the_bytes_alone(values: list[bytes | None]) -> None:
     expected = [None if one is None else hash_one(one) for one in values]
@@ -85,6 +86,7 @@ def test_the_hash_of_bytes_in_a_column_is_that_of_the_bytes_alone(values: list[b
     assert hash_bytes(pa.array([b"before", *values], pa.binary()).slice(1)).to_pylist() == expected
 
 
+@settings(deadline=None)
 @given(st.lists(st.none() | st.integers(-(2**63), 2**63 - 1)))
 def test_the_hash_of_numbers_is_that_of_their_eight_bytes(values: list[int | None]) -> None:
     expected = [None if one is None else hash_one(struct.pack("<q", one)) for one in values]
@@ -175,6 +177,7 @@ def test_clocks_that_are_changed_within_an_hour_are_told_to_the_second() -> None
     ]
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.none() | st.datetimes(dt.datetime(1, 1, 2), dt.datetime(9999, 12, 30)), min_size=1, max_size=30),  # noqa: DTZ001
     st.sampled_from(["UTC", "Europe/Berlin", "America/St_Johns", "Australia/Lord_Howe", "Pacific/Apia"]),
@@ -216,6 +219,7 @@ def test_truncate_is_that_of_the_iceberg_specification(one: object, kind: pa.Dat
     assert value("truncate(c, 10)", one, kind) == expected
 
 
+@settings(deadline=None)
 @given(st.lists(st.none() | st.text(max_size=8), min_size=1, max_size=20), st.integers(1, 9))
 def test_texts_of_a_directory_share_their_beginning(values: list[str | None], width: int) -> None:
     texts = (f"truncate(c, {width})", "bucket(c, 4)")
