@@ -70,8 +70,15 @@ class Evolution:
         self._settled: dict[str, _Settled] = {}
         self.evolves = policy.mode == "evolve"
         self.rescues = policy.mode == "rescue"
-        if self.evolves:
-            self._check_evolve()
+        if (self.evolves or self.rescues) and self._format is None:
+            raise ConfigurationError(
+                f"--decode.on-unknown {policy.mode}: does not work with a transform, nor with a format without the "
+                "method proposed; choose warn, reject or halt"
+            )
+        if self.evolves and self._sink is None:
+            raise ConfigurationError(
+                f"--decode.on-unknown evolve: {info.target} cannot be given columns; choose another"
+            )
         if self.rescues and info.schema is not None:
             self._check_rescued(info.schema)
 
@@ -131,17 +138,6 @@ class Evolution:
         nullable = [field.with_nullable(True) for field in fields]
         schema: pa.Schema = self._call(self._sink.evolve, topic or None, nullable)
         return schema
-
-    def _check_evolve(self) -> None:
-        if self._sink is None:
-            raise ConfigurationError(
-                f"--decode.on-unknown evolve: {self._info.target} cannot be given columns; choose another"
-            )
-        if self._format is None:
-            raise ConfigurationError(
-                "--decode.on-unknown evolve: the format cannot propose columns (it has no method proposed); choose "
-                "warn, reject or halt"
-            )
 
     def _check_rescued(self, schema: pa.Schema) -> None:
         name = RESCUED.name

@@ -8,6 +8,7 @@ A record without a key has nulls in these columns. A record whose key cannot be 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -17,7 +18,7 @@ import pyarrow.compute as pc
 from batcher.errors import ConfigurationError
 from batcher.formats.json.per_column import plain
 from batcher.formats.whole import FIELD, is_whole, unmarked
-from batcher.protocols import Decoder, Format
+from batcher.protocols import Decoder, FieldProposer, Format
 from batcher.records import HEADERS_TYPE, PLACEHOLDER, Batch, Decoded, Records, Rejection, UnknownField
 
 KEY: Final = "_key"
@@ -68,6 +69,10 @@ class KeyedFormat:
         own = {field.name: field for field in values}
         of_keys = {name: field.with_name(name) for name, field in zip(parts.key_names, inner, strict=False)}
         return pa.schema([of_keys.get(name) or own[name] for name in schema.names], metadata=schema.metadata)
+
+    def proposed(self, batch: Batch, names: Collection[str]) -> pa.Schema:
+        """Return columns for fields of values; a field of a key has a dot in its name here, and is not asked for."""
+        return self._values.proposed(batch, names) if isinstance(self._values, FieldProposer) else pa.schema([])
 
     def decoder(self, schema: pa.Schema) -> KeyedDecoder:
         parts = self._parts(schema)

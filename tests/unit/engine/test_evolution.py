@@ -291,9 +291,10 @@ def test_a_target_that_cannot_do_it_is_refused_at_the_start(sink: Tables, mode: 
     assert message in str(caught.value)
 
 
-def test_a_format_that_proposes_no_columns_is_refused_at_the_start() -> None:
+@pytest.mark.parametrize("mode", ["evolve", "rescue"])
+def test_a_format_that_proposes_no_columns_is_refused_at_the_start(mode: Any) -> None:
     sink = Tables()
-    with pytest.raises(ConfigurationError, match="no method proposed"):
+    with pytest.raises(ConfigurationError, match="does not work with a transform, nor with a format without"):
         Writer(
             sink,
             sink.open(),
@@ -302,7 +303,7 @@ def test_a_format_that_proposes_no_columns_is_refused_at_the_start() -> None:
             limit=DeadLetterLimit(DeadLetterPolicy()),
             retry=RetryPolicy(),
             abort=threading.Event(),
-            evolution=EvolutionPolicy("evolve"),
+            evolution=EvolutionPolicy(mode),
         )
 
 

@@ -79,6 +79,7 @@ def test_a_bucket_is_that_of_the_iceberg_specification(one: object, kind: pa.Dat
 
 @settings(deadline=None)
 @given(st.lists(st.none() | st.binary(max_size=40) | st.binary(min_size=LONGEST - 2, max_size=LONGEST + 6)))
+@settings(deadline=None)
 def test_the_hash_of_bytes_in_a_column_is_that_of_the_bytes_alone(values: list[bytes | None]) -> None:
     expected = [None if one is None else hash_one(one) for one in values]
     assert hash_bytes(pa.array(values, pa.binary())).to_pylist() == expected
@@ -88,6 +89,7 @@ def test_the_hash_of_bytes_in_a_column_is_that_of_the_bytes_alone(values: list[b
 
 @settings(deadline=None)
 @given(st.lists(st.none() | st.integers(-(2**63), 2**63 - 1)))
+@settings(deadline=None)
 def test_the_hash_of_numbers_is_that_of_their_eight_bytes(values: list[int | None]) -> None:
     expected = [None if one is None else hash_one(struct.pack("<q", one)) for one in values]
     assert hash_longs(pa.array([7, *values], pa.int64()).slice(1)).to_pylist() == expected
@@ -182,6 +184,7 @@ def test_clocks_that_are_changed_within_an_hour_are_told_to_the_second() -> None
     st.lists(st.none() | st.datetimes(dt.datetime(1, 1, 2), dt.datetime(9999, 12, 30)), min_size=1, max_size=30),  # noqa: DTZ001
     st.sampled_from(["UTC", "Europe/Berlin", "America/St_Johns", "Australia/Lord_Howe", "Pacific/Apia"]),
 )
+@settings(deadline=None)
 def test_the_directory_of_a_record_depends_on_that_record_only(values: list[dt.datetime | None], zone: str) -> None:
     times = [None if one is None else one.replace(tzinfo=UTC) for one in values]
     texts = ("day(c) as dt", "hour(c) as hour", "bucket(c, 7)")
@@ -221,6 +224,7 @@ def test_truncate_is_that_of_the_iceberg_specification(one: object, kind: pa.Dat
 
 @settings(deadline=None)
 @given(st.lists(st.none() | st.text(max_size=8), min_size=1, max_size=20), st.integers(1, 9))
+@settings(deadline=None)
 def test_texts_of_a_directory_share_their_beginning(values: list[str | None], width: int) -> None:
     texts = (f"truncate(c, {width})", "bucket(c, 4)")
     together = directories(values, pa.string(), *texts)
