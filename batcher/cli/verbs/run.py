@@ -175,6 +175,14 @@ def _require_something_loaded(summary: Summary) -> None:
 
     if message := all_refused(asdict(summary)):
         raise DeadLetterLimitExceeded(message)
+    if summary.filtered and not (summary.written or summary.duplicates_suppressed):
+        from batcher.telemetry import logs
+
+        logs.get(__name__).warning(
+            "all_filtered",
+            records=summary.filtered,
+            hint="nothing was loaded: is the condition what was meant?",
+        )
 
 
 def summary_facts(summary: Summary | None, code: int) -> dict[str, Any]:

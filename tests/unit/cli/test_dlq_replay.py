@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -24,11 +25,13 @@ from batcher.dead_letters.kit.select import StoredLetter
 from batcher.engine.retry import RetryPolicy
 from batcher.engine.writer import Writer
 from batcher.errors import BlockRejected, ConfigurationError, RowsRejected, SinkUnavailable
-from batcher.protocols import Sink
+from batcher.protocols import Sink, Transformed
 from batcher.records import Block, DeadLetter, Partition, Record, Rejection
 from batcher.testing.dead_letters import MemoryDeadLetterQueue
 from batcher.testing.formats import NUMBERS, NumberFormat
 from batcher.testing.sinks import AnsweringSink, FileSink, MemorySink, TableSink
+from batcher.testing.transforms import ScriptedTransform
+from batcher.transforms.format import TransformedFormat
 from sinks.parquet import one_root
 from sinks.parquet.sink import ParquetSink
 from tests.harness.processes import Ending, run
@@ -124,6 +127,21 @@ def test_what_fails_again_is_named_and_the_rest_loads(made: Callable[[], Answeri
     assert report.facts()["failed_again"] == {"syntax": 1}
     assert report.facts()["skipped"] == {"no_value": 1}
     assert not report.all_there
+
+
+@BOTH
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_what_a_transform_filters_by_now_is_told_apart(
+    made: Callable[[], AnsweringSink], monkeypatch: pytest.MonkeyPatch, *, dry_run: bool
+) -> None:
+    def small(rows: pa.RecordBatch) -> Transformed:
+        return Transformed(rows.filter(pc.less(rows.column("n"), 3)))
+
+    form = TransformedFormat(NumberFormat(), ScriptedTransform(small))
+    monkeypatch.setattr(f"{__name__}.NumberFormat", lambda: form)
+    report = loaded(made(), [stored(1), stored(2, b"x"), stored(3)], dry_run=dry_run)
+    assert (report.replayed, report.facts()["skipped"]) == (1, {"filtered": 1})
+    assert report.facts()["failed_again"] == {"syntax": 1}
 
 
 @BOTH

@@ -4,6 +4,7 @@ import signal
 from collections.abc import Callable
 
 import pytest
+from structlog.testing import capture_logs
 
 from batcher.cli.support import wiring
 from batcher.cli.support.loudness import log_level
@@ -89,6 +90,17 @@ def test_a_clean_end_is_0_and_its_summary_has_the_promised_fields(ending: Ending
         "filtered": 0,
         "exit": 0,
     }
+
+
+def test_a_run_in_which_everything_was_filtered_is_told_and_is_no_failure(
+    ending: Ending, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    summary = Summary(10, 0, 0, 10, 0, 3, 1000, 2.0, "at-least-once", filtered=10)
+    monkeypatch.setattr(ScriptedPipeline, "summary", lambda _: summary)
+    with capture_logs() as logs:
+        code, _, _ = ending(ScriptedPipeline())
+    assert code == 0
+    assert [one["records"] for one in logs if one["event"] == "all_filtered"] == [10]
 
 
 def test_an_error_is_one_line_and_the_summary_still_comes(ending: Ending) -> None:

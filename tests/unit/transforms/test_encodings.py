@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def settings_of(decode: dict[str, Any] | None = None, transform: dict[str, Any] 
     return Settings(decode=Decode(**(decode or {})), transform=TransformSection(**given), **more)
 
 
-def decoded(settings: Settings, values: list[bytes | None], target: pa.Schema = TARGET) -> Decoded:
+def decoded(settings: Settings, values: Sequence[bytes | None], target: pa.Schema = TARGET) -> Decoded:
     decoder = wiring.format_of(settings).decoder(target)
     batch = make_batch(make_records(values))
     found = decoder.decode(batch)
