@@ -56,6 +56,14 @@ _KINDS: Final = {
 }
 _OTHER: Final = "makes several rows, or reads something else than the record"
 
+_UNSTEADY: Final = frozenset({"current_setting", "getvariable", "vector_type"})
+"""Functions that some versions call consistent, and that others rightly do not."""
+
+_ARROW: Final = "SINGLE_ARROW"
+_TAKING_LAMBDAS: Final = frozenset(
+    f"{kind}{name}" for kind in ("list_", "array_", "") for name in ("transform", "apply", "filter", "reduce")
+)
+
 _DEEPEST: Final = 8
 """Macros that may be made of each other."""
 
@@ -111,7 +119,9 @@ class _Catalog:
             if kind == "macro":
                 inner = self._of_macro(macro or "", depth) if depth < _DEEPEST else "too many others"
                 reason = inner and f"is made of {inner}"
-            elif (kind == "scalar" and stability == "CONSISTENT") or (reason == _OTHER and scalar):
+            elif name.lower() not in _UNSTEADY and (
+                (kind == "scalar" and stability == "CONSISTENT") or (reason == _OTHER and scalar)
+            ):
                 reason = ""
             if reason:
                 return reason
@@ -225,7 +235,25 @@ def _parsed(connection: duckdb.DuckDBPyConnection, query: str) -> dict[str, Any]
     if len(tree["statements"]) != 1:
         return "one list or condition is due, without a semicolon"
     node: dict[str, Any] = tree["statements"][0]["node"]
+    _mark_arrows(node)
     return node
+
+
+def _mark_arrows(node: Any, *, taken: bool = False) -> None:
+    """Say of each `->` that it takes a member of JSON, unless a function takes it for a lambda.
+
+    Newer versions say it themselves; `taken` is whether the node is an argument of such a function.
+    """
+    if isinstance(node, list):
+        for value in node:
+            _mark_arrows(value, taken=taken)
+    if not isinstance(node, dict):
+        return
+    if node.get("class") == "LAMBDA" and "syntax_type" not in node and not taken:
+        node["syntax_type"] = _ARROW
+    takes = node.get("class") == "FUNCTION" and node["function_name"].lower() in _TAKING_LAMBDAS
+    for key, value in node.items():
+        _mark_arrows(value, taken=takes and key == "children")
 
 
 def _items(nodes: list[Node], catalog: _Catalog) -> Iterator[Expression | Star]:
@@ -318,7 +346,7 @@ def _renamed(node: Any, column: Callable[[str], str], own: frozenset[str]) -> An
 
 def _has_parameters(node: Node) -> bool:
     # `a -> b` is parsed as a lambda too, and is what takes a member of JSON.
-    return node.get("class") == "LAMBDA" and node.get("syntax_type") != "SINGLE_ARROW"
+    return node.get("class") == "LAMBDA" and node.get("syntax_type") != _ARROW
 
 
 def _is_value(connection: duckdb.DuckDBPyConnection, name: str) -> bool:

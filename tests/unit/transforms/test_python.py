@@ -27,8 +27,7 @@ def made(function: Any, rows: list[dict[str, Any]], schema: pa.Schema = GIVEN) -
     return search(plan, given, name=transform.name, where="here", most=1000)
 
 
-PLACES = pa.schema([("_topic", pa.string()), ("_partition", pa.int32()), ("_offset", pa.int64()),
-                    ("_timestamp", pa.timestamp("ms", "UTC")), ("_key", pa.binary()), COORDINATES.field("_headers")])  # fmt: skip
+PLACES = pa.schema([field for field in COORDINATES if field.name != "_value"])
 
 
 def test_a_function_gets_rows_and_returns_rows() -> None:
@@ -53,7 +52,7 @@ def test_a_table_is_as_good_and_the_order_of_columns_and_rows_is_free() -> None:
 
 def test_a_function_with_a_parameter_of_that_name_gets_the_coordinates() -> None:
     def placed(rows: pa.RecordBatch, coordinates: pa.RecordBatch) -> pa.RecordBatch:
-        assert coordinates.schema.names == ["_topic", "_partition", "_offset", "_timestamp", "_key", "_headers"]
+        assert coordinates.schema.names == PLACES.names
         assert rows.schema.names == ["id", "name", ROW]
         return rows.append_column("position", coordinates.column("_offset"))
 

@@ -159,7 +159,7 @@ def test_many_rows_that_fail_take_a_few_queries() -> None:
         ("uuid() AS r", "uuid cannot be used: it is not the same"),
         ("nextval('s') AS r", "nextval cannot be used"),
         ("current_setting('threads') AS r", "current_setting cannot be used"),
-        ("ago(INTERVAL 1 DAY) AS r", "ago cannot be used: it is made of"),
+        ("ago(INTERVAL 1 DAY) AS r", "ago cannot be used: it is (made of|no function)"),
         ("age(moment) AS r", "age of one time cannot be used"),
         ("sum(id) AS s", "sum cannot be used: it is an aggregate"),
         ("count(*) AS s", "cannot be used"),
