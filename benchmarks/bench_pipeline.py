@@ -1,5 +1,7 @@
 """Measure the whole pipeline beside the bare client library, and beside the loop most people write.
 
+The same orders are loaded as JSON, as Avro and as Protobuf, each encoding from a topic of its own.
+
     python -m benchmarks.bench_pipeline                     2 million records, three rounds, some minutes
     python -m benchmarks.bench_pipeline --records 200000 --rounds 1 --only consume,parquet
 
@@ -14,7 +16,7 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import contenders
+from benchmarks import contenders, encodings
 from benchmarks.harness import RESULTS, Measured, by_contender, in_rounds, write
 
 
@@ -33,6 +35,23 @@ def cost_of_exactly_once(results: Sequence[Measured]) -> list[str]:
     return remarks
 
 
+def speed_of_encodings(results: Sequence[Measured]) -> list[str]:
+    """Say, for each target, how fast the same orders are in other encodings beside JSON, round by round."""
+    found = by_contender(results)
+    remarks = []
+    for sink in ("null", "parquet"):
+        for encoding in encodings.SCHEMAS:
+            other, json = found.get(f"{sink}-{encoding}"), found.get(sink)
+            if other and json:
+                rates = [one.rows_per_second / two.rows_per_second for one, two in zip(other, json, strict=True)]
+                cpu = [one.cpu_us_per_row / two.cpu_us_per_row for one, two in zip(other, json, strict=True)]
+                remarks.append(
+                    f"{sink}: {encoding} at {statistics.median(rates):.2f} of the speed of JSON "
+                    f"({min(rates):.2f} to {max(rates):.2f}, by round) and {statistics.median(cpu):.2f} of its CPU"
+                )
+    return remarks
+
+
 def main() -> None:
     """Load the topic, give every contender its turns, print and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -47,19 +66,24 @@ def main() -> None:
         topic = f"bench-{uuid.uuid4()}"
         print(f"loading {arguments.records:,} records into {contenders.PARTITIONS} partitions", flush=True)
         contenders.load(broker, topic, arguments.records)
+        names = arguments.only.split(",")
+        for encoding in encodings.SCHEMAS:
+            if any(name.endswith(f"-{encoding}") for name in names):
+                print(f"loading the same as {encoding}", flush=True)
+                contenders.load(broker, contenders.topic_of(topic, encoding), arguments.records, encoding)
 
         def measure(name: str) -> Measured:
             share = contenders.NAIVE_SHARE if name == "naive" else 1
             return contenders.measure(name, broker.bootstrap, topic, arguments.records // share)
 
-        results = in_rounds(arguments.only.split(","), arguments.rounds, measure)
+        results = in_rounds(names, arguments.rounds, measure)
     text = write(
         arguments.json,
         results,
         {"records": arguments.records, "rounds": arguments.rounds, "partitions": contenders.PARTITIONS},
         baseline="consume",
         title="The pipeline beside bare consume()",
-        remarks=cost_of_exactly_once(results),
+        remarks=[*cost_of_exactly_once(results), *speed_of_encodings(results)],
     )
     print(f"\n{text}\n\nwritten to {arguments.json}")
 

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from batcher.protocols import PartitionListener, SourceInfo
 from batcher.records import Partition, Position, Records
+from benchmarks import encodings
 from benchmarks.harness import Measured, Stopwatch
 from benchmarks.orders import COLUMNS, NAMES
 
@@ -132,6 +133,23 @@ def parquet(bootstrap: str, topic: str, records: int, scratch: Path, delivery: s
     return pipeline(_named("parquet", delivery), bootstrap, topic, records, *flags)
 
 
+def encoded(sink: str, encoding: str) -> Callable[[str, str, int, Path], Measured]:
+    """Return a contender that does the same with the same orders in another encoding, from a topic of its own."""
+
+    def contender(bootstrap: str, topic: str, records: int, scratch: Path) -> Measured:
+        flags = ["--sink", sink, *encodings.flags(encoding, scratch)]
+        if sink == "parquet":
+            flags += ["--parquet.path", str(scratch / "out"), "--delivery", "exactly-once"]
+        return pipeline(f"{sink}-{encoding}", bootstrap, topic_of(topic, encoding), records, *flags)
+
+    return contender
+
+
+def topic_of(topic: str, encoding: str) -> str:
+    """Return the name of the topic that has the orders of another one in an encoding."""
+    return f"{topic}-{encoding}"
+
+
 def parquet_once_or_more(bootstrap: str, topic: str, records: int, scratch: Path) -> Measured:
     """Do the same without intents: what exactly-once costs is the difference."""
     return parquet(bootstrap, topic, records, scratch, "at-least-once")
@@ -224,7 +242,11 @@ CONTENDERS: Mapping[str, Callable[[str, str, int, Path], Measured]] = {
     "consume": bare,
     "consume-gc": relaxed,
     "null": null,
+    "null-avro": encoded("null", "avro"),
+    "null-protobuf": encoded("null", "protobuf"),
     "parquet": parquet,
+    "parquet-avro": encoded("parquet", "avro"),
+    "parquet-protobuf": encoded("parquet", "protobuf"),
     "parquet-at-least-once": parquet_once_or_more,
     "clickhouse": clickhouse,
     "clickhouse-merged": clickhouse_merged,
@@ -269,15 +291,17 @@ def turn(contender: str, bootstrap: str, topic: str, records: int) -> None:
         sys.stdout.flush()
 
 
-def load(broker: Any, topic: str, records: int) -> None:
-    """Fill the topic with made-up orders, the same for the same number."""
+def load(broker: Any, topic: str, records: int, encoding: str | None = None) -> None:
+    """Fill the topic with made-up orders, the same for the same number; as JSON, or in another encoding."""
     from batcher.generate.events import EventGenerator
 
     broker.create_topic(topic, PARTITIONS)
     events = EventGenerator(seed=1)
+    encode = encodings.encoder(encoding) if encoding else bytes
     chunk = 50_000
     for start in range(0, records, chunk):
-        broker.produce(topic, events.take(min(chunk, records - start)), compression="lz4")
+        orders = events.take(min(chunk, records - start))
+        broker.produce(topic, [encode(order) for order in orders] if encoding else orders, compression="lz4")
 
 
 if __name__ == "__main__":

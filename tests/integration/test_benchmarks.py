@@ -22,6 +22,8 @@ def bench(name: str, *flags: str, broker: Broker | None = None) -> None:
 @pytest.mark.broker
 def test_the_pipeline_benchmark_measures_every_contender(broker: Broker, tmp_path: Path) -> None:
     pytest.importorskip("chdb", reason="needs the extra [embedded]")
+    for needed in ("numpy", "fastavro", "ptars"):
+        pytest.importorskip(needed)
     written = tmp_path / "results.json"
 
     bench("pipeline", "--records", "8000", "--rounds", "1", "--json", str(written), broker=broker)
@@ -31,7 +33,11 @@ def test_the_pipeline_benchmark_measures_every_contender(broker: Broker, tmp_pat
         "consume",
         "consume-gc",
         "null",
+        "null-avro",
+        "null-protobuf",
         "parquet",
+        "parquet-avro",
+        "parquet-protobuf",
         "parquet-at-least-once",
         "clickhouse",
         "clickhouse-merged",
@@ -52,6 +58,12 @@ def test_the_parquet_benchmark_runs(tmp_path: Path) -> None:
 
 def test_the_decode_benchmark_runs(tmp_path: Path) -> None:
     bench("decode", "--rows", "400", "--repeats", "1", "--json", str(tmp_path / "decode.json"))
+
+
+def test_the_formats_benchmark_runs() -> None:
+    for needed in ("numpy", "fastavro", "ptars"):
+        pytest.importorskip(needed)
+    bench("formats", "--rows", "400", "--repeats", "1")
 
 
 def test_the_clickhouse_benchmark_runs(tmp_path: Path) -> None:
