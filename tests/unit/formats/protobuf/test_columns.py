@@ -156,6 +156,10 @@ def test_json_text_is_the_same_in_every_process() -> None:
 
     assert value(body, held(1, b"".join(entries))) == '{"a":"v","b":"v","c":"v"}'
 
+    body = "message M { M m = 1; map<int32, int32> n = 2; }"
+    inside = b"".join(held(2, number(1, key) + number(2, key)) for key in (9, 3, 7, 1, 8, 2))
+    assert value(body, held(1, inside)) == '{"m":null,"n":{"1":1,"2":2,"3":3,"7":7,"8":8,"9":9}}'
+
 
 def test_a_message_inside_itself_is_json_text_there() -> None:
     body = "message M { string name = 1; repeated M kids = 2; M next = 3; }"
