@@ -72,7 +72,7 @@ class KeyedFormat:
 
     def proposed(self, batch: Batch, names: Collection[str]) -> pa.Schema:
         """Return columns for fields of values; a field of a key has a dot in its name here, and is not asked for."""
-        return self.values.proposed(batch, names) if isinstance(self._values, FieldProposer) else pa.schema([])
+        return self.values.proposed(batch, names) if isinstance(self.values, FieldProposer) else pa.schema([])
 
     def decoder(self, schema: pa.Schema) -> KeyedDecoder:
         parts = self._parts(schema)

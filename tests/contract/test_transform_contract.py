@@ -11,14 +11,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from batcher.options import Section
 from batcher.plugins import PluginContext
 from batcher.protocols import Transform, Transformed
-from batcher.records import Rejection
+from batcher.records import SORTED, Rejection
 from batcher.settings.model import Decode, TransformSection
 from batcher.testing.contract.transform import TransformCase, TransformLaws
 from batcher.testing.transforms import ScriptedTransform
 from batcher.transforms import registry
 from batcher.transforms.chain import ChainedTransform
+from batcher.transforms.debezium import Debezium
+from batcher.transforms.debezium.transform import PLACEHOLDER as UNAVAILABLE
 
 GIVEN = pa.schema([("id", pa.int64()), ("text", pa.string()), ("tags", pa.list_(pa.string()))])
 
@@ -49,7 +52,8 @@ def scripted(rows: pa.RecordBatch) -> Transformed:
     )
 
 
-SECTIONS = {
+SECTIONS: dict[str, Section] = {
+    "debezium": Debezium(),
     "python": TransformSection(python="law_hooks:hook"),
     "sql": TransformSection(
         select="id, CAST(text AS INTEGER) AS n, len(tags) AS tags, _offset AS place", where="id IS NULL OR id % 4 <> 1"
@@ -71,10 +75,23 @@ def made(name: str) -> Transform:
     return registry.make(registry.find(name), options, PluginContext(sections=(options, Decode())))
 
 
+def events() -> TransformCase:
+    """Return events of every kind, some without a row, for a table sorted by its id."""
+    key = pa.field("id", pa.int64(), nullable=False, metadata={SORTED: b"1"})
+    transform = made("debezium")
+    given = transform.input(pa.schema([key, pa.field("text", pa.string(), nullable=False)]), None)
+    assert given is not None
+    kinds = ["c", "u", "d", "r", "t", "m", "x", None]
+    texts = [None, UNAVAILABLE, "a"]
+    images = [None if n % 5 == 4 else {"id": n, "text": texts[n % 3]} for n in range(60)]
+    rows = [{"op": kinds[n % 8], "before": image, "after": image} for n, image in enumerate(images)]
+    return TransformCase(transform, given, rows)
+
+
 class TestBuiltIn(TransformLaws):
     @pytest.fixture(params=sorted(registry.built_in))
     def case(self, request: pytest.FixtureRequest, hooks: None) -> TransformCase:
-        return TransformCase(made(request.param), GIVEN, ROWS)
+        return events() if request.param == "debezium" else TransformCase(made(request.param), GIVEN, ROWS)
 
 
 MORE: dict[str, Callable[[], Transform]] = {

@@ -77,7 +77,6 @@ def test_a_bucket_is_that_of_the_iceberg_specification(one: object, kind: pa.Dat
     assert value(f"bucket(c, {MARK})", one, kind) == str((hashed & 0x7FFFFFFF) % MARK)
 
 
-@settings(deadline=None)
 @given(st.lists(st.none() | st.binary(max_size=40) | st.binary(min_size=LONGEST - 2, max_size=LONGEST + 6)))
 @settings(deadline=None)
 def test_the_hash_of_bytes_in_a_column_is_that_of_the_bytes_alone(values: list[bytes | None]) -> None:
@@ -87,7 +86,6 @@ def test_the_hash_of_bytes_in_a_column_is_that_of_the_bytes_alone(values: list[b
     assert hash_bytes(pa.array([b"before", *values], pa.binary()).slice(1)).to_pylist() == expected
 
 
-@settings(deadline=None)
 @given(st.lists(st.none() | st.integers(-(2**63), 2**63 - 1)))
 @settings(deadline=None)
 def test_the_hash_of_numbers_is_that_of_their_eight_bytes(values: list[int | None]) -> None:
@@ -179,7 +177,6 @@ def test_clocks_that_are_changed_within_an_hour_are_told_to_the_second() -> None
     ]
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.none() | st.datetimes(dt.datetime(1, 1, 2), dt.datetime(9999, 12, 30)), min_size=1, max_size=30),  # noqa: DTZ001
     st.sampled_from(["UTC", "Europe/Berlin", "America/St_Johns", "Australia/Lord_Howe", "Pacific/Apia"]),
@@ -222,7 +219,6 @@ def test_truncate_is_that_of_the_iceberg_specification(one: object, kind: pa.Dat
     assert value("truncate(c, 10)", one, kind) == expected
 
 
-@settings(deadline=None)
 @given(st.lists(st.none() | st.text(max_size=8), min_size=1, max_size=20), st.integers(1, 9))
 @settings(deadline=None)
 def test_texts_of_a_directory_share_their_beginning(values: list[str | None], width: int) -> None:
