@@ -23,6 +23,8 @@ class TargetSummary:
     duplicates_suppressed: int = 0
     failed: str = ""
     """Why it was given up; empty where that is not so."""
+    filtered: int = 0
+    """Those of the skipped that a transform filtered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,9 @@ def summary_of(
 def target_summary(one: Destination, failed: str) -> TargetSummary:
     """Return what was done to one of several targets."""
     counts = one.counters.counts
-    return TargetSummary(counts.written, counts.dead_lettered, counts.skipped, counts.duplicates_suppressed, failed)
+    return TargetSummary(
+        counts.written, counts.dead_lettered, counts.skipped, counts.duplicates_suppressed, failed, counts.filtered
+    )
 
 
 def with_counters(status: Status, counted: Counted) -> Status:
@@ -171,6 +175,7 @@ def target_status(one: Destination, snapshot: Snapshot, failed: str) -> TargetSt
         counts.duplicates_suppressed,
         counts.batches,
         counts.retries,
+        counts.filtered,
     )
 
 

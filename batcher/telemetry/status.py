@@ -119,6 +119,8 @@ class TargetStatus:
     duplicates_suppressed: int = 0
     batches: int = 0
     retries: int = 0
+    filtered: int = 0
+    """Those of the skipped that a transform filtered."""
 
     @property
     def state(self) -> TargetState:

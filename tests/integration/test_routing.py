@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 import pytest
 
 from batcher.testing.clickhouse import ClickHouseServer
 from batcher.testing.kafka import Broker
 from tests.harness.patience import wait_for
-from tests.harness.processes import BatcherProcess
+from tests.harness.processes import BatcherProcess, run
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(300)]
 
@@ -180,3 +181,42 @@ def test_directories_named_by_topic_have_the_files_of_that_topic(
     assert [found[topics[0]].num_rows, found[topics[1]].num_rows] == [50, 50]
     assert "field0" in found[topics[0]].column_names
     assert "field1" in found[topics[1]].column_names
+
+
+def test_each_target_grows_by_its_own_new_fields_and_verify_examines_them_all(
+    broker: Broker, new_topic: Callable[..., str], new_group: Callable[[], str], tmp_path: Path
+) -> None:
+    topics, group = [new_topic(), new_topic()], new_group()
+    for number, topic in enumerate(topics):
+        broker.produce(topic, [json.dumps({"id": one}) for one in range(20)])
+        broker.produce(topic, [json.dumps({"id": one, f"new{number}": "x"}) for one in range(20, 40)])
+    source = ("-b", broker.bootstrap, "-t", ",".join(topics), "-g", group)
+    target = ("--sink", "parquet", "--route", f"(.*)={tmp_path}/lake/$1")
+    flags = (*source, *target, "--decode.on-unknown", "evolve", "--batch.max-rows", "20")
+    with BatcherProcess(*flags, "--until-eof") as process:
+        assert process.wait() == 0, process.stderr[-3000:]
+    columns = [
+        set(pq.read_schema(max((tmp_path / "lake" / topic).glob("*.parquet"))).names)
+        - {"_partition", "_offset", "_timestamp"}
+        for topic in topics
+    ]
+    assert columns == [{"id", "new0"}, {"id", "new1"}]
+    verified = run("verify", *source, *target, "--json")
+    assert verified.code == 0, verified.stderr
+    assert [sum(one["written"] for one in facts["partitions"]) for facts in verified.lines] == [40, 40]
+
+
+def test_what_a_transform_filters_is_counted_for_each_target(
+    broker: Broker, new_topic: Callable[..., str], new_group: Callable[[], str], tmp_path: Path
+) -> None:
+    pytest.importorskip("duckdb", reason="needs the extra [sql]")
+    topics = [new_topic(), new_topic()]
+    for topic, count in zip(topics, (10, 30), strict=True):
+        broker.produce(topic, [json.dumps({"id": one}) for one in range(count)])
+    flags = ("-b", broker.bootstrap, "-t", ",".join(topics), "-g", new_group(), "--until-eof")
+    target = ("--sink", "parquet", "--parquet.path", f"{tmp_path}/{{topic}}", "--transform.where", "id % 2 = 0")
+    with BatcherProcess(*flags, *target) as process:
+        assert process.wait() == 0, process.stderr[-3000:]
+        summary = process.summary
+    found = {name.rpartition("/")[2]: (one["written"], one["filtered"]) for name, one in summary["targets"].items()}
+    assert found == {topics[0]: (5, 5), topics[1]: (15, 15)}

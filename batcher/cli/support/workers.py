@@ -131,8 +131,20 @@ def total(reports: Sequence[Facts], seconds: float, code: int) -> Facts:
         **{name: _added_up([report[name] for report in told]) for name in _COUNTS},
         "unknown_fields_estimated": any(report["unknown_fields_estimated"] for report in told),
         "columns_without_value": _in_all([report["columns_without_value"] for report in told if report["batches"]]),
+        **_targets([report["targets"] for report in told if "targets" in report]),
         "exit": code,
     }
+
+
+def _targets(several: Sequence[Mapping[str, Facts]]) -> dict[str, Any]:
+    """Return what the workers did to each of several targets, as the summary has it; nothing where there is one."""
+    found: dict[str, dict[str, Any]] = {}
+    for one in several:
+        for name, facts in one.items():
+            held = found.setdefault(name, dict.fromkeys(facts, 0) | {"failed": ""})
+            for key, value in facts.items():
+                held[key] = held[key] or value if key == "failed" else held[key] + value
+    return {"targets": found} if found else {}
 
 
 def _added_up(counts: Sequence[Mapping[str, int]]) -> dict[str, int]:

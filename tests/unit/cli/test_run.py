@@ -2,6 +2,7 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import asdict
 
 import pytest
 from structlog.testing import capture_logs
@@ -9,7 +10,7 @@ from structlog.testing import capture_logs
 from batcher.cli.support import wiring
 from batcher.cli.support.loudness import log_level
 from batcher.cli.verbs import run as command
-from batcher.engine.report import Summary
+from batcher.engine.report import Summary, TargetSummary
 from batcher.errors import ConfigurationError, DrainTimeout, SinkUnavailable
 from batcher.settings import Settings
 
@@ -220,3 +221,11 @@ def test_a_run_in_which_every_record_was_refused_never_ends_with_0_and_says_why(
 @pytest.mark.parametrize("good", [{"written": 1}, {"duplicates_suppressed": 1}, {"dead_lettered": 0}])
 def test_a_run_that_loaded_something_or_refused_nothing_ends_with_0(ending: Ending, good: dict[str, int]) -> None:
     assert ending(ScriptedPipeline(refused(**good)))[0] == 0
+
+
+def test_a_target_of_several_that_refused_everything_is_named_and_the_end_is_not_0(ending: Ending) -> None:
+    good, bad = TargetSummary(written=3), TargetSummary(dead_lettered=5)
+    code, summary, err = ending(ScriptedPipeline(refused(written=3, targets={"shop.a": good, "shop.b": bad})))
+    assert (code, summary["exit"]) == (78, 78)
+    assert "not one record was loaded into shop.b" in err
+    assert summary["targets"] == {"shop.a": asdict(good), "shop.b": asdict(bad)}

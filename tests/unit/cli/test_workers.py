@@ -171,6 +171,13 @@ def test_a_column_without_value_in_one_worker_has_one_where_another_found_it() -
     assert total([REPORT, idle, other], 1.0, 0)["columns_without_value"] == ["town"]
 
 
+def test_what_workers_did_to_each_of_several_targets_is_added_up() -> None:
+    first = {**REPORT, "targets": {"a": {"written": 1, "failed": ""}, "b": {"written": 2, "failed": "broken"}}}
+    second = {**REPORT, "targets": {"a": {"written": 5, "failed": ""}}}
+    found = total([first, second], 1.0, 0)["targets"]
+    assert found == {"a": {"written": 6, "failed": ""}, "b": {"written": 2, "failed": "broken"}}
+
+
 def test_without_any_report_only_the_exit_code_is_known() -> None:
     assert total([{"exit": 78}], 3.0, 78) == {"exit": 78}
 
