@@ -14,6 +14,7 @@ from batcher.settings import Settings, UsageError
 if TYPE_CHECKING:
     from batcher.preview.sample import Sample
     from batcher.preview.shape import Shape
+    from batcher.protocols import Format
     from batcher.protocols.proposal import Creatable, Proposal
 
 USAGE: Final = """\
@@ -99,7 +100,6 @@ def _shapes(settings: Settings, records: int) -> tuple[list[Shape], Shape, Shape
     from batcher.cli.support import wiring
     from batcher.errors import ConfigurationError
     from batcher.preview.shape import shape_of
-    from batcher.protocols.transform import Adapting
 
     sample, format_ = sample_of(settings, records), wiring.format_of(settings)
     whole = shape_of(sample, format_)
@@ -108,14 +108,27 @@ def _shapes(settings: Settings, records: int) -> tuple[list[Shape], Shape, Shape
             f"none of {sample.rows:,} records can be read as --decode.format {settings.decode.format}: "
             "`batcher peek` shows them"
         )
-    # What a transform with a way of its own to read records is told are the columns that it makes.
-    own = isinstance(wiring.transform_of(settings), Adapting) or not wiring.transforms(settings)
-    given = whole if own else shape_of(sample, wiring.encoding_of(settings))
+    given = shape_of(sample, _before(settings)) if wiring.transforms(settings) else whole
     assert given is not None
     if len(sample.topics) == 1:
         return [whole], whole, given, sample
     parts = [shape_of(sample.of_topic(topic), format_) for topic in sample.topics]
     return [part for part in parts if part is not None], whole, given, sample
+
+
+def _before(settings: Settings) -> Format:
+    """Return what reads the columns that --decode.schema states: those before any transform.
+
+    A transform with a way of its own to read records is told the columns that it makes.
+    """
+    from batcher.cli.support import wiring
+    from batcher.protocols.transform import Adapting
+
+    alone = {"select": None, "where": None, "python": None}
+    first = settings.model_copy(update={"transform": settings.transform.model_copy(update=alone)})
+    transform = wiring.transform_of(first)
+    own = transform is not None and isinstance(transform, Adapting)
+    return wiring.format_of(first) if own else wiring.encoding_of(settings)
 
 
 def _write(shape: Shape, file: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batcher.cli.support import wiring
@@ -170,7 +170,7 @@ def test_options_for_a_column_of_the_key_are_given_by_its_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "field", "message"),
+    ("options", "field", "message"),
     [
         ({"key_format": "raw"}, ID, "bytes, or text"),
         ({"key_format": "avro"}, ID, "key-format avro: where are the schemas.*key-writer-schema"),
@@ -181,10 +181,10 @@ def test_options_for_a_column_of_the_key_are_given_by_its_name() -> None:
     ],
 )
 def test_what_cannot_work_is_refused_before_a_record_is_read(
-    settings: dict[str, Any], field: pa.Field, message: str
+    options: dict[str, Any], field: pa.Field, message: str
 ) -> None:
     with pytest.raises(ConfigurationError, match=message):
-        wiring.format_of(Settings(decode=Decode(**settings))).decoder(pa.schema([field]))
+        wiring.format_of(Settings(decode=Decode(**options))).decoder(pa.schema([field]))
 
 
 def test_two_columns_for_the_same_part_of_a_key_are_refused() -> None:
@@ -231,6 +231,7 @@ KEYS = st.none() | st.sampled_from(
 VALUES = st.sampled_from([b'{"id":1}', None, b"junk", b'{"id":null}', b'{"x":2}'])
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(KEYS, VALUES), min_size=1, max_size=8), st.sampled_from(["json", "text"]), st.booleans())
 def test_a_record_fares_the_same_alone_and_among_others(
     records: list[tuple[bytes | None, bytes | None]], key_format: str, needed: bool

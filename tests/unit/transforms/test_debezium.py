@@ -431,6 +431,21 @@ def test_a_key_that_nobody_tells_has_to_be_given() -> None:
     assert asked.order_by == ("id",)
 
 
+def test_a_transform_behind_it_sees_rows_and_not_events() -> None:
+    pytest.importorskip("duckdb", reason="needs the extra [sql]")
+    chained = Settings(
+        decode=Decode(epoch=UNITS), transform=TransformSection(kind="debezium", where="_op <> 'd' AND customer = 'Ann'")
+    )
+    form = wiring.format_of(chained)
+    events = [event("c", None, ROW), event("c", None, {**ROW, "customer": "Bob"}), event("d", ROW)]
+    batch = json_of(*events, form=embedded_json())
+    schema = form.infer(batch)
+    assert schema is not None
+    decoded = decode(form, batch, schema)
+    assert [{name: row[name] for name in ROW} for row in decoded.table.to_pylist()] == [ROW]
+    assert decoded.filtered.to_pylist() == [1, 2]
+
+
 SOME_ROW = st.fixed_dictionaries(
     {
         "id": st.none() | st.integers(1, 3),

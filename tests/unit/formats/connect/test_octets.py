@@ -7,7 +7,7 @@ from decimal import Decimal, localcontext
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batcher.formats.connect.octets import from_base64, from_twos_complement
@@ -19,6 +19,7 @@ def octets(number: int) -> bytes:
     return number.to_bytes(max(1, (number.bit_length() + 8) // 8), "big", signed=True)
 
 
+@settings(deadline=None)
 @given(st.lists(st.none() | st.binary(max_size=20)), st.integers(0, 3))
 def test_base64_is_read_as_the_standard_library_reads_it(values: list[bytes | None], start: int) -> None:
     texts = [None if value is None else base64.b64encode(value).decode() for value in values]
@@ -34,6 +35,7 @@ def test_what_is_no_base64_is_found_beside_what_is(text: str) -> None:
     assert found.to_pylist() == [b"\x04\xd2", None, None]
 
 
+@settings(deadline=None)
 @given(st.lists(st.none() | st.integers(-(2**260), 2**260) | st.integers(-200, 200)), st.sampled_from(TYPES))
 def test_a_number_is_exact_or_found_not_to_fit(numbers: list[int | None], to: pa.DataType) -> None:
     given_bytes = pa.array([b"pad", *(None if one is None else octets(one) for one in numbers)], pa.binary()).slice(1)
