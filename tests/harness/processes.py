@@ -38,6 +38,9 @@ SHOWN_LINES: Final = 15
 """Lines of the log that a failure shows."""
 
 
+SHORT_SESSION: Final = ("-X", "session.timeout.ms=3000", "-X", "heartbeat.interval.ms=200")
+"""Flags with which the broker misses a process that was killed soon, and not after Kafka's 45 seconds."""
+
 ROOT: Final = Path(__file__).parents[2]
 
 # A setting of the shell that runs the tests must not become one of the tests.

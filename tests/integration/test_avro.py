@@ -16,7 +16,7 @@ from batcher.embedded.apicurio import Apicurio
 from batcher.testing.clickhouse import ClickHouseServer
 from batcher.testing.kafka import Broker
 from tests.harness.patience import LONG
-from tests.harness.processes import BatcherProcess
+from tests.harness.processes import SHORT_SESSION, BatcherProcess
 
 pytest.importorskip("numpy", reason="needs the extra [avro]")
 avro = pytest.importorskip("confluent_kafka.schema_registry.avro", reason="needs the extra [registry]")
@@ -92,7 +92,7 @@ def load(broker: Broker, registry: Apicurio, topic: str, letters: Path, *target:
     """Load the topic with a process that is killed again and again, and return the summary of the last one."""
     flags = (
         *target,
-        *("-b", broker.bootstrap, "-t", topic, "-g", f"{topic}-{target[1]}", "--until-eof"),
+        *("-b", broker.bootstrap, "-t", topic, "-g", f"{topic}-{target[1]}", "--until-eof", *SHORT_SESSION),
         *("--decode.format", "avro", "--registry.url", registry.url),
         *("--batch.max-rows", str(BATCH), "--dlq.path", str(letters)),
     )

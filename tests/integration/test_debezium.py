@@ -15,7 +15,7 @@ from batcher.embedded.apicurio import Apicurio
 from batcher.testing.clickhouse import ClickHouseServer
 from batcher.testing.kafka import Broker
 from tests.harness.patience import LONG
-from tests.harness.processes import BatcherProcess
+from tests.harness.processes import SHORT_SESSION, BatcherProcess
 from tests.harness.source_table import Event, SourceTable, avro_value, bare_json, embedded_json, for_avro
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
@@ -62,7 +62,18 @@ def produce(
 
 def load(broker: Broker, topic: str, dead: Path, *flags: str) -> Mapping[str, Any]:
     """Run until everything is loaded, with kills in between; return the summary of the last run."""
-    given: tuple[str, ...] = ("-b", broker.bootstrap, "-t", topic, "-g", topic, "--until-eof", "--dlq.path", str(dead))
+    given: tuple[str, ...] = (
+        "-b",
+        broker.bootstrap,
+        "-t",
+        topic,
+        "-g",
+        topic,
+        "--until-eof",
+        "--dlq.path",
+        str(dead),
+        *SHORT_SESSION,
+    )
     given += ("--batch.max-rows", str(CHANGES // 20), "--batch.max-wait", "10s", "--transform.kind", "debezium", *flags)
     for kill in range(KILLS):
         with BatcherProcess(*given) as process:

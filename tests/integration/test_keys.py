@@ -14,7 +14,7 @@ from batcher.embedded.apicurio import Apicurio
 from batcher.records import Headers
 from batcher.testing.clickhouse import ClickHouseServer
 from batcher.testing.kafka import Broker
-from tests.harness.processes import BatcherProcess
+from tests.harness.processes import SHORT_SESSION, BatcherProcess
 
 pytest.importorskip("numpy", reason="needs the extra [avro]")
 avro = pytest.importorskip("confluent_kafka.schema_registry.avro", reason="needs the extra [registry]")
@@ -41,7 +41,18 @@ def values() -> list[bytes]:
 
 def load(broker: Broker, topic: str, dead: Path, *flags: str) -> dict[str, Any]:
     """Run until everything is loaded, with a kill after the first batch; return the summary of the last run."""
-    given: tuple[str, ...] = ("-b", broker.bootstrap, "-t", topic, "-g", topic, "--until-eof", "--dlq.path", str(dead))
+    given: tuple[str, ...] = (
+        "-b",
+        broker.bootstrap,
+        "-t",
+        topic,
+        "-g",
+        topic,
+        "--until-eof",
+        "--dlq.path",
+        str(dead),
+        *SHORT_SESSION,
+    )
     given += ("--batch.max-rows", str(RECORDS // 10), "--batch.max-wait", "10s", *flags)
     with BatcherProcess(*given) as process:
         process.wait_for("batch_written")

@@ -14,7 +14,7 @@ from batcher.embedded.apicurio import Apicurio
 from batcher.testing.clickhouse import ClickHouseServer
 from batcher.testing.kafka import Broker
 from tests.harness.patience import LONG
-from tests.harness.processes import BatcherProcess, run
+from tests.harness.processes import SHORT_SESSION, BatcherProcess, run
 
 pytest.importorskip("ptars", reason="needs the extra [protobuf]")
 pytest.importorskip("confluent_kafka.schema_registry.protobuf", reason="needs the extra [registry]")
@@ -102,7 +102,7 @@ def load_topic(broker: Broker, registry: Apicurio, topic: str, letters: Path, *t
     """Load the topic with a process that is killed again and again, and return the summary of the last one."""
     flags = (
         *target,
-        *("-b", broker.bootstrap, "-t", topic, "-g", f"{topic}-{target[1]}", "--until-eof"),
+        *("-b", broker.bootstrap, "-t", topic, "-g", f"{topic}-{target[1]}", "--until-eof", *SHORT_SESSION),
         *("--decode.format", "protobuf", "--registry.url", registry.url),
         *("--batch.max-rows", str(BATCH), "--dlq.path", str(letters)),
     )

@@ -16,7 +16,7 @@ import pytest
 from batcher.testing.clickhouse import ClickHouseServer
 from batcher.testing.kafka import Broker
 from tests.harness.patience import wait_for
-from tests.harness.processes import BatcherProcess, run
+from tests.harness.processes import SHORT_SESSION, BatcherProcess, run
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(300)]
 
@@ -82,8 +82,7 @@ class Shop:
                 f"{self.name}-(.*)={self.name}.$1",
             ),
             *("-b", self.broker.bootstrap, "-t", topics or named, "-g", self.name, "--batch.max-wait", "200ms"),
-            # A member that was killed is missed soon.
-            *("-X", "session.timeout.ms=3000", "-X", "heartbeat.interval.ms=200", *more),
+            *(*SHORT_SESSION, *more),
         )
 
 

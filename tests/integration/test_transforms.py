@@ -13,7 +13,7 @@ import pytest
 from batcher.testing.clickhouse import ClickHouseServer
 from batcher.testing.kafka import Broker
 from tests.harness.patience import LONG
-from tests.harness.processes import BatcherProcess, run
+from tests.harness.processes import SHORT_SESSION, BatcherProcess, run
 
 pytest.importorskip("duckdb", reason="needs the extra [sql]")
 
@@ -112,7 +112,7 @@ def test_sql_fills_a_table_exactly_once_after_kills(
     )
     flags = (
         *("--sink", "clickhouse", "--clickhouse.dsn", clickhouse_server.dsn, "--clickhouse.table", table),
-        *("-b", broker.bootstrap, "-t", topic, "-g", f"{topic}-sql", "--batch.max-rows", str(BATCH)),
+        *("-b", broker.bootstrap, "-t", topic, "-g", f"{topic}-sql", "--batch.max-rows", str(BATCH), *SHORT_SESSION),
         *("--transform.select", SELECT, "--transform.where", WHERE, "--dlq.path", str(tmp_path / "dead")),
     )
     summary = load(topic, flags, tmp_path)
@@ -134,7 +134,7 @@ def test_a_function_fills_files_exactly_once_after_kills(broker: Broker, topic: 
     root = tmp_path / "root"
     flags = (
         *("--sink", "parquet", "--parquet.path", str(root), "--dlq.path", str(tmp_path / "dead")),
-        *("-b", broker.bootstrap, "-t", topic, "-g", f"{topic}-python", "--batch.max-rows", str(BATCH)),
+        *("-b", broker.bootstrap, "-t", topic, "-g", f"{topic}-python", "--batch.max-rows", str(BATCH), *SHORT_SESSION),
         *("--transform.python", "hooks:european"),
     )
     load(topic, flags, tmp_path)

@@ -13,7 +13,7 @@ import pytest
 from batcher.testing.kafka import Broker
 from tests.harness.census import Census, Filling, committed_by, committed_offsets, fill
 from tests.harness.patience import wait_for
-from tests.harness.processes import BatcherProcess
+from tests.harness.processes import SHORT_SESSION, BatcherProcess
 from tests.harness.targets import ParquetDirectory
 
 pytestmark = [pytest.mark.broker]
@@ -25,7 +25,6 @@ PARTITIONS = 4
 SMALL_BATCHES = ("--batch.max-rows", "500", "--batch.max-bytes", "512KiB", "--batch.memory", "1MiB")
 
 # A new member waits until the broker has missed a dead one.
-SHORT_SESSION = ("-X", "session.timeout.ms=3000", "-X", "heartbeat.interval.ms=200")
 
 LATE_S = 60.0
 
