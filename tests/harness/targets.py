@@ -166,3 +166,20 @@ def keeping(options: Mapping[str, object]) -> MemorySink:
     """Return a sink that keeps rows in memory, for a command line: `--sink tests.harness.targets:keeping`."""
     del options
     return MemorySink()
+
+
+class EmbeddedTables:
+    """Ask the embedded engine in a directory, which only one process can have open at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    @property
+    def dsn(self) -> str:
+        """Return what `--clickhouse.dsn` takes."""
+        return f"chdb://{self._path}"
+
+    def query(self, sql: str) -> list[tuple[str, ...]]:
+        """Run a statement and return its rows as text, as `ClickHouseServer.query` does."""
+        with ClickHouseServer(self._path) as server:
+            return server.query(sql)

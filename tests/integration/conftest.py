@@ -2,14 +2,17 @@
 
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from batcher.embedded.apicurio import Apicurio
 from batcher.embedded.jars import Unavailable
+from batcher.testing.clickhouse import ClickHouseServer
 from batcher.testing.kafka import Broker
 from batcher.testing.real_broker import RealBroker
 from tests.harness.readers import Readers
+from tests.harness.targets import EmbeddedTables
 
 
 @pytest.fixture
@@ -29,6 +32,16 @@ def registry(broker: Broker) -> Iterator[Apicurio]:
         if os.environ.get("CI"):
             pytest.fail(f"no schema registry: {error}")
         pytest.skip(f"no schema registry: {error}")
+
+
+@pytest.fixture(params=["http", pytest.param("embedded", marks=pytest.mark.long)])
+def tables(request: pytest.FixtureRequest, tmp_path: Path) -> ClickHouseServer | EmbeddedTables:
+    """Return ClickHouse over HTTP, then the embedded engine in a directory: both have `dsn` and `query`."""
+    if request.param == "embedded":
+        pytest.importorskip("chdb", reason="needs the extra [embedded]")
+        return EmbeddedTables(tmp_path / "engine")
+    server: ClickHouseServer = request.getfixturevalue("clickhouse_server")
+    return server
 
 
 @pytest.fixture(scope="session")

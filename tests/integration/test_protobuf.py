@@ -15,6 +15,7 @@ from batcher.testing.clickhouse import ClickHouseServer
 from batcher.testing.kafka import Broker
 from tests.harness.patience import LONG
 from tests.harness.processes import SHORT_SESSION, BatcherProcess, run
+from tests.harness.targets import EmbeddedTables
 
 pytest.importorskip("ptars", reason="needs the extra [protobuf]")
 pytest.importorskip("confluent_kafka.schema_registry.protobuf", reason="needs the extra [registry]")
@@ -127,18 +128,18 @@ def expected_letters() -> list[tuple[int, int, str]]:
 
 
 def test_two_versions_and_damaged_records_are_in_a_table_exactly_once_after_kills(
-    broker: Broker, registry: Apicurio, filled: Filled, clickhouse_server: ClickHouseServer, tmp_path: Path
+    broker: Broker, registry: Apicurio, filled: Filled, tables: ClickHouseServer | EmbeddedTables, tmp_path: Path
 ) -> None:
     table = f"orders_{filled.topic.rpartition('-')[2]}"
-    clickhouse_server.query(
+    tables.query(
         f"CREATE TABLE {table} (id Int64, place Nullable(String), amount Nullable(Float64), "
         "at Nullable(DateTime64(3, 'UTC')), kind LowCardinality(Nullable(String)), tags Array(String), "
         "_topic LowCardinality(String), _partition Int32, _offset Int64) ENGINE = MergeTree ORDER BY id"
     )
-    target = ("--sink", "clickhouse", "--clickhouse.dsn", clickhouse_server.dsn, "--clickhouse.table", table)
+    target = ("--sink", "clickhouse", "--clickhouse.dsn", tables.dsn, "--clickhouse.table", table)
     load_topic(broker, registry, filled.topic, tmp_path / "dead", *target)
 
-    count, unique, newer, right = clickhouse_server.query(
+    count, unique, newer, right = tables.query(
         f"SELECT count(), uniqExact(id), countIf(amount IS NOT NULL), countIf(if(id % 2 = 1, amount = id / 8 "
         f"AND toUnixTimestamp64Milli(assumeNotNull(at)) = {FIRST_MS} + id AND kind = if(id % 4 < 2, 'PLAIN', 'GIFT') "
         f"AND length(tags) = id % 3, amount IS NULL AND at IS NULL AND empty(tags)) "
