@@ -174,13 +174,11 @@ class Dispatcher:
         return partition in self._waiting
 
     def to_offer(self) -> Collection[Partition]:
-        """Return partitions that were refused and would be taken now, each once."""
+        """Return partitions that were refused and would be taken now, again until they are assigned."""
         if not self._waiting:
             return ()
         topics = _by_topic(self._waiting)
-        ready = [part for topic, mine in topics.items() if not isinstance(self._state_of(topic), str) for part in mine]
-        self._waiting.difference_update(ready)
-        return ready
+        return [part for topic, mine in topics.items() if not isinstance(self._state_of(topic), str) for part in mine]
 
     def to_ignore(self) -> Mapping[Partition, str]:
         """Return the partitions of failed targets, with the reason, once what is durable of them is committed.

@@ -135,7 +135,8 @@ class Offering(Protocol):
     def offer(self, partitions: Collection[Partition]) -> None:
         """Call `on_assigned` again for those of the partitions that are assigned to us and were not taken.
 
-        They are delivered from the last committed position if they are taken now. Raises as `fetch` does.
+        They are delivered from the last committed position if they are taken now. One that cannot be handed over at
+        this moment is left out, and comes again with the next call. Raises as `fetch` does.
         """
 
     def ignore(self, partitions: Collection[Partition]) -> None:

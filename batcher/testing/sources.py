@@ -209,7 +209,9 @@ class MemorySource:
 
     def offer(self, partitions: Collection[Partition]) -> None:
         """Give partitions to the listener again that it did not take."""
-        self._assign([part for part in partitions if part in self._untaken])
+        ours = [part for part in partitions if part in self._untaken]
+        if ours:
+            self._assign(ours)
 
     def ignore(self, partitions: Collection[Partition]) -> None:
         """Deliver nothing more from these."""

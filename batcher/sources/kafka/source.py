@@ -32,6 +32,7 @@ from batcher.sources.kafka.errors import (
     PARTITION_EOF,
     STUCK,
     ClientDead,
+    error_of,
     fatal,
     forbidden,
     text_of,
@@ -215,11 +216,19 @@ class KafkaSource:
         if self._failure is not None:
             return
         assigned = {Partition(one.topic, one.partition) for one in consumer.assignment()}
-        found = self._resolve([part for part in partitions if part in assigned and part not in self._progress])
-        for partition, at in found.items():
-            # Paused since it was assigned, it has delivered nothing; its position may be one that was chosen anew.
-            consumer.seek(TopicPartition(*partition, at.position.next_offset))
-        self._hand_over(consumer, found)
+        ours = [part for part in partitions if part in assigned and part not in self._progress]
+        found: dict[Partition, StartPosition] = {}
+        for partition, at in self._resolve(ours).items():
+            try:
+                # Paused since it was assigned, it has delivered nothing; its position may be one that was chosen anew.
+                consumer.seek(TopicPartition(*partition, at.position.next_offset))
+            except KafkaException as error:
+                # The client has not begun to read it yet; it is offered again in the next round.
+                log.debug("partition_not_offered", partition=str(partition), error=text_of(error_of(error)))
+                continue
+            found[partition] = at
+        if found:
+            self._hand_over(consumer, found)
 
     def ignore(self, partitions: Collection[Partition]) -> None:
         ours = [partition for partition in partitions if partition in self._progress]

@@ -101,8 +101,10 @@ def test_a_partition_without_a_target_is_refused_and_offered_once_there_is_one()
     two.of["c"] = third.shared
 
     assert list(two.dispatcher.to_offer()) == [C]
-    assert list(two.dispatcher.to_offer()) == []
+    # The source may not be able to hand it over at once.
+    assert list(two.dispatcher.to_offer()) == [C]
     assert two.assign(C) == {}
+    assert list(two.dispatcher.to_offer()) == []
     assert third.owned == {C}
 
 
