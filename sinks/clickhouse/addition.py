@@ -6,7 +6,7 @@ whole, so that a column that is added between two attempts would stay NULL in it
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import pyarrow as pa
 from clickhouse_connect.driver.client import Client
@@ -25,8 +25,12 @@ def widens(table: Storage) -> bool:
     return table.engine.endswith("MergeTree")
 
 
-def with_columns(client: Client, table: Storage, fields: Sequence[pa.Field], target: str) -> TableShape:
+def with_columns(
+    client: Client, table: Storage, fields: Sequence[pa.Field], target: str, decoded: Collection[str] = ()
+) -> TableShape:
     """Add nullable columns for the fields that a table lacks, and return what it looks like afterwards.
+
+    `decoded` are the coordinates that the format reads, as `TableShape.read` takes them.
 
     A column that is there keeps its type: the server says nothing about another one, so that all are read again. Raise
     SinkMisconfigured where the user may not add columns, SinkUnavailable where an added one does not show yet, and what
@@ -47,7 +51,7 @@ def with_columns(client: Client, table: Storage, fields: Sequence[pa.Field], tar
     late = {name for name, kind in missing.items() if kind is not None} - {column.name for column in columns}
     if late:
         raise SinkUnavailable(f"{target}: {len(late)} added columns do not show yet")
-    return TableShape.read(columns, target)
+    return TableShape.read(columns, target, decoded, table.sorted_by)
 
 
 def _awaited(client: Client, table: Storage) -> Mapping[str, str]:

@@ -164,7 +164,7 @@ class ClickHouseSink:
             client = connected(self._options)
             try:
                 patient(client, self._options, self._options.insert_timeout_s)
-                shape = with_columns(client, found.table, fields, self._target)
+                shape = with_columns(client, found.table, fields, self._target, self._options.decoded)
             finally:
                 client.close()
         except ConfigurationError as error:

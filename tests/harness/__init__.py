@@ -11,6 +11,7 @@ Time and processes
 Sources and targets
     readers         Kafka sources of one group, opened for a test and closed at its end
     live_orders     a producer that goes on while a test does
+    source_table    a table as Debezium writes about it, and what a target has to show of it
     targets         Parquet roots and tables for orders: made empty, loaded, counted
     object_store    an object store in memory whose uploads fail when told to
     documents       made-up documents whose fields and types drift

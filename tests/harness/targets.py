@@ -165,7 +165,7 @@ def loaded_in(server: ClickHouseServer, table: str, *, coordinates: bool = True)
 def keeping(options: Mapping[str, object]) -> MemorySink:
     """Return a sink that keeps rows in memory, for a command line: `--sink tests.harness.targets:keeping`."""
     del options
-    return MemorySink()
+    return MemorySink(repeats="none")
 
 
 class EmbeddedTables:
