@@ -226,18 +226,13 @@ class Records:
         partition = runs[0].partition
         if any(run.partition != partition for run in runs):
             raise ValueError("only runs of one partition can be joined")
-        headers = None
-        if any(run.headers is not None for run in runs):
-            headers = pa.concat_arrays(
-                [pa.nulls(len(run), HEADERS_TYPE) if run.headers is None else run.headers for run in runs]
-            )
         return Records(
             partition,
             pa.concat_arrays([run.offsets for run in runs]),
             pa.concat_arrays([run.timestamps_ms for run in runs]),
             pa.concat_arrays([run.keys for run in runs]),
             pa.chunked_array([chunk for run in runs for chunk in chunks_of(run.values)], pa.binary()),
-            headers,
+            headers_of(runs),
         )
 
 
@@ -512,6 +507,13 @@ def whole_token(token: str) -> str:
 
 
 _PARTS: Final = re.compile(r"(\|[0-9a-f]{16})+\Z")
+
+
+def headers_of(runs: Sequence[Records]) -> pa.ListArray | None:
+    """Return the headers of some runs as one column, or None where no record of them has any."""
+    if all(run.headers is None for run in runs):
+        return None
+    return pa.concat_arrays([pa.nulls(len(run), HEADERS_TYPE) if run.headers is None else run.headers for run in runs])
 
 
 def chunks_of(values: pa.BinaryArray | pa.ChunkedArray) -> list[pa.BinaryArray]:

@@ -11,11 +11,11 @@ import pyarrow as pa
 from batcher.protocols import SinkInfo
 from batcher.records import (
     COORDINATES,
-    HEADERS_TYPE,
     Batch,
     Block,
     Decoded,
     RawColumns,
+    headers_of,
     whole_token,
 )
 
@@ -34,16 +34,11 @@ def block_of(info: SinkInfo, batch: Batch, decoded: Decoded) -> Block:
 
 
 def _raw(batch: Batch) -> RawColumns:
-    headers = None
-    if any(run.headers is not None for run in batch.runs):
-        headers = pa.concat_arrays(
-            [pa.nulls(len(run), HEADERS_TYPE) if run.headers is None else run.headers for run in batch.runs]
-        )
     return RawColumns(
         batch.values(),
         pa.concat_arrays([run.keys for run in batch.runs]),
         pa.concat_arrays([run.timestamps_ms for run in batch.runs]),
-        headers,
+        headers_of(batch.runs),
     )
 
 

@@ -22,6 +22,7 @@ from batcher.errors import ConfigurationError
 from batcher.formats.framing import Group, Split
 from batcher.formats.json.limits import shown
 from batcher.formats.json.shape import inner_path, item_path
+from batcher.formats.outcome import renumbered
 from batcher.formats.schema_registry import find_all
 from batcher.formats.writer_schema import SchemaKey, SchemaUnknown, WriterSchema, WriterSchemas
 from batcher.formats.written import MAX_READERS, UNNAMED, SchemaBroken
@@ -51,7 +52,7 @@ class SchemaCheck:
         for group in split.groups:
             key = group.key or UNNAMED
             refused = list(self._refused(group, self._validator(key, found[key]), key))
-            rejections += [replace(one, position=group.positions[one.position].as_py()) for one in refused]
+            rejections += renumbered(refused, group.positions)
             groups.append(_without(group, [one.position for one in refused]) if refused else group)
         rejections.sort(key=lambda one: one.position)
         return replace(

@@ -19,7 +19,7 @@ from batcher.errors import ConfigurationError
 from batcher.formats.json.per_column import plain
 from batcher.formats.whole import FIELD, is_whole, unmarked
 from batcher.protocols import Decoder, FieldProposer, Format
-from batcher.records import HEADERS_TYPE, PLACEHOLDER, Batch, Decoded, Records, Rejection, UnknownField
+from batcher.records import PLACEHOLDER, Batch, Decoded, Records, Rejection, UnknownField, headers_of
 
 KEY: Final = "_key"
 
@@ -208,11 +208,7 @@ class KeyedDecoder:
 def _keys_of(batch: Batch, positions: pa.Int64Array | None) -> _Keys | None:
     """Return the keys of the records at some positions, or of all; None where none of them has one."""
     keys = pa.concat_arrays([run.keys for run in batch.runs])
-    headers = None
-    if any(run.headers is not None for run in batch.runs):
-        headers = pa.concat_arrays(
-            [pa.nulls(len(run), HEADERS_TYPE) if run.headers is None else run.headers for run in batch.runs]
-        )
+    headers = headers_of(batch.runs)
     if positions is not None:
         keys = keys.take(positions)
         headers = None if headers is None else headers.take(positions)

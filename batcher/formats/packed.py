@@ -7,13 +7,14 @@ JSON-Schema serializer.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from batcher.formats.compression import Compression, decompress
 from batcher.formats.framing import Framing, Split
+from batcher.formats.outcome import by_position, moved, together
 from batcher.formats.policy import with_values
 from batcher.protocols import Decoder, FieldProposer, Format
 from batcher.records import Batch, Decoded, Records, Rejection
@@ -98,28 +99,20 @@ class PackedDecoder:
 
     def __init__(self, packed: PackedFormat, inner: Decoder) -> None:
         self._packed = packed
-        self.inner = inner
+        self._inner = inner
 
     @property
     def schema(self) -> pa.Schema:
-        return self.inner.schema
+        return self._inner.schema
 
     def decode(self, batch: Batch) -> Decoded:
         found = self._packed.unpack(batch)
-        if found.batch is None:
-            return Decoded(
-                self.schema.empty_table(), _nothing(), tuple(sorted(found.rejections, key=_position)), found.skipped
-            )
-        decoded, places = self.inner.decode(found.batch), found.positions
-        moved = [replace(one, position=places[one.position].as_py()) for one in decoded.rejections]
-        skipped = pa.concat_arrays([found.skipped, places.take(decoded.skipped)])
-        return replace(
-            decoded,
-            positions=places.take(decoded.positions),
-            rejections=tuple(sorted([*moved, *found.rejections], key=_position)),
-            skipped=skipped.take(pc.sort_indices(skipped)),
-            unknown=tuple(replace(one, position=places[one.position].as_py()) for one in decoded.unknown),
+        rest = Decoded(
+            self.schema.empty_table(), _nothing(), tuple(sorted(found.rejections, key=by_position)), found.skipped
         )
+        if found.batch is None:
+            return rest
+        return together([moved(self._inner.decode(found.batch), found.positions), rest], self.schema)
 
 
 def _of(batch: Batch, positions: pa.Int64Array, values: pa.ChunkedArray) -> Batch | None:
@@ -134,7 +127,3 @@ def _of(batch: Batch, positions: pa.Int64Array, values: pa.ChunkedArray) -> Batc
 
 def _nothing() -> pa.Int64Array:
     return pa.array([], pa.int64())
-
-
-def _position(rejection: Rejection) -> int:
-    return rejection.position

@@ -6,7 +6,7 @@ and a fitter, which brings these to the columns of the target. The rows come tog
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
@@ -19,6 +19,7 @@ from batcher.formats.fit.source import plain_type
 from batcher.formats.framing import Group, Split
 from batcher.formats.json.limits import JsonOptions
 from batcher.formats.json.spelling import folded
+from batcher.formats.outcome import by_position, renumbered, together
 from batcher.formats.schema_registry import find_all
 from batcher.formats.writer_schema import (
     ReadRows,
@@ -154,7 +155,7 @@ class WrittenDecoder:
         outcomes = [self._decoded(group, found[group.key or UNNAMED]) for group in split.groups]
         if len(outcomes) == 1 and not split.rejections and not len(split.skipped):
             return outcomes[0]
-        return together(outcomes, split.rejections, split.skipped, self._schema)
+        return together([*outcomes, unread(split, self._schema)], self._schema)
 
     def _decoded(self, group: Group, written: WriterSchema | SchemaUnknown) -> Decoded:
         """Return what becomes of the records of one schema; positions are those of the batch."""
@@ -167,9 +168,9 @@ class WrittenDecoder:
             read = _without_unread(read, group.key or UNNAMED)
         fitted = lane.fitter.fit(read.table)
         positions = group.positions.take(read.rows)
-        refused = [*_moved(read.rejections, group.positions), *_moved(fitted.rejections, positions)]
-        refused.sort(key=lambda rejection: rejection.position)
-        unknown = [replace(one, position=positions[one.position].as_py()) for one in fitted.unknown]
+        refused = [*renumbered(read.rejections, group.positions), *renumbered(fitted.rejections, positions)]
+        refused.sort(key=by_position)
+        unknown = [*renumbered(fitted.unknown, positions)]
         if read.unread:
             unknown += _unread(read, read.rows.take(fitted.rows), group.positions)
         return Decoded(
@@ -229,7 +230,7 @@ def _without_unread(read: ReadRows, key: SchemaKey) -> ReadRows:
             message = f"field {path}: is no column (--decode.on-unknown); {key} does not read it"
             refused.setdefault(row, Rejection(row, "unknown_field", message, path))
     keep = pc.invert(pc.is_in(read.rows, value_set=pa.array(sorted(refused), pa.int64())))
-    rejections = sorted([*read.rejections, *refused.values()], key=_position)
+    rejections = sorted([*read.rejections, *refused.values()], key=by_position)
     return replace(
         read, table=read.table.filter(keep), rows=read.rows.filter(keep), rejections=tuple(rejections), unread={}
     )
@@ -262,43 +263,7 @@ def _open(kind: pa.DataType) -> pa.DataType:
     return kind
 
 
-def _moved(rejections: Iterable[Rejection], positions: pa.Int64Array) -> Iterator[Rejection]:
-    for rejection in rejections:
-        yield replace(rejection, position=positions[rejection.position].as_py())
-
-
-def together(
-    outcomes: Sequence[Decoded], rejections: Sequence[Rejection], skipped: pa.Int64Array, schema: pa.Schema
-) -> Decoded:
-    """Return the outcomes of several schemas as one, in the order of the batch."""
-    table = pa.concat_tables([schema.empty_table(), *(one.table for one in outcomes)])
-    positions = pa.concat_arrays([pa.array([], pa.int64()), *(one.positions for one in outcomes)])
-    if len(outcomes) > 1:
-        order = pc.sort_indices(positions)
-        table, positions = table.take(order), positions.take(order)
-    refused = sorted([*rejections, *(one for outcome in outcomes for one in outcome.rejections)], key=_position)
-    notes = dict.fromkeys(note for outcome in outcomes for note in outcome.notes)
-    return Decoded(
-        table,
-        positions,
-        tuple(refused),
-        skipped,
-        tuple(_summed(one for outcome in outcomes for one in outcome.unknown)),
-        any(outcome.estimated for outcome in outcomes),
-        outgrown=any(outcome.outgrown for outcome in outcomes),
-        notes=tuple(notes),
-    )
-
-
-def _summed(fields: Iterable[UnknownField]) -> Iterable[UnknownField]:
-    found: dict[str, UnknownField] = {}
-    for one in fields:
-        held = found.get(one.path)
-        if held is not None:
-            one = UnknownField(one.path, held.records + one.records, min(held.position, one.position))  # noqa: PLW2901
-        found[one.path] = one
-    return found.values()
-
-
-def _position(rejection: Rejection) -> int:
-    return rejection.position
+def unread(split: Split, schema: pa.Schema) -> Decoded:
+    """Return the outcome of the records that have no payload."""
+    refused = sorted(split.rejections, key=by_position)
+    return Decoded(schema.empty_table(), pa.array([], pa.int64()), tuple(refused), split.skipped)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 import pyarrow as pa
@@ -13,6 +13,7 @@ from batcher.core.buffer import FlushPolicy
 from batcher.core.fields import ColumnWatch
 from batcher.engine.blocks import block_of
 from batcher.engine.evolution import Evolution
+from batcher.formats.outcome import renumbered
 from batcher.preview.report import columns_of
 from batcher.preview.sample import Sample, decoded
 from batcher.protocols import Format, SinkInfo
@@ -104,7 +105,7 @@ def fit_of(
     if refuse is not None and rows:
         block = block_of(info, batch, found)
         refused = refuse(block.table.to_batches()[0])
-        rejected += [replace(one, position=found.positions[one.position].as_py()) for one in refused]
+        rejected += renumbered(refused, found.positions)
         rows -= len(refused)
     new = () if evolution is None else evolution.candidates("", schema, batch, found.unknown)
     added = {field.name: field.type for field in new}

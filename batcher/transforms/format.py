@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
@@ -20,10 +20,11 @@ import structlog
 from batcher.formats.fit import Fitted, Fitter, validate
 from batcher.formats.json.limits import JsonOptions
 from batcher.formats.json.per_column import known_options
+from batcher.formats.outcome import by_position, in_order, moved, renumbered, summed, together
 from batcher.growth import grown, has_untyped
 from batcher.protocols import Decoder, Format
 from batcher.protocols.transform import ROW, Transform, TransformPlan
-from batcher.records import COORDINATES, PLACEHOLDER, Batch, Decoded, Rejection, UnknownField
+from batcher.records import COORDINATES, PLACEHOLDER, Batch, Decoded, Rejection
 from batcher.transforms.search import search
 from batcher.transforms.watch import watching
 
@@ -192,8 +193,13 @@ class TransformedDecoder:
         return self._schema
 
     def decode(self, batch: Batch) -> Decoded:
-        outcomes = [_moved(self._decoded(topic, part), start) for topic, start, part in _by_topic(batch)]
-        return outcomes[0] if len(outcomes) == 1 else _together(outcomes, self._schema)
+        parts = list(_by_topic(batch))
+        if len(parts) == 1:
+            return self._decoded(parts[0][0], batch)
+        outcomes = [
+            moved(self._decoded(topic, part), pa.arange(start, start + part.rows)) for topic, start, part in parts
+        ]
+        return together(outcomes, self._schema)
 
     def _decoded(self, topic: str, batch: Batch) -> Decoded:
         target = None if self._schema is PLACEHOLDER else self._schema
@@ -243,17 +249,16 @@ class TransformedDecoder:
         filtered = places.filter(pc.invert(pc.is_in(numbers, value_set=gone)))
         rejections = [
             *read.rejections,
-            *_renumbered(found.rejections, places),
-            *_renumbered(fitted.rejections, kept),
+            *renumbered(found.rejections, places),
+            *renumbered(fitted.rejections, kept),
         ]
-        rejections.sort(key=lambda one: one.position)
-        unknown = [replace(one, position=kept[one.position].as_py()) for one in fitted.unknown]
+        rejections.sort(key=by_position)
         return Decoded(
             fitted.table,
             kept if len(fitted.rows) == len(kept) else kept.take(fitted.rows),
             tuple(rejections),
-            _sorted([read.skipped, skipped, filtered]),
-            _summed([*read.unknown, *unknown]),
+            in_order([read.skipped, skipped, filtered]),
+            summed([*read.unknown, *renumbered(fitted.unknown, kept)]),
             read.estimated,
             outgrown=fitted.outgrown,
             notes=(*read.notes, *fitted.notes),
@@ -275,7 +280,7 @@ class TransformedDecoder:
         read = self._format.inner.decoder(PLACEHOLDER).decode(batch)
         message = "has no field, and the transform needs to know the fields of the records; see --decode.schema"
         refused = [Rejection(row, "no_column", message) for row in read.positions.to_pylist()]
-        rejections = sorted([*read.rejections, *refused], key=lambda one: one.position)
+        rejections = sorted([*read.rejections, *refused], key=by_position)
         return Decoded(self._schema.empty_table(), read.positions.slice(0, 0), tuple(rejections), read.skipped)
 
     def _empty(self, batch: Batch) -> Decoded:
@@ -290,55 +295,3 @@ def _by_topic(batch: Batch) -> Iterator[tuple[str, int, Batch]]:
         whole = len(part) == len(batch.runs)
         yield topic, start, batch if whole else Batch(part, batch.trigger, replayed=batch.replayed)
         start += sum(len(run) for run in part)
-
-
-def _moved(one: Decoded, start: int) -> Decoded:
-    """Return an outcome whose positions are counted from another start."""
-    if not start:
-        return one
-    return replace(
-        one,
-        positions=pc.add(one.positions, start),
-        rejections=tuple(replace(refused, position=refused.position + start) for refused in one.rejections),
-        skipped=pc.add(one.skipped, start),
-        unknown=tuple(replace(field, position=field.position + start) for field in one.unknown),
-        filtered=pc.add(one.filtered, start),
-    )
-
-
-def _together(outcomes: Sequence[Decoded], schema: pa.Schema) -> Decoded:
-    """Return the outcomes of topics, which are in the order of their positions, as one."""
-    return Decoded(
-        pa.concat_tables([schema.empty_table(), *(one.table for one in outcomes)]),
-        pa.concat_arrays([one.positions for one in outcomes]),
-        tuple(refused for one in outcomes for refused in one.rejections),
-        pa.concat_arrays([one.skipped for one in outcomes]),
-        _summed([field for one in outcomes for field in one.unknown]),
-        any(one.estimated for one in outcomes),
-        outgrown=any(one.outgrown for one in outcomes),
-        notes=tuple(dict.fromkeys(note for one in outcomes for note in one.notes)),
-        filtered=pa.concat_arrays([one.filtered for one in outcomes]),
-        transform_s=sum(one.transform_s for one in outcomes),
-    )
-
-
-def _renumbered(rejections: Sequence[Rejection], positions: pa.Int64Array) -> Iterator[Rejection]:
-    for one in rejections:
-        yield replace(one, position=positions[one.position].as_py())
-
-
-def _sorted(parts: Sequence[pa.Int64Array]) -> pa.Int64Array:
-    joined = pa.concat_arrays([part for part in parts if len(part)] or [pa.array([], pa.int64())])
-    return joined.take(pc.sort_indices(joined)) if sum(bool(len(part)) for part in parts) > 1 else joined
-
-
-def _summed(fields: Sequence[UnknownField]) -> tuple[UnknownField, ...]:
-    found: dict[str, UnknownField] = {}
-    for one in fields:
-        held = found.get(one.path)
-        found[one.path] = (
-            one
-            if held is None
-            else UnknownField(one.path, held.records + one.records, min(held.position, one.position))
-        )
-    return tuple(found.values())

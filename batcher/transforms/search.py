@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batcher.errors import BatcherError, ConfigurationError
+from batcher.formats.outcome import ascending, by_position
 from batcher.protocols.transform import ROW, Transformed, TransformFailed, TransformPlan
 from batcher.records import Rejection
 
@@ -65,12 +66,12 @@ def search(plan: TransformPlan, given: pa.RecordBatch, *, name: str, where: str,
             middle = part.num_rows // 2
             parts += [part.slice(middle), part.slice(0, middle)]
     rejections += [one for part in found for one in part.rejections]
-    rejections.sort(key=lambda one: one.position)
+    rejections.sort(key=by_position)
     skipped = pa.array(sorted(row for part in found for row in part.skipped), pa.int64())
     tables = [one.rows for one in found]
     rows = pa.concat_arrays([pa.array([], pa.int64()), *(one.column(ROW) for one in tables)])
     table = pa.Table.from_batches([_without_row(one) for one in tables], plan.output)
-    if not _ascending(rows):
+    if not ascending(rows):
         order = pc.sort_indices(rows)
         rows, table = rows.take(order), table.take(order)
     return FoundRows(table, rows, tuple(rejections), skipped)
@@ -94,7 +95,7 @@ def checked(found: Transformed, output: pa.Schema, given: pa.RecordBatch, name: 
     numbers = list(_named(found))
     first, last = given.column(ROW)[0].as_py(), given.column(ROW)[given.num_rows - 1].as_py()
     named = pa.concat_arrays([rows.column(ROW), pa.array(numbers, pa.int64())]) if numbers else rows.column(ROW)
-    if not _ascending(named) and pc.count_distinct(named).as_py() != len(named):
+    if not ascending(named) and pc.count_distinct(named).as_py() != len(named):
         raise ConfigurationError(f"{name}: its result has a row twice ({ROW}); one record makes one row or none")
     inside = pc.min_max(named).as_py()
     known = len(named) == 0 or (first <= inside["min"] and inside["max"] <= last)
@@ -123,10 +124,6 @@ def _typed(column: pa.Array, field: pa.Field, name: str) -> pa.Array:
 
 def _without_row(rows: pa.RecordBatch) -> pa.RecordBatch:
     return rows.select([field.name for field in rows.schema if field.name != ROW])
-
-
-def _ascending(rows: pa.Int64Array) -> bool:
-    return len(rows) < 2 or bool(pc.all(pc.greater(rows[1:], rows[:-1])).as_py())
 
 
 def _refused(row: int, name: str, error: Exception) -> Rejection:

@@ -11,7 +11,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from batcher.formats.avro.fault import AvroFault, AvroFaults, Faulty
+from batcher.formats.avro.fault import AvroFaults
+from batcher.formats.fault import Faulty, RecordFault
 
 Ints = npt.NDArray[np.int64]
 Octets = npt.NDArray[np.uint8]
@@ -57,10 +58,10 @@ class Piece:
         self.halves = np.ndarray((count,), "<u4", self.raw, strides=(1,))
         self.bounds = bounds
         self.rows = len(bounds) - 1
-        self.faults: list[AvroFault] = []
+        self.faults: list[RecordFault] = []
         self.faulty = np.zeros(self.rows, np.int32)
         """0, or 1 + the place of the record's fault in `faults`."""
-        self._numbers: dict[AvroFault, int] = {}
+        self._numbers: dict[RecordFault, int] = {}
         self._free_items = bounds[1:] - bounds[:-1] + FREE_ITEMS
 
     def cursors(self) -> Cursors:
@@ -71,7 +72,7 @@ class Piece:
         """Return the `width` bytes from each position on, as rows of a matrix."""
         return np.ndarray((len(self.raw) - width + 1, width), np.uint8, self.raw, strides=(1, 1))
 
-    def refuse(self, rows: Ints, fault: AvroFault) -> None:
+    def refuse(self, rows: Ints, fault: RecordFault) -> None:
         """Note a fault of records, unless they have one already."""
         number = self._numbers.get(fault)
         if number is None:
@@ -107,7 +108,7 @@ class Cursors:
         """Return one of them, to be moved alone."""
         return Single(self.piece, int(self.at[which]), int(self.ends[which]), int(self.rows[which]))
 
-    def refuse(self, bad: Ints | Mask, fault: AvroFault) -> None:
+    def refuse(self, bad: Ints | Mask, fault: RecordFault) -> None:
         """Refuse the records of some cursors, which go to their ends."""
         rows = self.rows[bad]
         if len(rows):
@@ -207,7 +208,7 @@ class Single:
             shift += 7
         raise Faulty(faults.truncated)
 
-    def spend(self, items: int, fault: AvroFault) -> None:
+    def spend(self, items: int, fault: RecordFault) -> None:
         """Count items that take no bytes; raise Faulty when the record has more of them than it may have."""
         row = np.array([self.row])
         if self.piece.overspent(row, np.array([items]))[0]:

@@ -1,24 +1,8 @@
-"""What can be wrong with a record, in the words of its rejection."""
+"""What can be wrong with the values at one place of a schema."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-
-class AvroFault(NamedTuple):
-    """Say why a record is refused: `reason`, `message` and `path` of its rejection."""
-
-    reason: str
-    message: str
-    path: str | None
-
-
-class Faulty(Exception):
-    """Carry a fault from where one record is read to where it is refused."""
-
-    def __init__(self, fault: AvroFault) -> None:
-        super().__init__(fault.message)
-        self.fault = fault
+from batcher.formats.fault import RecordFault, fault_at
 
 
 class AvroFaults:
@@ -32,6 +16,6 @@ class AvroFaults:
         self.truncated = self.of("truncated", "the message ends inside the value")
         self.long_number = self.of("overflow", "the number has more than 64 bits")
 
-    def of(self, reason: str, what: str) -> AvroFault:
+    def of(self, reason: str, what: str) -> RecordFault:
         """Return a fault of this place."""
-        return AvroFault(reason, f"field {self.path}: {what}" if self.path else what, self.path or None)
+        return fault_at(self.path, reason, what)

@@ -15,11 +15,11 @@ import numpy as np
 import pyarrow as pa
 
 from batcher.formats.avro.cursors import Cursors, Ints, Single
-from batcher.formats.avro.fault import Faulty
 from batcher.formats.avro.nested import RecordStep
 from batcher.formats.avro.numbers import column
 from batcher.formats.avro.octets import StringStep
 from batcher.formats.avro.step import Step
+from batcher.formats.fault import Faulty
 
 FEW: int = 32
 """So many lists cost about the same one by one as all at once."""

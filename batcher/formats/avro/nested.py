@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 
 from batcher.formats.avro.cursors import Cursors, Ints, Single
-from batcher.formats.avro.fault import Faulty
 from batcher.formats.avro.step import Step
 from batcher.formats.avro.words import json_string
+from batcher.formats.fault import Faulty
 from batcher.records import RAW_JSON
 
 MAX_DEPTH: Final = 200

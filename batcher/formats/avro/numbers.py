@@ -10,9 +10,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from batcher.formats.avro.cursors import Cursors, Ints, Single
-from batcher.formats.avro.fault import AvroFault, Faulty
 from batcher.formats.avro.step import Step
 from batcher.formats.avro.words import json_number, json_string, json_time
+from batcher.formats.fault import Faulty, RecordFault
 
 _LONG_RUN: Final = 32
 """So many numbers in a list make it worth while to look for their ends all at once."""
@@ -228,7 +228,7 @@ class EnumStep(Step):
         return self._texts[place]
 
 
-def _check(values: Ints, span: tuple[int, int], fault: AvroFault, cursors: Cursors) -> None:
+def _check(values: Ints, span: tuple[int, int], fault: RecordFault, cursors: Cursors) -> None:
     """Refuse values that are out of range; they become 0."""
     if len(values) and (values.min() < span[0] or values.max() > span[1]):
         beyond = (values < span[0]) | (values > span[1])

@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 
 from batcher.formats.avro.cursors import WIDEST_FIXED, Cursors, Ints, Mask, Piece, Single
-from batcher.formats.avro.fault import Faulty
 from batcher.formats.avro.numbers import column
 from batcher.formats.avro.step import Step
 from batcher.formats.avro.words import json_bytes, json_decimal, json_string
+from batcher.formats.fault import Faulty
 
 _HEX: Final = np.frombuffer(b"".join(b"%02x" % octet for octet in range(256)), np.uint16)
 """Both digits of each byte."""

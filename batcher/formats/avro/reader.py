@@ -33,10 +33,10 @@ import numpy as np
 import pyarrow as pa
 
 from batcher.formats.avro.cursors import Ints, Piece
-from batcher.formats.avro.fault import AvroFault
 from batcher.formats.avro.nested import RecordStep
 from batcher.formats.avro.plan import plan
 from batcher.formats.avro.schema import parse
+from batcher.formats.fault import RecordFault
 from batcher.formats.whole import FIELD, marked
 from batcher.formats.writer_schema import ReadRows, WriterSchema
 from batcher.records import Rejection
@@ -47,7 +47,7 @@ bounded: up to 100 bytes for each byte of lists of small items."""
 
 PIECE_ROWS: Final = 1 << 15
 
-_TRAILING: Final = AvroFault("trailing", "there are more bytes behind the record", None)
+_TRAILING: Final = RecordFault("trailing", "there are more bytes behind the record", None)
 
 
 class AvroReader:

@@ -23,8 +23,9 @@ from batcher.formats.framing import Framing
 from batcher.formats.json.format import JsonDecoder, JsonFormat
 from batcher.formats.json.limits import JsonOptions
 from batcher.formats.json.per_column import known_options
+from batcher.formats.outcome import by_position, moved, renumbered, together
 from batcher.formats.writer_schema import SchemaKey, SchemaReader, WriterSchema, WriterSchemas
-from batcher.formats.written import Codec, WrittenDecoder, WrittenFormat, together
+from batcher.formats.written import Codec, WrittenDecoder, WrittenFormat, unread
 from batcher.growth import grown
 from batcher.records import RAW_JSON, Batch, Decoded
 
@@ -107,11 +108,12 @@ class ConnectJsonDecoder:
         outcomes = []
         described = replace(split, groups=tuple(group for group in split.groups if group.key is not None))
         if described.groups:
-            outcomes.append(self._described.decode_split(replace(described, rejections=(), skipped=_nothing())))
+            nothing = pa.array([], pa.int64())
+            outcomes.append(self._described.decode_split(replace(described, rejections=(), skipped=nothing)))
         outcomes += [
-            _moved(self._bare.decode(group.payloads), group.positions) for group in split.groups if group.key is None
+            moved(self._bare.decode(group.payloads), group.positions) for group in split.groups if group.key is None
         ]
-        return together(outcomes, split.rejections, split.skipped, self.schema)
+        return together([*outcomes, unread(split, self.schema)], self.schema)
 
 
 class BareDecoder:
@@ -143,9 +145,9 @@ class BareDecoder:
             table = pa.Table.from_arrays(table.columns, schema=self._schema)
         else:
             fitted = self._fitter.fit(table)
-            rejections += [replace(one, position=positions[one.position].as_py()) for one in fitted.rejections]
+            rejections += renumbered(fitted.rejections, positions)
             table, positions = fitted.table, positions.take(fitted.rows)
-        rejections.sort(key=lambda one: one.position)
+        rejections.sort(key=by_position)
         return replace(read, table=table, positions=positions, rejections=tuple(rejections))
 
 
@@ -176,17 +178,3 @@ def _bare(batch: Batch, schemas: EmbeddedSchemas) -> Batch | None:
     parts: Iterator[pa.Array] = (group.payloads for group in schemas.split(batch).groups if group.key is None)
     found = list(parts)
     return batch_of(pa.concat_arrays(found)) if found else None
-
-
-def _moved(one: Decoded, positions: pa.Int64Array) -> Decoded:
-    return replace(
-        one,
-        positions=positions.take(one.positions),
-        rejections=tuple(replace(why, position=positions[why.position].as_py()) for why in one.rejections),
-        skipped=positions.take(one.skipped),
-        unknown=tuple(replace(field, position=positions[field.position].as_py()) for field in one.unknown),
-    )
-
-
-def _nothing() -> pa.Int64Array:
-    return pa.array([], pa.int64())

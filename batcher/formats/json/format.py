@@ -33,6 +33,7 @@ from batcher.formats.json.spelling import Names, Speller
 from batcher.formats.json.strict import StrictReader
 from batcher.formats.json.syntax import NumberText, Pairs, parse_object
 from batcher.formats.json.times import Times
+from batcher.formats.outcome import renumbered
 from batcher.formats.policy import piece_rows
 from batcher.growth import has_untyped
 from batcher.records import RESCUED, Batch, Decoded, Rejection, UnknownField, as_one
@@ -221,7 +222,7 @@ class JsonDecoder:
             return (), False
         seen = self._census.look(texts if len(rows) == len(texts) else texts.take(rows))
         self._unclean = bool(seen.fields)
-        return tuple(replace(one, position=positions[one.position].as_py()) for one in seen.fields), seen.estimated
+        return tuple(renumbered(seen.fields, positions)), seen.estimated
 
     def _read_spelled(self, texts: pa.Array, rows: pa.Array, outcome: _Outcome) -> None:
         """Read a block with the names as they are written in it; other spellings are left to the strict reader."""

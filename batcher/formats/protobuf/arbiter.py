@@ -15,7 +15,7 @@ from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto
 from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
-from batcher.formats.protobuf.fault import ProtoFault
+from batcher.formats.fault import RecordFault
 from batcher.formats.protobuf.locate import locate
 from batcher.formats.protobuf.schema import pooled
 from batcher.formats.protobuf.steps import MessageStep
@@ -29,7 +29,7 @@ class Settled(NamedTuple):
     """Hold what a record turned out to be: its plain form, or why it is refused, and the paths of what is not read."""
 
     payload: bytes = b""
-    fault: ProtoFault | None = None
+    fault: RecordFault | None = None
     unread: AbstractSet[str] = frozenset()
 
 
@@ -40,8 +40,8 @@ class Arbiter:
         self._wide = pooled(_wide(file) for file in files).pool.FindMessageTypeByName(descriptor.full_name)
         self._message = GetMessageClass(self._wide)
         self._find = finder(step)
-        self._broken = ProtoFault("syntax", f"the message is not a valid {descriptor.full_name}", None)
-        self._not_utf8 = ProtoFault("utf8", f"a text in the message ({descriptor.full_name}) is not UTF-8", None)
+        self._broken = RecordFault("syntax", f"the message is not a valid {descriptor.full_name}", None)
+        self._not_utf8 = RecordFault("utf8", f"a text in the message ({descriptor.full_name}) is not UTF-8", None)
 
     def refuses(self, payload: bytes) -> bool:
         """Return whether a payload is no message of this type."""
@@ -62,7 +62,7 @@ class Arbiter:
         self._find(message, unread)
         return Settled(message.SerializePartialToString(), None, unread)
 
-    def refused_by_reader(self, payload: bytes, *, utf8: bool) -> ProtoFault:
+    def refused_by_reader(self, payload: bytes, *, utf8: bool) -> RecordFault:
         """Return the fault of what upb takes and ptars does not: in proto2 a text may be anything."""
         return locate(payload, self._wide) or (self._not_utf8 if utf8 else self._broken)
 

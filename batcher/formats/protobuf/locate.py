@@ -6,8 +6,8 @@ from typing import Final, NamedTuple
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
+from batcher.formats.fault import RecordFault, fault_at
 from batcher.formats.json.shape import inner_path
-from batcher.formats.protobuf.fault import ProtoFault, fault_at
 
 MAX_VALUES: Final = 10_000
 """The most values that are looked at: this is for people, and a record may have a million."""
@@ -25,7 +25,7 @@ _TRUNCATED: Final = ("truncated", "the message ends inside the value")
 _LONG: Final = ("syntax", "a number has more than 10 bytes")
 
 
-def locate(payload: bytes, descriptor: Descriptor) -> ProtoFault | None:
+def locate(payload: bytes, descriptor: Descriptor) -> RecordFault | None:
     """Return what is wrong with a payload and in which field; None where nothing is found."""
     walk = _Walk(payload)
     try:

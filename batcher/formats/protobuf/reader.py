@@ -38,8 +38,8 @@ import pyarrow.compute as pc
 from google.protobuf.descriptor_pool import DescriptorPool
 from ptars import HandlerPool
 
+from batcher.formats.fault import RecordFault
 from batcher.formats.protobuf.arbiter import Arbiter
-from batcher.formats.protobuf.fault import ProtoFault
 from batcher.formats.protobuf.schema import ProtoSchema
 from batcher.formats.protobuf.steps import ProtoColumn, TimeUnit, Unread
 from batcher.formats.protobuf.twin import PACKAGE, Twin
@@ -60,7 +60,7 @@ at 100. So it sees longer records first, and what it refuses never gets to ptars
 class _Outcome:
     """Hold what became of the records of a piece, by their numbers."""
 
-    faults: dict[int, ProtoFault] = field(default_factory=dict)
+    faults: dict[int, RecordFault] = field(default_factory=dict)
     unread: Unread = field(default_factory=dict)
 
     def settle(self, row: int, arbiter: Arbiter, payload: bytes) -> bytes | None:

@@ -19,9 +19,9 @@ from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
+from batcher.formats.fault import Faulty, RecordFault, fault_at
 from batcher.formats.fit.parts import HeldValues, items_of
 from batcher.formats.protobuf import moments
-from batcher.formats.protobuf.fault import ProtoFault, ProtoFaulty, fault_at
 from batcher.formats.protobuf.words import ProtoWords
 from batcher.records import RAW_JSON
 
@@ -40,7 +40,7 @@ class ProtoColumn:
     """
 
     array: pa.Array
-    faults: dict[int, ProtoFault] = field(default_factory=dict)
+    faults: dict[int, RecordFault] = field(default_factory=dict)
     unread: Unread = field(default_factory=dict)
     doubts: set[int] = field(default_factory=set)
 
@@ -116,7 +116,7 @@ class ProtoMember:
     name: str
     step: ProtoStep
     nullable: bool
-    fault: ProtoFault | None = None
+    fault: RecordFault | None = None
 
 
 class MessageStep(ProtoStep):
@@ -185,7 +185,7 @@ class MomentStep(ProtoStep):
         there = None if present or not column.null_count else column.is_valid()
         parts = [pc.fill_null(part, 0) if part.null_count else part for part in column.flatten()]
         values, wrong = self.values(*parts)
-        faults: dict[int, ProtoFault] = {}
+        faults: dict[int, RecordFault] = {}
         wrong = wrong if there is None else pc.and_(wrong, there)
         if wrong.true_count:
             faults = dict.fromkeys(pc.indices_nonzero(wrong).to_pylist(), self._fault)
@@ -311,7 +311,7 @@ class TextStep(ProtoStep):
             found.doubts.add(row)
         except UnicodeDecodeError:
             found.faults[row] = self._not_utf8
-        except ProtoFaulty as faulty:
+        except Faulty as faulty:
             found.faults[row] = faulty.fault
         else:
             for path in unread:

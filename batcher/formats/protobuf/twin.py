@@ -22,8 +22,8 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto, FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
 
+from batcher.formats.fault import fault_at
 from batcher.formats.json.shape import inner_path, item_path
-from batcher.formats.protobuf.fault import fault_at
 from batcher.formats.protobuf.steps import (
     DateStep,
     DurationStep,

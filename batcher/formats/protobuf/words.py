@@ -20,9 +20,9 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.unknown_fields import UnknownFieldSet
 
+from batcher.formats.fault import Faulty, fault_at
 from batcher.formats.json.shape import inner_path, item_path
 from batcher.formats.protobuf import moments
-from batcher.formats.protobuf.fault import ProtoFaulty, fault_at
 
 MAX_ANY: Final = 16
 """The most `Any` inside each other that are opened; deeper ones stay Base64. Each takes a few Python calls."""
@@ -60,7 +60,7 @@ class ProtoWords:
         }
 
     def text(self, message: Message, path: str, unread: _Unread) -> str:
-        """Return a message as JSON text; raise ProtoFaulty for a time that is none."""
+        """Return a message as JSON text; raise Faulty for a time that is none."""
         return self._message(message, path, unread, 0)
 
     def _message(self, message: Any, path: str, unread: _Unread, level: int) -> str:
@@ -195,5 +195,5 @@ def _quoted(text: str | None, path: str, reason: str, what: str) -> str:
 
 def _needed(text: str | None, path: str, reason: str, what: str) -> str:
     if text is None:
-        raise ProtoFaulty(fault_at(path, reason, what))
+        raise Faulty(fault_at(path, reason, what))
     return text

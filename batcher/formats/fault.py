@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 
-class ProtoFault(NamedTuple):
+class RecordFault(NamedTuple):
     """Say why a record is refused: `reason`, `message` and `path` of its rejection."""
 
     reason: str
@@ -13,14 +13,14 @@ class ProtoFault(NamedTuple):
     path: str | None
 
 
-class ProtoFaulty(Exception):
+class Faulty(Exception):
     """Carry a fault from where one value is read to where its record is refused."""
 
-    def __init__(self, fault: ProtoFault) -> None:
+    def __init__(self, fault: RecordFault) -> None:
         super().__init__(fault.message)
         self.fault = fault
 
 
-def fault_at(path: str, reason: str, what: str) -> ProtoFault:
+def fault_at(path: str, reason: str, what: str) -> RecordFault:
     """Return a fault of the values at one place of a schema; without a path, of the whole record."""
-    return ProtoFault(reason, f"field {path}: {what}" if path else what, path or None)
+    return RecordFault(reason, f"field {path}: {what}" if path else what, path or None)
