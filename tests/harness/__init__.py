@@ -3,6 +3,7 @@
 Time and processes
     patience        the long and the short form of a run, how long things are waited for, the loop that waits
     processes       batcher as a process: run to its end, or watched by its log, signals and memory
+    kills           loads that are killed on the way, and the dead letters they leave
     crash_points    batcher as a process that dies, hangs or freezes at a named step
     phases          the same, with more steps for signals
     fibers          two threads in every order, one step at a time

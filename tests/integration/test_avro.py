@@ -15,8 +15,9 @@ import pytest
 from batcher.embedded.apicurio import Apicurio
 from batcher.testing.clickhouse import ClickHouseServer
 from batcher.testing.kafka import Broker
+from tests.harness.kills import letters_in, run_through_kills
 from tests.harness.patience import LONG
-from tests.harness.processes import SHORT_SESSION, BatcherProcess
+from tests.harness.processes import BatcherProcess
 from tests.harness.targets import EmbeddedTables
 
 pytest.importorskip("numpy", reason="needs the extra [avro]")
@@ -93,23 +94,11 @@ def load(broker: Broker, registry: Apicurio, topic: str, letters: Path, *target:
     """Load the topic with a process that is killed again and again, and return the summary of the last one."""
     flags = (
         *target,
-        *("-b", broker.bootstrap, "-t", topic, "-g", f"{topic}-{target[1]}", "--until-eof", *SHORT_SESSION),
+        *("-b", broker.bootstrap, "-t", topic, "-g", f"{topic}-{target[1]}"),
         *("--decode.format", "avro", "--registry.url", registry.url),
         *("--batch.max-rows", str(BATCH), "--dlq.path", str(letters)),
     )
-    for kill in range(KILLS):
-        with BatcherProcess(*flags) as process:
-            process.wait_for("batch_written", count=1 + kill)
-            process.kill()
-    with BatcherProcess(*flags) as process:
-        assert process.wait(300.0) == 0, process.stderr[-2000:]
-        return dict(process.summary)
-
-
-def letters_in(directory: Path) -> list[tuple[int, int, str]]:
-    """Return the dead letters, each once: a process that is killed before its commit sends them again."""
-    found = [json.loads(line) for file in sorted(directory.rglob("*.ndjson")) for line in file.read_text().splitlines()]
-    return sorted({(one["partition"], one["offset"], one["reason"]) for one in found})
+    return dict(run_through_kills(*flags, kills=KILLS).summary)
 
 
 def expected_letters() -> list[tuple[int, int, str]]:
@@ -139,7 +128,7 @@ def test_two_versions_and_damaged_records_are_in_a_table_exactly_once_after_kill
     )[0]
     everything = len(filled.old) + len(filled.new)
     assert [int(count), int(unique), int(newer), int(right)] == [everything, everything, len(filled.new), everything]
-    assert letters_in(tmp_path / "dead") == expected_letters()
+    assert letters_in(tmp_path / "dead", "partition", "offset", "reason") == expected_letters()
 
 
 def test_two_versions_and_damaged_records_are_in_files_exactly_once_after_kills(
@@ -153,7 +142,7 @@ def test_two_versions_and_damaged_records_are_in_files_exactly_once_after_kills(
     assert sorted(row["id"] for row in rows) == sorted(filled.old | filled.new)
     assert {row["id"] for row in rows if row["amount"] is not None} == filled.new
     assert all(row["amount"] == _decimal(row["id"]) for row in rows if row["id"] % 2)
-    assert letters_in(tmp_path / "dead") == expected_letters()
+    assert letters_in(tmp_path / "dead", "partition", "offset", "reason") == expected_letters()
 
 
 def test_a_registry_that_goes_away_pauses_the_pipeline_and_nothing_is_refused(

@@ -14,8 +14,9 @@ import pytest
 from batcher.embedded.apicurio import Apicurio
 from batcher.testing.clickhouse import ClickHouseServer
 from batcher.testing.kafka import Broker
+from tests.harness.kills import letters_in, run_through_kills
 from tests.harness.patience import LONG
-from tests.harness.processes import SHORT_SESSION, BatcherProcess
+from tests.harness.processes import BatcherProcess
 from tests.harness.source_table import Event, SourceTable, avro_value, bare_json, embedded_json, for_avro
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
@@ -62,34 +63,11 @@ def produce(
 
 def load(broker: Broker, topic: str, dead: Path, *flags: str) -> Mapping[str, Any]:
     """Run until everything is loaded, with kills in between; return the summary of the last run."""
-    given: tuple[str, ...] = (
-        "-b",
-        broker.bootstrap,
-        "-t",
-        topic,
-        "-g",
-        topic,
-        "--until-eof",
-        "--dlq.path",
-        str(dead),
-        *SHORT_SESSION,
-    )
-    given += ("--batch.max-rows", str(CHANGES // 20), "--batch.max-wait", "10s", "--transform.kind", "debezium", *flags)
-    for kill in range(KILLS):
-        with BatcherProcess(*given) as process:
-            process.wait_for("batch_written", count=1 + kill)
-            process.kill()
-    with BatcherProcess(*given) as process:
-        assert process.wait(300.0) == 0, process.stderr[-2000:]
-        assert (
-            '"delivery": "exactly-once under FINAL"' in process.stderr or "exactly-once under FINAL" in process.stderr
-        )
-        return dict(process.summary)
-
-
-def letters_in(directory: Path) -> set[tuple[int, int, str]]:
-    lines = [line for file in sorted(directory.rglob("*.ndjson")) for line in file.read_text().splitlines()]
-    return {(one["partition"], one["offset"], one["reason"]) for one in map(json.loads, lines)}
+    given = ("-b", broker.bootstrap, "-t", topic, "-g", topic, "--dlq.path", str(dead))
+    batches = ("--batch.max-rows", str(CHANGES // 20), "--batch.max-wait", "10s")
+    process = run_through_kills(*given, *batches, "--transform.kind", "debezium", *flags, kills=KILLS)
+    assert "exactly-once under FINAL" in process.stderr
+    return process.summary
 
 
 def shown(server: ClickHouseServer, table: str) -> dict[int, tuple[Any, ...]]:
@@ -127,7 +105,7 @@ def check(server: ClickHouseServer, name: str, table: SourceTable, dead: Path) -
     assert found.keys() == wanted.keys()
     assert [found[number] for number in sorted(found)] == [wanted[number] for number in sorted(wanted)]
     refused = [event for event in table.events if event.refused]
-    assert sorted(reason for _, _, reason in letters_in(dead)) == sorted(
+    assert sorted(reason for _, _, reason in letters_in(dead, "partition", "offset", "reason")) == sorted(
         "operation" if event.op == "t" else "unavailable" for event in refused
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 from batcher.records import Partition, Position
 from batcher.testing.clickhouse import ClickHouseServer
 from batcher.testing.kafka import Broker
+from tests.harness.kills import run_to_crash
 from tests.harness.processes import BatcherProcess, run
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(240)]
@@ -110,17 +110,13 @@ class Job:
 
     def run(self, *arguments: str, crash_at: str = "", mode: str = "evolve", rows: int = 100) -> BatcherProcess:
         """Run one process to its end, which is a kill where `crash_at` names a point."""
-        with BatcherProcess(
+        return run_to_crash(
             *self.target.arguments,
             *("-b", self.broker.bootstrap, "-t", self.topic, "-g", self.group, "--until-eof"),
             *("--kafka.instance", f"{self.group}-0", "--delivery", "exactly-once", "--dlq.path", str(self.letters)),
             *("--batch.max-rows", str(rows), "--decode.on-unknown", mode, "--json", *arguments),
-            environment={"CRASH_AT": crash_at},
-            module="tests.harness.crash_points",
-        ) as process:
-            code = process.wait()
-            assert not crash_at or code == -signal.SIGKILL, process.stderr
-            return process
+            crash_at=crash_at,
+        )
 
     def committed(self) -> Position:
         partition = Partition(self.topic, 0)

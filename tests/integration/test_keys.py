@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pyarrow.parquet as pq
 import pytest
@@ -14,7 +14,7 @@ from batcher.embedded.apicurio import Apicurio
 from batcher.records import Headers
 from batcher.testing.clickhouse import ClickHouseServer
 from batcher.testing.kafka import Broker
-from tests.harness.processes import SHORT_SESSION, BatcherProcess
+from tests.harness.kills import letters_in, run_through_kills
 
 pytest.importorskip("numpy", reason="needs the extra [avro]")
 avro = pytest.importorskip("confluent_kafka.schema_registry.avro", reason="needs the extra [registry]")
@@ -39,32 +39,10 @@ def values() -> list[bytes]:
     return [b'{"n":%d}' % number for number in range(RECORDS)]
 
 
-def load(broker: Broker, topic: str, dead: Path, *flags: str) -> dict[str, Any]:
-    """Run until everything is loaded, with a kill after the first batch; return the summary of the last run."""
-    given: tuple[str, ...] = (
-        "-b",
-        broker.bootstrap,
-        "-t",
-        topic,
-        "-g",
-        topic,
-        "--until-eof",
-        "--dlq.path",
-        str(dead),
-        *SHORT_SESSION,
-    )
-    given += ("--batch.max-rows", str(RECORDS // 10), "--batch.max-wait", "10s", *flags)
-    with BatcherProcess(*given) as process:
-        process.wait_for("batch_written")
-        process.kill()
-    with BatcherProcess(*given) as process:
-        assert process.wait(120.0) == 0, process.stderr[-2000:]
-        return dict(process.summary)
-
-
-def letters_in(directory: Path) -> set[tuple[int, str, str]]:
-    lines = [line for file in sorted(directory.rglob("*.ndjson")) for line in file.read_text().splitlines()]
-    return {(one["offset"], one["reason"], one["path"]) for one in map(json.loads, lines)}
+def load(broker: Broker, topic: str, dead: Path, *flags: str) -> None:
+    """Run until everything is loaded, with a kill after the first batch."""
+    given = ("-b", broker.bootstrap, "-t", topic, "-g", topic, "--dlq.path", str(dead))
+    run_through_kills(*given, "--batch.max-rows", str(RECORDS // 10), "--batch.max-wait", "10s", *flags, kills=1)
 
 
 def test_keys_of_avro_and_headers_are_in_the_columns_of_a_table(
@@ -101,7 +79,8 @@ def test_keys_of_avro_and_headers_are_in_the_columns_of_a_table(
     )[0]
     expected = RECORDS - len(bad)
     assert [int(count), int(unique), int(right)] == [expected] * 3
-    assert letters_in(tmp_path) == {(number, reason, path) for number, (_, reason, path) in bad.items()}
+    found = letters_in(tmp_path, "offset", "reason", "path")
+    assert found == sorted((number, reason, path) for number, (_, reason, path) in bad.items())
 
 
 def test_keys_as_text_and_all_headers_are_in_the_columns_of_files(
@@ -121,4 +100,4 @@ def test_keys_as_text_and_all_headers_are_in_the_columns_of_files(
         assert row["_key"] == (None if key is None else key.decode())
         headers = [(one["key"], one["value"]) for one in row["_headers"] or ()]
         assert headers == list(headers_of(row["n"]) or ())
-    assert letters_in(tmp_path / "dead") == {(17, "encoding", "_key")}
+    assert letters_in(tmp_path / "dead", "offset", "reason", "path") == [(17, "encoding", "_key")]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 from batcher.dead_letters.directory import read_letters
 from batcher.records import Partition, Position
 from batcher.testing.kafka import Broker
+from tests.harness.kills import run_to_crash
 from tests.harness.processes import BatcherProcess
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(240)]
@@ -65,17 +65,9 @@ class Job:
         A static member takes the place of a dead one of its name at once, but stays in the group after its end.
         """
         instance = ("--kafka.instance", f"{self.group}-0") if static else ()
-        with BatcherProcess(
-            *self._arguments,
-            *("--batch.max-rows", str(rows)),
-            *instance,
-            *arguments,
-            environment={"CRASH_AT": crash_at},
-            module="tests.harness.crash_points",
-        ) as process:
-            code = process.wait()
-            assert not crash_at or code == -signal.SIGKILL, process.stderr
-            return process
+        return run_to_crash(
+            *self._arguments, *("--batch.max-rows", str(rows)), *instance, *arguments, crash_at=crash_at
+        )
 
     def offsets(self) -> Counter[int]:
         """Return how often each offset is in the files, each file read whole."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -13,8 +12,9 @@ import pytest
 from batcher.embedded.apicurio import Apicurio
 from batcher.testing.clickhouse import ClickHouseServer
 from batcher.testing.kafka import Broker
+from tests.harness.kills import letters_in, run_through_kills
 from tests.harness.patience import LONG
-from tests.harness.processes import SHORT_SESSION, BatcherProcess, run
+from tests.harness.processes import run
 from tests.harness.targets import EmbeddedTables
 
 pytest.importorskip("ptars", reason="needs the extra [protobuf]")
@@ -103,23 +103,11 @@ def load_topic(broker: Broker, registry: Apicurio, topic: str, letters: Path, *t
     """Load the topic with a process that is killed again and again, and return the summary of the last one."""
     flags = (
         *target,
-        *("-b", broker.bootstrap, "-t", topic, "-g", f"{topic}-{target[1]}", "--until-eof", *SHORT_SESSION),
+        *("-b", broker.bootstrap, "-t", topic, "-g", f"{topic}-{target[1]}"),
         *("--decode.format", "protobuf", "--registry.url", registry.url),
         *("--batch.max-rows", str(BATCH), "--dlq.path", str(letters)),
     )
-    for kill in range(KILLS):
-        with BatcherProcess(*flags) as process:
-            process.wait_for("batch_written", count=1 + kill)
-            process.kill()
-    with BatcherProcess(*flags) as process:
-        assert process.wait(300.0) == 0, process.stderr[-2000:]
-        return dict(process.summary)
-
-
-def letters_in(directory: Path) -> list[tuple[int, int, str]]:
-    """Return partition, offset and reason of all dead letters."""
-    found = [json.loads(line) for file in directory.rglob("*.ndjson") for line in file.read_text().splitlines()]
-    return sorted((one["partition"], one["offset"], one["reason"]) for one in found)
+    return dict(run_through_kills(*flags, kills=KILLS).summary)
 
 
 def expected_letters() -> list[tuple[int, int, str]]:
@@ -147,7 +135,7 @@ def test_two_versions_and_damaged_records_are_in_a_table_exactly_once_after_kill
     )[0]
     everything = len(filled.old) + len(filled.new)
     assert [int(count), int(unique), int(newer), int(right)] == [everything, everything, len(filled.new), everything]
-    assert letters_in(tmp_path / "dead") == expected_letters()
+    assert letters_in(tmp_path / "dead", "partition", "offset", "reason") == expected_letters()
 
 
 def test_two_versions_and_damaged_records_are_in_files_exactly_once_after_kills(
@@ -163,7 +151,7 @@ def test_two_versions_and_damaged_records_are_in_files_exactly_once_after_kills(
     for row in rows:
         assert row["place"] == ({"city": "Rome"} if row["id"] % 3 else None)
         assert row["kind"] == (None if row["id"] % 2 == 0 else "GIFT" if row["id"] % 4 == 3 else "PLAIN")
-    assert letters_in(tmp_path / "dead") == expected_letters()
+    assert letters_in(tmp_path / "dead", "partition", "offset", "reason") == expected_letters()
 
 
 def test_a_topic_without_a_registry_is_looked_at_and_loaded_with_a_proto_file(

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pyarrow.parquet as pq
 import pytest
 
 from batcher.testing.clickhouse import ClickHouseServer
 from batcher.testing.kafka import Broker
+from tests.harness.kills import letters_in, run_through_kills
 from tests.harness.patience import LONG
-from tests.harness.processes import SHORT_SESSION, BatcherProcess, run
+from tests.harness.processes import run
 
 pytest.importorskip("duckdb", reason="needs the extra [sql]")
 
@@ -72,23 +73,6 @@ def topic(broker: Broker, new_topic: Callable[..., str]) -> str:
     return topic
 
 
-def load(topic: str, flags: tuple[str, ...], directory: Path) -> dict[str, Any]:
-    """Load the topic with a process that is killed again and again, and return the summary of the last one."""
-    for kill in range(KILLS):
-        with BatcherProcess(*flags, "--until-eof", directory=directory) as process:
-            process.wait_for("batch_written", count=1 + kill)
-            process.kill()
-    with BatcherProcess(*flags, "--until-eof", directory=directory) as process:
-        assert process.wait(300.0) == 0, process.stderr[-2000:]
-        return dict(process.summary)
-
-
-def letters_in(directory: Path) -> list[tuple[int, int, str]]:
-    """Return the dead letters, each once: a process that is killed before its commit sends them again."""
-    found = [json.loads(line) for file in sorted(directory.rglob("*.ndjson")) for line in file.read_text().splitlines()]
-    return sorted({(one["partition"], one["offset"], one["reason"]) for one in found})
-
-
 def expected_letters() -> list[tuple[int, int, str]]:
     middle = RECORDS // 2
     reasons = {"junk": "syntax", "failing": "transform"}
@@ -112,10 +96,10 @@ def test_sql_fills_a_table_exactly_once_after_kills(
     )
     flags = (
         *("--sink", "clickhouse", "--clickhouse.dsn", clickhouse_server.dsn, "--clickhouse.table", table),
-        *("-b", broker.bootstrap, "-t", topic, "-g", f"{topic}-sql", "--batch.max-rows", str(BATCH), *SHORT_SESSION),
+        *("-b", broker.bootstrap, "-t", topic, "-g", f"{topic}-sql", "--batch.max-rows", str(BATCH)),
         *("--transform.select", SELECT, "--transform.where", WHERE, "--dlq.path", str(tmp_path / "dead")),
     )
-    summary = load(topic, flags, tmp_path)
+    summary = run_through_kills(*flags, kills=KILLS, directory=tmp_path).summary
     assert summary["filtered"] == summary["skipped"] > 0
     assert not summary["unknown_fields"]
 
@@ -125,7 +109,7 @@ def test_sql_fills_a_table_exactly_once_after_kills(
         f"AND id % 3 != 0) FROM {table}"
     )[0]
     assert [int(count), int(unique), int(right)] == [KINDS.count("row")] * 3
-    assert letters_in(tmp_path / "dead") == expected_letters()
+    assert letters_in(tmp_path / "dead", "partition", "offset", "reason") == expected_letters()
     check_verified(flags, tmp_path)
 
 
@@ -134,10 +118,10 @@ def test_a_function_fills_files_exactly_once_after_kills(broker: Broker, topic: 
     root = tmp_path / "root"
     flags = (
         *("--sink", "parquet", "--parquet.path", str(root), "--dlq.path", str(tmp_path / "dead")),
-        *("-b", broker.bootstrap, "-t", topic, "-g", f"{topic}-python", "--batch.max-rows", str(BATCH), *SHORT_SESSION),
+        *("-b", broker.bootstrap, "-t", topic, "-g", f"{topic}-python", "--batch.max-rows", str(BATCH)),
         *("--transform.python", "hooks:european"),
     )
-    load(topic, flags, tmp_path)
+    run_through_kills(*flags, kills=KILLS, directory=tmp_path)
 
     tables = [pq.ParquetFile(file).read() for file in sorted(root.rglob("*.parquet"))]
     rows = [row for table in tables for row in table.to_pylist()]
@@ -145,7 +129,7 @@ def test_a_function_fills_files_exactly_once_after_kills(broker: Broker, topic: 
     good = [number for number, kind in enumerate(KINDS) if kind == "row"]
     assert sorted(row["id"] for row in rows) == good
     assert all(row["port"] == row["id"] % 60_000 and row["position"] == row["_offset"] for row in rows)
-    assert letters_in(tmp_path / "dead") == expected_letters()
+    assert letters_in(tmp_path / "dead", "partition", "offset", "reason") == expected_letters()
     check_verified(flags, tmp_path)
     shown = run("check", *flags, "--json", directory=tmp_path)
     assert shown.facts["filtered"] > 0
