@@ -13,7 +13,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import pyarrow as pa
 
@@ -31,13 +31,15 @@ COORDINATES: Final = pa.schema(
         pa.field("_timestamp", pa.timestamp("ms", "UTC")),
         pa.field("_key", pa.binary()),
         pa.field("_headers", HEADERS_TYPE),
+        pa.field("_message_id", pa.string()),
+        pa.field("_attempt", pa.int32()),
         pa.field("_value", pa.binary()),
     ]
 )
 """The coordinate columns a target may have, with the types in which they are handed to a sink.
 
 `_value` is the whole message as it came, for targets that keep it beside its fields. `_headers` is null for a record
-without any.
+without any. `_message_id` and `_attempt` are null where the source knows neither (see `Records`).
 """
 
 RESCUED: Final = pa.field("_rescued", pa.string())
@@ -152,12 +154,15 @@ class Records:
     """In chunks where runs were joined: copying them into one would cost more than anything else done with them."""
     headers: pa.ListArray | None = None
     """`HEADERS_TYPE`, or None where no record of the run has headers."""
+    ids: pa.StringArray | None = None
+    """The queue's own name of each message, the same at each delivery; None where the source has none."""
+    attempts: pa.Int32Array | None = None
+    """How often the queue has delivered each message, this delivery included: 1 for the first."""
     nbytes: int = field(init=False, compare=False)
     """The bytes of the columns, for the memory bound. Computed once, because Arrow needs 5 us a column for it."""
 
     def __post_init__(self) -> None:
-        columns = (self.offsets, self.timestamps_ms, self.keys, self.values, self.headers)
-        object.__setattr__(self, "nbytes", sum(column.nbytes for column in columns if column is not None))
+        object.__setattr__(self, "nbytes", sum(column.nbytes for column in self._columns() if column is not None))
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -182,29 +187,14 @@ class Records:
         found = mask.true_count
         if found in (0, len(self)):
             return self if found else None
-        return Records(
-            self.partition,
-            self.offsets.filter(mask),
-            self.timestamps_ms.filter(mask),
-            self.keys.filter(mask),
-            self.values.filter(mask),
-            None if self.headers is None else self.headers.filter(mask),
-        )
+        return self._each(lambda column: column.filter(mask))
 
     def slice(self, start: int, length: int | None = None) -> Records:
         """Return rows `start` to `start + length` without copying; raise ValueError if that is no row."""
         stop = len(self) if length is None else min(start + length, len(self))
         if not 0 <= start < stop:
             raise ValueError(f"slice {start}:{stop} of {len(self)} records is empty")
-        length = stop - start
-        return Records(
-            self.partition,
-            self.offsets.slice(start, length),
-            self.timestamps_ms.slice(start, length),
-            self.keys.slice(start, length),
-            self.values.slice(start, length),
-            None if self.headers is None else self.headers.slice(start, length),
-        )
+        return self._each(lambda column: column.slice(start, stop - start))
 
     def record(self, index: int) -> Record:
         """Return one record as Python values."""
@@ -233,7 +223,23 @@ class Records:
             pa.concat_arrays([run.keys for run in runs]),
             pa.chunked_array([chunk for run in runs for chunk in chunks_of(run.values)], pa.binary()),
             headers_of(runs),
+            ids_of(runs),
+            attempts_of(runs),
         )
+
+    def _columns(self) -> tuple[Any, ...]:
+        return (
+            self.offsets,
+            self.timestamps_ms,
+            self.keys,
+            self.values,
+            self.headers,
+            self.ids,
+            self.attempts,
+        )
+
+    def _each(self, change: Callable[[Any], Any]) -> Records:
+        return Records(self.partition, *(None if column is None else change(column) for column in self._columns()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,6 +302,8 @@ class Batch:
             "_timestamp": lambda run: [run.timestamps_ms.cast(kind)],
             "_key": lambda run: [run.keys],
             "_headers": lambda run: [pa.nulls(len(run), kind) if run.headers is None else run.headers],
+            "_message_id": lambda run: [pa.nulls(len(run), kind) if run.ids is None else run.ids],
+            "_attempt": lambda run: [pa.nulls(len(run), kind) if run.attempts is None else run.attempts],
             "_value": lambda run: chunks_of(run.values),
         }
         # All chunks of all runs at once: values are large, and each step in between would copy them again.
@@ -369,18 +377,21 @@ class RawColumns:
     """Hold the records behind the rows of a block as they came, for a sink that asks for them.
 
     Row i belongs to row i of the block's table. `values` and `keys` are binary, `timestamps_ms` int64, `headers` is
-    `HEADERS_TYPE`, or None where no record of the batch has any.
+    `HEADERS_TYPE`; `ids` are strings and `attempts` int32, as in `Records`. The last three are None where no record of
+    the batch has any.
     """
 
     values: pa.ChunkedArray
     keys: pa.BinaryArray
     timestamps_ms: pa.Int64Array
     headers: pa.ListArray | None
+    ids: pa.StringArray | None = None
+    attempts: pa.Int32Array | None = None
 
     def take(self, rows: pa.Int64Array) -> RawColumns:
         """Return some rows."""
-        headers = None if self.headers is None else self.headers.take(rows)
-        return RawColumns(self.values.take(rows), self.keys.take(rows), self.timestamps_ms.take(rows), headers)
+        columns: tuple[Any, ...] = (self.values, self.keys, self.timestamps_ms, self.headers, self.ids, self.attempts)
+        return RawColumns(*(None if column is None else column.take(rows) for column in columns))
 
 
 @dataclass(frozen=True, slots=True)
@@ -511,9 +522,24 @@ _PARTS: Final = re.compile(r"(\|[0-9a-f]{16})+\Z")
 
 def headers_of(runs: Sequence[Records]) -> pa.ListArray | None:
     """Return the headers of some runs as one column, or None where no record of them has any."""
-    if all(run.headers is None for run in runs):
+    return _joined([run.headers for run in runs], runs, HEADERS_TYPE)
+
+
+def ids_of(runs: Sequence[Records]) -> pa.StringArray | None:
+    """Return the names of the messages of some runs as one column, or None where no run has any."""
+    return _joined([run.ids for run in runs], runs, pa.string())
+
+
+def attempts_of(runs: Sequence[Records]) -> pa.Int32Array | None:
+    """Return how often each message of some runs was delivered as one column, or None where no run says it."""
+    return _joined([run.attempts for run in runs], runs, pa.int32())
+
+
+def _joined(columns: Sequence[Any], runs: Sequence[Records], kind: pa.DataType) -> Any:
+    if all(column is None for column in columns):
         return None
-    return pa.concat_arrays([pa.nulls(len(run), HEADERS_TYPE) if run.headers is None else run.headers for run in runs])
+    parts = [pa.nulls(len(run), kind) if one is None else one for one, run in zip(columns, runs, strict=True)]
+    return parts[0] if len(parts) == 1 else pa.concat_arrays(parts)
 
 
 def chunks_of(values: pa.BinaryArray | pa.ChunkedArray) -> list[pa.BinaryArray]:

@@ -15,7 +15,9 @@ from batcher.records import (
     Block,
     Decoded,
     RawColumns,
+    attempts_of,
     headers_of,
+    ids_of,
     whole_token,
 )
 
@@ -39,6 +41,8 @@ def _raw(batch: Batch) -> RawColumns:
         pa.concat_arrays([run.keys for run in batch.runs]),
         pa.concat_arrays([run.timestamps_ms for run in batch.runs]),
         headers_of(batch.runs),
+        ids_of(batch.runs),
+        attempts_of(batch.runs),
     )
 
 

@@ -7,6 +7,7 @@ the rules they have to keep are classes of tests in `batcher.testing.contract`.
 from batcher.protocols.dead_letters import DeadLetterQueue
 from batcher.protocols.format import Decoder, FieldProposer, Format
 from batcher.protocols.guarantee import Guarantee
+from batcher.protocols.publisher import Outgoing, Publisher
 from batcher.protocols.sink import (
     COPIES,
     SINK_METHODS,
@@ -29,6 +30,8 @@ from batcher.protocols.source import (
     LagAware,
     Offering,
     PartitionListener,
+    Releasing,
+    Saturating,
     Source,
     SourceCapability,
     SourceInfo,
@@ -50,12 +53,16 @@ __all__ = [
     "Interruptible",
     "LagAware",
     "Offering",
+    "Outgoing",
     "PartitionListener",
     "Pressured",
+    "Publisher",
     "Reconcilable",
     "Rehearsable",
+    "Releasing",
     "Removable",
     "Repeats",
+    "Saturating",
     "SchemaPinning",
     "Sink",
     "SinkCapability",

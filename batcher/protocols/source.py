@@ -9,12 +9,14 @@ from typing import Final, Literal, Protocol, cast
 from batcher.protocols.guarantee import Guarantee
 from batcher.records import Partition, Position, Records
 
-SourceCapability = Literal["lag", "offer"]
+SourceCapability = Literal["lag", "offer", "release", "saturated"]
 """What a source may be able to do besides reading."""
 
 SOURCE_METHODS: Final[Mapping[SourceCapability, tuple[str, ...]]] = {
     "lag": ("lag",),
     "offer": ("offer", "ignore"),
+    "release": ("release",),
+    "saturated": ("saturated",),
 }
 """The methods that a source has to have for each capability that it names."""
 
@@ -141,6 +143,29 @@ class Offering(Protocol):
 
     def ignore(self, partitions: Collection[Partition]) -> None:
         """Deliver nothing more from these partitions, as if they had not been taken; they are not ours any more."""
+
+
+class Releasing(Protocol):
+    """Give single records back to their queue (capability `release`): it delivers them again, to us or to another."""
+
+    def release(self, delays_s: Mapping[Partition, Mapping[int, float]]) -> None:
+        """Give back records that were fetched and not committed: for each offset, the seconds until it comes again.
+
+        Called by the fetch loop, before the commit of a position above them, which does not acknowledge them. A record
+        that was taken away from us meanwhile is passed over. Raises as `commit` does; a record that could not be given
+        back comes again when its lease ends.
+        """
+
+
+class Saturating(Protocol):
+    """Say that nothing more comes until something is acknowledged (capability `saturated`).
+
+    What is buffered is sealed at once then: to wait for more would only delay it.
+    """
+
+    @property
+    def saturated(self) -> bool:
+        """Return whether as many records are held as the queue hands out. Called by the fetch loop, each round."""
 
 
 def offering(source: Source) -> Offering:

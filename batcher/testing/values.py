@@ -75,6 +75,8 @@ def make_block(
         "_timestamp": [1_700_000_000_000 + i for i in range(count)],
         "_key": [None] * count,
         "_headers": [None] * count,
+        "_message_id": [None] * count,
+        "_attempt": [None] * count,
         "_value": [b"{}"] * count,
     }
     for name in coordinates:

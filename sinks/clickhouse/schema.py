@@ -279,6 +279,8 @@ def _check_coordinate(slot: Slot, type_name: str, table: str) -> None:
         ),
         "_key": (text, "String"),
         "_headers": (takes_headers(codec), "Map(String, String), or Array(Tuple(String, String)) to keep repeats,"),
+        "_message_id": (text, "String"),
+        "_attempt": (integer, "Int32"),
         "_value": (text or isinstance(codec, JsonText), "String"),
     }
     good, advice = fits[slot.name]

@@ -17,7 +17,7 @@ from sinks.parquet.files import unstorable
 from sinks.parquet.function import known_zone
 from sinks.parquet.hive import MAX_DIRECTORIES, unfit
 
-MORE_COORDINATES: Final = ("headers", "key", "value")
+MORE_COORDINATES: Final = ("attempt", "headers", "key", "message_id", "value")
 """The coordinates that files may have besides the usual ones, as `--parquet.coordinates` names them."""
 
 Layout = Literal["auto", "root", "topic"]

@@ -25,8 +25,8 @@ class Parquet(Section):
     """What becomes directories (name=value/): columns; year, month, day, hour, bucket(id, 16), truncate(name, 3)."""
     partition_zone: Annotated[str, Flag(metavar="ZONE")] = "UTC"
     """Whose days and hours partition-by means, such as Europe/Berlin."""
-    coordinates: Annotated[Names, Flag(metavar="default|none|key,headers,value")] = ("default",)
-    """Files carry the columns _partition, _offset and _timestamp; with these words _key, _headers or _value too."""
+    coordinates: Annotated[Names, Flag(metavar="default|none|key,headers,message_id,attempt,value")] = ("default",)
+    """Files carry the columns _partition, _offset and _timestamp; these words add _key, _headers and so on."""
     layout: Literal["auto", "root", "topic"] = "auto"
     """Files of all topics in one root with one schema, or a root for each topic; auto: root for a single topic."""
     max_directories: Annotated[int, Field(gt=0), Flag(metavar="N")] = 1_000
