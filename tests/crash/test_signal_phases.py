@@ -28,6 +28,9 @@ PARTITIONS = 12 if LONG else 8
 
 RATE = 2_000 if LONG else 600
 HANG_S = 1.5
+HANGS = "crash_point"
+"""What a worker logs where it is about to hang."""
+
 LATE_S = 20.0
 """Below the 25 s that --stop-timeout has by default, above what a busy machine needs for a stop."""
 
@@ -66,21 +69,26 @@ def hanging(scene: GroupScene, phases: Mapping[str, str], seconds: float) -> Ite
         yield workers
 
 
-def signalled_there(workers: Mapping[str, Worker], event: str = "crash_point") -> None:
-    """Send each worker a SIGTERM as soon as it has logged an event."""
-    left = dict(workers)
+def signalled_there(workers: Mapping[str, Worker], *events: str) -> None:
+    """Send each worker a SIGTERM as soon as it has logged an event, and another one for each further event.
+
+    Whatever the others do: the time that a worker has for its stop begins with the first.
+    """
+    left = {phase: list(events) for phase in workers}
 
     def done() -> bool:
-        for phase, worker in list(left.items()):
-            if worker.running.named(event):
-                worker.running.signal(signal.SIGTERM)
-                del left[phase]
+        for phase, events_left in list(left.items()):
+            if workers[phase].running.named(events_left[0]):
+                workers[phase].running.signal(signal.SIGTERM)
+                del events_left[0]
+                if not events_left:
+                    del left[phase]
         return not left
 
     try:
-        wait_for(done, event)
+        wait_for(done, " and ".join(events))
     except TimeoutError as error:
-        logs = "\n".join(worker.running.stderr[-1000:] for worker in left.values())
+        logs = "\n".join(workers[phase].running.stderr[-1000:] for phase in left)
         raise TimeoutError(f"{error}: {', '.join(left)}\n{logs}") from None
 
 
@@ -104,13 +112,12 @@ def test_a_signal_in_any_phase_leaves_everything_once(
             revoked["rebalance callback"].running.wait_for("batch_written")
             with hanging(scene, phases, HANG_S) as others:
                 workers = {**revoked, **others}
-                signalled_there(workers)
+                signalled_there(workers, HANGS)
                 codes = {phase: worker.running.wait(LATE_S) for phase, worker in workers.items()}
         assert set(codes.values()) == {0}, codes
 
         with hanging(scene, {phase: phases[phase] for phase in HURRIED}, 3600.0) as workers:
-            signalled_there(workers)
-            signalled_there(workers, "stopping")
+            signalled_there(workers, HANGS, "stopping")
             began = time.monotonic()
             codes = {phase: worker.running.wait(LATE_S) for phase, worker in workers.items()}
             took_s = time.monotonic() - began
