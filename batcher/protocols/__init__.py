@@ -28,6 +28,7 @@ from batcher.protocols.sink import (
 from batcher.protocols.source import (
     SOURCE_METHODS,
     LagAware,
+    Leased,
     Offering,
     PartitionListener,
     Releasing,
@@ -52,6 +53,7 @@ __all__ = [
     "Guarantee",
     "Interruptible",
     "LagAware",
+    "Leased",
     "Offering",
     "Outgoing",
     "PartitionListener",

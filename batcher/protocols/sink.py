@@ -269,7 +269,10 @@ def lacking(part: object, methods: Mapping[Any, tuple[str, ...]], capabilities: 
         if capability not in methods:
             return f"{capability} (there is no such capability; known are {', '.join(sorted(methods))})"
         for method in methods[capability]:
-            if not callable(getattr(part, method, None)):
+            # A property is not read: what it answers before the part is open means nothing.
+            if not isinstance(getattr(type(part), method, None), property) and not callable(
+                getattr(part, method, None)
+            ):
                 return f"{method}() (capability {capability})"
     return ""
 

@@ -9,11 +9,12 @@ from typing import Final, Literal, Protocol, cast
 from batcher.protocols.guarantee import Guarantee
 from batcher.records import Partition, Position, Records
 
-SourceCapability = Literal["lag", "offer", "release", "saturated"]
+SourceCapability = Literal["lag", "lease", "offer", "release", "saturated"]
 """What a source may be able to do besides reading."""
 
 SOURCE_METHODS: Final[Mapping[SourceCapability, tuple[str, ...]]] = {
     "lag": ("lag",),
+    "lease": ("extend_leases",),
     "offer": ("offer", "ignore"),
     "release": ("release",),
     "saturated": ("saturated",),
@@ -157,6 +158,16 @@ class Releasing(Protocol):
         """
 
 
+class Leased(Protocol):
+    """Hold records under leases that end, unless they are begun anew (capability `lease`)."""
+
+    def extend_leases(self) -> None:
+        """Begin leases anew where that is due. Does nothing most of the time, and may be called at any time.
+
+        `fetch` does it by itself. The fetch loop calls this where it waits without fetching. Raises as `fetch` does.
+        """
+
+
 class Saturating(Protocol):
     """Say that nothing more comes until something is acknowledged (capability `saturated`).
 
@@ -166,6 +177,21 @@ class Saturating(Protocol):
     @property
     def saturated(self) -> bool:
         """Return whether as many records are held as the queue hands out. Called by the fetch loop, each round."""
+
+
+def leased(source: Source, info: SourceInfo) -> Leased | None:
+    """Return the source as one that holds leases; None where it does not."""
+    return cast("Leased", source) if "lease" in info.capabilities else None
+
+
+def releasing(source: Source, info: SourceInfo) -> Releasing | None:
+    """Return the source as one that takes single records back; None where it does not."""
+    return cast("Releasing", source) if "release" in info.capabilities else None
+
+
+def saturating(source: Source, info: SourceInfo) -> Saturating | None:
+    """Return the source as one that says when nothing more comes; None where it does not."""
+    return cast("Saturating", source) if "saturated" in info.capabilities else None
 
 
 def offering(source: Source) -> Offering:

@@ -74,7 +74,10 @@ class Gateway(Protocol):
         """Ask for more again."""
 
     def extend(self, receipts: Sequence[Receipt]) -> Sequence[Receipt]:
-        """Begin the leases of some deliveries anew; return those that are not ours any more."""
+        """Begin the leases of some deliveries anew, and of those that `receive` has not returned yet.
+
+        Return those that are not ours any more. Called three times in a lease, also with none. Raises as `acknowledge`.
+        """
 
     def acknowledge(self, receipts: Sequence[Receipt], timeout_s: float) -> Sequence[Receipt]:
         """Tell the queue to forget some messages; return those of which the lease had ended.
