@@ -58,9 +58,9 @@ SORTED: Final = b"batcher.sorted"
 """Field metadata key: the target keeps its rows in the order of this column, with others or alone. Rows that are equal
 there may be one row to it."""
 
-Trigger = Literal["rows", "bytes", "age", "memory", "end", "stop", "range"]
+Trigger = Literal["rows", "bytes", "age", "memory", "end", "stop", "range", "saturated"]
 """Why a batch was sealed. `memory`: the buffer was full and nothing else was due. `range`: a range that an intent
-announces was read to its end."""
+announces was read to its end. `saturated`: the source hands out nothing more until something is committed."""
 
 Stage = Literal["decode", "sink"]
 """Where a record was refused."""
@@ -74,6 +74,10 @@ class Partition(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.topic}[{self.number}]"
+
+
+Releases = Mapping[Partition, Mapping[int, float]]
+"""Records that are given back to their queue: for each offset, the seconds until it comes again."""
 
 
 class Range(NamedTuple):
@@ -433,9 +437,10 @@ class Deferral:
 class Outcome:
     """Say what became of the rows of a block that was written in part; rows that are not named are durable.
 
-    `rejected` rows can never be written, and go to the dead-letter queue. `deferred` rows come again after their delay,
-    as a smaller block under a token derived from this one. `dropped` rows are dropped without a trace by the sink's own
-    rule, and are counted as skipped. Rows are numbers in the block; a row is named at most once.
+    `rejected` rows can never be written, and go to the dead-letter queue. `deferred` rows come again after their delay:
+    a queue that takes them back delivers them again (capability `release` of a source), else they come as a smaller
+    block under a token derived from this one. `dropped` rows are dropped without a trace by the sink's own rule, and
+    are counted as skipped. Rows are numbers in the block; a row is named at most once.
     """
 
     rejected: tuple[Rejection, ...] = ()
@@ -475,7 +480,7 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """Say what became of a batch: `rows == written + suppressed + dead_lettered + skipped`."""
+    """Say what became of a batch: `rows == written + suppressed + dead_lettered + skipped + released`."""
 
     rows: int
     written: int
@@ -501,6 +506,13 @@ class Delivered:
     """The skipped rows that a transform filtered."""
     transform_s: float = 0.0
     """The seconds of `decode_s` that a transform took."""
+    releases: Releases = field(default_factory=dict)
+    """The rows that the sink deferred and that are given back to their queue."""
+
+    @property
+    def released(self) -> int:
+        """Return how many rows are given back to their queue."""
+        return sum(map(len, self.releases.values()))
 
 
 def write_id(token: str) -> str:

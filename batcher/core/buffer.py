@@ -157,6 +157,8 @@ class Buffer:
         self._limits = policy
         self._max_bytes = policy.max_bytes
         self._factor = 1
+        self.hurried = False
+        """Whatever waits is due at once: nothing more comes until something is committed."""
 
     @property
     def rows(self) -> int:
@@ -247,7 +249,11 @@ class Buffer:
             return 0.0
         if not self._lanes:
             return None
-        if self.above_high_watermark or any(self._filled(lane) is not None for lane in self._lanes.values()):
+        if (
+            self.hurried
+            or self.above_high_watermark
+            or any(self._filled(lane) is not None for lane in self._lanes.values())
+        ):
             return 0.0
         return max(0.0, min(map(self._due_at, self._lanes.values())) - now)
 
@@ -334,7 +340,7 @@ class Buffer:
         return "bytes" if lane.nbytes >= self._limits.max_bytes else None
 
     def _trigger(self, lane: _Lane, now: float) -> Trigger | None:
-        return self._filled(lane) or ("age" if now >= self._due_at(lane) else None)
+        return self._filled(lane) or ("age" if now >= self._due_at(lane) else "saturated" if self.hurried else None)
 
     def _take_replays(self, now: float) -> list[Batch]:
         found = []

@@ -25,7 +25,7 @@ from batcher.core.buffer import Buffer
 from batcher.core.in_flight import BatchInFlight, InFlightQueue
 from batcher.core.limits import RecordLimit
 from batcher.core.offsets import Offsets
-from batcher.records import Batch, Partition, Position, Prepared, Records, Trigger
+from batcher.records import Batch, Partition, Position, Prepared, Records, Releases, Trigger
 
 StatePhase = Literal["running", "draining", "aborted"]
 
@@ -63,6 +63,8 @@ COMMIT_POLL_S: Final = 0.02
 class ReadPlan:
     """Say what the fetch loop does in one round, in this order."""
 
+    release: Releases
+    """Records to give back to their queue, all of them below a position of the commit, or of a later one."""
     commit: Mapping[Partition, Position]
     """Positions to commit, with their intents, of the partitions that are ours."""
     waits: bool
@@ -124,6 +126,7 @@ class PipelineState:
         self._unsettled: list[BatchInFlight] = []
         self._commit_due = False
         self._committing = False
+        self._releases: dict[Partition, Mapping[int, float]] = {}
         self._paused: frozenset[Partition] = frozenset()
         self._full_since: float | None = None
         self.abandoned_offsets = 0
@@ -146,7 +149,7 @@ class PipelineState:
 
     def drained(self, now: float) -> bool:
         """Return whether a drain has come to its end: nothing buffered, in flight or waiting for its commit."""
-        busy = self._in_flight or self._unsettled or self._commit_due or not self._empty(now)
+        busy = self._in_flight or self._releases or self._unsettled or self._commit_due or not self._empty(now)
         return self._phase == "draining" and not busy
 
     # Called by the fetch loop.
@@ -168,8 +171,9 @@ class PipelineState:
     def next_read(self, now: float) -> ReadPlan:
         """Return what to do in this round. The plan counts as carried out."""
         commit = self.take_commit()
+        release = self.take_releases()
         if self._waits_for_room(now):
-            return ReadPlan(commit, True, frozenset(), frozenset(), 0, 0, COMMIT_POLL_S)
+            return ReadPlan(release, commit, True, frozenset(), frozenset(), 0, 0, COMMIT_POLL_S)
         pause, resume = self._balanced()
         max_records, max_bytes = FETCH_RECORDS, self._buffer.free_bytes
         if self._buffer.replaying:
@@ -178,7 +182,7 @@ class PipelineState:
         elif self._limit.left is not None:
             max_records = max(1, min(max_records, self._limit.left))
         timeout_s = self._fetch_timeout_s(now)
-        return ReadPlan(commit, False, pause, resume, max_records, max_bytes, timeout_s, bool(self._paused))
+        return ReadPlan(release, commit, False, pause, resume, max_records, max_bytes, timeout_s, bool(self._paused))
 
     def take_commit(self) -> Mapping[Partition, Position]:
         """Return the positions to commit, with their intents, of the partitions that are ours."""
@@ -189,19 +193,31 @@ class PipelineState:
         self._committing = bool(wanted)
         return wanted
 
+    def take_releases(self) -> Releases:
+        """Return the records to give back to their queue. After `take_commit`: then none is missing below it."""
+        taken, self._releases = self._releases, {}
+        return {} if self._phase == "aborted" else taken
+
     def fetched(
-        self, runs: Iterable[Records], reached: Mapping[Partition, int], now: float, *, exhausted: bool = False
+        self,
+        runs: Iterable[Records],
+        reached: Mapping[Partition, int],
+        now: float,
+        *,
+        exhausted: bool = False,
+        saturated: bool = False,
     ) -> list[Records]:
         """Add fetched records to the buffer and return those that were new; none are new once a drain has begun.
 
         Nothing more will come below the offsets in `reached`, which completes announced ranges. The drain begins with
-        `exhausted`, or after the last record that is wanted.
+        `exhausted`, or after the last record that is wanted. With `saturated` what waits is due at once.
         """
         if self._phase != "running":
             return []
         fresh = [new for run in runs if (new := self._offsets.admit(run)) is not None]
         if fresh:
             self._buffer.extend(fresh, now)
+        self._buffer.hurried = saturated
         self._limit.take(sum(map(len, fresh)))
         replaying = bool(self._buffer.replaying)
         if replaying:
@@ -233,6 +249,7 @@ class PipelineState:
         dropped = self._buffer.forget(partitions)
         self._offsets.forget(partitions)
         self._paused -= frozenset(partitions)
+        self._releases = {part: some for part, some in self._releases.items() if part not in partitions}
         self._settle()
         return dropped
 
@@ -342,11 +359,18 @@ class PipelineState:
         ours = self._offsets.ours(which)
         self._in_flight.split(now, lambda one: self._kept(one, ours, replayed=True) if one is which else None)
 
-    def finished(self, which: BatchInFlight, now: float) -> None:
-        """Note that a batch is durable, let go of its memory and ask for its commit."""
+    def finished(self, which: BatchInFlight, now: float, releases: Releases | None = None) -> None:
+        """Note that a batch is durable, let go of its memory and ask for its commit.
+
+        Those of its records that are in `releases` are given back to their queue before.
+        """
         if self._in_flight.pop(which):
             self._buffer.release(which.batch)
         if self._phase != "aborted":
+            ours = self._offsets.ours(which)
+            for partition, some in (releases or {}).items():
+                if partition in ours:
+                    self._releases[partition] = {**self._releases.get(partition, {}), **some}
             self._offsets.finish(which)
             self._unsettled.append(which)
             self._settle()

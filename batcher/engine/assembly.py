@@ -201,6 +201,7 @@ def destination(
         on_retry=on_retry,
         on_existing=options.on_existing,
         halt_on_unknown=options.halt_on_unknown,
+        releases="release" in agreement.source.capabilities,
         evolution=options.evolution,
     )
     write = WriteLoop(shared, writer, events, sizer, target=name)

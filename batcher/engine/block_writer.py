@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any, Final, TypeVar
@@ -69,6 +69,9 @@ class _Search:
     """Parts that a sink put off, as a heap: when each is due, a number that tells equal ones apart, and why."""
     deferrals: int = 0
 
+    released: dict[int, float] = field(default_factory=dict)
+    """Rows that are given back to their queue, by position in the batch, with the seconds until they come again."""
+
     def defer(self, due_at: float, part: Block, reason: str) -> None:
         self.deferrals += 1
         heapq.heappush(self.deferred, (due_at, self.deferrals, part, reason))
@@ -76,10 +79,15 @@ class _Search:
 
 @dataclass(frozen=True, slots=True)
 class BlockWritten:
-    """Say what became of a block: the rows that were refused, and how many the sink dropped by its own rule."""
+    """Say what became of a block: the rows that were refused, and how many the sink dropped by its own rule.
+
+    `released` are those that are given back to their queue, by position in the batch, with the seconds until they come
+    again.
+    """
 
     letters: list[DeadLetter]
     dropped: int = 0
+    released: Mapping[int, float] = field(default_factory=dict)
 
 
 class _NoRowToBlame(Exception):  # not an error: it ends a search
@@ -90,7 +98,8 @@ class BlockWriter:
     """Write blocks. `refuses` says whether there is a place for dead letters.
 
     With `halts` the pipeline stops where the decoder refused a record for a field that no column takes. Rows that a
-    sink defers come again for at most `patience_s` seconds, None for ever; `abort` ends their waits.
+    sink defers come again for at most `patience_s` seconds, None for ever; `abort` ends their waits. With `releases`
+    the source takes them back, and nothing waits for them.
     """
 
     def __init__(
@@ -106,6 +115,7 @@ class BlockWriter:
         patience_s: float | None,
         refuses: bool,
         halts: bool,
+        releases: bool = False,
     ) -> None:
         self._sink = sink
         self._info = info
@@ -118,6 +128,7 @@ class BlockWriter:
         self._patience_s = patience_s
         self._refuses = refuses
         self._halts = halts
+        self._releases = releases
         self._trusted = False
         """The target has taken rows since rows that failed alone were last blamed."""
 
@@ -176,7 +187,7 @@ class BlockWriter:
                     raise self._misconfigured(batch, found.suspects[0].message)
                 # Once, until the target takes rows again: a table that broke meanwhile costs these few and no more.
                 self._trusted = False
-            return BlockWritten(letters + self._refuse(found.suspects), found.dropped)
+            return BlockWritten(letters + self._refuse(found.suspects), found.dropped, found.released)
 
         found: BlockWritten = self._searching(search)
         return found
@@ -239,6 +250,11 @@ class BlockWriter:
     def _written_in_part(self, batch: Batch, block: Block, outcome: Outcome, search: _Search) -> Iterator[DeadLetter]:
         search.dropped += len(outcome.dropped)
         now = time.monotonic()
+        if self._releases:
+            for one in outcome.deferred:
+                search.released[block.positions[one.row].as_py()] = one.delay_s
+            yield from self._refuse(_letters_of(batch, block, outcome.rejected))
+            return
         for delay_s, together in groupby(sorted(outcome.deferred, key=_delay), key=_delay):
             deferred = list(together)
             rows = sorted(one.row for one in deferred)

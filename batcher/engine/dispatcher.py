@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 
 from batcher.core.state import COMMIT_POLL_S, ReadPlan, StatePhase
 from batcher.engine.shared import SharedState
-from batcher.records import Partition, Position, Records, Trigger
+from batcher.records import Partition, Position, Records, Releases, Trigger
 
 LEAST_FETCH_BYTES: Final = 1 << 20
 """What one fetch may bring although a target has less room than that: otherwise one that is nearly full would make the
@@ -99,6 +99,7 @@ class Dispatcher:
             return plans[0]
         reading = [plan for plan in plans if plan.max_bytes and not plan.waits] or plans
         return ReadPlan(
+            release={part: some for plan in plans for part, some in plan.release.items()},
             commit={part: at for plan in plans for part, at in plan.commit.items()},
             waits=all(plan.waits for plan in plans),
             pause=frozenset().union(*(plan.pause for plan in plans)),
@@ -109,15 +110,22 @@ class Dispatcher:
             paused=all(plan.paused for plan in plans),
         )
 
-    def fetched(self, runs: Iterable[Records], reached: Mapping[Partition, int], *, exhausted: bool) -> list[Records]:
+    def fetched(
+        self,
+        runs: Iterable[Records],
+        reached: Mapping[Partition, int],
+        *,
+        exhausted: bool,
+        saturated: bool = False,
+    ) -> list[Records]:
         """Add fetched records and return those that were new, see `SharedState.fetched`."""
         if len(self._states) == 1:
-            return self._states[0].fetched(runs, reached, exhausted=exhausted)
+            return self._states[0].fetched(runs, reached, exhausted=exhausted, saturated=saturated)
         mine = self._grouped((run.partition.topic, run) for run in runs)
         fresh = []
         for one in self._states:
             # Also those for which nothing came: an announced range may be complete, or this may be the end.
-            fresh += one.fetched(mine.get(one, ()), reached, exhausted=exhausted)
+            fresh += one.fetched(mine.get(one, ()), reached, exhausted=exhausted, saturated=saturated)
         return fresh
 
     def take_commit(self) -> Mapping[Partition, Position]:
@@ -126,6 +134,13 @@ class Dispatcher:
         for one in self._states:
             wanted.update(_asked(one, lambda state: state.take_commit()))
         return wanted
+
+    def take_releases(self) -> Releases:
+        """Return the records to give back to their queue. After `take_commit`."""
+        taken: dict[Partition, Mapping[int, float]] = {}
+        for one in self._states:
+            taken.update(_asked(one, lambda state: state.take_releases()))
+        return taken
 
     def committed(
         self, positions: Mapping[Partition, Position], refused: Collection[Partition], sent_at: float

@@ -15,9 +15,9 @@ import structlog
 from batcher.core.state import COMMIT_POLL_S, ReadPlan
 from batcher.engine.dispatcher import Dispatcher
 from batcher.errors import CommitRefused, CommitUnconfirmed, RecordUnreadable, SourceLost
-from batcher.protocols import Source, SourceInfo
-from batcher.protocols.source import offering
-from batcher.records import Partition, Position, Records
+from batcher.protocols import Leased, Releasing, Saturating, Source, SourceInfo
+from batcher.protocols.source import leased, offering, releasing, saturating
+from batcher.records import Partition, Position, Records, Releases
 from batcher.telemetry.events import CommitAnswered, Events, Rebalanced, RecordsFetched, TimeSpent
 
 log = structlog.get_logger(__name__)
@@ -56,12 +56,21 @@ class FetchLoop:
         self._unreadable: RecordUnreadable | None = None
         self._stopped: dict[Partition, str] = {}
         self._stepped_at = clock()
+        self._leased: Leased | None = None
+        self._releasing: Releasing | None = None
+        self._saturating: Saturating | None = None
 
     def open(self) -> SourceInfo:
         """Open the source, which will call back into this object, and return what it keeps. Raises as it does."""
         info = self._source.open(self)
         if info.drain_timeout_s is not None:
             self._drain_timeout_s = min(self._drain_timeout_s, info.drain_timeout_s)
+        source = self._source
+        self._leased, self._releasing, self._saturating = (
+            leased(source, info),
+            releasing(source, info),
+            saturating(source, info),
+        )
         return info
 
     def begin(self, states: Dispatcher) -> None:
@@ -108,9 +117,11 @@ class FetchLoop:
         """Do one round: carry out the commit that is due, pause or resume, and fetch once where there is room."""
         self._stepped_at = self._clock()
         plan = self._states.next_read(self._clock())
+        self._release(plan.release)
         self._commit(plan.commit)
         self._follow_targets()
         if plan.waits:
+            self._extend_leases()
             self._wait_changed(plan.timeout_s)
             self._events.publish(TimeSpent("backpressure", self._clock() - self._stepped_at))
             return
@@ -124,7 +135,9 @@ class FetchLoop:
 
     def commit(self) -> None:
         """Carry out the commit that is wanted, if one is."""
-        self._commit(self._states.take_commit())
+        wanted = self._states.take_commit()
+        self._release(self._states.take_releases())
+        self._commit(wanted)
 
     def on_assigned(self, positions: Mapping[Partition, Position]) -> Collection[Partition]:
         """Take over partitions (see PartitionListener)."""
@@ -150,6 +163,7 @@ class FetchLoop:
         deadline = self._clock() + self._drain_timeout_s
         while self._states.busy(partitions) and self._clock() < deadline:
             self.commit()
+            self._extend_leases()
             self._wait_changed(COMMIT_POLL_S)
         self.commit()
         self._events.publish(Rebalanced("revoked"))
@@ -174,8 +188,23 @@ class FetchLoop:
         self._events.publish(TimeSpent("backpressure" if plan.paused else "fetch", self._clock() - began))
         if self._states.phase != "running":
             return  # what comes during a drain is left to the next start, and a source may ask its brokers for the end
-        for run in self._states.fetched(runs, self._source.reached, exhausted=self._source.exhausted):
+        saturated = self._saturating is not None and self._saturating.saturated
+        fresh = self._states.fetched(runs, self._source.reached, exhausted=self._source.exhausted, saturated=saturated)
+        for run in fresh:
             self._events.publish(RecordsFetched(run))
+
+    def _extend_leases(self) -> None:
+        if self._leased is not None:
+            self._leased.extend_leases()
+
+    def _release(self, releases: Releases) -> None:
+        if not releases or self._releasing is None:
+            return
+        try:
+            self._releasing.release(releases)
+        except (CommitRefused, CommitUnconfirmed) as error:
+            # The commit that follows does not acknowledge them, so nothing is lost by going on.
+            log.warning("not_released", error=str(error), hint="they come again when their leases end")
 
     def _commit(self, positions: Mapping[Partition, Position]) -> None:
         if not positions:

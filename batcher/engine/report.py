@@ -25,13 +25,15 @@ class TargetSummary:
     """Why it was given up; empty where that is not so."""
     filtered: int = 0
     """Those of the skipped that a transform filtered."""
+    released: int = 0
+    """Given back to their queue, because the sink deferred them: they come again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
     """Say what a run has done.
 
-    After a complete drain `consumed == written + duplicates_suppressed + dead_lettered + skipped`.
+    After a complete drain `consumed == written + duplicates_suppressed + dead_lettered + skipped + released`.
     """
 
     consumed: int
@@ -55,6 +57,8 @@ class Summary:
     """What was done to each target, by name, where there are several."""
     filtered: int = 0
     """Those of the skipped that a transform filtered."""
+    released: int = 0
+    """Given back to their queue, because the sink deferred them: they come again."""
 
     @property
     def rows_per_second(self) -> float:
@@ -87,6 +91,7 @@ def summary_of(
         columns_without_value=columns_without_value,
         targets=targets,
         filtered=counts.filtered,
+        released=counts.released,
     )
 
 
@@ -94,7 +99,13 @@ def target_summary(one: Destination, failed: str) -> TargetSummary:
     """Return what was done to one of several targets."""
     counts = one.counters.counts
     return TargetSummary(
-        counts.written, counts.dead_lettered, counts.skipped, counts.duplicates_suppressed, failed, counts.filtered
+        counts.written,
+        counts.dead_lettered,
+        counts.skipped,
+        counts.duplicates_suppressed,
+        failed,
+        counts.filtered,
+        counts.released,
     )
 
 
@@ -176,6 +187,7 @@ def target_status(one: Destination, snapshot: Snapshot, failed: str) -> TargetSt
         counts.batches,
         counts.retries,
         counts.filtered,
+        counts.released,
     )
 
 

@@ -71,7 +71,14 @@ class SharedState:
             state.abort()
         self.aborting.set()
 
-    def fetched(self, runs: Iterable[Records], reached: Mapping[Partition, int], *, exhausted: bool) -> list[Records]:
+    def fetched(
+        self,
+        runs: Iterable[Records],
+        reached: Mapping[Partition, int],
+        *,
+        exhausted: bool,
+        saturated: bool = False,
+    ) -> list[Records]:
         """Add fetched records and return those that were new, see `PipelineState.fetched`. Fetch loop.
 
         The other threads are not woken up each time: a thread that wakes up takes the interpreter lock from this one.
@@ -79,7 +86,7 @@ class SharedState:
         with self._changed:
             now = self.clock()
             before_s = self._state.decode_due_in_s(now)
-            fresh = self._state.fetched(runs, reached, now, exhausted=exhausted)
+            fresh = self._state.fetched(runs, reached, now, exhausted=exhausted, saturated=saturated)
             after_s = self._state.decode_due_in_s(now)
             became_due = after_s is not None and (before_s is None or after_s <= 0 < before_s)
             if became_due or self._state.phase != "running" or (fresh and self._state.unchecked()[0]):

@@ -64,6 +64,7 @@ class WriteLoop:
     def _finished(self, one: BatchInFlight, delivered: Delivered) -> None:
         batch = one.batch
         found = delivered.written + delivered.suppressed + delivered.dead_lettered + delivered.skipped
+        found += delivered.released
         if found != batch.rows:
             raise LawBroken(f"{batch.ranges[0]}: {found} of {batch.rows} records accounted for; please report this")
         self._events.publish(TimeSpent("decode", delivered.decode_s - delivered.transform_s))
@@ -72,7 +73,7 @@ class WriteLoop:
         self._events.publish(TimeSpent("write", delivered.write_s))
         self._events.publish(BatchWritten(batch, delivered, self._target))
         with self._shared.changing() as state:
-            state.finished(one, self._shared.clock())
+            state.finished(one, self._shared.clock(), delivered.releases)
         if self._sizer is not None:
             self._sizer.wrote()
         _log_written(batch, delivered, self._target)
@@ -101,6 +102,7 @@ def _log_written(batch: Batch, delivered: Delivered, target: str) -> None:
         rows=delivered.rows,
         dead_lettered=delivered.dead_lettered,
         suppressed=delivered.suppressed,
+        **({"released": delivered.released} if delivered.released else {}),
         **({"filtered": delivered.filtered} if delivered.filtered else {}),
         bytes=delivered.nbytes,
         decode_s=round(delivered.decode_s, 3),

@@ -7,7 +7,8 @@
        │                 │  SchemaChanged       the same records, decoded for the target's new columns (decoding.py)
        │                 │  RowsRejected        those rows are dead letters, the rest is written
        │                 │  BlockRejected       halves, until the row stands alone
-       │                 │  an Outcome          its rows refused, offered again later, or dropped; the rest is durable
+       │                 │  an Outcome          its rows refused, dropped, offered again later, or given back to a
+       │                 │                      queue that takes them; the rest is durable
        └► rejections ────┴──────────────────────► dead letters, awaited; the same, again, until they are stored
 
 Decoding runs one batch ahead, in the decode loop. The rest runs in the write loop (`block_writer.py` has what is done
@@ -19,7 +20,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import structlog
@@ -35,7 +36,7 @@ from batcher.engine.refusals import Refusals
 from batcher.engine.retry import RetryPolicy, in_words
 from batcher.errors import DeadLetterFailed, SchemaChanged, SchemasUnavailable, SinkMisconfigured, SinkUnavailable
 from batcher.protocols import DeadLetterQueue, Format, Sink, SinkInfo
-from batcher.records import Batch, Block, Delivered, Prepared
+from batcher.records import Batch, Block, Delivered, Partition, Prepared, Releases
 
 log = structlog.get_logger(__name__)
 
@@ -50,7 +51,8 @@ _ALARMS: dict[type[BaseException], str] = {
 class Writer:
     """Prepare and write batches, each one at a time. Setting `abort` ends retries at once.
 
-    There may be several in one process, each with a sink of its own.
+    There may be several in one process, each with a sink of its own. With `releases` rows that the sink defers are
+    given back to their queue, and nothing waits for them.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Writer:
         reconcile: Reconcile = "replays",
         on_existing: OnExisting = "halt",
         halt_on_unknown: bool = False,
+        releases: bool = False,
         evolution: EvolutionPolicy = EvolutionPolicy(),  # noqa: B008 - frozen
     ) -> None:
         self._info = info
@@ -91,6 +94,7 @@ class Writer:
             patience_s=retry.max_elapsed_s,
             refuses=dead_letters is not None,
             halts=halt_on_unknown,
+            releases=releases,
         )
 
     def prepare(self, batch: Batch) -> Prepared:
@@ -144,9 +148,10 @@ class Writer:
         if letters and self._dead_letters is not None:
             self._blocks.attempted(held, self._dead_letters.send, letters)
             self._refusals.tell(batch, letters)
+        released = len(written.released)
         return Delivered(
             rows=batch.rows,
-            written=len(decoded.positions) - len(written.letters) - written.dropped - suppressed,
+            written=len(decoded.positions) - len(written.letters) - written.dropped - suppressed - released,
             suppressed=suppressed,
             dead_lettered=len(letters),
             skipped=len(decoded.skipped) + written.dropped,
@@ -160,6 +165,7 @@ class Writer:
             dropped=written.dropped,
             filtered=len(decoded.filtered),
             transform_s=decoded.transform_s,
+            releases=_by_offset(batch, written.released),
         )
 
     def _block(self, prepared: Prepared) -> Block | None:
@@ -181,3 +187,12 @@ class Writer:
             error=str(error),
             **({"cause": in_words(error.__cause__)} if error.__cause__ is not None else {}),
         )
+
+
+def _by_offset(batch: Batch, released: Mapping[int, float]) -> Releases:
+    """Return rows to give back, named by their positions in a batch, by their partitions and offsets."""
+    found: dict[Partition, dict[int, float]] = {}
+    for position, delay_s in released.items():
+        record = batch.record(position)
+        found.setdefault(record.partition, {})[record.offset] = delay_s
+    return found

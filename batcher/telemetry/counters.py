@@ -125,6 +125,7 @@ class Counters:
             filtered=counts.filtered + delivered.filtered,
             duplicates_suppressed=counts.duplicates_suppressed + delivered.suppressed,
             batches=counts.batches + 1,
+            released=counts.released + delivered.released,
         )
         # New objects replace old ones, because other threads read them meanwhile.
         self._reasons = self._reasons + Counter(delivered.reasons)

@@ -79,6 +79,7 @@ class Metrics:
         self._reasons = counter("dead_letter_reasons", "Records put into the dead-letter queue, by reason.", "reason")
         self._unknown = counter("unknown_fields", "Records with a value in a field that no column takes.", "field")
         self._skipped = counter("records_skipped", "Records without a row by policy.", "reason")
+        self._released = counter("records_released", "Records given back to their queue.", "sink").labels(sink)
         batches = counter("batches", "Batches brought to a durable end.", "sink", "trigger")
         self._batches = {trigger: batches.labels(sink, trigger) for trigger in get_args(Trigger)}
         self._retries = counter("retries", "Times a block was offered to the target again.", "sink", "reason")
@@ -162,6 +163,7 @@ class Metrics:
             self._skipped.labels("filtered").inc(delivered.filtered)
         if delivered.dropped:
             self._skipped.labels("dropped").inc(delivered.dropped)
+        self._released.inc(delivered.released)
         self._suppressed.inc(delivered.suppressed)
         self._rows.observe(delivered.rows)
         self._bytes.observe(delivered.nbytes)
@@ -246,6 +248,7 @@ def _target_families(status: Status) -> Iterator[Metric]:
         "records_written": "Records durable in one of several targets.",
         "records_dead_lettered": "Records of one of several targets put into the dead-letter queue.",
         "records_skipped": "Records of one of several targets without a row by policy.",
+        "records_released": "Records of one of several targets given back to their queue.",
         "duplicates_suppressed": "Rows of one of several targets not written a second time.",
         "retries": "Times a block was offered to one of several targets again.",
     }

@@ -83,7 +83,7 @@ class LastError:
 class Counts:
     """Count since the start.
 
-    `consumed == written + duplicates_suppressed + dead_lettered + skipped` plus what is still on its way.
+    `consumed == written + duplicates_suppressed + dead_lettered + skipped + released` plus what is still on its way.
     """
 
     consumed: int = 0
@@ -97,6 +97,8 @@ class Counts:
     batches: int = 0
     retries: int = 0
     rebalances: int = 0
+    released: int = 0
+    """Given back to their queue, because the sink deferred them: they come again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,8 @@ class TargetStatus:
     retries: int = 0
     filtered: int = 0
     """Those of the skipped that a transform filtered."""
+    released: int = 0
+    """Given back to their queue, because the sink deferred them: they come again."""
 
     @property
     def state(self) -> TargetState:

@@ -214,6 +214,7 @@ class HandLoops(HandEngine):
         on_existing: OnExisting = "halt",
         drain_timeout_s: float = 0.0,
         clock: ManualClock | None = None,
+        releases: bool = False,
     ) -> None:
         super().__init__(policy=policy, memory=memory, mixes=mixes, offsets=offsets, clock=clock)
         self.info: SinkInfo = sink.open()
@@ -226,6 +227,7 @@ class HandLoops(HandEngine):
             retry=NO_WAIT,
             abort=self.shared.aborting,
             on_existing=on_existing,
+            releases=releases,
         )
         self.fetch = self.reading(source, drain_timeout_s=drain_timeout_s)
         self.decode = DecodeLoop(self.shared, self.writer.prepare)

@@ -21,8 +21,8 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-UNITS = [ROOT / "tests/unit/core", ROOT / "tests/unit/engine"]
-MACHINES = [Path(__file__).with_name(f"test_{name}.py") for name in ("exactly_once", "no_record_lost")]
+UNITS = [ROOT / "tests/unit/core", ROOT / "tests/unit/engine", ROOT / "tests/unit/sources/receipts"]
+MACHINES = [Path(__file__).with_name(f"test_{name}.py") for name in ("exactly_once", "no_record_lost", "receipts")]
 
 
 class Fault(NamedTuple):
@@ -216,6 +216,59 @@ AT_LEAST_ONCE = [
         "Offsets.commit",
         "if not account.stored.next_offset <= position.next_offset <= account.durable:",
         "if False:",
+    ),
+]
+RECEIPTS = [
+    Fault("acknowledge what is not durable", "ReceiptSource.commit", "offset >= position.next_offset", "False"),
+    Fault("acknowledge one further", "ReceiptSource.commit", "offset >= position", "offset > position"),
+    Fault(
+        "forget what was not acknowledged",
+        "ReceiptSource.commit",
+        '            self._lost(self._gateway.acknowledge(list(done.values()), timeout_s), "acknowledged")\n'
+        "            for offset in done:\n"
+        "                self._held.pop(offset, None)\n",
+        "            for offset in done:\n"
+        "                self._held.pop(offset, None)\n"
+        '            self._lost(self._gateway.acknowledge(list(done.values()), timeout_s), "acknowledged")\n',
+    ),
+    Fault(
+        "acknowledge what was given back",
+        "ReceiptSource.release",
+        "self._held.pop(offset, None)",
+        "self._held.get(offset)",
+    ),
+    Fault("no heartbeat", "ReceiptSource.fetch", "        self.extend_leases()\n", ""),
+    Fault("keep what is held at the end", "ReceiptSource._release_all", "self._gateway.release(held)", "pass"),
+    Fault(
+        "give back after the commit",
+        "FetchLoop.step",
+        "        self._release(plan.release)\n        self._commit(plan.commit)\n",
+        "        self._commit(plan.commit)\n        self._release(plan.release)\n",
+    ),
+    Fault(
+        "forget what is to be given back",
+        "PipelineState.finished",
+        "self._releases[partition] = {**self._releases.get(partition, {}), **some}",
+        "pass",
+    ),
+    Fault(
+        "give back what a later batch gives back only",
+        "PipelineState.finished",
+        "{**self._releases.get(partition, {}), **some}",
+        "some",
+    ),
+    Fault(
+        "give back by positions",
+        "_by_offset",
+        "[record.offset] = delay_s",
+        "[position] = delay_s",
+    ),
+    Fault("a stop keeps what is to be given back", "PipelineState.drained", "or self._releases ", ""),
+    Fault(
+        "numbers begin anew",
+        "ReceiptSource.__init__",
+        "(now_ms() << 20) + secrets.randbits(20)",
+        "0",
     ),
 ]
 
@@ -494,6 +547,8 @@ EXACTLY_ONCE = [
     ),
 ]
 
+EVERY = AT_LEAST_ONCE + RECEIPTS + EXACTLY_ONCE
+
 FAILED = re.compile(r"^FAILED \S*?([^/ ]+::\S+)(?!\S| - (?:NameError|UnboundLocalError))", re.MULTILINE)
 TROUBLE = re.compile(r"^(?:FAILED|ERROR) .*$", re.MULTILINE)
 HANGS = "hangs"
@@ -587,7 +642,7 @@ def main() -> int:
     stages = [MACHINES] if "--machines" in arguments else [UNITS, MACHINES]
     wanted = [part for part in arguments if part != "--machines"]
     failures = 0
-    for fault in (fault for fault in AT_LEAST_ONCE + EXACTLY_ONCE if not wanted or wanted[0] in fault.name):
+    for fault in (fault for fault in EVERY if not wanted or wanted[0] in fault.name):
         became, detail = verdict(fault, stages)
         failures += became != "killed"
         print(f"{became:10}{fault.name:60}{detail}", flush=True)  # noqa: T201  # the result

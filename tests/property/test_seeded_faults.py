@@ -8,13 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.property.seeded_faults import AT_LEAST_ONCE, EXACTLY_ONCE, Fault, planted, verdict
-
-FAULTS = AT_LEAST_ONCE + EXACTLY_ONCE
+from tests.property.seeded_faults import EVERY, Fault, planted, verdict
 
 
 def test_every_fault_has_its_place_and_names_only_what_is_there(tmp_path: Path) -> None:
-    for number, fault in enumerate(FAULTS):
+    for number, fault in enumerate(EVERY):
         file, text = planted(fault)
         assert text != file.read_text(), fault.name
         (tmp_path / f"{number:03}.py").write_text(text)

@@ -50,6 +50,7 @@ _SUMS: Final = (
     "dead_lettered",
     "skipped",
     "filtered",
+    "released",
     "duplicates_suppressed",
     "batches",
     "bytes",

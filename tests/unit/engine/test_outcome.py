@@ -9,12 +9,12 @@ from batcher.core.limits import DeadLetterLimit, DeadLetterPolicy
 from batcher.core.offsets import named
 from batcher.engine.retry import RetryPolicy
 from batcher.engine.writer import Writer
-from batcher.errors import BatcherError, DeadLetterLimitExceeded, DeferredTooLong, SinkUnavailable
+from batcher.errors import BatcherError, BlockRejected, DeadLetterLimitExceeded, DeferredTooLong, SinkUnavailable
 from batcher.records import Batch, Block, Deferral, Delivered, Outcome, Rejection
 from batcher.testing.dead_letters import MemoryDeadLetterQueue
 from batcher.testing.formats import NUMBERS, NumberFormat
 from batcher.testing.sinks import FileSink, ScriptedSink, TableSink
-from batcher.testing.values import make_batch, make_records
+from batcher.testing.values import EVENTS_0, make_batch, make_records
 
 
 class Waits(threading.Event):
@@ -33,7 +33,12 @@ class Desk:
     """A writer with a sink whose outcomes the test decides."""
 
     def __init__(
-        self, sink: ScriptedSink | None = None, *, queue: bool = True, max_elapsed_s: float | None = None
+        self,
+        sink: ScriptedSink | None = None,
+        *,
+        queue: bool = True,
+        max_elapsed_s: float | None = None,
+        releases: bool = False,
     ) -> None:
         self.sink = sink or ScriptedSink(NUMBERS)
         self.queue = MemoryDeadLetterQueue()
@@ -46,6 +51,7 @@ class Desk:
             limit=DeadLetterLimit(DeadLetterPolicy(max_ratio=1.0)),
             retry=RetryPolicy(wait_s=1e-6, max_wait_s=1e-6, max_elapsed_s=max_elapsed_s),
             abort=self.abort,
+            releases=releases,
         )
 
     def deliver(self, batch: Batch, held: Callable[[], bool] = lambda: True) -> Delivered:
@@ -64,7 +70,7 @@ def numbers(*values: str) -> Batch:
 
 
 def adds_up(done: Delivered) -> bool:
-    return done.rows == done.written + done.suppressed + done.dead_lettered + done.skipped
+    return done.rows == done.written + done.suppressed + done.dead_lettered + done.skipped + done.released
 
 
 def test_rows_that_a_sink_rejects_are_dead_letters_and_the_others_are_not_written_again() -> None:
@@ -106,6 +112,38 @@ def test_rows_that_are_deferred_again_and_again_are_written_once_in_the_end() ->
     assert len(desk.sink.attempts) == 3001
     assert len(set(desk.sink.attempts)) == 3001, "a sink that knows a token does not take it again"
     assert {len(token) for token in desk.sink.attempts[1:]} == {len(desk.sink.attempts[1])}
+    assert adds_up(done)
+
+
+def test_rows_that_are_deferred_are_given_back_to_a_queue_that_takes_them_and_nothing_waits() -> None:
+    desk = Desk(releases=True)
+    rejected, deferred = (Rejection(0, "bad", "is bad"),), (Deferral(1, 5.0, "busy"), Deferral(3, 60.0, "busy"))
+    desk.answering(Outcome(rejected, deferred, dropped=(4,)))
+    done = desk.deliver(numbers("x", "1", "2", "3", "4", "5"))
+
+    assert desk.numbers() == [3]
+    assert len(desk.sink.attempts) == 1
+    assert desk.abort.waited == []
+    # Named by their offsets, one of which could not be decoded.
+    assert done.releases == {EVENTS_0: {2: 5.0, 4: 60.0}}
+    assert (done.written, done.dead_lettered, done.skipped, done.released) == (1, 2, 1, 2)
+    assert adds_up(done)
+
+
+def test_rows_that_are_deferred_in_the_half_of_a_block_are_given_back_too() -> None:
+    desk = Desk(releases=True)
+    refusals = [BlockRejected("some row is bad")]
+
+    def refuse(_: Block) -> None:
+        if refusals:
+            raise refusals.pop()
+
+    desk.sink.before = refuse
+    desk.answering(Outcome(deferred=(Deferral(1, 2.0),)), Outcome(deferred=(Deferral(0, 3.0),)))
+    done = desk.deliver(numbers("1", "2", "3", "4"))
+
+    assert done.releases == {EVENTS_0: {1: 2.0, 2: 3.0}}
+    assert desk.numbers() == [1, 4]
     assert adds_up(done)
 
 
