@@ -50,6 +50,8 @@ DISTRIBUTION: Final = "kafka-batcher"
 
 # The extra of ours that provides a module which the core install does not have.
 EXTRAS: Final[Mapping[str, str]] = {
+    "boto3": "sqs",
+    "botocore": "sqs",
     "chdb": "embedded",
     "duckdb": "sql",
     "google": "protobuf",

@@ -10,7 +10,11 @@ import structlog
 
 from batcher.telemetry import logs
 
-pytest_plugins = ["batcher.testing.pytest_plugin", "batcher.testing.clickhouse_plugin"]
+pytest_plugins = [
+    "batcher.testing.pytest_plugin",
+    "batcher.testing.clickhouse_plugin",
+    "batcher.testing.sqs_plugin",
+]
 
 
 def pytest_configure(config: pytest.Config) -> None:

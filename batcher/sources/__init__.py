@@ -13,7 +13,7 @@ registry: Final[Registry[Source]] = Registry(
     "source",
     setting="source",
     group="batcher.sources",
-    built_in={"kafka": "batcher.sources.kafka:plugin"},
+    built_in={"kafka": "batcher.sources.kafka:plugin", "sqs": "batcher.sources.sqs:plugin"},
     methods=("open", "fetch", "pause", "resume", "commit", "close"),
 )
 """What `--source` may name."""

@@ -8,9 +8,12 @@ from typing import Final
 import pytest
 
 from batcher.sources.receipts.gateway import Gateway
+from batcher.sources.sqs.gateway import SqsGateway
+from batcher.sources.sqs.settings import Sqs
 from batcher.testing.clock import ManualClock
 from batcher.testing.contract.receipts import ReceiptCase, ReceiptLaws
 from batcher.testing.receipts import LEASE_S, MemoryGateway, MemoryQueue
+from batcher.testing.sqs import SqsQueue
 
 
 class MemoryCase(ReceiptCase):
@@ -29,9 +32,32 @@ class MemoryCase(ReceiptCase):
         return MemoryGateway(self._queue, max_held=max_held, ahead=self._ahead)
 
 
+class SqsCase(ReceiptCase):
+    lease_s = 2.0
+
+    def __init__(self, queue: SqsQueue) -> None:
+        self._queue = queue
+
+    def publish(self, bodies: Sequence[bytes]) -> None:
+        self._queue.send(bodies)
+
+    def gateway(self, *, max_held: int = 1000) -> Gateway:
+        options = Sqs.model_validate(
+            {
+                "queue": self._queue.name,
+                "endpoint": self._queue.server.endpoint,
+                "visibility": "2s",
+                "wait": "0s",
+                "max_in_flight": max_held,
+            }
+        )
+        return SqsGateway(options)
+
+
 CASES: Final[dict[str, Callable[[pytest.FixtureRequest], ReceiptCase]]] = {
     "memory": lambda _: MemoryCase(),
     "memory:prefetching": lambda _: MemoryCase(ahead=7),
+    "sqs": lambda request: SqsCase(request.getfixturevalue("new_queue")()),
 }
 
 

@@ -102,7 +102,8 @@ class Gateway(Protocol):
     def depth(self) -> int | None:
         """Return the messages that the queue has and that were not acknowledged; None where that is not known.
 
-        Delayed ones and those in the hands of other readers count. It may be an estimate.
+        Delayed ones and those in the hands of other readers count. It may be an estimate. Raise CommitUnconfirmed where
+        the queue does not answer: then this is not its end.
         """
 
     def close(self) -> None:

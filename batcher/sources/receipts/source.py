@@ -257,7 +257,11 @@ class ReceiptSource:
         every_s = QUIET_S if ending else DEPTH_EVERY_S
         if self._depth_at is None or now - self._depth_at >= every_s:
             self._depth_at = now
-            self._depth = self._gateway.depth()
+            self._exhausted = False
+            try:
+                self._depth = self._gateway.depth()
+            except CommitUnconfirmed:  # the gateway says itself, once, that its queue is away
+                return
             empty = now - self._came_at >= UNKNOWN_QUIET_S if self._depth is None else self._depth == 0
             self._exhausted = ending and empty
 

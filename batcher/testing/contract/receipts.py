@@ -164,7 +164,8 @@ class ReceiptLaws:
         offsets = [offset for run in runs for offset in run.offsets.to_pylist()]
         values = [value for run in runs for value in run.values.to_pylist()]
         first.commit(offsets[20])
-        # A reader that dies: nobody extends its leases.
+        # Like a reader that dies: it takes nothing more, and nobody extends its leases.
+        first.source.pause([first.partition])
         case.sleep(case.lease_s * 1.3)
         second = reader()
         again = second.read(10) + second.read_for(0.2)
