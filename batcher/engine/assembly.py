@@ -78,6 +78,11 @@ class Agreement:
     merges_partitions: bool
 
     @property
+    def recognises(self) -> bool:
+        """Return whether the target is asked for messages that the source may deliver again."""
+        return not self.source.replayable and "messages" in self.sink.capabilities
+
+    @property
     def exactly_once(self) -> bool:
         """Return whether intents are kept."""
         return self.guarantee == "exactly-once"

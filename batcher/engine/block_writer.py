@@ -164,6 +164,10 @@ class BlockWriter:
         """Return the rows of a block that the target lacks, under a token of their own; None when it has them all."""
         return self.attempted(held, self._reconciler.missing, batch, block)
 
+    def unseen(self, batch: Batch, block: Block, held: Held) -> Block | None:
+        """Return the rows of a block whose messages the target lacks, under a token of their own; None for none."""
+        return self.attempted(held, self._reconciler.unseen, batch, block)
+
     def write(self, batch: Batch, block: Block, held: Held) -> BlockWritten:
         """Write a block; raise SchemaChanged where all of it can be decoded anew.
 

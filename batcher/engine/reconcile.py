@@ -1,4 +1,8 @@
-"""Ask a target what it already holds: before a replay, and where it may hold what nothing has announced."""
+"""Ask a target what it already holds.
+
+Before a replay, where it may hold what nothing has announced, and before each block of a queue that delivers again what
+was not acknowledged.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ import structlog
 from batcher.engine.blocks import part_of
 from batcher.errors import DataGap, SinkMisconfigured, SinkUnavailable
 from batcher.protocols import Sink, SinkInfo
-from batcher.protocols.sink import interruptible, queryable
+from batcher.protocols.sink import interruptible, message_index, queryable
 from batcher.records import Batch, Block, Partition, write_id
 
 log = structlog.get_logger(__name__)
@@ -43,6 +47,7 @@ class Reconciler:
         self._info = info
         self._target = queryable(sink, info)
         self._server = interruptible(sink, info)
+        self._messages = message_index(sink, info)
         self._call = call
         self._reconcile = reconcile
         self._on_existing = on_existing
@@ -111,3 +116,34 @@ class Reconciler:
         found = mask.true_count
         log.info("rows_found", ranges=[str(span) for span in batch.ranges[:8]], rows=block.rows, there=found)
         return part_of(batch, block, pc.indices_nonzero(pc.invert(mask)))
+
+    def recognises(self, batch: Batch) -> bool:
+        """Return whether the target can be asked which messages of a batch it has, and they have names."""
+        return self._messages is not None and any(run.ids is not None for run in batch.runs)
+
+    def unseen(self, batch: Batch, block: Block) -> Block | None:
+        """Return the rows of a block whose messages the target lacks, each once; None where it has them all.
+
+        Messages without a name stay. They are asked for at each delivery, not only at a second one: the reader that
+        had the first may have been frozen, and write it later than the one that has the second.
+        """
+        assert self._messages is not None
+        ids = batch.coordinate("_message_id").take(block.positions)
+        times = batch.coordinate("_timestamp").cast(pa.int64()).take(block.positions)
+        bounds = pc.min_max(times)
+        within = None if times.null_count else (bounds["min"].as_py(), bounds["max"].as_py())
+        there = pc.is_in(ids, value_set=self._messages.stored(pc.unique(ids.drop_null()), within))
+        again = pc.or_(there, _repeated(ids))
+        found = again.true_count
+        if found:
+            log.info("redeliveries", ranges=[str(span) for span in batch.ranges[:8]], rows=block.rows, there=found)
+        return part_of(batch, block, pc.indices_nonzero(pc.invert(again))) if found else block
+
+
+def _repeated(ids: pa.StringArray) -> pa.BooleanArray:
+    """Return for each name whether it is there before; false for null."""
+    if pc.count_distinct(ids, mode="only_valid").as_py() == len(ids) - ids.null_count:
+        return pa.repeat(False, len(ids))
+    rows = pa.array(range(len(ids)), pa.int64())
+    firsts = pa.table({"id": ids, "row": rows}).group_by("id").aggregate([("row", "min")])["row_min"]
+    return pc.and_(ids.is_valid(), pc.invert(pc.is_in(rows, value_set=firsts.combine_chunks())))

@@ -136,6 +136,7 @@ def _log_started(name: str, agreement: Agreement, around: Surroundings) -> None:
         target_could_keep=agreement.sink.guarantee,
         reason=agreement.reason,
         merges_partitions=agreement.merges_partitions,
+        **({"redeliveries": "recognised by _message_id"} if agreement.recognises else {}),
         dead_letters=around.dead_letters is not None,
         **({"route": name} if name else {}),
     )

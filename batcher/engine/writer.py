@@ -143,6 +143,10 @@ class Writer:
             suppressed = rows - (block.rows if block is not None else 0)
             # Under the block's own token: then what a frozen process sends late is recognised by it.
             block = None if block is None else replace(block, token=token)
+        elif block is not None and self.reconciler.recognises(batch):
+            rows = block.rows
+            block = self._blocks.unseen(batch, block, held)
+            suppressed = rows - (block.rows if block is not None else 0)
         written = BlockWritten([]) if block is None else self._blocks.write(batch, block, held)
         letters += written.letters
         if letters and self._dead_letters is not None:

@@ -22,7 +22,7 @@ Repeats = Literal["none", "token", "replace", "query", "merge"]
 * `merge`: it stores the rows again, and shows one of each to readers that ask for that (`SinkInfo.condition`).
 """
 
-SinkCapability = Literal["pin", "pin_topic", "evolve", "query", "count", "remove", "running", "pressure"]
+SinkCapability = Literal["pin", "pin_topic", "evolve", "query", "messages", "count", "remove", "running", "pressure"]
 """What a sink may be able to do besides writing."""
 
 SINK_METHODS: Final[Mapping[SinkCapability, tuple[str, ...]]] = {
@@ -30,6 +30,7 @@ SINK_METHODS: Final[Mapping[SinkCapability, tuple[str, ...]]] = {
     "pin_topic": ("pin_topic", "schema_of"),
     "evolve": ("evolve",),
     "query": ("present", "max_offset_above"),
+    "messages": ("stored",),
     "count": ("copies",),
     "remove": ("remove",),
     "running": ("running",),
@@ -199,6 +200,22 @@ class Reconcilable(Protocol):
 
 
 @runtime_checkable
+class MessageIndex(Protocol):
+    """Answer which messages of a queue a target already has (capability `messages`). Write loop.
+
+    A message that a queue delivers again has another offset, and its old name. So the target is asked by names, before
+    each block of a source that has them.
+    """
+
+    def stored(self, ids: pa.StringArray, times_ms: tuple[int, int] | None) -> pa.StringArray:
+        """Return those of the names that the target has rows of. Raise as `write` does.
+
+        `ids` are without nulls, each once. `times_ms` are the first and the last of their times (`_timestamp`), which
+        are the same with each delivery; None where one has no time.
+        """
+
+
+@runtime_checkable
 class Auditable(Protocol):
     """Count what a target holds: `verify` and `repair` need it (capability `count`). Main thread.
 
@@ -280,6 +297,11 @@ def lacking(part: object, methods: Mapping[Any, tuple[str, ...]], capabilities: 
 def queryable(sink: Sink, info: SinkInfo) -> Reconcilable | None:
     """Return the sink as one that can be asked which rows it has; None where it cannot."""
     return cast("Reconcilable", sink) if "query" in info.capabilities else None
+
+
+def message_index(sink: Sink, info: SinkInfo) -> MessageIndex | None:
+    """Return the sink as one that knows messages by their names; None where it does not."""
+    return cast("MessageIndex", sink) if "messages" in info.capabilities else None
 
 
 def countable(sink: Sink, info: SinkInfo) -> Auditable | None:

@@ -101,6 +101,12 @@ class Storage:
         return bool(_KEEPS_EVERY_ROW.match(self.engine)) or (self.merges and self.sorted_by.issuperset(IDENTITY))
 
     @property
+    def keeps_messages(self) -> bool:
+        """Return whether the table has a row for each message, or one that stands for it, as long as it is asked."""
+        keyed = self.merges and "_message_id" in self.sorted_by
+        return bool(_KEEPS_EVERY_ROW.match(self.engine)) or keyed or self.engine.endswith("ReplacingMergeTree")
+
+    @property
     def cure(self) -> str:
         """Return the statement that makes the table remember tokens."""
         return f"ALTER TABLE {self.quoted} MODIFY SETTING {self.window_setting} = {ADVISED_WINDOW}"

@@ -6,11 +6,12 @@ first takes over what the others have.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import structlog
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import Error
 
@@ -20,9 +21,17 @@ from batcher.records import Partition
 from sinks.clickhouse.errors import translated
 from sinks.clickhouse.guarantee import Storage
 
+log = structlog.get_logger(__name__)
+
 ACCESS_DENIED: Final = 497
 
 SEE_PROCESSES: Final = "SELECT ON system.processes"
+
+NAMES_BYTES: Final = 100_000
+"""How much of a statement names of messages take, for the same reason as SPANS_A_STATEMENT."""
+
+_LATEST_MS: Final = 4_294_967_000_000
+"""What a DateTime can hold, in 2106."""
 
 SPANS_A_STATEMENT: Final = 2000
 """Some 100 kB of text; servers take 256 kB by default."""
@@ -58,6 +67,7 @@ class Questions:
         self._client = client
         self._table = table
         self._target = target
+        self._advised = False
         self._settings = {name: value for name, value in _WHOLE.items() if name in client.server_settings}
         if table.engine.startswith("Shared"):
             self._settings["select_sequential_consistency"] = "1"
@@ -72,6 +82,50 @@ class Questions:
         parameters = {"topic": partition.topic, "number": partition.number, "first": first, "last": last}
         found = self._rows(query, parameters)["found"].combine_chunks().cast(pa.int64())
         return found.take(pc.sort_indices(found))
+
+    def stored(self, ids: pa.StringArray, times_ms: tuple[int, int] | None, *, timed: bool) -> pa.StringArray:
+        """Return those of the names of messages that the table has rows of.
+
+        With `timed` rows are looked for among those of the messages' times alone, which the server finds sooner.
+        """
+        if not len(ids):
+            return ids
+        within = ""
+        if timed and times_ms is not None and 0 < times_ms[0] <= times_ms[1] < _LATEST_MS:
+            # Whole seconds, because the column may have no others.
+            first_s, last_s = times_ms[0] // 1000, times_ms[1] // 1000 + 1
+            within = f" AND _timestamp >= toDateTime({first_s}) AND _timestamp <= toDateTime({last_s})"
+        self._advise_index()
+        found = []
+        for some in _pieces([_literal(one) for one in ids.to_pylist()]):
+            # Part of the statement: as a parameter it would be part of a URL, which is not so long.
+            query = (
+                f"SELECT DISTINCT toString(_message_id) AS found FROM {self._table.quoted} "  # noqa: S608 - own quoting
+                f"WHERE _message_id IN ({','.join(some)}){within}"
+            )
+            found += self._rows(query, {})["found"].cast(pa.string()).chunks
+        return pa.concat_arrays(found) if found else ids.slice(0, 0)
+
+    def _advise_index(self) -> None:
+        """Say once that the table would answer sooner with an index."""
+        if self._advised or "_message_id" in self._table.sorted_by:
+            return
+        self._advised = True
+        query = (
+            "SELECT count() FROM system.data_skipping_indices WHERE database = {database:String} "
+            "AND table = {table:String} AND position(expr, '_message_id') > 0"
+        )
+        names = {"database": self._table.database, "table": self._table.name}
+        try:
+            known = bool(self._client.query(query, parameters=names).result_rows[0][0])
+        except (Error, OSError):  # an advice is worth no failure
+            return
+        if not known:
+            log.info(
+                "message_index_missing",
+                target=self._target,
+                hint=f"ALTER TABLE {self._table.quoted} ADD INDEX message_id _message_id TYPE bloom_filter(0.001)",
+            )
 
     def copies(self, partition: Partition, first: int, last: int) -> pa.Table:
         """Return the offsets from `first` to `last` that the table holds, ascending, with the rows of each."""
@@ -159,3 +213,17 @@ class Questions:
             return SinkMisconfigured(f"{self._target}: what it holds cannot be asked; GRANT {right} to the user")
         ours = translated(error, self._target, asking=True)
         return ours or SinkMisconfigured(f"{self._target}: what it holds cannot be asked")
+
+
+def _literal(text: str) -> str:
+    """Return a text as ClickHouse reads it back unchanged, whatever is in it."""
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def _pieces(literals: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Yield literals in parts that a statement takes."""
+    longest = max(len(one.encode()) for one in literals) + 1
+    step = max(1, NAMES_BYTES // longest)
+    for start in range(0, len(literals), step):
+        yield literals[start : start + step]

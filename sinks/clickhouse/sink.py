@@ -85,6 +85,14 @@ class _Found:
     questions: Questions
     settings: Mapping[str, str]
     watch: TableWatch
+    knows_messages: bool
+    """It can be asked which messages of a queue it has."""
+
+    @property
+    def timed(self) -> bool:
+        """Return whether rows have the time of their message as a point in time."""
+        column = self.shape.columns.get("_timestamp")
+        return column is not None and column.coordinate and pa.types.is_timestamp(column.slot.codec.decoded)
 
 
 class ClickHouseSink:
@@ -137,7 +145,7 @@ class ClickHouseSink:
             repeats=kept.repeats,
             reason=kept.reason,
             condition="under FINAL" if kept.repeats == "merge" else "",
-            capabilities=_CAPABILITIES | ({"evolve"} if widens(self._found.table) else set()),
+            capabilities=self._capabilities(self._found),
         )
 
     def write(self, block: Block) -> None:
@@ -216,6 +224,11 @@ class ClickHouseSink:
                     "remove the rows by hand"
                 )
             questions.remove(partition, spans, timed="_timestamp" in found.shape.coordinates)
+
+    def stored(self, ids: pa.StringArray, times_ms: tuple[int, int] | None) -> pa.StringArray:
+        """Return those of the names of messages that the table has rows of. Raise as `present` does."""
+        with self._let_in() as found:
+            return found.questions.stored(ids, times_ms, timed=found.timed)
 
     def max_offset_above(self, positions: Mapping[Partition, int]) -> Mapping[Partition, int]:
         """Return the highest offset held of each partition that has one at or above its position.
@@ -306,6 +319,14 @@ class ClickHouseSink:
             self.close()
         return ()
 
+    def _capabilities(self, found: _Found) -> frozenset[SinkCapability]:
+        more: set[SinkCapability] = set()
+        if widens(found.table):
+            more.add("evolve")
+        if found.knows_messages:
+            more.add("messages")
+        return _CAPABILITIES | more
+
     def _name_dropped_paths(self, shape: TableShape) -> None:
         for column in shape.columns.values():
             if isinstance(column.slot.codec, JsonText) and (paths := skipped(column.slot.type_name)):
@@ -321,8 +342,10 @@ class ClickHouseSink:
         rows = found.shape.fit(batch)
         if found.kept.asks:
             rows = self._missing(block, rows)
-            if rows.num_rows == 0:
-                return
+        elif found.knows_messages and found.kept.repeats == "none":
+            rows = self._unseen(found, block, rows)
+        if rows.num_rows == 0:
+            return
         named = {"insert_deduplication_token": block.token, "query_id": _query_id(write_id(block.token))}
         found.watch.began(block.ranges)
         try:
@@ -426,11 +449,8 @@ class ClickHouseSink:
         This is for a table with coordinates that remembers no tokens. The repeat of another process is recognised by
         the engine, which asks `present` itself.
         """
-        if block.token not in self._tried:
-            self._tried.append(block.token)
+        if not self._tried_before(block):
             return rows
-        if self.running(write_id(block.token)):
-            raise SinkUnavailable(f"{self._target}: the server is still at an earlier attempt of this insert")
         topics, numbers, offsets = (block.table[name].combine_chunks() for name in IDENTITY)
         there = pa.repeat(False, rows.num_rows)
         for partition, first, last in block.ranges:
@@ -438,6 +458,23 @@ class ClickHouseSink:
             found = self.present(partition, first, last)
             there = pc.or_(there, pc.and_(here, pc.is_in(offsets, value_set=found)))
         return rows.filter(pc.invert(there))
+
+    def _unseen(self, found: _Found, block: Block, rows: pa.RecordBatch) -> pa.RecordBatch:
+        """Return the rows of a block whose messages the table lacks: all of them unless the token was tried before."""
+        if not self._tried_before(block):
+            return rows
+        ids = block.table["_message_id"].combine_chunks()
+        there = found.questions.stored(pc.unique(ids.drop_null()), None, timed=False)
+        return rows.filter(pc.invert(pc.is_in(ids, value_set=there)))
+
+    def _tried_before(self, block: Block) -> bool:
+        """Return whether a token was tried; raise SinkUnavailable while the server is still at it."""
+        if block.token not in self._tried:
+            self._tried.append(block.token)
+            return False
+        if self.running(write_id(block.token)):
+            raise SinkUnavailable(f"{self._target}: the server is still at an earlier attempt of this insert")
+        return True
 
     def _opened(self) -> _Found:
         if self._found is None:
@@ -483,6 +520,12 @@ class ClickHouseSink:
             questions=Questions(client, table, self._target),
             settings=self._insert_settings(client, shape),
             watch=watch,
+            # Rows can be in the table and, because a view failed after them, not in what the view writes.
+            knows_messages="_message_id" in shape.coordinates
+            and table.keeps_messages
+            and not views
+            and not lacking
+            and catalog.granted(f"SELECT(_message_id) ON {table.quoted}"),
         )
 
     def _no_table(self, catalog: Catalog) -> str:

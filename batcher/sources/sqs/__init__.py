@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
 
 from batcher.plugins import PluginContext, takes
 from batcher.sources.sqs.settings import Sqs
@@ -10,6 +11,8 @@ from batcher.sources.sqs.settings import Sqs
 if TYPE_CHECKING:
     from batcher.protocols import Source
     from batcher.protocols.publisher import Publisher
+
+LAST_WAIT: Final = timedelta(seconds=1)
 
 
 @takes(Sqs, section="sqs")
@@ -20,6 +23,9 @@ def plugin(options: Sqs, context: PluginContext) -> Source:
     from batcher.sources.sqs.gateway import SqsGateway  # noqa: PLC0415 - as said above
 
     max_wait_s = context.section(BatchSection).max_wait.total_seconds()
+    if context.until_eof:
+        # The last request of all is waited for, and an end that is near needs no long ones.
+        options = options.model_copy(update={"wait": min(options.wait, LAST_WAIT)})
     gateway = SqsGateway(options, max_wait_s=max_wait_s)
     return ReceiptSource(gateway, worker=options.worker, until_eof=context.until_eof)
 

@@ -44,9 +44,12 @@ _HOURS_12: Final = int(LONGEST_LEASE.total_seconds())
 
 
 class SqsGateway:
-    """Read one queue. `max_wait_s` is how long a batch may wait until it is full: a lease has to be longer."""
+    """Read one queue. `max_wait_s` is how long a batch may wait until it is full: a lease has to be longer.
 
-    def __init__(self, options: Sqs, *, max_wait_s: float = 0.0) -> None:
+    Where it is None any lease will do.
+    """
+
+    def __init__(self, options: Sqs, *, max_wait_s: float | None = None) -> None:
         self._options = options
         self._max_wait_s = max_wait_s
         self._connection: Connection | None = None
@@ -72,7 +75,7 @@ class SqsGateway:
     def open(self) -> QueueInfo:
         """Find the queue and begin to read it."""
         options = self._options
-        if options.visibility_s < self._max_wait_s + SLACK_S:
+        if self._max_wait_s is not None and options.visibility_s < self._max_wait_s + SLACK_S:
             raise ConfigurationError(
                 f"--sqs.visibility {options.visibility_s}s is shorter than a batch can take, and its messages come "
                 f"again: give it more than --batch.max-wait, {self._max_wait_s:g}s, and {SLACK_S:g}s to delete them"

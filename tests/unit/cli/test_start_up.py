@@ -61,7 +61,7 @@ print(pa.array(pd.Series([1.0, float("nan")])).null_count)
     assert told(program) == "1"
 
 
-HEAVY = ("pyarrow", "confluent_kafka", "clickhouse_connect", "chdb", "numpy", "pandas")
+HEAVY = ("pyarrow", "confluent_kafka", "boto3", "botocore", "clickhouse_connect", "chdb", "numpy", "pandas")
 
 
 @pytest.mark.parametrize(
