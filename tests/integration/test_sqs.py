@@ -208,6 +208,7 @@ class Table:
 
     def __init__(self, server: ClickHouseServer, name: str, columns: str) -> None:
         self.server, self.name = server, made(server, name, columns)
+        self.knows_names = columns == WITH_NAMES
         self.flags = to_table(server, name)
 
     def copies(self) -> Counter[int]:
@@ -225,20 +226,24 @@ class Files:
         return Counter(row["id"] for row in parquet_rows(self.path / "out"))
 
 
-@pytest.mark.long
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize("kind", ["table with names", "table without", "files"])
-def test_kills_at_any_moment_lose_nothing_and_a_table_with_names_has_every_message_once(
-    new_queue: Queues,
+@pytest.fixture(params=["table with names", "table without", "files"])
+def target(
+    request: pytest.FixtureRequest,
     clickhouse_server: ClickHouseServer,
     new_table: Callable[[], str],
     tmp_path: Path,
-    kind: str,
-    record_property: Callable[[str, object], None],
+) -> Table | Files:
+    columns = {"table with names": WITH_NAMES, "table without": WITHOUT_NAMES}.get(request.param)
+    return Files(tmp_path) if columns is None else Table(clickhouse_server, new_table(), columns)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_kills_at_any_moment_lose_nothing_and_a_table_with_names_has_every_message_once(
+    new_queue: Queues, target: Table | Files, record_property: Callable[[str, object], None]
 ) -> None:
-    columns = {"table with names": WITH_NAMES, "table without": WITHOUT_NAMES}
-    target = Table(clickhouse_server, new_table(), columns[kind]) if kind in columns else Files(tmp_path)
-    queue, chance, sent = new_queue(), random.Random(f"sqs {kind}"), 0
+    knows_names = isinstance(target, Table) and target.knows_names
+    queue, chance, sent = new_queue(), random.Random("sqs"), 0
     flags = (
         *(*queue.flags, *target.flags, "--sqs.visibility", "3s", "--sqs.max-in-flight", "100", "--sqs.wait", "1s"),
         *("--batch.max-rows", "40", "--batch.max-wait", "200ms"),
@@ -261,7 +266,7 @@ def test_kills_at_any_moment_lose_nothing_and_a_table_with_names_has_every_messa
     record_property("rows", found.total())
 
     assert set(found) == set(range(sent)), "nothing is lost"
-    assert (found.total() == sent) is (kind == "table with names"), f"{found.total()} rows of {sent} messages"
+    assert (found.total() == sent) is knows_names, f"{found.total()} rows of {sent} messages"
     assert queue.depth == 0
 
 

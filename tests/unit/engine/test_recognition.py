@@ -33,8 +33,7 @@ class NamedSink(ScriptedSink):
 
     def open(self) -> SinkInfo:
         info = super().open()
-        coordinates = (*info.coordinates, "_message_id")
-        return replace(info, coordinates=coordinates, capabilities=info.capabilities | {"messages"})
+        return replace(info, capabilities=info.capabilities | {"messages"})
 
     def remember(self, block: Block) -> None:
         self.names.update(name for name in block.table["_message_id"].to_pylist() if name is not None)
