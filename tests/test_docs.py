@@ -52,6 +52,7 @@ PERFORMANCE = DOCS / "performance.md"
 PYTHON = DOCS / "python.md"
 PLUGINS = DOCS / "plugins.md"
 OPERATIONS = DOCS / "operations.md"
+SQS = "http://localhost:9324"
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 PAGES = [README, *sorted(DOCS.glob("*.md")), CONTRIBUTING, ROOT / "CHANGELOG.md"]
 README_LINES = 150
@@ -479,6 +480,12 @@ def clickhouse_of_the_pages(tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield server
 
 
+@pytest.fixture
+def server_of_sqs(request: pytest.FixtureRequest) -> Callable[[], str]:
+    """Return what starts the server that speaks SQS and says where it answers: one page needs it."""
+    return lambda: str(request.getfixturevalue("elasticmq").endpoint)
+
+
 @pytest.mark.broker
 @pytest.mark.timeout(240)
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the pages use curl, which is not installed")
@@ -486,14 +493,18 @@ def clickhouse_of_the_pages(tmp_path_factory: pytest.TempPathFactory) -> Iterato
 def test_the_commands_of_a_page_work_in_their_order(
     page: Path,
     broker: Broker,
+    server_of_sqs: Callable[[], str],
     clickhouse_of_the_pages: ClickHouseServer,
-    new_topic: Callable[..., str],
     tmp_path: Path,
 ) -> None:
-    topic, letters, server = f"events-{uuid.uuid4().hex[:8]}", new_topic(), clickhouse_of_the_pages
+    topic, letters = (f"events-{uuid.uuid4().hex[:8]}" for _ in range(2))
+    broker.create_topic(letters, 1)
+    server = clickhouse_of_the_pages
     server.query("DROP TABLE IF EXISTS default.events")
+    sqs = server_of_sqs() if SQS in page.read_text() else SQS
 
     def here(text: str) -> str:
+        text = text.replace(SQS, sqs)
         text = text.replace("localhost:9092", broker.bootstrap).replace("localhost:8123", f"127.0.0.1:{server.port}")
         text = re.sub(r"(-t |topics = \[\"|topics=\(\")events\b(?!\.)", rf"\1{topic}", text)
         # Somebody else may have the port; 0 takes any that is free.

@@ -12,7 +12,7 @@ from botocore.config import Config
 
 from batcher.embedded.elasticmq import REGION, ElasticMQ
 
-KEYS: Final = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": REGION}
+KEYS: Final = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": REGION}
 """Variables with keys that ElasticMQ does not look at; without any, nothing is asked."""
 
 

@@ -240,7 +240,7 @@ def target(
 @pytest.mark.long
 @pytest.mark.timeout(900)
 def test_kills_at_any_moment_lose_nothing_and_a_table_with_names_has_every_message_once(
-    new_queue: Queues, target: Table | Files, record_property: Callable[[str, object], None]
+    new_queue: Queues, target: Table | Files, request: pytest.FixtureRequest
 ) -> None:
     knows_names = isinstance(target, Table) and target.knows_names
     queue, chance, sent = new_queue(), random.Random("sqs"), 0
@@ -262,8 +262,8 @@ def test_kills_at_any_moment_lose_nothing_and_a_table_with_names_has_every_messa
     done = run(*flags, "--until-eof", "--json")
     assert done.code == 0, done.stderr
     found = target.copies()
-    record_property("sent", sent)
-    record_property("rows", found.total())
+    # Shown with -rP.
+    request.node.add_report_section("call", "score", f"{KILLS} kills, {sent} messages, {found.total()} rows")
 
     assert set(found) == set(range(sent)), "nothing is lost"
     assert (found.total() == sent) is knows_names, f"{found.total()} rows of {sent} messages"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
-from typing import Annotated, Final, Self
+from typing import Annotated, Any, Final, Self
 
 from pydantic import Field, PrivateAttr
 
@@ -63,6 +63,11 @@ class Sqs(Section):
                 yield Fault(field, "holds an @: keys of AWS go to AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
         if self.endpoint is not None and not self.endpoint.startswith(("http://", "https://")):
             yield Fault("endpoint", "is a URL, such as http://localhost:9324")
+
+    @classmethod
+    def borrowed(cls, given: Mapping[str, Any]) -> Mapping[str, str]:
+        """Return the variable that most tools of AWS read; boto3 reads AWS_DEFAULT_REGION by itself."""
+        return {} if "region" in given else {"region": "AWS_REGION"}
 
     def of_worker(self, number: int) -> Self:
         own = self.model_copy()
