@@ -30,11 +30,11 @@ def plugin(options: Sqs, context: PluginContext) -> Source:
     return ReceiptSource(gateway, worker=options.worker, until_eof=context.until_eof)
 
 
-def publisher(options: Sqs, *, create: bool) -> Publisher:
+def publisher_of(options: Sqs, *, create: bool) -> Publisher:
     """Return what sends messages to the queue, see `batcher.protocols.publisher`."""
     from batcher.sources.sqs.publisher import SqsPublisher  # noqa: PLC0415 - as said above
 
     return SqsPublisher(options, create=create)
 
 
-plugin.publisher = publisher  # type: ignore[attr-defined]
+plugin.publisher = publisher_of  # type: ignore[attr-defined]

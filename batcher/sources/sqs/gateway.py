@@ -14,7 +14,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from typing import Any, Final
 
@@ -49,8 +49,15 @@ class SqsGateway:
     Where it is None any lease will do.
     """
 
-    def __init__(self, options: Sqs, *, max_wait_s: float | None = None) -> None:
+    def __init__(
+        self,
+        options: Sqs,
+        *,
+        max_wait_s: float | None = None,
+        connect: Callable[[Sqs], Connection] = Connection,
+    ) -> None:
         self._options = options
+        self._connect = connect
         self._max_wait_s = max_wait_s
         self._connection: Connection | None = None
         self._inbox: deque[Received] = deque()
@@ -81,7 +88,7 @@ class SqsGateway:
                 f"again: give it more than --batch.max-wait, {self._max_wait_s:g}s, and {SLACK_S:g}s to delete them"
             )
         if self._connection is None:
-            self._connection = Connection(options)
+            self._connection = self._connect(options)
         try:
             found = self._at.find()
         except Away as error:
