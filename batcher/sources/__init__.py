@@ -13,7 +13,11 @@ registry: Final[Registry[Source]] = Registry(
     "source",
     setting="source",
     group="batcher.sources",
-    built_in={"kafka": "batcher.sources.kafka:plugin", "sqs": "batcher.sources.sqs:plugin"},
+    built_in={
+        "kafka": "batcher.sources.kafka:plugin",
+        "share": "batcher.sources.share:plugin",
+        "sqs": "batcher.sources.sqs:plugin",
+    },
     methods=("open", "fetch", "pause", "resume", "commit", "close"),
 )
 """What `--source` may name."""

@@ -7,11 +7,14 @@ from typing import Final
 
 import pytest
 
+from batcher.sources.kafka.options import KafkaOptions
 from batcher.sources.receipts.gateway import Gateway
+from batcher.sources.share.gateway import ShareGateway
 from batcher.sources.sqs.gateway import SqsGateway
 from batcher.sources.sqs.settings import Sqs
 from batcher.testing.clock import ManualClock
 from batcher.testing.contract.receipts import ReceiptCase, ReceiptLaws
+from batcher.testing.kafka import Broker, produce
 from batcher.testing.receipts import LEASE_S, MemoryGateway, MemoryQueue
 from batcher.testing.sqs import SqsQueue
 
@@ -54,14 +57,47 @@ class SqsCase(ReceiptCase):
         return SqsGateway(options)
 
 
+class ShareCase(ReceiptCase):
+    """A share group: nobody can extend a lock, and a reader is handed out nothing before all is acknowledged."""
+
+    lease_s = 31.0
+    delays = False
+    counts_attempts = False
+    knows_depth = False
+    extends = False
+    bounded = False
+
+    def __init__(self, broker: Broker, topic: str, group: str) -> None:
+        self._broker, self._topic, self._group = broker, topic, group
+
+    def publish(self, bodies: Sequence[bytes]) -> None:
+        produce(self._broker.bootstrap, self._topic, bodies)
+
+    def gateway(self, *, max_held: int = 1000) -> Gateway:
+        del max_held
+        return ShareGateway(KafkaOptions(self._broker.bootstrap, (self._topic,), self._group))
+
+
+def share_case(request: pytest.FixtureRequest) -> ReceiptCase:
+    broker: Broker = request.getfixturevalue("broker")
+    return ShareCase(broker, request.getfixturevalue("new_topic")(1), request.getfixturevalue("new_group")())
+
+
 CASES: Final[dict[str, Callable[[pytest.FixtureRequest], ReceiptCase]]] = {
     "memory": lambda _: MemoryCase(),
     "memory:prefetching": lambda _: MemoryCase(ahead=7),
+    "share": share_case,
     "sqs": lambda request: SqsCase(request.getfixturevalue("new_queue")()),
 }
 
 
 class TestEveryQueue(ReceiptLaws):
-    @pytest.fixture(params=list(CASES))
+    @pytest.fixture(
+        params=[
+            # A lock of the broker lasts 30 s.
+            pytest.param(name, marks=[pytest.mark.broker, pytest.mark.long] if name == "share" else [])
+            for name in CASES
+        ]
+    )
     def case(self, request: pytest.FixtureRequest) -> ReceiptCase:
         return CASES[request.param](request)

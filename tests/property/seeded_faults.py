@@ -265,6 +265,21 @@ RECEIPTS = [
     ),
     Fault("a stop keeps what is to be given back", "PipelineState.drained", "or self._releases ", ""),
     Fault(
+        "do not ask for the names of messages",
+        "Reconciler.recognises",
+        "self._messages is not None and",
+        "False and",
+    ),
+    Fault(
+        "write a message twice that is in a batch twice", "Reconciler.unseen", "pc.or_(there, _repeated(ids))", "there"
+    ),
+    Fault(
+        "take messages without a name for repeats",
+        "_repeated",
+        "pc.and_(ids.is_valid(), ",
+        "pc.and_(pc.invert(pc.equal(1, 2)), ",
+    ),
+    Fault(
         "numbers begin anew",
         "ReceiptSource.__init__",
         "(now_ms() << 20) + secrets.randbits(20)",

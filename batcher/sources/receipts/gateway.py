@@ -37,7 +37,8 @@ class QueueInfo:
 
     `lease_s` is how long a delivery is ours before it has to be extended; None where it never ends. `max_held` is how
     many deliveries may be held at a time, not acknowledged. `max_attempts` is the deliveries after which the queue puts
-    a message aside by itself; None where it does not. `delays` says whether a release can ask for a delay.
+    a message aside by itself; None where it does not. `delays` says whether a release can ask for a delay. With
+    `in_turns` nothing more is handed out before all that is held was acknowledged or released.
     """
 
     name: str
@@ -45,6 +46,7 @@ class QueueInfo:
     max_held: int
     max_attempts: int | None = None
     delays: bool = True
+    in_turns: bool = False
 
 
 class Gateway(Protocol):

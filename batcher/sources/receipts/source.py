@@ -191,7 +191,7 @@ class ReceiptSource:
     @property
     def saturated(self) -> bool:
         """Return whether as much is held as may be, or half of it while nothing more comes."""
-        held, most = len(self._held), self._info.max_held
+        held, most = len(self._held), 1 if self._info.in_turns else self._info.max_held
         return held >= most or (held * 2 >= most and self._clock() - self._came_at >= IDLE_S)
 
     @property
