@@ -340,10 +340,10 @@ class ClickHouseSink:
 
     def _insert(self, found: _Found, block: Block, batch: pa.RecordBatch) -> None:
         rows = found.shape.fit(batch)
-        if found.kept.asks:
-            rows = self._missing(block, rows)
-        elif found.knows_messages and found.kept.repeats == "none":
+        if found.knows_messages and (found.kept.asks or found.kept.repeats == "none") and _named(block):
             rows = self._unseen(found, block, rows)
+        elif found.kept.asks:
+            rows = self._missing(block, rows)
         if rows.num_rows == 0:
             return
         named = {"insert_deduplication_token": block.token, "query_id": _query_id(write_id(block.token))}
@@ -464,7 +464,7 @@ class ClickHouseSink:
         if not self._tried_before(block):
             return rows
         ids = block.table["_message_id"].combine_chunks()
-        there = found.questions.stored(pc.unique(ids.drop_null()), None, timed=False)
+        there = found.questions.stored(pc.unique(ids), None, timed=False)
         return rows.filter(pc.invert(pc.is_in(ids, value_set=there)))
 
     def _tried_before(self, block: Block) -> bool:
@@ -591,6 +591,11 @@ class ClickHouseSink:
         names = {"database": self._database, "table": self._options.table}
         rows = client.query(_VIEWS, parameters=names).result_rows
         return not rows or bool(rows[0][0])
+
+
+def _named(block: Block) -> bool:
+    """Return whether each row of a block is of a message with a name."""
+    return "_message_id" in block.table.column_names and not block.table["_message_id"].null_count
 
 
 def _added_only(before: TableShape, after: TableShape) -> bool:

@@ -417,3 +417,27 @@ def test_a_table_is_asked_for_many_names_with_any_letters_in_them(
 
     assert sorted(found.to_pylist()) == sorted(names[: len(odd) + 3000])
     assert elsewhere.to_pylist() == [], "at another time there are none"
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [WITH_NAMES, f"{WITH_NAMES}, _topic String, _partition Int32, _offset Int64"],
+    ids=["names", "names and coordinates"],
+)
+def test_an_insert_whose_answer_was_lost_leaves_one_row_of_each_message(
+    new_queue: Queues, clickhouse_server: ClickHouseServer, new_table: Callable[[], str], columns: str
+) -> None:
+    table, queue = new_table(), new_queue()
+    clickhouse_server.query(
+        f"CREATE TABLE {table} ({columns}) ENGINE = MergeTree ORDER BY id "
+        "SETTINGS non_replicated_deduplication_window = 0"
+    )
+    queue.send(orders(0, 40))
+    clickhouse_server.inject("reset_after_apply")
+    flags = (*queue.flags, *to_table(clickhouse_server, table), "--retry.wait", "50ms", "--until-eof", "--json")
+    done = run(*flags)
+    assert done.code == 0, done.stderr
+
+    assert set(copies(clickhouse_server, table).values()) == {1}
+    assert copies(clickhouse_server, table).total() == 40
+    assert "sink_unavailable" in done.stderr

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, PrivateAttr
 
 from batcher.options import Fault, Flag, Names, Pairs, Section
 
@@ -65,5 +65,15 @@ class Kafka(Section):
                 "sasl.username=… and sasl.password=…",
             )
 
+    _worker: int = PrivateAttr(default=0)
+
+    @property
+    def worker(self) -> int:
+        """Return the number of the worker that reads."""
+        return self._worker
+
     def of_worker(self, number: int) -> Self:
-        return self if self.instance is None else self.model_copy(update={"instance": f"{self.instance}-{number}"})
+        instance = None if self.instance is None else f"{self.instance}-{number}"
+        own = self.model_copy(update={"instance": instance})
+        own._worker = number  # noqa: SLF001 - of the copy that was just made
+        return own

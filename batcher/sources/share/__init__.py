@@ -23,4 +23,5 @@ def plugin(options: Kafka, context: PluginContext) -> Source:
         raise ConfigurationError("--source share: reads one topic, given by its name; -t TOPIC")
     if options.start not in ("earliest", "latest"):
         raise ConfigurationError("--kafka.start: a share group starts at earliest or latest")
-    return ReceiptSource(ShareGateway(options_of(options, context)), until_eof=context.until_eof)
+    gateway = ShareGateway(options_of(options, context))
+    return ReceiptSource(gateway, worker=options.worker, until_eof=context.until_eof)

@@ -105,10 +105,10 @@ def test_a_message_that_is_in_a_batch_twice_is_written_once() -> None:
 
 def test_messages_without_a_name_are_all_written() -> None:
     desk = Desk()
-    done = desk.deliver((None, "1"), (None, "2"), ("a", "3"), (None, "1"))
+    done = desk.deliver((None, "1"), (None, "2"), ("a", "3"), (None, "1"), ("a", "3"))
 
     assert desk.numbers() == [1, 1, 2, 3]
-    assert done.suppressed == 0
+    assert done.suppressed == 1
     assert [asked for asked, _ in desk.sink.asked] == [["a"]]
 
 
