@@ -37,6 +37,9 @@ ASK_S: Final = 10.0
 
 GIVE_BACK_S: Final = 2.0
 
+JOIN_S: Final = 30.0
+"""How long a new member may wait for its first records: some seconds even where there are many."""
+
 _CHOSEN: Final = frozenset({"group.id", "bootstrap.servers", "share.acknowledgement.mode", "enable.auto.commit"})
 """Properties that are not the user's to choose."""
 
@@ -63,6 +66,8 @@ class ShareGateway:
         """Records of the last turn that were neither acknowledged nor released."""
         self._stopped = False
         self._trouble = ""
+        self._joined_at = 0.0
+        self._begun = False
 
     @property
     def _topic(self) -> str:
@@ -87,6 +92,7 @@ class ShareGateway:
                 {**mine, "group.id": options.group, "share.acknowledgement.mode": "explicit"}
             )
             self._consumer.subscribe([self._topic])
+            self._joined_at = time.monotonic()
         except KafkaException as error:
             raise self._refused(error, options.brokers) from error
         return QueueInfo(self._topic, None, MAX_HELD, delays=False, in_turns=True)
@@ -129,6 +135,9 @@ class ShareGateway:
         return found
 
     def depth(self) -> int | None:
+        """Return that it is not known; raise as long as the group may not have handed out its first records yet."""
+        if not self._begun and time.monotonic() - self._joined_at < JOIN_S:
+            raise CommitUnconfirmed(f"group {self._options.group} has not handed out anything yet")
         return None
 
     def close(self) -> None:
@@ -146,6 +155,7 @@ class ShareGateway:
             if trouble is None:
                 received = _received(message)
                 self._inbox.append(received)
+                self._begun = True
                 self._open.add(received.receipt)
             else:
                 self._troubled(trouble)
