@@ -9,20 +9,20 @@ pipeline, or on its way.
 
 from __future__ import annotations
 
-import json
 import math
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, wait
-from typing import Any, Final
+from typing import Final
 
 import structlog
 
 from batcher.errors import BatcherError, CommitUnconfirmed, ConfigurationError
 from batcher.sources.receipts.gateway import QueueInfo, Receipt, Received
 from batcher.sources.sqs.connection import MESSAGES_A_REQUEST, Away, Connection, tens, unreachable
+from batcher.sources.sqs.message import DEPTHS, depth_of, most_receives_of, received_of
 from batcher.sources.sqs.settings import LONGEST_LEASE, Sqs
 
 log = structlog.get_logger(__name__)
@@ -93,11 +93,11 @@ class SqsGateway:
             found = self._at.find()
         except Away as error:
             raise unreachable(error) from error
-        most = _most_receives(found)
+        most = most_receives_of(found)
         log.info(
             "queue_found",
             queue=self._at.name,
-            messages=_depth(found),
+            messages=depth_of(found),
             visibility_s=options.visibility_s,
             max_receives=most,
             hint="" if most is None else "after so many deliveries the queue moves a message to its dead-letter queue",
@@ -179,7 +179,7 @@ class SqsGateway:
     def depth(self) -> int | None:
         """Return what is there, hidden or delayed; it may be some seconds old."""
         try:
-            return _depth(self._at.attributes(*_DEPTHS))
+            return depth_of(self._at.attributes(*DEPTHS))
         except Away as error:
             raise CommitUnconfirmed(str(error)) from error
 
@@ -322,47 +322,6 @@ class SqsGateway:
             since, self._away_since = self._away_since, None
         if since is not None:
             log.info("queue_answers", after_s=round(time.monotonic() - since, 1))
-
-
-_DEPTHS: Final = (
-    "ApproximateNumberOfMessages",
-    "ApproximateNumberOfMessagesNotVisible",
-    "ApproximateNumberOfMessagesDelayed",
-)
-
-
-def received_of(message: Mapping[str, Any]) -> Received:
-    """Return a message of boto3 as a delivery."""
-    attributes = message.get("Attributes", {})
-    sent, group = attributes.get("SentTimestamp"), attributes.get("MessageGroupId")
-    return Received(
-        message["ReceiptHandle"],
-        message["MessageId"],
-        message.get("Body", "").encode(),
-        int(attributes.get("ApproximateReceiveCount", 1)),
-        None if sent is None else int(sent),
-        None if group is None else group.encode(),
-        tuple((name, _value(one)) for name, one in sorted(message.get("MessageAttributes", {}).items())),
-    )
-
-
-def _value(attribute: Mapping[str, Any]) -> bytes | None:
-    if "BinaryValue" in attribute:
-        return bytes(attribute["BinaryValue"])
-    text = attribute.get("StringValue")
-    return None if text is None else str(text).encode()
-
-
-def _depth(attributes: Mapping[str, str]) -> int:
-    return sum(int(attributes.get(name, 0)) for name in _DEPTHS)
-
-
-def _most_receives(attributes: Mapping[str, str]) -> int | None:
-    """Return the deliveries after which the queue moves a message away, where it has a rule for that."""
-    try:
-        return int(json.loads(attributes.get("RedrivePolicy", "{}"))["maxReceiveCount"])
-    except (KeyError, ValueError, TypeError):
-        return None
 
 
 def _known(error: BaseException) -> BatcherError:

@@ -13,7 +13,8 @@ from structlog.testing import capture_logs
 from batcher.errors import CommitUnconfirmed, ConfigurationError, Unreachable
 from batcher.sources.sqs import gateway as module
 from batcher.sources.sqs.connection import Away, Connection
-from batcher.sources.sqs.gateway import SqsGateway, received_of
+from batcher.sources.sqs.gateway import SqsGateway
+from batcher.sources.sqs.message import received_of
 from batcher.sources.sqs.settings import Sqs
 from tests.harness.patience import wait_for
 
