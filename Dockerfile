@@ -1,12 +1,14 @@
-# docker build -t kafka-batcher .
+# docker build -t kafka-batcher .                         Kafka, ClickHouse, Parquet, JSON, CSV
+# docker build -t kafka-batcher:full --build-arg LOCK=full .    every extra too: Avro, Protobuf, SQL, embedded ClickHouse …
 # docker run --rm kafka-batcher --sink parquet --parquet.path /data -b HOST:9092 -t TOPIC -g GROUP
 
 FROM python:3.14-slim AS build
 WORKDIR /build
 RUN python -m venv /opt/batcher
 # The dependencies first: this layer stays until the lock changes.
-COPY requirements/runtime.lock requirements/
-RUN /opt/batcher/bin/pip install --no-cache-dir --only-binary :all: --require-hashes -r requirements/runtime.lock
+ARG LOCK=runtime
+COPY requirements/$LOCK.lock requirements/
+RUN /opt/batcher/bin/pip install --no-cache-dir --only-binary :all: --require-hashes -r requirements/$LOCK.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY batcher batcher
 COPY sinks sinks

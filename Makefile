@@ -10,6 +10,11 @@ JOBS ?= 3
 # Tests of a module stay together, for the topics they share; a process that has none left takes some from another.
 PARALLEL := -n $(JOBS) --dist worksteal
 SOURCES := batcher sinks tests benchmarks
+# The core, everything that users may install, and what the tests need as well: each agrees with the one before it.
+LOCKS := runtime full development
+NEEDS_runtime :=
+NEEDS_full := --all-extras -c requirements/runtime.lock
+NEEDS_development := $(NEEDS_full) -c requirements/full.lock --group dev
 
 .PHONY: help setup demo test test-long test-crash test-soak coverage check bench bench-compare lock format clean
 
@@ -69,10 +74,8 @@ bench-compare: $(READY) ## measure it beside loops, ClickHouse's Kafka engine, S
 	@$(BIN)/python -m benchmarks.bench_compare $(ARGS)
 
 lock: ## resolve the dependencies again (needs uv)
-	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --quiet --upgrade \
-		--custom-compile-command "make lock" -o requirements/runtime.lock
-	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --quiet --upgrade \
-		--extra embedded --extra avro --extra protobuf --extra registry --extra jsonschema --extra sql --group dev -c requirements/runtime.lock --custom-compile-command "make lock" -o $(LOCK)
+	@$(foreach lock,$(LOCKS),uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --quiet \
+		--upgrade $(NEEDS_$(lock)) --custom-compile-command "make lock" -o requirements/$(lock).lock;)
 
 format: $(READY) ## format the code
 	@$(BIN)/ruff check --fix $(SOURCES)

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import urllib.request
 import zipfile
 from collections.abc import Iterator
@@ -126,7 +127,23 @@ def test_the_image_runs_as_nobody_and_drains_when_stopped() -> None:
     assert re.search(r"^USER [1-9]\d+$", dockerfile, re.MULTILINE)
     assert re.search(r"^STOPSIGNAL SIGTERM$", dockerfile, re.MULTILINE)
     assert re.search(r'^ENTRYPOINT \["python", "-m", "batcher"\]$', dockerfile, re.MULTILINE)
-    assert re.search(r"pip install .*--require-hashes -r requirements/runtime\.lock", dockerfile)
+    assert re.search(r"^ARG LOCK=runtime$", dockerfile, re.MULTILINE)
+    assert re.search(r"pip install .*--require-hashes -r requirements/\$LOCK\.lock", dockerfile)
+
+
+def test_the_full_image_has_what_every_extra_needs_and_the_other_one_none_of_it() -> None:
+    from packaging.requirements import Requirement
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    core = {Requirement(one).name for one in project["dependencies"]}
+    extras = {Requirement(one).name for some in project["optional-dependencies"].values() for one in some}
+    full, slim = (
+        set(re.findall(r"^([\w.-]+)==", (ROOT / "requirements" / f"{name}.lock").read_text(), re.MULTILINE))
+        for name in ("full", "runtime")
+    )
+    assert core | extras <= full
+    assert core <= slim
+    assert not (extras - core) & slim
 
 
 def test_the_wheel_builds_from_what_the_image_is_given(tmp_path: Path) -> None:
@@ -154,7 +171,9 @@ def test_the_daemon_gets_everything_the_image_copies_and_nothing_else() -> None:
 
 def copied_into_the_image() -> list[str]:
     copies = re.findall(r"^COPY (?!--from)(.+) \S+$", DOCKERFILE.read_text(), re.MULTILINE)
-    return [source for line in copies for source in line.split()]
+    locks = [f"requirements/{name}.lock" for name in ("runtime", "full")]
+    named = [source for line in copies for source in line.split()]
+    return [one for source in named for one in (locks if "$LOCK" in source else [source])]
 
 
 def test_the_table_takes_the_default_events_of_produce() -> None:
