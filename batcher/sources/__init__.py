@@ -15,6 +15,7 @@ registry: Final[Registry[Source]] = Registry(
     group="batcher.sources",
     built_in={
         "kafka": "batcher.sources.kafka:plugin",
+        "nsq": "batcher.sources.nsq:plugin",
         "share": "batcher.sources.share:plugin",
         "sqs": "batcher.sources.sqs:plugin",
     },
