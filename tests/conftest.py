@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
+from batcher.embedded.jars import Unavailable
+from batcher.embedded.nsq import Nsqd
 from batcher.telemetry import logs
 
 pytest_plugins = [
@@ -37,6 +39,18 @@ def _nothing_frozen_at_the_end() -> Iterator[None]:
     """Let go of what a verb that ran in this process froze: libraries report it as leaked behind the closing line."""
     yield
     gc.unfreeze()
+
+
+@pytest.fixture(scope="session")
+def nsqd() -> Iterator[Nsqd]:
+    """Return a server of NSQ for the whole run, or skip with the reason why there is none; tests take own topics."""
+    try:
+        with Nsqd("-msg-timeout=2s") as running:
+            yield running
+    except Unavailable as error:
+        if os.environ.get("CI"):
+            pytest.fail(f"no NSQ: {error}")
+        pytest.skip(f"no NSQ: {error}")
 
 
 @pytest.fixture(autouse=True)

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Sequence
+from contextlib import closing
+from datetime import timedelta
 from typing import Final
 
 import pytest
 
 from batcher.sources.kafka.options import KafkaOptions
+from batcher.embedded.nsq import Nsqd
+from batcher.protocols.publisher import Outgoing
+from batcher.sources.nsq.gateway import gateway_of
+from batcher.sources.nsq.publisher import NsqPublisher
+from batcher.sources.nsq.settings import Nsq
 from batcher.sources.receipts.gateway import Gateway
 from batcher.sources.share.gateway import ShareGateway
 from batcher.sources.sqs.gateway import SqsGateway
@@ -57,6 +65,25 @@ class SqsCase(ReceiptCase):
         return SqsGateway(options)
 
 
+class NsqCase(ReceiptCase):
+    lease_s = 2.0
+
+    def __init__(self, nsqd: Nsqd) -> None:
+        self._options = Nsq(
+            topic=f"topic-{uuid.uuid4().hex}",
+            channel="readers",
+            nsqd=(nsqd.address,),
+            msg_timeout=timedelta(seconds=self.lease_s),
+        )
+
+    def publish(self, bodies: Sequence[bytes]) -> None:
+        with closing(NsqPublisher(self._options)) as publisher:
+            assert publisher.publish([Outgoing(body) for body in bodies], 10.0) == []
+
+    def gateway(self, *, max_held: int = 1000) -> Gateway:
+        return gateway_of(self._options.model_copy(update={"max_in_flight": max_held}), longest_batch_s=1.0)
+
+
 class ShareCase(ReceiptCase):
     """A share group: nobody can extend a lock, and a reader is handed out nothing before all is acknowledged."""
 
@@ -88,6 +115,7 @@ CASES: Final[dict[str, Callable[[pytest.FixtureRequest], ReceiptCase]]] = {
     "memory:prefetching": lambda _: MemoryCase(ahead=7),
     "share": share_case,
     "sqs": lambda request: SqsCase(request.getfixturevalue("new_queue")()),
+    "nsq": lambda request: NsqCase(request.getfixturevalue("nsqd")),
 }
 
 

@@ -2,6 +2,8 @@
 
 A thread of its own reads, writes and answers heartbeats, also while the pipeline waits for something. Callers change
 state under one lock and wake it; it alone touches the sockets.
+
+It is long because all that is under the lock is here, and little of it means something without the rest.
 """
 
 from __future__ import annotations
@@ -70,9 +72,7 @@ class NsqClient:
             on_link=self._take_link,
             on_fault=self._take_fault,
         )
-        self._waker, self._woken = socket.socketpair()
-        self._woken.setblocking(False)
-        self._waker.setblocking(False)
+        self._waker: socket.socket | None = None
         self._thread: threading.Thread | None = None
 
     # What the gateway calls.
@@ -87,7 +87,9 @@ class NsqClient:
         except BatcherError:
             self._close_links()
             raise
-        self._thread = threading.Thread(target=self._run, name="nsq", daemon=True)
+        self._waker, woken = socket.socketpair()
+        self._waker.setblocking(False)
+        self._thread = threading.Thread(target=self._run, args=(woken,), name="nsq", daemon=True)
         self._thread.start()
         self._finder.start()
 
@@ -132,9 +134,11 @@ class NsqClient:
     def tell(self, handles: Iterable[Handle], commands: Callable[[list[bytes]], bytes], *, final: bool) -> list[Handle]:
         """Send a command for each message; return those that are not ours any more.
 
-        With `final` they are not in flight afterwards; those of which that was said before are passed over.
+        With `final` they are not in flight afterwards; those of which that was said before are passed over, and those
+        of which the timeout is over are told as well: by their own clock, because nsqd complains later.
         """
         lost: list[Handle] = []
+        now = time.monotonic()
         with self._changed:
             ours: dict[Link, list[bytes]] = {}
             for link, one in handles:
@@ -144,9 +148,13 @@ class NsqClient:
                     lost.append((link, one))
             for link, ids in ours.items():
                 link.out += commands(ids)
-                if final:
-                    link.in_flight.difference_update(ids)
-                    link.answered.update(ids)
+                if not final:
+                    link.in_flight.update(dict.fromkeys(ids, now))
+                    continue
+                late = [one for one in ids if now - link.in_flight.pop(one) > link.terms.msg_timeout_s]
+                lost += ((link, one) for one in late)
+                link.late.update(late)
+                link.answered.update(ids)
         self._wake()
         return lost
 
@@ -183,8 +191,8 @@ class NsqClient:
         if self._thread is not None:
             self._thread.join(LEAVE_S)
         self._close_links()
-        self._waker.close()
-        self._woken.close()
+        if self._waker is not None:
+            self._waker.close()
 
     def _leave(self) -> None:
         """Let the servers confirm that they have read everything: what is still under way when we close is lost."""
@@ -212,15 +220,17 @@ class NsqClient:
             self._links.clear()
 
     def _wake(self) -> None:
-        with contextlib.suppress(OSError):  # full: it is awake already; closed: there is nothing to wake
-            self._waker.send(b"\0")
+        if self._waker is not None:
+            with contextlib.suppress(OSError):  # full: it is awake already; closed: there is nothing to wake
+                self._waker.send(b"\0")
 
     # The thread that reads and writes.
 
-    def _run(self) -> None:
+    def _run(self, woken: socket.socket) -> None:
+        woken.setblocking(False)
         try:
-            with selectors.DefaultSelector() as selector:
-                selector.register(self._woken, selectors.EVENT_READ)
+            with woken, selectors.DefaultSelector() as selector:
+                selector.register(woken, selectors.EVENT_READ)
                 while not self._ended:
                     self._round(selector)
         except Exception as error:
@@ -247,8 +257,7 @@ class NsqClient:
     def _round(self, selector: selectors.BaseSelector) -> None:
         for key, events in selector.select(TICK_S):
             if key.data is None:
-                with contextlib.suppress(BlockingIOError):
-                    self._woken.recv(4096)
+                key.fileobj.recv(4096)  # type: ignore[union-attr]
             elif events & selectors.EVENT_READ:
                 self._read(key.data, selector)
         now = time.monotonic()
@@ -289,7 +298,7 @@ class NsqClient:
                 if isinstance(frame, Answer):
                     self._hear(link, frame)
                 else:
-                    link.in_flight.add(frame.id)
+                    link.in_flight[frame.id] = link.heard_at
             self._inbox.add(received)
             self._changed.notify_all()
 
@@ -301,8 +310,10 @@ class NsqClient:
         elif answer.code in ("E_FIN_FAILED", "E_REQ_FAILED", "E_TOUCH_FAILED"):
             # "E_FIN_FAILED FIN 0123456789abcdef failed …". The connection stays open.
             one = answer.text.split()[2]
-            if answer.code != "E_TOUCH_FAILED" or one in link.in_flight:
-                link.in_flight.discard(one)
+            if one in link.late:
+                link.late.discard(one)
+            elif answer.code != "E_TOUCH_FAILED" or one in link.in_flight:
+                link.in_flight.pop(one, None)
                 self._inbox.forget(lambda handle: handle == (link, one))
                 self._failed.append((link, one))
         elif answer.error:
@@ -363,3 +374,4 @@ class NsqClient:
         self._touch_at = now + self._what.msg_timeout_s / 3
         for link, ids in self._inbox.by_link().items():
             link.out += touch(ids)
+            link.in_flight.update(dict.fromkeys(ids, now))

@@ -40,9 +40,12 @@ class Link:
         self.since = self.heard_at = now
         self.out = bytearray()
         self.ready = 0
-        self.in_flight: set[bytes] = set()
+        self.in_flight: dict[bytes, float] = {}
+        """When each message came, or was touched last."""
         self.answered: set[bytes] = set()
         """Finished or given back, and perhaps not written yet."""
+        self.late: set[bytes] = set()
+        """The same, after their timeout: nsqd may complain, and we know it already."""
         self.at_most_at = float("-inf")
         self.closing = False
         self.closed_by_nsqd = False

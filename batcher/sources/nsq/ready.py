@@ -25,6 +25,8 @@ def shares(total: int, flows: Sequence[Flow], turn: int = 0) -> list[int]:
     allowed, they have their turns: `turn` counts up.
     """
     count = len(flows)
+    if count == 0:
+        return []
     if total < count:
         chosen = {(turn + place) % count for place in range(total)}
         wanted = [int(place in chosen) for place in range(count)]
