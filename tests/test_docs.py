@@ -27,6 +27,7 @@ from batcher.cli.verbs import VERBS
 from batcher.cli.verbs.run import parser, summary_facts
 from batcher.core.offsets import Offsets
 from batcher.dead_letters.encoding import added_headers, now, to_fields
+from batcher.embedded.nsq import Nsqd
 from batcher.engine.report import Summary
 from batcher.engine.writer import _ALARMS
 from batcher.errors import SinkUnavailable
@@ -493,19 +494,22 @@ def server_of_sqs(request: pytest.FixtureRequest) -> Callable[[], str]:
 def test_the_commands_of_a_page_work_in_their_order(
     page: Path,
     broker: Broker,
-    server_of_sqs: Callable[[], str],
     clickhouse_of_the_pages: ClickHouseServer,
     tmp_path: Path,
+    request: pytest.FixtureRequest,
 ) -> None:
     topic, letters = (f"events-{uuid.uuid4().hex[:8]}" for _ in range(2))
     broker.create_topic(letters, 1)
     server = clickhouse_of_the_pages
     server.query("DROP TABLE IF EXISTS default.events")
-    sqs = server_of_sqs() if SQS in page.read_text() else SQS
+    sqs: str = request.getfixturevalue("server_of_sqs")() if SQS in page.read_text() else SQS
 
     def here(text: str) -> str:
         text = text.replace(SQS, sqs)
         text = text.replace("localhost:9092", broker.bootstrap).replace("localhost:8123", f"127.0.0.1:{server.port}")
+        if "localhost:415" in text:
+            nsqd: Nsqd = request.getfixturevalue("nsqd")
+            text = text.replace("localhost:4150", nsqd.address).replace("localhost:4151", nsqd.http_address)
         text = re.sub(r"(-t |topics = \[\"|topics=\(\")events\b(?!\.)", rf"\1{topic}", text)
         # Somebody else may have the port; 0 takes any that is free.
         return re.sub(r"\bevents\.dlq\b", letters, text).replace("127.0.0.1:9100", "127.0.0.1:0")

@@ -208,7 +208,8 @@ class Nsqd(NsqServer):
         self._lookupd = lookupd
 
     def _own_options(self, directory: Path) -> Sequence[str]:
-        own = [f"-data-path={directory}", "-broadcast-address=127.0.0.1"]
+        # With a certificate it would listen on a fixed port for HTTPS as well.
+        own = [f"-data-path={directory}", "-broadcast-address=127.0.0.1", "-https-address=127.0.0.1:0"]
         return own if self._lookupd is None else [*own, f"-lookupd-tcp-address={self._lookupd.address}"]
 
 

@@ -16,6 +16,7 @@ Sources and targets
     targets         Parquet roots and tables for orders: made empty, loaded, counted
     object_store    an object store in memory whose uploads fail when told to
     documents       made-up documents whose fields and types drift
+    scripted_nsqd   a server that speaks NSQ's protocol as a test tells it, also wrongly
     protobuf        Protobuf written by hand, for what no serializer makes
 
 Attacks

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from batcher.embedded.nsq import Nsqd
 from batcher.testing.kafka import Broker
 from benchmarks.shapes import SHAPES
 from benchmarks.steady import fill
@@ -69,6 +70,11 @@ def test_the_formats_benchmark_runs() -> None:
 def test_the_clickhouse_benchmark_runs(tmp_path: Path) -> None:
     pytest.importorskip("chdb", reason="needs the extra [embedded]")
     bench("clickhouse", "--rows", "100", "--blocks", "1", "--json", str(tmp_path / "clickhouse.json"))
+
+
+def test_the_nsq_benchmark_runs(nsqd: Nsqd, tmp_path: Path) -> None:
+    flags = ("--records", "500", "--rounds", "1", "--in-flight", "200", "--json", str(tmp_path / "nsq.json"))
+    bench("nsq", *flags)
 
 
 @pytest.mark.broker
