@@ -25,6 +25,7 @@ from batcher.core.buffer import Buffer
 from batcher.core.in_flight import BatchInFlight, InFlightQueue
 from batcher.core.limits import RecordLimit
 from batcher.core.offsets import Offsets
+from batcher.core.rate import RateLimit
 from batcher.records import Batch, Partition, Position, Prepared, Records, Releases, Trigger
 
 StatePhase = Literal["running", "draining", "aborted"]
@@ -96,6 +97,8 @@ class Snapshot:
     in_flight_s: float
     awaits_commit: bool
     """The next batch has to wait for a commit: that of batches before it, or of its own intent."""
+    rate_wait_s: float
+    """Until the rate lets the next batch be written; 0.0 where that is not what it waits for."""
     replaying: frozenset[Partition]
     """Partitions of which an announced range has not been read to its end."""
     paused: frozenset[Partition]
@@ -110,16 +113,23 @@ class PipelineState:
     `running` until `drain`, then `draining`: nothing more is read, and everything buffered is sealed, written and
     committed. `halt` works in any phase: as if drained, except for commits that are due. `abort` works in any phase:
     nothing more is begun or committed. Where nothing is left of the `limit` it drains by itself. `patience_s` is how
-    long a full buffer is waited for before partitions are paused.
+    long a full buffer is waited for before partitions are paused. `rate` says when a batch may be written.
     """
 
     def __init__(
-        self, buffer: Buffer, offsets: Offsets, *, limit: RecordLimit | None = None, patience_s: float = PATIENCE_S
+        self,
+        buffer: Buffer,
+        offsets: Offsets,
+        *,
+        limit: RecordLimit | None = None,
+        patience_s: float = PATIENCE_S,
+        rate: RateLimit | None = None,
     ) -> None:
         self._buffer = buffer
         self._offsets = offsets
         self._limit = limit or RecordLimit()
         self._patience_s = patience_s
+        self._rate = rate
         self._phase: StatePhase = "running"
         self._drain_trigger: Trigger = "stop"
         self._in_flight = InFlightQueue()
@@ -223,7 +233,7 @@ class PipelineState:
         if replaying:
             self._buffer.reached(reached)
         if (self._limit.left == 0 and not replaying) or exhausted:
-            self.drain("end")
+            self.drain("end", now)
         return fresh
 
     def begin_revoke(self, partitions: Collection[Partition], now: float) -> None:
@@ -309,6 +319,8 @@ class PipelineState:
         while (one := self._writable(now)) is not None:
             if self._offsets.ours(one):
                 one.stage = "writing"
+                if self._rate is not None:
+                    self._rate.begin(one.batch.rows, now)
                 return one
             self._drop(one)
         return None
@@ -316,6 +328,12 @@ class PipelineState:
     def write_due(self, now: float) -> bool:
         """Return whether `next_write` has a batch, or the target has to be looked at first."""
         return self._writable(now) is not None or bool(self._offsets.unchecked())
+
+    def write_wait_s(self, now: float) -> float | None:
+        """Return the seconds until the rate lets a batch be written; None where something else holds it up."""
+        if self._rate is None or self._next_ready(now) is None:
+            return None
+        return self._rate.wait_s(now)
 
     def all_written(self, now: float) -> bool:
         """Return whether nothing will ever be left to write."""
@@ -388,11 +406,14 @@ class PipelineState:
 
     # The end.
 
-    def drain(self, trigger: Trigger) -> None:
+    def drain(self, trigger: Trigger, now: float) -> None:
         """Stop reading and bring everything buffered to its end. Later calls change nothing."""
         if self._phase == "running":
             self._phase = "draining"
             self._drain_trigger = trigger
+            if self._rate is not None and trigger == "stop":
+                waiting = sum(one.batch.rows for one in self._in_flight if one.stage != "writing")
+                self._rate.hurry(self._buffer.rows + waiting, now)
 
     def halt(self, *, writing_failed: bool) -> None:
         """Begin nothing more and drop what waits; what is durable may still be committed.
@@ -427,7 +448,8 @@ class PipelineState:
             due_in_s=self._buffer.due_in_s(now),
             in_flight=first.batch if first is not None else None,
             in_flight_s=now - first.begun_at if first is not None else 0.0,
-            awaits_commit=first is not None and first.stage == "decoded" and self._writable(now) is None,
+            awaits_commit=first is not None and first.stage == "decoded" and self._next_ready(now) is None,
+            rate_wait_s=self.write_wait_s(now) or 0.0,
             replaying=self._buffer.replaying,
             paused=self._paused,
             read=self._offsets.read(),
@@ -486,6 +508,14 @@ class PipelineState:
         return self._buffer.due_in_s(now) is None
 
     def _writable(self, now: float) -> BatchInFlight | None:
+        """Return the batch to write, or to drop, now; None where there is none or it has to wait."""
+        one = self._next_ready(now)
+        if one is not None and self._rate is not None and self._rate.wait_s(now) > 0 and self._offsets.ours(one):
+            return None
+        return one
+
+    def _next_ready(self, now: float) -> BatchInFlight | None:
+        """Return the same, whatever the rate allows."""
         one = self._in_flight.first
         if self._phase == "aborted" or one is None or one.prepared is None:
             return None

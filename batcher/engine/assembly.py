@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from batcher.core.buffer import Buffer, FlushPolicy
 from batcher.core.limits import DeadLetterLimit, DeadLetterPolicy, RecordLimit
 from batcher.core.offsets import Offsets
+from batcher.core.rate import RateLimit, RatePolicy
 from batcher.core.state import PATIENCE_S, PipelineState
 from batcher.engine.decode_loop import DecodeLoop
 from batcher.engine.evolution import EvolutionPolicy
@@ -56,6 +57,7 @@ class PipelineOptions:
     start_timeout_s: float = 30.0
     halt_on_unknown: bool = False
     evolution: EvolutionPolicy = field(default_factory=EvolutionPolicy)
+    rate: RatePolicy | None = None
 
     def __post_init__(self) -> None:
         if not self.stop_timeout_s > 0:
@@ -184,9 +186,13 @@ def destination(
         ignores_intents=options.ignore_intents,
         checks=agreement.exactly_once and options.on_existing != "write",
     )
-    buffer = Buffer(options.flush, options.memory_bytes, mixes_partitions=agreement.merges_partitions)
+    flush = options.flush
+    if options.rate is not None:
+        flush = replace(flush, max_rows=options.rate.rows_of_batch(flush.max_rows))
+    buffer = Buffer(flush, options.memory_bytes, mixes_partitions=agreement.merges_partitions)
     patience_s = 0.0 if around.several else PATIENCE_S
-    shared = SharedState(PipelineState(buffer, offsets, limit=around.limit, patience_s=patience_s))
+    rate = None if options.rate is None else RateLimit(options.rate)
+    shared = SharedState(PipelineState(buffer, offsets, limit=around.limit, patience_s=patience_s, rate=rate))
     sizer = Sizer(pressured(target.sink, agreement.sink), _scaling(shared))
     counters = Counters()
     events = Events(counters, *around.subscribers)

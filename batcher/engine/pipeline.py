@@ -24,6 +24,7 @@ import structlog
 
 from batcher.core.buffer import FlushPolicy
 from batcher.core.limits import DeadLetterPolicy, RecordLimit
+from batcher.core.rate import RatePolicy
 from batcher.engine.assembly import (
     Agreement,
     DeliveryMode,
@@ -69,8 +70,8 @@ class Pipeline:
     `run`, as far as the sink's calls return. `drain_timeout_s` bounds how long a partition that is taken away is held
     for its batch in flight; the source may allow less. `start_timeout_s` is how long a target or broker that does not
     answer at the start is waited for. With `halt_on_unknown` a record that the format refuses for an unknown field
-    stops the pipeline. `evolution` says whether unknown fields become columns. `subscribers` hear of what happens
-    (`telemetry.events`).
+    stops the pipeline. `evolution` says whether unknown fields become columns. `rate` bounds the rows a second that
+    each target gets. `subscribers` hear of what happens (`telemetry.events`).
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class Pipeline:
         start_timeout_s: float = 30.0,
         halt_on_unknown: bool = False,
         evolution: EvolutionPolicy = EvolutionPolicy(),  # noqa: B008 - frozen
+        rate: RatePolicy | None = None,
         subscribers: Collection[Subscriber] = (),
     ) -> None:
         self._source = source
@@ -117,6 +119,7 @@ class Pipeline:
             start_timeout_s,
             halt_on_unknown,
             evolution,
+            rate,
         )
         self._counters = Counters()
         self._events = Events(self._counters, *subscribers)

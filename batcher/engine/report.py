@@ -206,8 +206,9 @@ def _sum_of(buffers: Iterable[BufferStatus]) -> BufferStatus:
 
 def waiting_for(snapshot: Snapshot, error: LastError | None) -> str:
     """Say in words why nothing is being written; empty while something is."""
-    if snapshot.awaits_commit:
-        return "the broker to store a commit"
+    if snapshot.awaits_commit or snapshot.rate_wait_s > 0:
+        rate = f"the rate of batch.rate, for {snapshot.rate_wait_s:.1f} s"
+        return "the broker to store a commit" if snapshot.awaits_commit else rate
     if snapshot.in_flight is not None:
         failing = error is not None and not error.recovered
         return f"the target: {error.message}" if failing and error is not None else ""

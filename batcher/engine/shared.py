@@ -58,7 +58,7 @@ class SharedState:
     def drain(self, trigger: Trigger) -> None:
         """Stop reading and bring everything buffered to its end. Any thread."""
         with self.changing() as state:
-            state.drain(trigger)
+            state.drain(trigger, self.clock())
 
     def halt(self, *, writing_failed: bool) -> None:
         """Begin nothing more, see `PipelineState.halt`. Any thread."""
@@ -118,7 +118,7 @@ class SharedState:
                 if self._state.all_written(now):
                     return False
                 self._state.ask_for_next_lease(now)
-                self._changed.wait()
+                self._changed.wait(self._state.write_wait_s(now))
             return False
 
     def wait_held(self, which: BatchInFlight) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, ByteSize, Field, PrivateAttr
+from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, PrivateAttr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from batcher.options import Duration, Flag, Names, OptionalDuration, Pairs, Rules, Section, Size, masked_value
@@ -27,6 +27,10 @@ def _address(value: str) -> str:
     return value
 
 
+def _rate(value: object) -> object:
+    return value.removesuffix("/s").strip() if isinstance(value, str) else value
+
+
 class BatchSection(Section):
     """When a batch is written: whichever comes first."""
 
@@ -38,6 +42,8 @@ class BatchSection(Section):
     """Write when the oldest record of a batch has waited this long."""
     memory: Annotated[Size, Field(gt=0), Flag(metavar="SIZE")] = ByteSize(48 * _MIB)
     """Raw records held in memory at most; reading pauses above it."""
+    rate: Annotated[float | None, Field(gt=0), Flag(metavar="N/s"), BeforeValidator(_rate)] = None
+    """Rows a second that each target gets at most, on average, from each process; as fast as it goes without it."""
     merge_partitions: bool = False
     """Exactly-once: let partitions share a batch, where the table has the columns _topic, _partition, _offset."""
 

@@ -13,6 +13,7 @@ from batcher.core.buffer import Buffer, FlushPolicy
 from batcher.core.in_flight import BatchInFlight
 from batcher.core.limits import DeadLetterLimit, DeadLetterPolicy, RecordLimit
 from batcher.core.offsets import Offsets
+from batcher.core.rate import RateLimit
 from batcher.core.state import PipelineState, ReadPlan, Snapshot, StatePhase
 from batcher.engine.decode_loop import DecodeLoop
 from batcher.engine.dispatcher import Dispatcher
@@ -43,12 +44,13 @@ class HandEngine:
         mixes: bool = False,
         offsets: Offsets | None = None,
         max_records: int | None = None,
+        rate: RateLimit | None = None,
         clock: ManualClock | None = None,
     ) -> None:
         self.clock = clock or ManualClock()
         self.buffer = Buffer(policy or FlushPolicy(5, 1000, 1.0), memory, mixes_partitions=mixes)
         self.offsets = offsets or Offsets()
-        self.state = PipelineState(self.buffer, self.offsets, limit=RecordLimit(max_records))
+        self.state = PipelineState(self.buffer, self.offsets, limit=RecordLimit(max_records), rate=rate)
         self.shared = SharedState(self.state, self.clock)
         self.counters = Counters(self.clock)
         self.events = Events(self.counters)

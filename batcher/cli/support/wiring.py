@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from batcher.core.buffer import FlushPolicy
     from batcher.core.limits import DeadLetterPolicy
+    from batcher.core.rate import RatePolicy
     from batcher.engine.evolution import EvolutionPolicy
     from batcher.engine.pipeline import Pipeline
     from batcher.engine.retry import RetryPolicy
@@ -103,6 +104,7 @@ def pipeline_of(settings: Settings, metrics: Metrics | None = None) -> Pipeline:
         start_timeout_s=settings.start_timeout.total_seconds(),
         halt_on_unknown=settings.decode.on_unknown == "halt",
         evolution=evolution_of(settings),
+        rate=rate_of(settings),
         subscribers=() if metrics is None else (metrics,),
     )
     if metrics is not None:
@@ -139,6 +141,15 @@ def flush_of(settings: Settings) -> FlushPolicy:
 
     batch = settings.batch
     return FlushPolicy(batch.max_rows, int(batch.max_bytes), batch.max_wait.total_seconds())
+
+
+def rate_of(settings: Settings) -> RatePolicy | None:
+    """Return how many rows a second may be written, None where that is not bounded."""
+    from batcher.core.rate import RatePolicy
+
+    # Half of the time of a stop is left to what is slow for other reasons.
+    rate, stop_s = settings.batch.rate, settings.stop_timeout.total_seconds()
+    return None if rate is None else RatePolicy(rate, stop_s / 2)
 
 
 def retry_of(settings: Settings, patience_s: float | None = None) -> RetryPolicy:

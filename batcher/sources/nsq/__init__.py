@@ -20,7 +20,8 @@ def plugin(options: Nsq, context: PluginContext) -> Source:
     from batcher.sources.receipts.source import ReceiptSource  # noqa: PLC0415
 
     longest_batch_s = context.section(BatchSection).max_wait.total_seconds()
-    return ReceiptSource(gateway_of(options, longest_batch_s=longest_batch_s), until_eof=context.until_eof)
+    gateway = gateway_of(options, longest_batch_s=longest_batch_s)
+    return ReceiptSource(gateway, worker=options.worker, until_eof=context.until_eof)
 
 
 def publisher(options: Nsq, *, create: bool) -> Publisher:

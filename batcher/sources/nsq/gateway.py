@@ -33,6 +33,8 @@ class NsqGateway:
         self._what = what
         self._max_in_flight = max_in_flight
         self._longest_batch_s = longest_batch_s
+        self._counts = False
+        """The servers have said how many messages they have."""
 
     def open(self) -> QueueInfo:
         """Connect and subscribe: NSQ makes topic and channel where they are not there.
@@ -89,8 +91,15 @@ class NsqGateway:
         return self._client.take_all()
 
     def depth(self) -> int | None:
-        """Add up the channel's counts of all servers, by their HTTP; for --nsq.nsqd that is the port above TCP."""
-        return depth_of(self._client.http_servers, self._what.topic, self._what.channel, STATS_TIMEOUT_S)
+        """Add up the channel's counts of all servers, by their HTTP; for --nsq.nsqd that is the port above TCP.
+
+        It is not known where no HTTP was ever answered there: another port may have it.
+        """
+        depth = depth_of(self._client.http_servers, self._what.topic, self._what.channel, STATS_TIMEOUT_S)
+        if depth is None and (self._counts or not self._client.links):
+            raise CommitUnconfirmed("not every nsqd says over HTTP how many messages it has")
+        self._counts |= depth is not None
+        return depth
 
     def close(self) -> None:
         """Say CLS, wait until the servers have read everything, and close."""

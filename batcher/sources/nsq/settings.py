@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Annotated, Final
+from typing import Annotated, Final, Self
 
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from batcher.options import Duration, Fault, Flag, Names, Section
 
@@ -46,6 +46,13 @@ class Nsq(Section):
     ca: Annotated[str | None, Flag(metavar="FILE")] = None
     """Certificates to trust with --nsq.tls, PEM, in place of the system's."""
 
+    _worker: int = PrivateAttr(default=0)
+
+    @property
+    def worker(self) -> int:
+        """Return the number of the worker that reads."""
+        return self._worker
+
     def lacking(self) -> Iterator[Fault]:
         if not self.topic:
             yield Fault("topic", "which topic? --nsq.topic TOPIC")
@@ -66,3 +73,8 @@ class Nsq(Section):
                     yield Fault(field, str(error))
         if self.ca and not self.tls:
             yield Fault("ca", "needs --nsq.tls")
+
+    def of_worker(self, number: int) -> Self:
+        own = self.model_copy()
+        own._worker = number  # noqa: SLF001 - of the copy that was just made
+        return own

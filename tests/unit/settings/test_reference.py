@@ -50,6 +50,7 @@ PROMISED = [
 EXAMPLES = {
     "int": "7",
     "N": "7",
+    "N/s": "500/s",
     "SIZE": "300MiB",
     "TIME": "3s",
     "none|TIME": "3s",
@@ -63,6 +64,7 @@ EXAMPLES = {
 
 COMPANIONS = {
     "batch.memory": {},
+    "nsq.ca": {"BATCHER_NSQ_TLS": "true"},
     "route": {"BATCHER_SINK": "clickhouse"},
     "registry.password": {"BATCHER_REGISTRY_USER": "x"},
     "registry.key": {"BATCHER_REGISTRY_CERTIFICATE": "x"},
