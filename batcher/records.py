@@ -476,6 +476,8 @@ class Prepared:
     decode_s: float
     schema: pa.Schema | None = None
     """The schema it was decoded for; None where no record could be read and the target has no schema yet."""
+    dropped: bool = False
+    """It was not decoded: its records came while the off switch dropped what came."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -504,6 +506,8 @@ class Delivered:
     """The skipped rows that the sink dropped by a rule of its own; the others are skipped by policy."""
     filtered: int = 0
     """The skipped rows that a transform filtered."""
+    paused: int = 0
+    """The skipped rows that came while the off switch dropped records."""
     transform_s: float = 0.0
     """The seconds of `decode_s` that a transform took."""
     releases: Releases = field(default_factory=dict)

@@ -112,7 +112,7 @@ def through_state(fetches: Fetches, *, mixed: bool = False) -> int:
     for runs in fetches:
         state.fetched(runs, {}, clock.after(sum(map(len, runs))))
         batches += _settled(state, clock)
-    state.drain("end")
+    state.drain("end", clock.now)
     batches += _settled(state, clock)
     if not state.drained(clock.now):
         raise RuntimeError("the state did not drain; please report this")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import subprocess
 import sys
 import tempfile
@@ -64,6 +65,7 @@ def client(told: Nsq, records: int) -> Measured:
 
 def pipeline(name: str, told: Nsq, records: int) -> Measured:
     """Load everything with the program; CPU and memory are those of its process, its start included."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     with tempfile.TemporaryDirectory() as directory:
         sink = ["null"] if name.startswith("null") else ["parquet", "--parquet.path", directory]
         done = subprocess.run(
@@ -80,7 +82,10 @@ def pipeline(name: str, told: Nsq, records: int) -> Measured:
     assert facts["written"] == records, facts
     # An end is believed when nothing has come for a second, which is no part of the work.
     seconds = facts["seconds"] - 1.0
-    return Measured(name, records, seconds, records / seconds, float("nan"), float("nan"))
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    # The largest child so far: a turn before this one may have been larger.
+    return Measured(name, records, seconds, records / seconds, cpu_s / records * 1e6, after.ru_maxrss / 1024)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

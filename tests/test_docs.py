@@ -206,11 +206,11 @@ def exercised() -> Metrics:
     metrics(RecordsFetched(make_records(["1"], partition=partition)))
     metrics(WriteRetried(SinkUnavailable("away")))
     delivered = Delivered(
-        rows=5,
+        rows=6,
         written=0,
         suppressed=0,
         dead_lettered=2,
-        skipped=3,
+        skipped=4,
         refused_by_sink=1,
         nbytes=1,
         decode_s=0,
@@ -219,6 +219,7 @@ def exercised() -> Metrics:
         unknown_fields={"city": 1},
         dropped=1,
         filtered=1,
+        paused=1,
     )
     metrics(BatchWritten(make_batch(make_records(["1"])), delivered))
     return metrics

@@ -97,6 +97,8 @@ class Snapshot:
     in_flight_s: float
     awaits_commit: bool
     """The next batch has to wait for a commit: that of batches before it, or of its own intent."""
+    held: bool
+    """Nothing is read or written, because somebody said so."""
     rate_wait_s: float
     """Until the rate lets the next batch be written; 0.0 where that is not what it waits for."""
     replaying: frozenset[Partition]
@@ -139,6 +141,7 @@ class PipelineState:
         self._releases: dict[Partition, Mapping[int, float]] = {}
         self._paused: frozenset[Partition] = frozenset()
         self._full_since: float | None = None
+        self._held = False
         self.abandoned_offsets = 0
         """How many offsets had been read and not committed at the abort: they will be read again."""
 
@@ -173,6 +176,13 @@ class PipelineState:
             self._buffer.expect(partition, [intent.range.last for intent in intents])
             self._commit_due |= bool(intents)
         return refused
+
+    def hold(self, *, held: bool) -> None:
+        """Read and write nothing until it is said otherwise; what is being written comes to its end.
+
+        A drain that has begun goes on all the same, and a stop while it is held writes nothing more.
+        """
+        self._held = held and self._phase == "running"
 
     def replays(self, partitions: Collection[Partition]) -> list[str]:
         """Return the announced ranges that are to be written again, as text."""
@@ -232,7 +242,7 @@ class PipelineState:
         replaying = bool(self._buffer.replaying)
         if replaying:
             self._buffer.reached(reached)
-        if (self._limit.left == 0 and not replaying) or exhausted:
+        if (self._limit.left == 0 and not replaying) or (exhausted and not self._held):
             self.drain("end", now)
         return fresh
 
@@ -408,7 +418,10 @@ class PipelineState:
 
     def drain(self, trigger: Trigger, now: float) -> None:
         """Stop reading and bring everything buffered to its end. Later calls change nothing."""
-        if self._phase == "running":
+        if self._phase == "running" and self._held:
+            self._held = False
+            self.halt(writing_failed=False)
+        elif self._phase == "running":
             self._phase = "draining"
             self._drain_trigger = trigger
             if self._rate is not None and trigger == "stop":
@@ -448,7 +461,11 @@ class PipelineState:
             due_in_s=self._buffer.due_in_s(now),
             in_flight=first.batch if first is not None else None,
             in_flight_s=now - first.begun_at if first is not None else 0.0,
-            awaits_commit=first is not None and first.stage == "decoded" and self._next_ready(now) is None,
+            awaits_commit=not self._held
+            and first is not None
+            and first.stage == "decoded"
+            and self._next_ready(now) is None,
+            held=self._held,
             rate_wait_s=self.write_wait_s(now) or 0.0,
             replaying=self._buffer.replaying,
             paused=self._paused,
@@ -459,7 +476,7 @@ class PipelineState:
     # Reading.
 
     def _waits_for_room(self, now: float) -> bool:
-        running = self._phase == "running" and not self._buffer.replaying
+        running = self._phase == "running" and not self._buffer.replaying and not self._held
         if self._paused or not running or not self._buffer.above_high_watermark:
             self._full_since = None
             return False
@@ -470,6 +487,10 @@ class PipelineState:
     def _balanced(self) -> tuple[frozenset[Partition], frozenset[Partition]]:
         """Return which partitions to pause and which to resume."""
         nothing: frozenset[Partition] = frozenset()
+        if self._held:
+            fresh = self._offsets.owned - self._paused
+            self._paused |= fresh
+            return fresh, nothing
         # An announced range is written whole or not at all, so what is missing of it is read in any case.
         needed = self._buffer.replaying if self._phase == "running" else nothing
         # Paused when the range before was complete: if its records alone fill the memory, nothing else resumes it.
@@ -517,7 +538,7 @@ class PipelineState:
     def _next_ready(self, now: float) -> BatchInFlight | None:
         """Return the same, whatever the rate allows."""
         one = self._in_flight.first
-        if self._phase == "aborted" or one is None or one.prepared is None:
+        if self._phase == "aborted" or one is None or one.prepared is None or self._held:
             return None
         if not self._offsets.ours(one):
             return one

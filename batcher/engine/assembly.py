@@ -169,6 +169,8 @@ class Surroundings:
     dead_letters: DeadLetterQueue | None
     limit: RecordLimit
     subscribers: tuple[Subscriber, ...]
+    dropping: Callable[[], bool] = lambda: False
+    """Say whether records are to be skipped now."""
     several: bool = False
     """There are targets besides this one. Then no partition waits for the buffer of another."""
 
@@ -214,6 +216,7 @@ def destination(
         halt_on_unknown=options.halt_on_unknown,
         releases="release" in agreement.source.capabilities,
         evolution=options.evolution,
+        dropping=around.dropping,
     )
     write = WriteLoop(shared, writer, events, sizer, target=name)
     events.publish(GuaranteeAgreed(agreement.guarantee, name))

@@ -38,6 +38,7 @@ class Dispatcher:
         self._states: tuple[SharedState, ...] = ()
         self._adding = threading.Lock()
         self._end: Callable[[SharedState], None] | None = None
+        self._held = False
         self._failed: dict[int, str] = {}
         self._waiting: set[Partition] = set()
 
@@ -52,12 +53,20 @@ class Dispatcher:
         """Dispatch to one more state. Before the first round; later in the thread that opened its target."""
         with self._adding:
             self._states = (*self._states, shared)
+            shared.hold(held=self._held)
             if self._end is not None:
                 self._end(shared)
         if self._memory_bytes is not None:
             for one in self._states:
                 with one.changing() as state:
                     state.resize(self._memory_bytes // len(self._states))
+
+    def hold(self, *, held: bool) -> None:
+        """Read and write nothing for any state until it is said otherwise. Any thread."""
+        with self._adding:
+            self._held = held
+            for one in self._states:
+                one.hold(held=held)
 
     def fail(self, shared: SharedState, reason: str) -> None:
         """Read nothing more for a state: its target has failed for good. Any thread."""

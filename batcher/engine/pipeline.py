@@ -37,6 +37,7 @@ from batcher.engine.assembly import (
 from batcher.engine.dispatcher import Dispatcher
 from batcher.engine.evolution import EvolutionPolicy
 from batcher.engine.fetch_loop import FetchLoop
+from batcher.engine.off_switch import OffSwitch
 from batcher.engine.reconcile import OnExisting
 from batcher.engine.report import Summary, summary_of, target_status, target_summary, with_counters, with_targets
 from batcher.engine.retry import RetryPolicy
@@ -71,7 +72,7 @@ class Pipeline:
     for its batch in flight; the source may allow less. `start_timeout_s` is how long a target or broker that does not
     answer at the start is waited for. With `halt_on_unknown` a record that the format refuses for an unknown field
     stops the pipeline. `evolution` says whether unknown fields become columns. `rate` bounds the rows a second that
-    each target gets. `subscribers` hear of what happens (`telemetry.events`).
+    each target gets. `switch` pauses it from outside. `subscribers` hear of what happens (`telemetry.events`).
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class Pipeline:
         halt_on_unknown: bool = False,
         evolution: EvolutionPolicy = EvolutionPolicy(),  # noqa: B008 - frozen
         rate: RatePolicy | None = None,
+        switch: OffSwitch | None = None,
         subscribers: Collection[Subscriber] = (),
     ) -> None:
         self._source = source
@@ -121,6 +123,7 @@ class Pipeline:
             evolution,
             rate,
         )
+        self._switch = switch
         self._counters = Counters()
         self._events = Events(self._counters, *subscribers)
         self._fetch = FetchLoop(source, self._events, drain_timeout_s=drain_timeout_s)
@@ -178,9 +181,13 @@ class Pipeline:
             for one in self._targets.open.values():
                 states.add(one.shared)
                 supervisor.add(one)
+            if self._switch is not None:
+                self._switch.start(self._switched)
             self._fetch.begin(states)
             stuck = supervisor.run()
         finally:
+            if self._switch is not None:
+                self._switch.close()
             self._targets.end()
             for one in self._targets.open.values():
                 one.writer.decoding.settle()
@@ -225,6 +232,9 @@ class Pipeline:
             return False, state
         if not self._fetch.joined:
             return False, "no partitions assigned yet"
+        if self._switch is not None and self._switch.off:
+            # Whatever the target does: nothing is written to it, or everything is dropped.
+            return self._switch.dropping, self._switch.doing
         errors = [one.counters.last_error for one in self._targets.open.values()]
         refusing = [one for one in errors if one and not one.recovered and one.since_s > READY_PATIENCE_S]
         # One target of several that does not answer is no reason to take the whole process for not ready.
@@ -245,6 +255,7 @@ class Pipeline:
             group=self._options.name,
             uptime_s=self._uptime_s,
             columns_without_value=self._columns_without_value,
+            off_switch="" if self._switch is None else self._switch.doing,
         )
         status = with_counters(status, self._counted)
         if self._states is None:
@@ -300,6 +311,12 @@ class Pipeline:
         states: Mapping[str, State] = {"running": "running", "draining": "draining", "aborted": "stopped"}
         return states[self._states.phase]
 
+    def _switched(self, off: bool) -> None:  # noqa: FBT001 - what the switch calls
+        assert self._states is not None, "the switch begins with them"
+        assert self._switch is not None
+        if self._switch.action == "hold":
+            self._states.hold(held=off)
+
     def _targets_for(self, subscribers: tuple[Subscriber, ...]) -> Targets:
         several = self._routes is not None
         queue = self._dead_letters
@@ -307,6 +324,7 @@ class Pipeline:
             SharedQueue(queue) if several and queue is not None else queue,
             RecordLimit(self._options.max_records),
             subscribers,
+            lambda: self._switch is not None and self._switch.dropping,
             several,
         )
         return Targets(self._routes, self._options, around, self._added)

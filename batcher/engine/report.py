@@ -59,6 +59,8 @@ class Summary:
     """Those of the skipped that a transform filtered."""
     released: int = 0
     """Given back to their queue, because the sink deferred them: they come again."""
+    paused: int = 0
+    """Those of the skipped that came while the off switch dropped records."""
 
     @property
     def rows_per_second(self) -> float:
@@ -92,6 +94,7 @@ def summary_of(
         targets=targets,
         filtered=counts.filtered,
         released=counts.released,
+        paused=counts.paused,
     )
 
 
@@ -206,9 +209,8 @@ def _sum_of(buffers: Iterable[BufferStatus]) -> BufferStatus:
 
 def waiting_for(snapshot: Snapshot, error: LastError | None) -> str:
     """Say in words why nothing is being written; empty while something is."""
-    if snapshot.awaits_commit or snapshot.rate_wait_s > 0:
-        rate = f"the rate of batch.rate, for {snapshot.rate_wait_s:.1f} s"
-        return "the broker to store a commit" if snapshot.awaits_commit else rate
+    if held_up := _held_up(snapshot):
+        return held_up
     if snapshot.in_flight is not None:
         failing = error is not None and not error.recovered
         return f"the target: {error.message}" if failing and error is not None else ""
@@ -219,3 +221,12 @@ def waiting_for(snapshot: Snapshot, error: LastError | None) -> str:
     if not snapshot.rows:
         return "records"
     return f"more records, or {snapshot.due_in_s:.1f} s to pass" if snapshot.due_in_s else ""
+
+
+def _held_up(snapshot: Snapshot) -> str:
+    """Say what keeps a batch from being written that could be; empty where nothing does."""
+    if snapshot.held:
+        return "the off switch to be switched on"
+    if snapshot.awaits_commit:
+        return "the broker to store a commit"
+    return f"the rate of batch.rate, for {snapshot.rate_wait_s:.1f} s" if snapshot.rate_wait_s > 0 else ""

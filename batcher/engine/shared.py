@@ -60,6 +60,11 @@ class SharedState:
         with self.changing() as state:
             state.drain(trigger, self.clock())
 
+    def hold(self, *, held: bool) -> None:
+        """Read and write nothing until it is said otherwise, see `PipelineState.hold`. Any thread."""
+        with self.changing() as state:
+            state.hold(held=held)
+
     def halt(self, *, writing_failed: bool) -> None:
         """Begin nothing more, see `PipelineState.halt`. Any thread."""
         with self.changing() as state:

@@ -104,6 +104,7 @@ def _log_written(batch: Batch, delivered: Delivered, target: str) -> None:
         suppressed=delivered.suppressed,
         **({"released": delivered.released} if delivered.released else {}),
         **({"filtered": delivered.filtered} if delivered.filtered else {}),
+        **({"paused": delivered.paused} if delivered.paused else {}),
         bytes=delivered.nbytes,
         decode_s=round(delivered.decode_s, 3),
         write_s=round(delivered.write_s, 3),

@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+import pyarrow as pa
 import structlog
 from tenacity import Retrying
 
@@ -36,7 +37,7 @@ from batcher.engine.refusals import Refusals
 from batcher.engine.retry import RetryPolicy, in_words
 from batcher.errors import DeadLetterFailed, SchemaChanged, SchemasUnavailable, SinkMisconfigured, SinkUnavailable
 from batcher.protocols import DeadLetterQueue, Format, Sink, SinkInfo
-from batcher.records import Batch, Block, Delivered, Partition, Prepared, Releases
+from batcher.records import Batch, Block, Decoded, Delivered, Partition, Prepared, Releases
 
 log = structlog.get_logger(__name__)
 
@@ -52,7 +53,7 @@ class Writer:
     """Prepare and write batches, each one at a time. Setting `abort` ends retries at once.
 
     There may be several in one process, each with a sink of its own. With `releases` rows that the sink defers are
-    given back to their queue, and nothing waits for them.
+    given back to their queue, and nothing waits for them. While `dropping` says so, records are skipped unread.
     """
 
     def __init__(
@@ -71,11 +72,13 @@ class Writer:
         halt_on_unknown: bool = False,
         releases: bool = False,
         evolution: EvolutionPolicy = EvolutionPolicy(),  # noqa: B008 - frozen
+        dropping: Callable[[], bool] = lambda: False,
     ) -> None:
         self._info = info
         self._dead_letters = dead_letters
         self._limit = limit
         self._on_retry = on_retry
+        self._dropping = dropping
         self._refusals = Refusals()
         retrying: Retrying = retry.retrying(abort, self._waiting)
         self._changing = retrying.copy()
@@ -99,6 +102,9 @@ class Writer:
 
     def prepare(self, batch: Batch) -> Prepared:
         """Decode a joined batch, see `Decoding.prepare`, again while the format cannot ask for schemas. Decode loop."""
+        # Some of a replay may be in the target already: it is completed.
+        if not batch.replayed and self._dropping():
+            return Prepared(batch, Decoded(pa.table({}), pa.array([], pa.int64())), 0.0, dropped=True)
         prepared: Prepared = self._preparing(self.decoding.prepare, batch)
         return prepared
 
@@ -109,6 +115,8 @@ class Writer:
         DeadLetterFailed, or the sink's last error when retries ended.
         """
         started = time.perf_counter()
+        if prepared.dropped:
+            return _dropped(prepared.batch)
         latest = prepared
         changes = 0
 
@@ -200,3 +208,19 @@ def _by_offset(batch: Batch, released: Mapping[int, float]) -> Releases:
         record = batch.record(position)
         found.setdefault(record.partition, {})[record.offset] = delay_s
     return found
+
+
+def _dropped(batch: Batch) -> Delivered:
+    """Return what became of a batch that was skipped unread."""
+    return Delivered(
+        rows=batch.rows,
+        written=0,
+        suppressed=0,
+        dead_lettered=0,
+        skipped=batch.rows,
+        refused_by_sink=0,
+        nbytes=batch.nbytes,
+        decode_s=0.0,
+        write_s=0.0,
+        paused=batch.rows,
+    )

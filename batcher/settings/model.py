@@ -7,14 +7,27 @@ The sections of sources, formats, sinks and dead-letter queues come from these t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import timedelta
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, PrivateAttr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from batcher.options import Duration, Flag, Names, OptionalDuration, Pairs, Rules, Section, Size, masked_value
+from batcher.options import (
+    Duration,
+    Fault,
+    Flag,
+    Names,
+    OptionalDuration,
+    Pairs,
+    Rules,
+    SecretStr,
+    Section,
+    Size,
+    masked_value,
+    password_faults,
+)
 from batcher.options.section import AnySection, section_among
 
 _MIB = 1 << 20
@@ -133,6 +146,27 @@ class Retry(Section):
     """Give up after this long (exit 75, nothing lost); none: never."""
 
 
+class Pause(Section):
+    """Pause a pipeline from outside, without ending it."""
+
+    file: Annotated[str | None, Flag(metavar="PATH")] = None
+    """Pause while this file is there, empty or with the word stopped."""
+    redis: Annotated[SecretStr | None, Flag(metavar="redis://HOST")] = None
+    """Pause while the key in this Redis has the value stopped: redis://[[user]:password@]host[:port][/database]."""
+    key: Annotated[str, Field(min_length=1), Flag(metavar="KEY")] = "batcher"
+    """The key in Redis."""
+    action: Literal["hold", "drop"] = "hold"
+    """hold: read and write nothing; drop: skip and commit what comes."""
+
+    def impossible(self) -> Iterator[Fault]:
+        if self.file is not None and self.redis is not None:
+            yield Fault("file", "cannot go with --pause.redis: give one of them")
+        url = "" if self.redis is None else self.redis.get_secret_value()
+        if url and not url.startswith(("redis://", "rediss://")):
+            yield Fault("redis", "is a URL, such as redis://localhost:6379")
+        yield from password_faults("redis", url, "put it into the file of BATCHER_PAUSE_REDIS_FILE")
+
+
 class Http(Section):
     """Metrics, health and status over HTTP."""
 
@@ -198,6 +232,8 @@ class Settings(BaseSettings):
     """Where rejected records go. With neither topic nor path the first one stops the pipeline."""
     retry: Retry = Retry()
     """What to do while the target does not answer."""
+    pause: Pause = Pause()
+    """Pause a pipeline from outside, without ending it."""
     http: Http = Http()
     """Metrics, health and status over HTTP."""
     log: LogSection = LogSection()

@@ -123,6 +123,7 @@ class Counters:
             dead_lettered=counts.dead_lettered + delivered.dead_lettered,
             skipped=counts.skipped + delivered.skipped,
             filtered=counts.filtered + delivered.filtered,
+            paused=counts.paused + delivered.paused,
             duplicates_suppressed=counts.duplicates_suppressed + delivered.suppressed,
             batches=counts.batches + 1,
             released=counts.released + delivered.released,

@@ -158,11 +158,14 @@ class Metrics:
             self._reasons.labels(reason).inc(count)
         for path, count in delivered.unknown_fields.items():
             self._unknown.labels(path).inc(count)
-        self._skipped.labels("tombstone").inc(delivered.skipped - delivered.dropped - delivered.filtered)
+        other = delivered.dropped + delivered.filtered + delivered.paused
+        self._skipped.labels("tombstone").inc(delivered.skipped - other)
         if delivered.filtered:
             self._skipped.labels("filtered").inc(delivered.filtered)
         if delivered.dropped:
             self._skipped.labels("dropped").inc(delivered.dropped)
+        if delivered.paused:
+            self._skipped.labels("paused").inc(delivered.paused)
         self._released.inc(delivered.released)
         self._suppressed.inc(delivered.suppressed)
         self._rows.observe(delivered.rows)
@@ -237,6 +240,7 @@ def _families(status: Status) -> Iterator[Metric]:
     yield gauge("assigned_partitions", "Partitions this process owns.", len(status.partitions))
     paused = sum(one.paused for one in status.partitions.values())
     yield gauge("paused_partitions", "Partitions not read because the buffer is full.", paused)
+    yield gauge("off_switch_state", "1 while the off switch holds everything, or drops it.", bool(status.off_switch))
     stopped = sum(bool(one.stopped) for one in status.partitions.values())
     yield gauge("stopped_partitions", "Partitions not read because of their intent, or without a target.", stopped)
     yield from _target_families(status)

@@ -93,6 +93,8 @@ class Counts:
     skipped: int = 0
     filtered: int = 0
     """Those of the skipped that a transform filtered."""
+    paused: int = 0
+    """Those of the skipped that came while the off switch dropped records."""
     duplicates_suppressed: int = 0
     batches: int = 0
     retries: int = 0
@@ -149,6 +151,8 @@ class Status:
     group: str = ""
     waiting_for: str = ""
     """Why nothing is being written at this moment, in words for people; empty while something is."""
+    off_switch: str = ""
+    """What the off switch does, in words for people; empty while it is on, or where there is none."""
     partitions: Mapping[Partition, PartitionStatus] = field(default_factory=dict)
     buffer: BufferStatus = BufferStatus()
     in_flight: InFlight | None = None

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from batcher.core.limits import DeadLetterPolicy
     from batcher.core.rate import RatePolicy
     from batcher.engine.evolution import EvolutionPolicy
+    from batcher.engine.off_switch import OffSwitch
     from batcher.engine.pipeline import Pipeline
     from batcher.engine.retry import RetryPolicy
     from batcher.engine.routes import Routes
@@ -105,6 +106,7 @@ def pipeline_of(settings: Settings, metrics: Metrics | None = None) -> Pipeline:
         halt_on_unknown=settings.decode.on_unknown == "halt",
         evolution=evolution_of(settings),
         rate=rate_of(settings),
+        switch=switch_of(settings),
         subscribers=() if metrics is None else (metrics,),
     )
     if metrics is not None:
@@ -150,6 +152,28 @@ def rate_of(settings: Settings) -> RatePolicy | None:
     # Half of the time of a stop is left to what is slow for other reasons.
     rate, stop_s = settings.batch.rate, settings.stop_timeout.total_seconds()
     return None if rate is None else RatePolicy(rate, stop_s / 2)
+
+
+def switch_of(settings: Settings) -> OffSwitch | None:
+    """Return what pauses the pipeline, None where nothing does. Raise ConfigurationError for a URL that is none."""
+    given = settings.pause
+    if given.file is None and given.redis is None:
+        return None
+    from batcher.engine.off_switch import OffSwitch
+    from batcher.off_switch import file_says, redis_says
+    from batcher.options import masked_url
+
+    if given.file is not None:
+        return OffSwitch(file_says(Path(given.file)), given.action, f"the file {given.file}")
+    assert given.redis is not None
+    url = given.redis.get_secret_value()
+    try:
+        ask = redis_says(url, given.key)
+    except ValueError:
+        raise ConfigurationError(
+            "--pause.redis: is redis://[[user]:password@]host[:port][/database], the database a number"
+        ) from None
+    return OffSwitch(ask, given.action, f"the key {given.key} of {masked_url(url)}")
 
 
 def retry_of(settings: Settings, patience_s: float | None = None) -> RetryPolicy:

@@ -50,6 +50,7 @@ _SUMS: Final = (
     "dead_lettered",
     "skipped",
     "filtered",
+    "paused",
     "released",
     "duplicates_suppressed",
     "batches",

@@ -234,7 +234,7 @@ def _live_line(pipeline: Pipeline) -> AbstractContextManager[object]:
             f"{summary.dead_lettered:,} dead letters",
             f"lag {sum(lags):,}" if lags else "lag not known yet",
             f"buffered {status.buffer.rows:,} rows, {status.buffer.bytes / (1 << 20):.1f} MiB",
-            f"waiting for {status.waiting_for}" if status.waiting_for else "writing",
+            status.off_switch or (f"waiting for {status.waiting_for}" if status.waiting_for else "writing"),
         ]
         return Text(" · ".join(facts), overflow="ellipsis", no_wrap=True)
 

@@ -57,6 +57,7 @@ EXAMPLES = {
     "RATIO": "0.25",
     "HOST:PORT": "127.0.0.1:1",
     "URL": "http://127.0.0.1:1",
+    "redis://HOST": "redis://127.0.0.1:1",
     "earliest|latest|TIME": "latest",
     "REGEX=TARGET": "(a|b),?=shop.$1",
 }
