@@ -211,6 +211,17 @@ class Pipeline:
         return summary_of(self._counted, self._uptime_s, self.guarantee, self._columns_without_value, targets)
 
     @property
+    def backlog(self) -> tuple[int | None, bool]:
+        """Return the records that are left to read, None where that is not known. Any thread.
+
+        And whether those are all that the source has, whoever reads them: a queue does not share itself out beforehand.
+        """
+        lags = [one.lag for one in self.status().partitions.values()]
+        whole = self._source_info is not None and not self._source_info.replayable
+        known = self._fetch.joined and None not in lags
+        return sum(lag for lag in lags if lag is not None) if known else None, whole
+
+    @property
     def alive(self) -> bool:
         """Return whether the fetch loop still turns its rounds, whatever the target does. Any thread."""
         if self._supervisor is None:

@@ -13,7 +13,18 @@ from pydantic import SecretStr
 
 from batcher.options.masking import masked_url, masked_value, secrets
 from batcher.options.section import Advice, Fault, Flag, Section, password_faults
-from batcher.options.units import Duration, Names, OptionalDuration, Pairs, Rules, Size, show_duration, show_size
+from batcher.options.units import (
+    Duration,
+    Names,
+    OptionalDuration,
+    Pairs,
+    Rules,
+    Size,
+    WorkerCount,
+    Workers,
+    show_duration,
+    show_size,
+)
 
 __all__ = [
     "Advice",
@@ -27,6 +38,8 @@ __all__ = [
     "SecretStr",
     "Section",
     "Size",
+    "WorkerCount",
+    "Workers",
     "masked_url",
     "masked_value",
     "password_faults",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Self
 
-from pydantic import BeforeValidator, ByteSize
+from pydantic import BeforeValidator, ByteSize, PlainValidator
 
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION: Final = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
@@ -16,6 +16,7 @@ _DURATION_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _LONGEST: Final = timedelta(days=10_000)
 # The "=" of `(?=…)` and `(?<=…)` in a regular expression separates nothing.
 _RULE: Final = re.compile(r"((?:\(\?<?=|[^=])+)=(.+)", re.DOTALL)
+_WORKERS: Final = re.compile(r"(\d{1,9})(?:\.\.(\d{1,9}))?")
 # A comma separates two pairs only where a name and "=" follow: passwords may have commas.
 _PAIR_SEPARATOR: Final = re.compile(r"\s*,(?=\s*[A-Za-z][\w.\-]*=)")
 
@@ -124,6 +125,39 @@ def parse_rule(text: str) -> tuple[str, str]:
         raise ValueError(f"{text!r} needs the form PATTERN=TARGET")
     return found[1].strip(), found[2].strip()
 
+
+class WorkerCount(int):
+    """A number of processes, the most there may be; `least` says how few."""
+
+    least: int
+
+    def __new__(cls, most: int, least: int | None = None) -> Self:
+        made = super().__new__(cls, most)
+        made.least = most if least is None else least
+        return made
+
+    def __str__(self) -> str:
+        return str(int(self)) if self.least == self else f"{self.least}..{int(self)}"
+
+
+MAX_WORKERS: Final = 1024
+
+
+def parse_workers(value: object) -> WorkerCount:
+    """Read `4` or `1..4`; raise ValueError for anything else."""
+    if isinstance(value, WorkerCount):
+        return value
+    found = _WORKERS.fullmatch("".join(str(value).split()))
+    if found is None or isinstance(value, bool):
+        raise ValueError("is a number, or two with .. between them, such as 4 or 1..4")
+    most = int(found[2] or found[1])
+    if not 1 <= int(found[1]) <= most <= MAX_WORKERS:
+        raise ValueError(f"is from 1 to {MAX_WORKERS}, the smaller number first")
+    return WorkerCount(most, int(found[1]))
+
+
+Workers = Annotated[WorkerCount, PlainValidator(parse_workers)]
+"""A number of processes, or the least and the most."""
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
 """A span of time; text needs a unit."""

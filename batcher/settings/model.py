@@ -25,6 +25,8 @@ from batcher.options import (
     SecretStr,
     Section,
     Size,
+    WorkerCount,
+    Workers,
     masked_value,
     password_faults,
 )
@@ -218,8 +220,11 @@ class Settings(BaseSettings):
     """At the start: how long to wait for a broker or target that does not answer."""
     stop_timeout: Annotated[Duration, Field(gt=timedelta(0)), Flag(metavar="TIME")] = timedelta(seconds=25)
     """After a signal: time to write and commit what was read."""
-    workers: Annotated[int, Field(gt=0, le=1024), Flag(metavar="N")] = 1
-    """Processes that share the partitions, on this machine; sizes and limits hold for each."""
+    workers: Annotated[Workers, Flag(metavar="N|MIN..MAX")] = WorkerCount(1)
+    """Processes that share the partitions, on this machine; sizes and limits hold for each. MIN..MAX: as many as what
+    is left to read needs."""
+    worker_backlog: Annotated[int, Field(gt=0), Flag(metavar="N")] = 100_000
+    """With --workers MIN..MAX: for how many records that are left there is one process."""
     options: Annotated[Pairs, Flag(metavar="NAME=VALUE")] = Field(default_factory=dict)
     """Options of a plug-in that has no section for them; may be repeated."""
     batch: BatchSection = BatchSection()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -263,6 +264,25 @@ def test_nothing_is_lost_in_clickhouse_through_kills_and_each_row_has_the_name_o
     [[ids, names]] = clickhouse_server.query(f"SELECT uniqExact(id), uniqExact(_message_id) FROM {table}")
 
     assert (ids, names) == (RECORDS, RECORDS)
+
+
+def test_more_workers_come_where_more_is_left_to_read_and_a_stop_loses_nothing(nsqd: Nsqd, tmp_path: Path) -> None:
+    told = options(nsqd)
+    publish(told, documents(3000))
+    scaled = ("--workers", "1..3", "--worker-backlog", "1000", "--batch.rate", "300/s")
+    where = ("--sink", "parquet", "--parquet.path", str(tmp_path / "out"))
+    flags = [flag for flag in flags_of(told) if flag != "--until-eof"]
+    with BatcherProcess(*flags, *where, *scaled) as process:
+        event = process.wait_for("workers_scaled")
+        process.wait_for("batch_written", where=lambda one: one.get("worker") not in (0, None))
+        process.signal(signal.SIGTERM)
+        assert process.wait() == 0, process.stderr[-2000:]
+    assert (event["before"], event["workers"]) == (1, 3)
+    with BatcherProcess(*flags_of(told), *where) as rest:
+        assert rest.wait() == 0
+
+    ids = ds.dataset(tmp_path / "out").to_table()["id"].to_pylist()
+    assert sorted(ids) == list(range(3000))
 
 
 def test_servers_that_do_not_answer_end_the_start_with_69_and_bad_names_with_2(tmp_path: Path) -> None:

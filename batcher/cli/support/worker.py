@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from batcher.cli.support.signals import heard_by
 from batcher.settings import Settings, UsageError
@@ -22,13 +22,21 @@ if TYPE_CHECKING:
     from batcher.engine.pipeline import Pipeline
 
 
+TELL_EVERY_S: Final = 2.0
+"""How often a worker says how much is left to read."""
+
+
 class ParentLink:
     """Do what the parent says: its first word is a stop, its second an abort; its end is a stop, too.
 
-    `line` is closed with the process. Where none is given it is the standard input.
+    `line` is closed with the process. Where none is given it is the standard input. With `tells` it says how much is
+    left to read, one JSON object a line.
     """
 
-    def __init__(self, line: socket.socket | None = None) -> None:
+    def __init__(self, line: socket.socket | None = None, *, tells: bool = False) -> None:
+        self._tells = tells
+        self._said = threading.Lock()
+        self._ended = threading.Event()
         try:
             self._line = line or socket.socket(fileno=0)
         except OSError:
@@ -44,13 +52,25 @@ class ParentLink:
 
         # Blocked until the parent says something, and left behind at the end of the process.
         threading.Thread(target=self._obey, args=(pipeline,), name="tether", daemon=True).start()
+        if self._tells:
+            threading.Thread(target=self._tell, args=(pipeline,), name="backlog", daemon=True).start()
         with heard_by(listen):
             yield
 
     def report(self, facts: Mapping[str, Any]) -> None:
         """Send the summary, unless the parent is gone."""
-        with suppress(OSError):
+        self._ended.set()
+        with suppress(OSError), self._said:
             self._line.sendall(json.dumps(facts).encode())
+
+    def _tell(self, pipeline: Pipeline) -> None:
+        while not self._ended.wait(TELL_EVERY_S):
+            records, whole = pipeline.backlog
+            if records is None:
+                continue
+            with suppress(OSError), self._said:
+                if not self._ended.is_set():
+                    self._line.sendall(json.dumps({"backlog": records, "whole": whole}).encode() + b"\n")
 
     def _obey(self, pipeline: Pipeline) -> None:
         from batcher.telemetry import logs

@@ -1,7 +1,8 @@
 """`--workers N`: a parent process that starts N workers of one consumer group on this machine and looks after them.
 
-Kafka shares out the partitions; nothing is coordinated here. The parent loads no data and none of the libraries for
-it. What a worker is told, and what it tells, goes over one socket each (`worker.py`).
+With `--workers MIN..MAX` it starts more of them while more is left to read, and drains one after the other while there
+is less (`scaling.py`). Kafka shares out the partitions; nothing is coordinated here. The parent loads no data and none
+of the libraries for it. What a worker is told, and what it tells, goes over one socket each (`worker.py`).
 """
 
 from __future__ import annotations
@@ -12,8 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from types import FrameType
 from typing import Any, Final, Literal
@@ -21,15 +21,14 @@ from typing import Any, Final, Literal
 from batcher.cli.support.early import STOPPED
 from batcher.cli.support.outcome import INTERRUPTED
 from batcher.cli.support.refused import ALL_REFUSED, all_refused
+from batcher.cli.support.scaling import Backlog, ScalePolicy, Scaler
 from batcher.cli.support.signals import heard_by
+from batcher.cli.support.totals import Facts, total
 from batcher.settings import Settings
 from batcher.telemetry import logs
 
 Next = Literal["over", "again", "halt"]
 """What follows the end of a worker: nothing, its replacement, or the end of all."""
-
-Facts = Mapping[str, Any]
-"""What `--json` prints, of one worker or of all."""
 
 LOOK_S: Final = 0.1
 """How often the parent checks its workers and looks for a signal."""
@@ -44,21 +43,6 @@ _WORST: Final = (1, 2, 78, 69, INTERRUPTED, 75)
 
 _MEANINGS: Final = ("stop", "abort", "kill")
 
-_SUMS: Final = (
-    "consumed",
-    "written",
-    "dead_lettered",
-    "skipped",
-    "filtered",
-    "paused",
-    "released",
-    "duplicates_suppressed",
-    "batches",
-    "bytes",
-)
-
-_COUNTS: Final = ("dead_letter_reasons", "unknown_fields")
-
 log = logs.get(__name__)
 
 
@@ -69,8 +53,12 @@ def supervise(settings: Settings, argv: Sequence[str], *, as_json: bool) -> int:
     to stdout.
     """
     began = time.monotonic()
+    least = settings.workers.least
+    policy = ScalePolicy(least, settings.workers, settings.worker_backlog)
     team = WorkerSupervisor(
-        [arguments_of(argv, number) for number in range(settings.workers)], until_eof=settings.until_eof
+        [arguments_of(argv, number) for number in range(settings.workers)],
+        until_eof=settings.until_eof,
+        policy=policy if least < settings.workers else None,
     )
     code = team.run()
     seconds = time.monotonic() - began
@@ -114,56 +102,19 @@ def worst(codes: Sequence[int]) -> int:
     return next((code for code in (*_WORST, *sorted(found)) if code in found and code), 0)
 
 
-def total(reports: Sequence[Facts], seconds: float, code: int) -> Facts:
-    """Return the summary of all from those of each worker, `seconds` being the time that all of them took.
-
-    A worker that was killed has left no summary: what it did is not counted.
-    """
-    told = [report for report in reports if "consumed" in report]
-    if not told:
-        return {"exit": code}
-    sums = {name: sum(report[name] for report in told) for name in _SUMS}
-    loaded = sums["written"] + sums["dead_lettered"]
-    return {
-        **sums,
-        "seconds": round(seconds, 3),
-        "rows_per_second": round(loaded / seconds) if seconds > 0 else 0,
-        # In sorted order the weaker one comes first.
-        "delivery": min(report["delivery"] for report in told),
-        **{name: _added_up([report[name] for report in told]) for name in _COUNTS},
-        "unknown_fields_estimated": any(report["unknown_fields_estimated"] for report in told),
-        "columns_without_value": _in_all([report["columns_without_value"] for report in told if report["batches"]]),
-        **_targets([report["targets"] for report in told if "targets" in report]),
-        "exit": code,
-    }
-
-
-def _targets(several: Sequence[Mapping[str, Facts]]) -> dict[str, Any]:
-    """Return what the workers did to each of several targets, as the summary has it; nothing where there is one."""
-    found: dict[str, dict[str, Any]] = {}
-    for one in several:
-        for name, facts in one.items():
-            held = found.setdefault(name, dict.fromkeys(facts, 0) | {"failed": ""})
-            for key, value in facts.items():
-                held[key] = held[key] or value if key == "failed" else held[key] + value
-    return {"targets": found} if found else {}
-
-
-def _added_up(counts: Sequence[Mapping[str, int]]) -> dict[str, int]:
-    """Return the sums by name, the largest first."""
-    return dict(sum(map(Counter, counts), Counter[str]()).most_common())
-
-
-def _in_all(lists: Sequence[Sequence[str]]) -> list[str]:
-    """Return what every list has, in the order of the first."""
-    return [name for name in lists[0] if all(name in one for one in lists)] if lists else []
-
-
 class WorkerSupervisor:
-    """Keep one process for each command running until all are over; `reports` has what they reported at their ends."""
+    """Keep one process for each command running until all are over; `reports` has what they reported at their ends.
 
-    def __init__(self, commands: Sequence[Sequence[str]], *, until_eof: bool) -> None:
+    With a `policy` it keeps as many of them as that says, those with the lowest numbers.
+    """
+
+    def __init__(
+        self, commands: Sequence[Sequence[str]], *, until_eof: bool, policy: ScalePolicy | None = None
+    ) -> None:
         self._members = [WorkerProcess(number, command) for number, command in enumerate(commands)]
+        self._scaler = None if policy is None else Scaler(policy)
+        for member in self._members[len(commands) if policy is None else policy.least :]:
+            member.idle = True
         self._until_eof = until_eof
         self._signals = 0
         self._passed_on = 0
@@ -184,10 +135,12 @@ class WorkerSupervisor:
 
         try:
             with heard_by(listen):
-                while not all(member.over for member in self._members):
+                while not all(member.over or member.idle for member in self._members):
                     self._pass_on()
+                    self._scale(time.monotonic())
                     for member in self._members:
-                        self._look_after(member)
+                        if not (member.over or member.idle):
+                            self._look_after(member)
                     time.sleep(LOOK_S)
         finally:
             # After a bug: the workers that still run learn that the parent is gone, and stop.
@@ -209,13 +162,27 @@ class WorkerSupervisor:
             for member in self._members:
                 member.tell(self._passed_on)
 
+    def _scale(self, now: float) -> None:
+        """Start or drain workers, where the number follows what is left to read."""
+        if self._scaler is None or self._stopping or any(member.over for member in self._members):
+            return  # one that is over has seen the end: there is nothing left for more of them
+        running = [member for member in self._members if not member.idle and not member.leaving]
+        backlogs = [found for member in running if (found := member.heard()) is not None]
+        wanted = self._scaler.wanted(backlogs, len(running), now)
+        if wanted == len(running):
+            return
+        log.info("workers_scaled", workers=wanted, before=len(running), backlog=[one.records for one in backlogs])
+        for member in running[wanted:]:
+            member.leaving = True
+            member.tell(1)
+        for member in [one for one in self._members if one.idle][: max(wanted - len(running), 0)]:
+            member.idle, member.due = False, now
+
     def _forgiven(self, code: int, report: Facts | None) -> int:
         """Return the exit code of a worker; 0 where it was stopped before it had begun, with nothing read."""
         return 0 if self._signals and code == STOPPED and not _consumed(report) else code
 
     def _look_after(self, member: WorkerProcess) -> None:
-        if member.over:
-            return
         if member.due is not None:
             if self._stopping:
                 member.over = True
@@ -231,6 +198,11 @@ class WorkerSupervisor:
         code = self._forgiven(code, member.report)
         following = next_after(code, stopping=self._stopping, until_eof=self._until_eof, replaces=member.starts > 1)
         shown: dict[str, Any] = {"worker": member.number, **_ending(code)}
+        if member.leaving and following == "again":
+            # Drained, or killed on the way, which lost nothing either.
+            member.leaving, member.idle = False, True
+            log.info("worker_drained", **shown)
+            return
         if following == "again":
             shown["again_in_s"] = member.start_later()
         else:
@@ -258,11 +230,18 @@ class WorkerProcess:
         self.starts = 0
         self.due: float | None = 0.0
         self.over = False
+        self.idle = False
+        """It is not needed now."""
+        self.leaving = False
+        """It was told to stop, because fewer are enough."""
+        self._said = b""
+        self._backlog: Backlog | None = None
         self.report: Facts | None = None
 
     def start(self) -> None:
         """Start a process; where the system refuses one, start it later."""
         self._started_at, self._told, self.report = time.monotonic(), 0, None
+        self._said, self._backlog = b"", None
         ours, theirs = socket.socketpair()
         with theirs:
             try:
@@ -297,6 +276,20 @@ class WorkerProcess:
             with suppress(OSError):  # it has just ended
                 self._line.send(b".")
 
+    def heard(self) -> Backlog | None:
+        """Return what it said last about what is left to read; None where it has said nothing."""
+        if self._line is not None:
+            with suppress(OSError):
+                while piece := self._line.recv(1 << 16, socket.MSG_DONTWAIT):
+                    self._said += piece
+        # The summary, which comes last, has no end of line.
+        *lines, self._said = self._said.split(b"\n")
+        for line in lines:
+            with suppress(ValueError, TypeError, KeyError):
+                found = json.loads(line)
+                self._backlog = Backlog(int(found["backlog"]), bool(found["whole"]))
+        return self._backlog
+
     def ended(self) -> int | None:
         """Return the exit code once the process has ended, with what it said in `report`; else None."""
         code = None if self._process is None else self._process.poll()
@@ -316,12 +309,12 @@ class WorkerProcess:
             return None
         # Nothing is written any more, but a process that the worker started may hold its end open.
         self._line.settimeout(1.0)
-        said = b""
+        said = self._said
         with suppress(OSError):
             while piece := self._line.recv(1 << 16):
                 said += piece
         try:
-            found = json.loads(said)
+            found = json.loads(said.rpartition(b"\n")[2])
         except ValueError:
             return None
         return found if isinstance(found, dict) else None

@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from batcher.cli.support.loudness import add_loudness
+from batcher.options import WorkerCount
 from batcher.settings import (
     Loaded,
     Parser,
@@ -60,6 +61,8 @@ def _plain(value: Any) -> Any:
         return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
+    if isinstance(value, WorkerCount):
+        return int(value) if value.least == value else str(value)
     return show_duration(value) if isinstance(value, timedelta) else value
 
 

@@ -70,7 +70,8 @@ def main(argv: Sequence[str]) -> int:
     if arguments.as_worker is not None:
         from batcher.cli.support.worker import ParentLink, own
 
-        return run(own(settings, arguments.as_worker), for_people=False, tether=ParentLink())
+        tether = ParentLink(tells=settings.workers.least < settings.workers)
+        return run(own(settings, arguments.as_worker), for_people=False, tether=tether)
     for warning in loaded.warnings:
         logs.get(__name__).warning("setting_ignored", reason=warning)
     if settings.workers > 1:

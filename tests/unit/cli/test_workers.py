@@ -15,8 +15,10 @@ from typing import Any
 import pytest
 
 from batcher.cli.support import wiring, workers
+from batcher.cli.support.scaling import ScalePolicy
+from batcher.cli.support.totals import total
 from batcher.cli.support.worker import ParentLink, own
-from batcher.cli.support.workers import WorkerProcess, WorkerSupervisor, arguments_of, next_after, pause_s, total, worst
+from batcher.cli.support.workers import WorkerProcess, WorkerSupervisor, arguments_of, next_after, pause_s, worst
 from batcher.cli.verbs.run import main, parser
 from batcher.settings import Settings, UsageError, load
 from batcher.sources.kafka.settings import Kafka
@@ -60,8 +62,10 @@ def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "pause_s", lambda _: 0.0)
 
 
-def started(*scripts: str, until_eof: bool = False) -> tuple[WorkerSupervisor, list[WorkerProcess]]:
-    team = WorkerSupervisor([script(text) for text in scripts], until_eof=until_eof)
+def started(
+    *scripts: str, until_eof: bool = False, policy: ScalePolicy | None = None
+) -> tuple[WorkerSupervisor, list[WorkerProcess]]:
+    team = WorkerSupervisor([script(text) for text in scripts], until_eof=until_eof, policy=policy)
     return team, team._members
 
 
@@ -460,3 +464,61 @@ def test_the_sum_of_all_workers_decides_whether_anything_was_loaded(
     monkeypatch.setattr(WorkerSupervisor, "run", run)
     assert workers.supervise(Settings(workers=2), [], as_json=True) == code
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["exit"] == code
+
+
+# It says how much is left, in two pieces, then waits for its stop and reports like any other.
+TELLS = (
+    "import os, time; os.write(0, b'{\"backlog\": %d'); os.write(0, b', \"whole\": %s}\\n'); code = os.read(0, 1); "
+    f"os.write(0, {json.dumps(REPORT).encode()!r})"
+)
+
+
+def test_as_many_workers_run_as_the_backlog_needs_and_the_rest_are_never_started() -> None:
+    policy = ScalePolicy(least=1, most=4, records_each=1000)
+    team, members = started(*[TELLS % (2500, "true")] * 4, policy=policy)
+
+    with signalling_once(lambda: [member.starts for member in members] == [1, 1, 1, 0]):
+        assert team.run() == 0
+
+    assert team.reports == [REPORT] * 3
+
+
+def test_one_that_is_not_needed_any_more_is_drained_and_comes_again_when_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("batcher.cli.support.scaling.DOWN_AFTER_S", 0.0)
+    policy = ScalePolicy(least=1, most=2, records_each=1000)
+    # The first says that there is little, after it has seen that the second one runs; then that there is much again.
+    first = (
+        "import os, time\n"
+        "for count in (1500, 10, 1500):\n"
+        '    os.write(0, b\'{"backlog": %d, "whole": true}\\n\' % count); time.sleep(0.2)\n'
+        "os.read(0, 1)"
+    )
+    team, members = started(first, f"import os; os.read(0, 1); {REPORTS}", policy=policy)
+
+    with signalling_once(lambda: members[1].starts >= 2):
+        assert team.run() == 0
+
+    assert members[0].starts == 1
+    assert team.reports[0] == REPORT
+
+
+def test_at_the_end_of_a_topic_nobody_is_started_any_more() -> None:
+    policy = ScalePolicy(least=1, most=3, records_each=1)
+    team, members = started(
+        *['import os; os.write(0, b\'{"backlog": 9, "whole": true}\\n\')'] * 3, until_eof=True, policy=policy
+    )
+
+    assert team.run() == 0
+    assert members[0].starts == 1
+
+
+def test_workers_are_a_number_or_a_range() -> None:
+    def workers_of(text: str) -> tuple[int, int]:
+        found = load(parser(), [*RUNNABLE, "--workers", text], {}).settings.workers
+        return found.least, int(found)
+
+    assert workers_of("3") == (3, 3)
+    assert workers_of("2..5") == (2, 5)
+    for text in ("0", "5..2", "1..", "..4", "1..2000", "a"):
+        with pytest.raises(UsageError, match=r"--workers"):
+            workers_of(text)

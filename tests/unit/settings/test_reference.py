@@ -51,6 +51,7 @@ EXAMPLES = {
     "int": "7",
     "N": "7",
     "N/s": "500/s",
+    "N|MIN..MAX": "2..7",
     "SIZE": "300MiB",
     "TIME": "3s",
     "none|TIME": "3s",
