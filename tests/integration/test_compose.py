@@ -19,6 +19,8 @@ import pytest
 from batcher.generate.events import ORDERS, EventGenerator
 from batcher.settings import Settings, load
 from batcher.sources.kafka.settings import Kafka
+from batcher.sources.nsq.settings import Nsq
+from batcher.sources.sqs.settings import Sqs
 from batcher.testing.kafka import produce
 from sinks.clickhouse.settings import ClickHouse
 from tests.harness.patience import wait_for
@@ -27,6 +29,7 @@ from tests.harness.processes import ROOT, run_code
 COMPOSE = ROOT / "docker-compose.yml"
 DOCKERFILE = ROOT / "Dockerfile"
 KUBERNETES = ROOT / "deploy" / "kubernetes" / "batcher.yaml"
+QUEUES = {source: ROOT / "deploy" / "kubernetes" / f"{source}.yaml" for source in ("nsq", "sqs")}
 SYSTEMD = ROOT / "deploy" / "systemd" / "batcher.service"
 TABLES = ROOT / "deploy" / "clickhouse"
 STACK_S = 180.0
@@ -101,8 +104,27 @@ def test_the_flags_of_the_service_are_accepted(file: Path) -> None:
     assert settings.http.addr == "0.0.0.0:9100"
 
 
+@pytest.mark.parametrize("source", list(QUEUES))
+def test_the_flags_of_the_deployments_for_queues_are_accepted_and_their_scaling_names_the_same_queue(
+    source: str,
+) -> None:
+    file = QUEUES[source]
+    settings = settings_of(file)
+    assert (settings.source, settings.sink) == (source, "clickhouse")
+    scaled = file.read_text().partition("kind: ScaledObject")[2]
+    if source == "nsq":
+        nsq = settings.section(Nsq)
+        (address,) = nsq.lookupd
+        assert f"nsqLookupdHTTPAddresses: {address}\n" in scaled
+        assert f"topic: {nsq.topic}\n        channel: {nsq.channel}\n" in scaled
+    else:
+        assert f"queueURL: {settings.section(Sqs).queue}\n" in scaled
+    names = set(re.findall(r"^  (?:name|scaleTargetRef): \{?(?:name: )?([\w-]+)", file.read_text(), re.MULTILINE))
+    assert names == {f"batcher-{source}"}
+
+
 def test_no_password_stands_in_an_argument() -> None:
-    for file in (COMPOSE, KUBERNETES):
+    for file in (COMPOSE, KUBERNETES, *QUEUES.values()):
         assert not re.search(r"--\S*://\w+:\w+@", file.read_text())
 
 
@@ -110,10 +132,13 @@ def test_what_stops_batcher_waits_longer_than_it_needs_to_drain() -> None:
     needed_s = Settings().stop_timeout.total_seconds()
     given_s = [
         re.findall(r"stop_grace_period: (\d+)s", COMPOSE.read_text()),
-        re.findall(r"terminationGracePeriodSeconds: (\d+)", KUBERNETES.read_text()),
+        *(
+            re.findall(r"terminationGracePeriodSeconds: (\d+)", one.read_text())
+            for one in (KUBERNETES, *QUEUES.values())
+        ),
         re.findall(r"TimeoutStopSec=(\d+)", SYSTEMD.read_text()),
     ]
-    assert [int(seconds) > needed_s for (seconds,) in given_s] == [True] * 3
+    assert [int(seconds) > needed_s for (seconds,) in given_s] == [True] * 5
 
 
 def test_the_unit_does_not_restart_what_stays_wrong() -> None:

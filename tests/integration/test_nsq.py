@@ -241,15 +241,19 @@ def test_nothing_is_lost_in_parquet_through_kills_and_every_row_has_its_messages
     told = options(nsqd)
     publish(told, documents(RECORDS))
 
-    run_through_kills(*flags_of(told), "--sink", "parquet", "--parquet.path", str(tmp_path / "out"))
+    run_through_kills(
+        *(*flags_of(told), "--sink", "parquet", "--parquet.path", str(tmp_path / "out")),
+        *("--parquet.coordinates", "message_id"),
+    )
 
     rows = ds.dataset(tmp_path / "out").to_table()
-    assert set(rows["id"].to_pylist()) == set(range(RECORDS))
+    pairs = set(zip(rows["id"].to_pylist(), rows["_message_id"].to_pylist(), strict=True))
+    assert sorted(number for number, _ in pairs) == list(range(RECORDS)), "a message was lost, or had two names"
 
     assert channels(nsqd, told.topic or "")["loader"]["depth"] == 0
 
 
-def test_nothing_is_lost_in_clickhouse_through_kills_and_each_row_has_the_name_of_its_message(
+def test_nothing_is_lost_in_clickhouse_through_kills_and_what_comes_again_is_recognised_by_its_name(
     nsqd: Nsqd, clickhouse_server: ClickHouseServer
 ) -> None:
     told = options(nsqd)
@@ -261,9 +265,11 @@ def test_nothing_is_lost_in_clickhouse_through_kills_and_each_row_has_the_name_o
         *flags_of(told), "--sink", "clickhouse", "--clickhouse.dsn", clickhouse_server.dsn, "--clickhouse.table", table
     )
 
-    [[ids, names]] = clickhouse_server.query(f"SELECT uniqExact(id), uniqExact(_message_id) FROM {table}")
+    [[rows, ids, names]] = clickhouse_server.query(
+        f"SELECT count(), uniqExact(id), uniqExact(_message_id) FROM {table}"
+    )
 
-    assert (ids, names) == (RECORDS, RECORDS)
+    assert (rows, ids, names) == (RECORDS, RECORDS, RECORDS)
 
 
 def test_more_workers_come_where_more_is_left_to_read_and_a_stop_loses_nothing(nsqd: Nsqd, tmp_path: Path) -> None:
