@@ -17,7 +17,7 @@ import pytest
 
 from batcher.embedded.jars import Unavailable
 from batcher.embedded.nsq import Nsqd, NsqLookupd
-from batcher.errors import ConfigurationError, Unreachable
+from batcher.errors import CommitUnconfirmed, ConfigurationError, Unreachable
 from batcher.protocols.publisher import Outgoing
 from batcher.sources.nsq.gateway import NsqGateway, gateway_of
 from batcher.sources.nsq.publisher import NsqPublisher
@@ -129,7 +129,10 @@ def test_a_server_that_was_restarted_is_connected_to_again_and_nothing_of_it_is_
         before = read(gateway, 10)
         assert gateway.acknowledge([one.receipt for one in before[:5]], 5.0) == []
         wait_for(lambda: channels(nsqd, told.topic or "")["loader"]["in_flight_count"] == 10, "five more")
+        assert gateway.depth() == 45
         nsqd.shut_down()
+        with pytest.raises(CommitUnconfirmed, match="how many messages"):
+            gateway.depth()
         nsqd.start()
         after: dict[str, Received] = {}
 

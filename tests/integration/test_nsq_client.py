@@ -19,8 +19,10 @@ from tests.harness.scripted_nsqd import TERMS, ScriptedNsqd, Visitor
 A, B = "000000000000000a", "000000000000000b"
 
 
-def gateway_to(server: ScriptedNsqd, *, heartbeat_s: float = 10.0, max_in_flight: int = 10) -> NsqGateway:
-    what = Subscription("orders", "loader", 60.0, heartbeat_s=heartbeat_s)
+def gateway_to(
+    server: ScriptedNsqd, *, heartbeat_s: float = 10.0, timeout_s: float = 60.0, max_in_flight: int = 10
+) -> NsqGateway:
+    what = Subscription("orders", "loader", timeout_s, heartbeat_s=heartbeat_s)
     client = NsqClient(what, nsqd=[address_of(server.address, 0)], lookupd=[], max_in_flight=max_in_flight)
     return NsqGateway(client, what, max_in_flight=max_in_flight, longest_batch_s=1.0)
 
@@ -128,6 +130,25 @@ def test_heartbeats_are_answered_while_nothing_is_received() -> None:
         assert begun.wait(30.0)
         gateway.stop_receiving()
         assert answered.wait(30.0)
+        gateway.close()
+
+
+def test_what_waits_inside_is_touched_while_nothing_is_received() -> None:
+    touched = threading.Event()
+
+    def scene(visitor: Visitor) -> None:
+        visitor.greet()
+        visitor.expect("RDY")
+        visitor.send_message(A, b"a")
+        for _ in range(3):
+            assert visitor.expect("TOUCH") == f"TOUCH {A}"
+        touched.set()
+        visitor.expect("CLS")
+        visitor.send(0, b"CLOSE_WAIT")
+
+    with ScriptedNsqd(scene) as server, closing(gateway_to(server, timeout_s=0.3)) as gateway:
+        gateway.open()
+        assert touched.wait(30.0)
         gateway.close()
 
 

@@ -645,6 +645,22 @@ class ExactlyOnceMachine(RuleBasedStateMachine):
         # For this one time: what its peers announce from now on is not to be ignored.
         first.engine.offsets._ignores_intents = False
 
+    @rule(worker=workers, held=st.booleans())
+    def switch(self, worker: int, held: bool) -> None:
+        if held and self.workers[worker].engine.in_flight:
+            event("held with a batch in flight")
+        self.workers[worker].engine.shared.hold(held=held)
+
+    @rule(worker=workers)
+    def stop_while_held_and_start_again(self, worker: int) -> None:
+        one = self.workers[worker]
+        self.put_right(one)
+        one.engine.shared.hold(held=True)
+        one.engine.drain("stop")
+        self.until(one, lambda: one.engine.drained)
+        one.engine.fetch.leave()
+        self.replace(worker)
+
     @rule(worker=workers)
     def stop_and_start_again(self, worker: int) -> None:
         one = self.workers[worker]
@@ -665,6 +681,7 @@ class ExactlyOnceMachine(RuleBasedStateMachine):
         self.replace(worker)
 
     def put_right(self, worker: Worker) -> None:
+        worker.engine.shared.hold(held=False)
         worker.queue.broken = worker.queue.ruined = False
         for request in list(self.target.server):
             self.target.store(request)

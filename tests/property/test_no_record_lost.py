@@ -263,8 +263,35 @@ class PipelineMachine(RuleBasedStateMachine):
         self.source.assign([partition for partition in PARTITIONS if partition not in self.source.owned])
         self.fetch()
 
+    @rule(held=st.booleans())
+    def switch(self, held: bool) -> None:
+        if held and self.engine.in_flight:
+            event("held with a batch in flight")
+        self.engine.shared.hold(held=held)
+
+    @rule(values=values, stored=st.booleans())
+    def switch_off_during_a_write(self, values: list[str | None], stored: bool) -> None:
+        self.during_write(lambda: self.engine.shared.hold(held=True), stored=stored)
+        self.produce_and_flush(values)
+
+    @rule()
+    def stop_while_held_and_start_again(self) -> None:
+        self.sink.before, self.sink.after = self.refuse, self.store
+        self.engine.shared.hold(held=True)
+        written = sum(self.copies.values())
+        self.engine.drain("stop")
+        for _ in range(10):
+            self.engine.decode.step()
+            self.engine.write.step()
+            self.engine.fetch.step()
+        assert self.engine.drained, "a stop while it is held has nothing to wait for"
+        assert sum(self.copies.values()) == written
+        self.source.close()
+        self.boot()
+
     @rule()
     def stop_and_start_again(self) -> None:
+        self.engine.shared.hold(held=False)
         self.sink.before, self.sink.after = self.refuse, self.store
         self.queue.failures = 0
         self.fetch()
