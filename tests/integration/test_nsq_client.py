@@ -180,6 +180,9 @@ def test_what_waits_inside_is_dropped_with_its_connection_and_what_is_no_frame_e
     def broken(visitor: Visitor) -> None:
         visitor.greet()
         visitor.send_message(A, b"a")
+        # Answered behind the message: it waits inside by then.
+        visitor.send(0, b"_heartbeat_")
+        visitor.expect("NOP")
         visitor.send_bytes(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         while visitor.command():
             pass

@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from batcher.core.buffer import FlushPolicy
 from batcher.core.offsets import Offsets
+from batcher.engine.dispatcher import Dispatcher
 from batcher.engine.off_switch import OffSwitch, SwitchAction
 from batcher.engine.pipeline import Pipeline
 from batcher.engine.report import Summary, waiting_for
@@ -125,6 +126,18 @@ def test_what_comes_while_the_switch_drops_is_skipped_committed_and_counted() ->
     assert (summary.consumed, summary.written, summary.skipped, summary.paused) == (30, 5, 25, 25)
     assert 'batcher_records_skipped_total{reason="paused"} 25.0' in metrics.render()
     assert 'reason="tombstone"} 25' not in metrics.render()
+
+
+def test_a_target_that_comes_while_it_is_held_is_held_too() -> None:
+    one, other = HandEngine(), HandEngine()
+    dispatcher = Dispatcher.to(one.shared)
+    dispatcher.hold(held=True)
+    dispatcher.add(other.shared)
+    assert one.shared.snapshot().held
+    assert other.shared.snapshot().held
+    dispatcher.hold(held=False)
+
+    assert not other.shared.snapshot().held
 
 
 @pytest.mark.parametrize("announces", [True, False])
