@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import http.client
 import os
 import shutil
 import signal
@@ -24,6 +25,7 @@ BUILD_TIMEOUT_S: Final = 600
 """A minute on two cores."""
 
 START_TIMEOUT_S: Final = 30.0
+PORT_ATTEMPTS: Final = 3
 STOP_TIMEOUT_S: Final = 15.0
 
 _WHAT: Final = f"NSQ {NSQ_VERSION}"
@@ -116,16 +118,30 @@ class NsqServer:
         if self._process is not None:
             return
         program = nsq_programs() / self.program
-        if self._directory is None:
-            self._directory = Path(tempfile.mkdtemp(prefix=f"batcher-{self.program}-"))
+        if self._directory is not None:
+            self._launch(program, self._directory)
+            return
+        self._directory = Path(tempfile.mkdtemp(prefix=f"batcher-{self.program}-"))
+        for attempt in range(PORT_ATTEMPTS):
+            try:
+                self._launch(program, self._directory)
+            except Unavailable:
+                if attempt == PORT_ATTEMPTS - 1:
+                    raise
+                # Somebody else may have taken one of the ports meanwhile.
+                self.port, self.http_port = adjacent_ports()
+            else:
+                return
+
+    def _launch(self, program: Path, directory: Path) -> None:
         command = [str(program), f"-tcp-address={self.address}", f"-http-address={self.http_address}"]
-        log_path = self._directory / "log"
+        log_path = directory / "log"
         with log_path.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 (a fixed command)
-                tethered([*command, *self._own_options(self._directory), *self._options]),
+                tethered([*command, *self._own_options(directory), *self._options]),
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                cwd=self._directory,
+                cwd=directory,
             )
         self._wait_until_ready(log_path)
 
@@ -179,7 +195,8 @@ class NsqServer:
         while self._process is not None and self._process.poll() is None and time.monotonic() < deadline:
             try:
                 self.get("/ping")
-            except OSError:
+            except (OSError, http.client.HTTPException):
+                # As long as it does not listen, a connection to a free port can be one to itself.
                 time.sleep(0.01)
             else:
                 return

@@ -10,9 +10,9 @@ from typing import Final
 
 import pytest
 
-from batcher.sources.kafka.options import KafkaOptions
 from batcher.embedded.nsq import Nsqd
 from batcher.protocols.publisher import Outgoing
+from batcher.sources.kafka.options import KafkaOptions
 from batcher.sources.nsq.gateway import gateway_of
 from batcher.sources.nsq.publisher import NsqPublisher
 from batcher.sources.nsq.settings import Nsq

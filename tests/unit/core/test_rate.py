@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batcher.core.rate import RateLimit, RatePolicy
@@ -20,6 +20,7 @@ def play(limit: RateLimit, rows: list[int], now: float = 0.0) -> list[float]:
     return begun
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 1000), min_size=2, max_size=30), st.floats(0.5, 5000))
 def test_rows_of_any_batches_are_begun_at_the_rate(rows: list[int], rate: float) -> None:
     begun = play(RateLimit(RatePolicy(rate)), rows)
@@ -40,6 +41,7 @@ def test_a_batch_has_at_most_the_rows_of_a_second() -> None:
     assert RatePolicy(0.1).rows_of_batch(100) == 1
 
 
+@settings(deadline=None)
 @given(st.integers(0, 100_000), st.integers(0, 5000), st.floats(1, 5000))
 def test_a_stop_is_over_in_its_time_whatever_waits(waiting: int, before: int, rate: float) -> None:
     limit = RateLimit(RatePolicy(rate, drain_s=10.0))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batcher.sources.nsq.ready import Flow, shares
@@ -16,6 +16,7 @@ flows = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(st.integers(1, 400), flows, st.integers(0, 9))
 def test_what_is_in_flight_and_what_may_come_never_exceed_the_whole(
     total: int, given_flows: list[Flow], turn: int
@@ -28,6 +29,7 @@ def test_what_is_in_flight_and_what_may_come_never_exceed_the_whole(
     assert after <= max(total, before)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 400), st.lists(st.booleans(), min_size=1, max_size=6))
 def test_after_some_rounds_the_whole_is_handed_out_and_nobody_has_nothing(total: int, hungry: list[bool]) -> None:
     new = [0] * len(hungry)

@@ -6,7 +6,7 @@ import struct
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batcher.sources.nsq.wire import Answer, Delivery, FrameReader, Garbled, finish, publish, ready, requeue
@@ -36,6 +36,7 @@ FRAMES = [
 ]
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, len(STREAM)), max_size=12))
 def test_frames_are_the_same_however_the_stream_is_cut(cuts: list[int]) -> None:
     reader = FrameReader()
