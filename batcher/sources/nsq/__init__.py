@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from batcher.errors import ConfigurationError
 from batcher.plugins import PluginContext, takes
 from batcher.sources.nsq.settings import Nsq
 
@@ -14,11 +15,13 @@ if TYPE_CHECKING:
 
 @takes(Nsq, section="nsq")
 def plugin(options: Nsq, context: PluginContext) -> Source:
-    """Return the source, not open yet. Raise ConfigurationError for certificates that cannot be read."""
+    """Return the source, not open yet. Raise ConfigurationError without a channel, and for unreadable certificates."""
     from batcher.settings.model import BatchSection  # noqa: PLC0415 - as said above
     from batcher.sources.nsq.gateway import gateway_of  # noqa: PLC0415
     from batcher.sources.receipts.source import ReceiptSource  # noqa: PLC0415
 
+    if not options.channel:  # not in `lacking`: who publishes needs none
+        raise ConfigurationError("which channel? --nsq.channel CHANNEL")
     longest_batch_s = context.section(BatchSection).max_wait.total_seconds()
     gateway = gateway_of(options, longest_batch_s=longest_batch_s)
     return ReceiptSource(gateway, worker=options.worker, until_eof=context.until_eof)

@@ -56,8 +56,6 @@ class Nsq(Section):
     def lacking(self) -> Iterator[Fault]:
         if not self.topic:
             yield Fault("topic", "which topic? --nsq.topic TOPIC")
-        if not self.channel:
-            yield Fault("channel", "which channel? --nsq.channel CHANNEL")
         if not (self.nsqd or self.lookupd):
             yield Fault("nsqd", "which servers? --nsq.nsqd HOST:PORT or --nsq.lookupd HOST:PORT")
 

@@ -7,6 +7,9 @@ from datetime import timedelta
 import pytest
 from pydantic import ValidationError
 
+from batcher.errors import ConfigurationError
+from batcher.plugins import PluginContext
+from batcher.sources.nsq import plugin
 from batcher.sources.nsq.settings import Nsq, address_of
 
 
@@ -32,8 +35,13 @@ def test_addresses_have_a_port_of_their_own_or_the_usual_one() -> None:
 
 
 def test_what_is_lacking_is_asked_for_one_by_one() -> None:
-    assert [one.field for one in Nsq().lacking()] == ["topic", "channel", "nsqd"]
-    assert list(Nsq(topic="t", channel="c", lookupd=("x",)).lacking()) == []
+    assert [one.field for one in Nsq().lacking()] == ["topic", "nsqd"]
+    assert list(Nsq(topic="t", lookupd=("x",)).lacking()) == []
+
+
+def test_who_reads_needs_a_channel_and_who_publishes_does_not() -> None:
+    with pytest.raises(ConfigurationError, match=r"which channel\? --nsq\.channel"):
+        plugin(Nsq(topic="t", nsqd=("x",)), PluginContext())
 
 
 def test_a_timeout_that_nsqd_does_not_take_is_refused() -> None:
