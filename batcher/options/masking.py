@@ -30,7 +30,7 @@ _PARAMETER: Final = re.compile(r"(?P<name>[^?&=\s]+)=(?P<secret>[^&\s]*)")
 def masked_value(name: str, value: object) -> object:
     """Return a value as it may be shown under a name: secrets as `***`, also inside mappings and URLs."""
     if isinstance(value, BaseModel):
-        return {key: masked_value(key, item) for key, item in _items(value)}
+        return {key: masked_value(judged, item) for key, judged, item in _items(value)}
     if isinstance(value, Mapping):
         return {key: masked_value(str(key), item) for key, item in value.items()}
     if value in (None, "") or isinstance(value, bool | int | float):
@@ -64,8 +64,8 @@ def _masked_parameter(match: re.Match[str]) -> str:
 
 def secrets(model: BaseModel) -> Iterator[str]:
     """Yield every text in the settings that `masked_value` hides, so that logs can hide it wherever it turns up."""
-    for name, value in _items(model):
-        yield from _secrets(name, value)
+    for _, judged, value in _items(model):
+        yield from _secrets(judged, value)
 
 
 def _secrets(name: str, value: object) -> Iterator[str]:
@@ -87,6 +87,9 @@ def _secrets(name: str, value: object) -> Iterator[str]:
             yield text
 
 
-def _items(model: BaseModel) -> Iterator[tuple[str, object]]:
+def _items(model: BaseModel) -> Iterator[tuple[str, str, object]]:
+    """Yield the name of each field, the name that it is judged by, and its value."""
     for name, field in type(model).model_fields.items():
-        yield field.alias or name, getattr(model, name)
+        called = field.alias or name
+        public = any(getattr(one, "public", False) for one in field.metadata)
+        yield called, "" if public else called, getattr(model, name)

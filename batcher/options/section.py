@@ -15,12 +15,14 @@ from batcher.options.masking import masked_value, unencoded_password
 class Flag:
     """Say how a setting looks on the command line, where that does not follow from its name and type.
 
-    `plugin` is the kind of plug-in that the setting names, such as "sink"; then it needs no `metavar`.
+    `plugin` is the kind of plug-in that the setting names, such as "sink"; then it needs no `metavar`. What is `public`
+    is shown, although it is named like a secret.
     """
 
     short: str | None = None
     metavar: str | None = None
     plugin: str | None = None
+    public: bool = False
 
 
 class Fault(NamedTuple):

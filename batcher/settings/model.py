@@ -155,7 +155,7 @@ class Pause(Section):
     """Pause while this file is there, empty or with the word stopped."""
     redis: Annotated[SecretStr | None, Flag(metavar="redis://HOST")] = None
     """Pause while the key in this Redis has the value stopped: redis://[[user]:password@]host[:port][/database]."""
-    key: Annotated[str, Field(min_length=1), Flag(metavar="KEY")] = "batcher"
+    key: Annotated[str, Field(min_length=1), Flag(metavar="KEY", public=True)] = "batcher"
     """The key in Redis."""
     action: Literal["hold", "drop"] = "hold"
     """hold: read and write nothing; drop: skip and commit what comes."""

@@ -61,3 +61,12 @@ def test_validation_errors_hold_no_input() -> None:
         Kafka(options={"sasl.password": ["hunter22"]})  # type: ignore[dict-item]
 
     assert "hunter22" not in str(error.value)
+
+
+def test_a_setting_that_is_named_like_a_secret_and_is_none_is_shown_and_hides_nothing() -> None:
+    given = Settings(pause={"redis": "redis://:s3cret@r", "key": "pipelines"})
+
+    assert "'key': 'pipelines'" in str(masked(given))
+    assert "s3cret" not in str(masked(given))
+    assert "s3cret" in set(secrets(given))
+    assert not {"pipelines", "batcher"} & (set(secrets(given)) | set(secrets(Settings())))
