@@ -16,6 +16,7 @@ registry: Final[Registry[Source]] = Registry(
     built_in={
         "kafka": "batcher.sources.kafka:plugin",
         "nsq": "batcher.sources.nsq:plugin",
+        "queue": "batcher.sources.queue:plugin",
         "share": "batcher.sources.share:plugin",
         "sqs": "batcher.sources.sqs:plugin",
     },

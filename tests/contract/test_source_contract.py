@@ -7,14 +7,19 @@ one group.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Final
 
 import pytest
 
 from batcher.embedded.mock_cluster import MockCluster
 from batcher.protocols import Source
+from batcher.protocols.publisher import Outgoing
 from batcher.records import Partition
 from batcher.sources.kafka.source import KafkaOptions, KafkaSource
+from batcher.sources.queue.file import QueueShape, create, opened
+from batcher.sources.queue.publisher import QueuePublisher
+from batcher.sources.queue.source import QueueOptions, QueueSource
 from batcher.testing.contract.source import SourceCase, SourceLaws
 from batcher.testing.kafka import Broker, produce
 from batcher.testing.sources import MemoryLog, MemorySource
@@ -49,6 +54,24 @@ class KafkaCase(SourceCase):
         )
 
 
+class QueueCase(SourceCase):
+    """A queue of two lanes, of which the second has the higher priority: a priority names the lane to publish to."""
+
+    partitions = (Partition("orders", 0), Partition("orders", 1))
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        create(path, QueueShape("orders", lanes=1, priorities=2)).close()
+
+    def produce(self, partition: Partition, values: Sequence[bytes]) -> None:
+        publisher = QueuePublisher(opened(self.path))
+        assert not publisher.publish([Outgoing(value, priority=partition.number) for value in values], 10.0)
+        publisher.close()
+
+    def source(self, *, until_eof: bool = False) -> Source:
+        return QueueSource(QueueOptions(self.path, "loaders", until_eof=until_eof))
+
+
 def mock_case(request: pytest.FixtureRequest, protocol: str) -> SourceCase:
     cluster: MockCluster = request.getfixturevalue("mock_cluster")
     cluster.create_topic("topic", 2)
@@ -73,6 +96,7 @@ Build = Callable[[pytest.FixtureRequest], SourceCase]
 
 CASES: Final[dict[str, Build]] = {
     "memory": lambda _: MemoryCase(),
+    "queue": lambda request: QueueCase(request.getfixturevalue("tmp_path") / "orders.db"),
     "kafka:mock": lambda request: mock_case(request, "classic"),
     "kafka:mock-kip848": lambda request: mock_case(request, "consumer"),
     # Members hear of a rebalance with a heartbeat, every 3 s by default.

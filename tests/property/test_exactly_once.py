@@ -34,7 +34,8 @@ from batcher.errors import (
     SinkUnavailable,
 )
 from batcher.records import Block, DeadLetter, Deferral, Outcome, Partition, Position, Rejection, write_id
-from batcher.sources.kafka.metadata import MAX_BYTES, StoredPosition, pack
+from batcher.sources.kafka.metadata import StoredPosition, pack
+from batcher.sources.position_note import MAX_BYTES
 from batcher.testing.clock import ManualClock
 from batcher.testing.dead_letters import MemoryDeadLetterQueue
 from batcher.testing.formats import NUMBERS, SMALL_NUMBERS, NumberFormat

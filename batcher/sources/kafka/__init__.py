@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 from batcher.plugins import PluginContext, takes
 from batcher.sources.kafka.settings import Kafka
+from batcher.sources.starts import start_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from batcher.protocols import Source
-    from batcher.sources.kafka.options import KafkaOptions, Start
+    from batcher.sources.kafka.options import KafkaOptions
 
 
 @takes(Kafka, section="kafka")
@@ -45,17 +45,6 @@ def options_of(section: Kafka, context: PluginContext) -> KafkaOptions:
         return options
     # As long as a rebalance may take: a dead member times out, and a living one writes its last batch.
     return replace(options, patience_s=options.session_timeout_s + context.drain_timeout_s)
-
-
-def start_of(text: str) -> Start:
-    """Return where to start: a time as epoch milliseconds."""
-    match text:
-        case "earliest" | "latest":
-            return text
-        case _ if text.isdecimal():
-            return int(text)
-        case _:
-            return int(datetime.fromisoformat(text).timestamp() * 1000)
 
 
 def _properties_again(context: PluginContext) -> Callable[[], Mapping[str, str]] | None:

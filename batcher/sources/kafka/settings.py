@@ -3,29 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, PrivateAttr
 
 from batcher.options import Fault, Flag, Names, Pairs, Section
-
-
-def _start(value: str) -> str:
-    if value in ("earliest", "latest"):
-        return value
-    try:
-        if value.isdecimal():
-            moment = datetime.fromtimestamp(int(value) / 1000, UTC)
-        else:
-            moment = datetime.fromisoformat(value)
-            moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        before_the_epoch = moment.timestamp() < 0
-    except (ValueError, OverflowError, OSError):
-        raise ValueError("is earliest, latest, a time such as 2026-01-31T12:00:00Z, or epoch milliseconds") from None
-    if before_the_epoch:
-        raise ValueError("is a time before 1970; write earliest")
-    return value if value.isdecimal() else moment.isoformat()
+from batcher.sources.starts import start_text
 
 
 class Kafka(Section):
@@ -37,7 +20,7 @@ class Kafka(Section):
     """Topics to read; may be repeated. A name that starts with ^ is a regular expression."""
     group: Annotated[str | None, Flag("-g", "NAME")] = None
     """Consumer group; its committed offsets are the only state."""
-    start: Annotated[str, Flag(metavar="earliest|latest|TIME"), AfterValidator(_start)] = "earliest"
+    start: Annotated[str, Flag(metavar="earliest|latest|TIME"), AfterValidator(start_text)] = "earliest"
     """Where to start where the group has no offset yet. TIME: ISO 8601 (UTC unless it says otherwise) or epoch ms."""
     options: Annotated[Pairs, Flag("-X", "PROPERTY=VALUE")] = Field(default_factory=dict)
     """Any other librdkafka property; may be repeated. `-X list` and `-X dump` show them."""

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import example, given
 
 from batcher.records import MAX_INTENTS, Intent, Partition, Position, Range
-from batcher.sources.kafka.metadata import MAX_BYTES, StoredPosition, pack, unpack
+from batcher.sources.kafka.metadata import StoredPosition, pack, unpack
+from batcher.sources.position_note import MAX_BYTES
 
 A = Partition("events", 0)
 LAST_OFFSET = (1 << 63) - 2
