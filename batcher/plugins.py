@@ -17,6 +17,8 @@ them over. A plug-in may say about itself, as attributes:
              called with an instance. Without a model it is called with what `--options NAME=VALUE` gave, as texts.
 `section`    the name of that section, one word; else it is the name of the plug-in.
 `contract`   the number of the contract it was written for; else it is taken for the current one.
+`publisher`  of a source: what `produce --to` fills its queue with (`batcher.protocols.publisher`).
+`reader`     of a source: what `verify` and `peek` read its log with (`batcher.protocols.readable`).
 
 A plug-in with a parameter `context` also gets, by keyword, what it may have to know of the rest (`PluginContext`).
 Nothing heavy is imported here: `--help` asks for the options of plug-ins.
@@ -122,11 +124,16 @@ class PluginContext:
         return section_among(self.sections, model)
 
 
-def takes(options: type[Section], *, section: str | None = None) -> Callable[[AnyPlugin], AnyPlugin]:
-    """Give a function the attributes of a plug-in: the model of its options, and the name of its section."""
+def takes(
+    options: type[Section], *, section: str | None = None, **offers: Callable[..., object]
+) -> Callable[[AnyPlugin], AnyPlugin]:
+    """Give a function the attributes of a plug-in: the model of its options, and the name of its section.
+
+    `offers` are further parts that it can make, such as the `publisher` and the `reader` of a source.
+    """
 
     def mark(plugin: AnyPlugin) -> AnyPlugin:
-        for name, value in {"options": options, "section": section}.items():
+        for name, value in {"options": options, "section": section, **offers}.items():
             setattr(plugin, name, value)
         return plugin
 

@@ -8,6 +8,7 @@ from batcher.protocols.dead_letters import DeadLetterQueue
 from batcher.protocols.format import Decoder, FieldProposer, Format
 from batcher.protocols.guarantee import Guarantee
 from batcher.protocols.publisher import Outgoing, Publisher
+from batcher.protocols.readable import ReadableLog
 from batcher.protocols.sink import (
     COPIES,
     SINK_METHODS,
@@ -61,6 +62,7 @@ __all__ = [
     "PartitionListener",
     "Pressured",
     "Publisher",
+    "ReadableLog",
     "Reconcilable",
     "Rehearsable",
     "Releasing",

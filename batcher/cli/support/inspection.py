@@ -9,8 +9,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from batcher.cli.support.kafka_only import kafka_of
 from batcher.cli.support.loudness import add_loudness, log_level, set_up_log
+from batcher.cli.support.readable import require_readable
 from batcher.cli.support.tuning import tune_collector, tune_memory
 from batcher.plugins import registry_of
 from batcher.settings import Loaded, Parser, Settings, UsageError, add_config_flag, load
@@ -24,9 +24,8 @@ if TYPE_CHECKING:
     from batcher.audit.report import AuditReport
     from batcher.audit.scope import Scope
     from batcher.engine.retry import RetryPolicy
-    from batcher.protocols import Auditable, Sink, SinkInfo
+    from batcher.protocols import Auditable, ReadableLog, Sink, SinkInfo
     from batcher.records import Partition
-    from batcher.sources.kafka.window import LogReader
 
 PATIENCE_S: Final = 60.0
 """How long a target that does not answer is asked again where --retry.max-elapsed is not given: people wait."""
@@ -55,7 +54,7 @@ def loaded(made: Parser, argv: Sequence[str]) -> Loaded:
     """Return the settings and flags of a command line, with the log set up as they say. Raise UsageError."""
     made.add_settings()
     found = load(made, list(argv), runnable=True)
-    kafka_of(found.settings, made.prog.removeprefix("batcher "))
+    require_readable(found.settings, made.prog.removeprefix("batcher "))
     queue = found.settings.dlq.queue
     if queue not in (None, *registry_of("dead-letter queue").built_in):
         raise UsageError([f"--dlq.queue {queue}: only dead letters in topics and directories can be looked up"])
@@ -71,7 +70,7 @@ class Inspection:
     sink: Sink
     info: SinkInfo
     target: Auditable
-    reader: LogReader
+    reader: ReadableLog
     scopes: Sequence[Scope]
     attempt: Callable[..., Any]
 
@@ -159,14 +158,13 @@ def inspecting(settings: Settings, arguments: argparse.Namespace) -> Iterator[In
     from batcher.cli.support import wiring
     from batcher.errors import SinkMisconfigured, SinkUnavailable
     from batcher.protocols.sink import countable
-    from batcher.sources.kafka.window import LogReader
 
     tune_collector()
     tune_memory()
     start = None if arguments.start is None else bound_of("--from", arguments.start)
     end = None if arguments.end is None else bound_of("--to", arguments.end)
     numbers = numbers_of(arguments.partition)
-    sink, reader = wiring.sink_of(settings), LogReader(wiring.kafka_options_of(settings))
+    sink, reader = wiring.sink_of(settings), wiring.reader_of(settings)
     with ExitStack() as stack:
         stack.callback(sink.close)
         info = sink.open()
@@ -191,14 +189,15 @@ def retry_of(settings: Settings) -> RetryPolicy:
 def letters_of(settings: Settings) -> Letters:
     """Return where the dead letters of the group came from; none where the settings name no place for them."""
     from batcher.audit.dead_letters import in_directory, in_topic
+    from batcher.cli.support import wiring
     from batcher.sources.kafka.options import KafkaOptions
     from batcher.sources.kafka.window import LogReader
 
-    kafka = settings.section(Kafka)
-    group = kafka.group or ""
+    group = wiring.name_of(settings)
     if settings.dlq.path:
         return in_directory(settings.dlq.path, group)
     if settings.dlq.topic:
+        kafka = settings.section(Kafka)
         options = KafkaOptions(
             brokers=kafka.brokers or "",
             topics=(settings.dlq.topic,),

@@ -19,7 +19,7 @@ def one_target(settings: Settings, topics: Sequence[str] = ()) -> Settings:
     rules = _rules(settings)
     if rules is None:
         return settings
-    topics = topics or _named_topics(settings)
+    topics = topics or _named_topics(settings) or _of_queue(settings)
     if not topics or any(topic.startswith("^") for topic in topics):
         raise UsageError(["--route: name the topics of one target with -t"])
     found = _by_target(rules, topics)
@@ -39,7 +39,7 @@ def all_targets(settings: Settings) -> Sequence[Settings]:
     if rules is None:
         return [settings]
     topics = _named_topics(settings)
-    if any(topic.startswith("^") for topic in topics):
+    if not topics or any(topic.startswith("^") for topic in topics):
         topics = _existing_topics(settings)
     return [routed(settings, name, mine) for name, mine in _by_target(rules, topics).items()]
 
@@ -58,11 +58,16 @@ def _named_topics(settings: Settings) -> Sequence[str]:
     return tuple(getattr(section, "topics", ()))
 
 
-def _existing_topics(settings: Settings) -> Sequence[str]:
-    from batcher.cli.support.wiring import kafka_options_of
-    from batcher.sources.kafka.window import LogReader
+def _of_queue(settings: Settings) -> Sequence[str]:
+    """Return the topics of a source that names none because it has only one."""
+    section = section_of(settings, "source")[1]
+    return () if hasattr(section, "topics") else _existing_topics(settings)
 
-    reader = LogReader(kafka_options_of(settings))
+
+def _existing_topics(settings: Settings) -> Sequence[str]:
+    from batcher.cli.support.wiring import reader_of
+
+    reader = reader_of(settings)
     try:
         return sorted({partition.topic for partition in reader.open()})
     finally:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from batcher.engine.pipeline import Pipeline
     from batcher.engine.retry import RetryPolicy
     from batcher.engine.routes import Routes
-    from batcher.protocols import DeadLetterQueue, Format, Sink, Source, Transform
+    from batcher.protocols import DeadLetterQueue, Format, ReadableLog, Sink, Source, Transform
     from batcher.sources.kafka.options import KafkaOptions
     from batcher.telemetry.metrics import Metrics
 
@@ -288,6 +288,18 @@ def dead_letters_of(settings: Settings) -> DeadLetterQueue | None:
         return None
     queue: DeadLetterQueue = _part(settings, registry_of("dead-letter queue"), name)
     return queue
+
+
+@before_opening()
+def reader_of(settings: Settings) -> ReadableLog:
+    """Return what reads the log of the source again, not open yet. Raise SettingRefused where the source has none."""
+    registry = registry_of("source")
+    found = registry.find(settings.source)
+    reader = getattr(found.make, "reader", None)
+    if reader is None or found.model is None:
+        raise ConfigurationError(f"--source {settings.source}: what was read from it cannot be read again")
+    log: ReadableLog = reader(own_section(settings, registry, found), context_of(settings, found.section))
+    return log
 
 
 @before_opening()

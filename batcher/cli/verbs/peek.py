@@ -19,9 +19,8 @@ from batcher.settings import Parser, Settings, add_config_flag
 
 if TYPE_CHECKING:
     from batcher.preview.records import Shown
-    from batcher.protocols import Format
+    from batcher.protocols import Format, ReadableLog
     from batcher.records import Partition, Records
-    from batcher.sources.kafka.window import LogReader
 
 USAGE: Final = "batcher peek -b BROKERS -t TOPIC [-n N] [--from OFFSET|TIME] [--follow] [--raw|--hex] [flags]"
 
@@ -55,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
         if not printed and not stop.is_set():
             from batcher.errors import ConfigurationError
 
-            raise ConfigurationError(f"-t {','.join(sorted({one.topic for one in partitions}))}: there is no record")
+            raise ConfigurationError(f"{','.join(sorted({one.topic for one in partitions}))}: there is no record")
     return 130 if stop.is_set() and not arguments.follow else 0
 
 
@@ -77,7 +76,7 @@ def _parser() -> Parser:
 
 
 def _wanted(
-    reader: LogReader, partitions: Sequence[Partition], arguments: argparse.Namespace, stop: threading.Event
+    reader: ReadableLog, partitions: Sequence[Partition], arguments: argparse.Namespace, stop: threading.Event
 ) -> Iterator[Sequence[Records]]:
     """Yield records in pieces: those asked for, and with --follow what comes after them until `stop` is set."""
     from batcher.preview.records import newest
@@ -100,7 +99,7 @@ def _wanted(
         yield [shown]
 
 
-def _from(reader: LogReader, places: Mapping[Partition, tuple[int, int]], start: str) -> Iterator[Records]:
+def _from(reader: ReadableLog, places: Mapping[Partition, tuple[int, int]], start: str) -> Iterator[Records]:
     """Yield the records from an offset or a time on, partition after partition."""
     from batcher.audit.scope import bound_of, offset_of
     from batcher.preview.records import in_order
@@ -110,7 +109,7 @@ def _from(reader: LogReader, places: Mapping[Partition, tuple[int, int]], start:
         yield from in_order(reader, partition, max(low, offset_of(reader, partition, bound, end)), end)
 
 
-def _coming(reader: LogReader, ends: dict[Partition, int], stop: threading.Event) -> Iterator[Records]:
+def _coming(reader: ReadableLog, ends: dict[Partition, int], stop: threading.Event) -> Iterator[Records]:
     """Yield the records that come from now on."""
     from batcher.preview.records import in_order
 

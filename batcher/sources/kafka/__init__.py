@@ -12,11 +12,20 @@ from batcher.sources.starts import start_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from batcher.protocols import Source
+    from batcher.protocols import ReadableLog, Source
     from batcher.sources.kafka.options import KafkaOptions
 
 
-@takes(Kafka, section="kafka")
+def reader(options: Kafka, context: PluginContext) -> ReadableLog:
+    """Return what reads the log without the group. Raise ConfigurationError."""
+    from batcher.sources.kafka.window import LogReader  # noqa: PLC0415 - it is not needed for the command line
+
+    # librdkafka wants a name, and the reader neither joins nor commits.
+    named = options if options.group else options.model_copy(update={"group": "batcher-preview"})
+    return LogReader(options_of(named, context))
+
+
+@takes(Kafka, section="kafka", reader=reader)
 def plugin(options: Kafka, context: PluginContext) -> Source:
     """Return the source, not open yet. Raise ConfigurationError. Nothing heavy is imported before this is called."""
     from batcher.sources.kafka.source import KafkaSource  # noqa: PLC0415 - as said above
