@@ -62,6 +62,13 @@ class Retention:
             pass
         return removed
 
+    def trim_read(self) -> int:
+        """Remove the messages that every group has read, whatever their age; return how many. Raise QueueBusy."""
+        removed = 0
+        while found := self._remove_oldest(None):
+            removed += found
+        return removed
+
     def read_by_all(self) -> dict[int, int]:
         """Return for each lane the offset below which every group has read; the lane's first without any group."""
         with self._file.answering():
