@@ -14,29 +14,35 @@ from typing import Final, Self
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
+from batcher.demo.log import GROUP, PARTITIONS, POISON, TICK_S, TOPIC, DemoOrders
 from batcher.embedded.mock_cluster import MockCluster
 from batcher.generate.events import EventGenerator
-
-TOPIC: Final = "orders"
-PARTITIONS: Final = 4
-GROUP: Final = "demo"
-POISON: Final = 0.001
 
 BACKLOG: Final = 14_000
 """Records of a partition that may wait: at 210 bytes each 56 % of what the mock keeps, if nothing compresses."""
 
-TICK_S: Final = 0.05
-
 ASK_TIMEOUT_S: Final = 10.0
+
+REJOIN: Final = ("-X", "session.timeout.ms=2000", "-X", "heartbeat.interval.ms=400")
+"""A group gives a killed member's partitions away when its session ends: after 45 s by default, too long to watch.
+(A static member, --kafka.instance, gets them back at once from a real broker; from the mock after 45 s, measured.)"""
 
 
 class SmallKafka:
-    """Run the cluster with one topic while in the `with` block. Raises jars.Unavailable where librdkafka has none."""
+    """Run the cluster with one topic (see `DemoLog`). Raises jars.Unavailable where librdkafka has none."""
+
+    name = "Kafka"
+    own_name = "your own Kafka, here on localhost:9092"
+    rejoin: Sequence[str] = REJOIN
+    own_orders: Sequence[str] = ("-b", "localhost:9092", "-t", "my-orders")
+    own_flags: Sequence[str] = (*own_orders, "-g", "my-group")
 
     def __init__(self) -> None:
         self._cluster = MockCluster()
         self.bootstrap = self._cluster.bootstrap
         self._cluster.create_topic(TOPIC, PARTITIONS)
+        self.told = f"Kafka: a small one in this process, {self.bootstrap}, topic {TOPIC}, {PARTITIONS} partitions"
+        self.flags: Sequence[str] = ("-b", self.bootstrap, "-t", TOPIC, "-g", GROUP)
         # It never joins the group: it only asks what the pipeline has committed.
         self._group = Consumer({"bootstrap.servers": self.bootstrap, "group.id": GROUP, "log_level": 0})
 
@@ -52,16 +58,16 @@ class SmallKafka:
         asked = [TopicPartition(TOPIC, number) for number in range(PARTITIONS)]
         return [max(at.offset, 0) for at in self._group.committed(asked, timeout=ASK_TIMEOUT_S)]
 
+    def orders(self, count: int, rate: float) -> DemoOrders:
+        """Return the orders, not begun."""
+        return Orders(self.bootstrap, count, rate, self.committed)
+
 
 class Orders:
-    """Send made-up orders on a thread of their own, from `start` until `count` are sent or `stop`.
-
-    `rate` is in orders a second. `offsets` are those the broker confirmed, by partition. `made` counts what was handed
-    to the client. `throttled` says whether the pipeline is waited for. `error` says what ended it early.
-    """
+    """Send made-up orders, `rate` a second (see `DemoOrders`). `made` counts what was handed to the client."""
 
     def __init__(self, bootstrap: str, count: int, rate: float, committed: Callable[[], Sequence[int]]) -> None:
-        self.offsets = [array("q") for _ in range(PARTITIONS)]
+        self.offsets: Sequence[array[int]] = [array("q") for _ in range(PARTITIONS)]
         self.made = 0
         self.throttled = False
         self.error = ""

@@ -12,7 +12,9 @@ from typing import Any, Final
 
 from batcher.dead_letters.directory import read_letters
 from batcher.demo.audit import Sums, audit
-from batcher.demo.kafka import GROUP, PARTITIONS, POISON, TOPIC, Orders, SmallKafka
+from batcher.demo.kafka import SmallKafka
+from batcher.demo.log import POISON, DemoLog, DemoOrders
+from batcher.demo.queue import SmallQueue
 from batcher.demo.targets import Answer, ClickHouseTarget, ParquetTarget, Target
 from batcher.demo.view import DemoProgress, DemoView
 from batcher.demo.worker import Event, Worker, typed
@@ -27,10 +29,6 @@ MAX_RATE: Final = 50_000.0
 
 KILL_AFTER: Final = 0.3
 """The share of the orders that is written before the pipeline is killed."""
-
-REJOIN: Final = ("-X", "session.timeout.ms=2000", "-X", "heartbeat.interval.ms=400")
-"""A group gives a killed member's partitions away when its session ends: after 45 s by default, too long to watch.
-(A static member, --kafka.instance, gets them back at once from a real broker; from the mock after 45 s, measured.)"""
 
 STALL_S: Final = 60.0
 """Give up when nothing is committed for this long; a restart takes 4 s, 6 s with both cores busy (measured)."""
@@ -86,7 +84,8 @@ class Result:
 class Show:
     """Play once into an empty `directory`. Raise BatcherError when something does not start or does not go on."""
 
-    def __init__(self, sink: str, records: int, directory: Path, view: DemoView) -> None:
+    def __init__(self, sink: str, records: int, directory: Path, view: DemoView, source: str = "kafka") -> None:
+        self._source = source
         self._target: Target = ClickHouseTarget(directory) if sink == "clickhouse" else ParquetTarget(directory)
         self._records = records
         self._directory = directory
@@ -103,16 +102,13 @@ class Show:
         """Play and return the result."""
         started = time.monotonic()
         view = self._view
-        view.title(f"batcher demo: Kafka into {self._target.name}, with a crash in the middle")
-        try:
-            kafka = SmallKafka()
-        except Unavailable as error:
-            raise Unreachable(f"the demo's Kafka cannot start: {error}") from error
-        with kafka:
-            view.step(f"Kafka: a small one in this process, {kafka.bootstrap}, topic {TOPIC}, {PARTITIONS} partitions")
+        name = "Kafka" if self._source == "kafka" else "an embedded queue"
+        view.title(f"batcher demo: {name} into {self._target.name}, with a crash in the middle")
+        with self._log_of_orders() as log:
+            view.step(log.told)
             self._target.prepare()
             view.step(f"Target: {self._target.name}, {self._target.place}")
-            orders, drained = self._load(kafka)
+            orders, drained = self._load(log)
         rows, answer = self._target.read()
         result = Result(
             audit(orders.offsets, orders.poisoned, rows, read_letters(self._letters)),
@@ -122,13 +118,21 @@ class Show:
             time.monotonic() - started,
             self._directory,
         )
-        self._tell(result, answer)
+        self._tell(result, answer, log)
         return result
 
-    def _load(self, kafka: SmallKafka) -> tuple[Orders, bool]:
+    def _log_of_orders(self) -> DemoLog:
+        if self._source == "queue":
+            return SmallQueue(self._directory)
+        try:
+            return SmallKafka()
+        except Unavailable as error:
+            raise Unreachable(f"the demo's Kafka cannot start: {error}") from error
+
+    def _load(self, log: DemoLog) -> tuple[DemoOrders, bool]:
         rate = min(max(self._records / PRODUCE_S, MIN_RATE), MAX_RATE)
-        orders = Orders(kafka.bootstrap, self._records, rate, kafka.committed)
-        view, command = self._view, self._command(kafka.bootstrap)
+        orders = log.orders(self._records, rate)
+        view, command = self._view, self._command(log)
         try:
             with self._worker(command) as worker:
                 view.step(f"Pipeline: a process of its own, pid {worker.pid}", *_lines(command))
@@ -136,7 +140,7 @@ class Show:
                 view.step(f"Orders: {self._records:,} at {rate:,.0f} a second, {POISON:.1%} of them broken on purpose")
                 orders.start()
                 with view.following():
-                    rows = self._until_kill(kafka, orders, worker)
+                    rows = self._until_kill(log, orders, worker)
                     view.step(
                         f"kill -9 {worker.pid} at the worst moment: {rows:,} orders just written, not yet committed",
                         style="bold red",
@@ -144,7 +148,7 @@ class Show:
                     worker.wait(DRAIN_S)
                     with self._worker(command) as successor:
                         view.step(f"The same command again, pid {successor.pid}: it goes on at the last commit")
-                        self._until_done(kafka, orders, successor)
+                        self._until_done(log, orders, successor)
                         successor.stop()
                         code = successor.wait(DRAIN_S)
             ending = "did not end in time" if code is None else f"exit code {code}"
@@ -153,9 +157,8 @@ class Show:
             orders.stop()
         return orders, code == 0
 
-    def _command(self, bootstrap: str) -> list[str]:
-        place = ["-b", bootstrap, "-t", TOPIC, "-g", GROUP, "--dlq.path", str(self._letters)]
-        return [*self._target.flags, *place, *REJOIN]
+    def _command(self, log: DemoLog) -> list[str]:
+        return [*self._target.flags, *log.flags, "--dlq.path", str(self._letters), *log.rejoin]
 
     @contextmanager
     def _worker(self, command: list[str]) -> Iterator[Worker]:
@@ -174,7 +177,7 @@ class Show:
             if time.monotonic() > deadline:
                 raise self._failed("did not start")
 
-    def _until_kill(self, kafka: SmallKafka, orders: Orders, worker: Worker) -> int:
+    def _until_kill(self, log: DemoLog, orders: DemoOrders, worker: Worker) -> int:
         written = 0
         while True:
             event = worker.next_event(LOOK_S)
@@ -185,25 +188,25 @@ class Show:
                     worker.kill()
                     self._kills += 1
                     return int(event["rows"])
-            self._look(kafka, orders, worker, event)
+            self._look(log, orders, worker, event)
 
-    def _until_done(self, kafka: SmallKafka, orders: Orders, worker: Worker) -> None:
+    def _until_done(self, log: DemoLog, orders: DemoOrders, worker: Worker) -> None:
         everything = False
         while not everything:
             done = orders.done  # asked first: afterwards no more are confirmed
-            everything = self._look(kafka, orders, worker, worker.next_event(LOOK_S)) >= orders.confirmed and done
+            everything = self._look(log, orders, worker, worker.next_event(LOOK_S)) >= orders.confirmed and done
         self._view.progress(self._progress(orders, worker, orders.confirmed), final=True)
 
-    def _look(self, kafka: SmallKafka, orders: Orders, worker: Worker, event: Event) -> int:
+    def _look(self, log: DemoLog, orders: DemoOrders, worker: Worker, event: Event) -> int:
         """Show the numbers and return how many orders are committed; raise where there is no progress any more."""
         self._check(worker, event)
         if event is not None and event["event"] == "batch_written" and event["replayed"]:
             self._replayed += 1
             self._suppressed += int(event["suppressed"])
         if orders.error:
-            raise Unreachable(f"the demo's Kafka does not take orders any more: {orders.error}")
+            raise Unreachable(f"the demo's {log.name} does not take orders any more: {orders.error}")
         now = time.monotonic()
-        loaded = sum(kafka.committed())
+        loaded = sum(log.committed())
         if loaded > self._durable[0] or not self._durable[1]:
             self._durable = (loaded, now)
         elif now - self._durable[1] > STALL_S:
@@ -211,7 +214,7 @@ class Show:
         self._view.progress(self._progress(orders, worker, loaded))
         return loaded
 
-    def _progress(self, orders: Orders, worker: Worker, loaded: int) -> DemoProgress:
+    def _progress(self, orders: DemoOrders, worker: Worker, loaded: int) -> DemoProgress:
         return DemoProgress(
             wanted=self._records,
             produced=orders.confirmed,
@@ -233,14 +236,14 @@ class Show:
     def _failed(self, what: str, exit_code: int = 1) -> PipelineFailed:
         return PipelineFailed(f"the demo's pipeline {what}; its log is {self._log}", max(exit_code, 1))
 
-    def _tell(self, result: Result, answer: Answer) -> None:
+    def _tell(self, result: Result, answer: Answer, log: DemoLog) -> None:
         view, sums = self._view, result.sums
         view.step("Counted in the target itself, by partition and offset of every row")
         view.sums(sums)
         view.verdict(sums, *self._explained(sums))
         view.answer(answer)
         if result.exit_code == 0:
-            view.commands(self._next())
+            view.commands(self._next(log))
         view.note(f"Kept in {self._directory}: the data, the dead letters, and what the pipeline logged (pipeline.log)")
 
     def _explained(self, sums: Sums) -> list[str]:
@@ -257,16 +260,15 @@ class Show:
             f"Its successor read exactly these again ({again}), {there}",
         ]
 
-    def _next(self) -> list[tuple[str, list[str]]]:
-        kafka = ["-b", "localhost:9092", "-t", "my-orders"]
-        own = ["run", *kafka, "-g", "my-group", "--until-eof", *self._target.own_flags, "--dlq.path"]
+    def _next(self, log: DemoLog) -> list[tuple[str, list[str]]]:
+        own = ["run", *log.own_flags, "--until-eof", *self._target.own_flags, "--dlq.path"]
         groups = [
             ("Ask the target again:", [self._target.look(typed("python"))]),
             ("See what was refused, and why:", [f"head -n 3 {shlex.quote(str(self._letters))}/*.ndjson"]),
             (
-                "The same with your own Kafka, here on localhost:9092:",
+                f"The same with {log.own_name}:",
                 [
-                    *_lines(["produce", *kafka, "--create", "--count", "100000", "--poison", "0.001"]),
+                    *_lines(["produce", *log.own_orders, "--create", "--count", "100000", "--poison", "0.001"]),
                     *_lines([*own, str(self._directory / "own-dead-letters")]),
                 ],
             ),

@@ -1,4 +1,4 @@
-"""Send events to a topic, at a rate where asked for, and count what the brokers confirmed."""
+"""Send events to a topic or another queue, at a rate where asked for, and count what was confirmed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from batcher.errors import Unreachable
 from batcher.generate.events import Poison
+from batcher.protocols import Outgoing, Publisher
 
 TICK_S: Final = 0.05
 """With a rate, how often something is sent; also how soon a stop is noticed."""
@@ -52,7 +54,7 @@ class Load:
     def send(self, chunks: Iterable[list[bytes]], timeout_s: float = 30.0) -> int:
         """Send everything, until stopped, and wait for the reports; return how many did not come in time."""
         started = time.monotonic()
-        for piece in self._pieces(chunks):
+        for piece in pieces(chunks, None if self._rate is None else per_tick(self._rate)):
             self._send(piece)
             self._producer.poll(0)
             if self._rate is not None:
@@ -60,11 +62,6 @@ class Load:
             if self._stop.is_set():
                 break
         return int(self._producer.flush(timeout_s))
-
-    def _pieces(self, chunks: Iterable[list[bytes]]) -> Iterator[list[bytes]]:
-        for chunk in chunks:
-            size = len(chunk) if self._rate is None else per_tick(self._rate)
-            yield from (chunk[start : start + size] for start in range(0, len(chunk), size or 1))
 
     def _send(self, events: list[bytes]) -> None:
         produce, topic, keys, report = self._producer.produce, self._topic, self._keys, self._report
@@ -92,6 +89,61 @@ class Load:
     def _rest(self, until_s: float) -> None:
         while not self._stop.is_set() and (left_s := until_s - time.monotonic()) > 0:
             self._producer.poll(min(left_s, TICK_S))
+
+
+class PublisherLoad:
+    """Publish chunks of events in batches. For one thread; the arguments and the counts are those of `Load`."""
+
+    def __init__(
+        self,
+        publisher: Publisher,
+        *,
+        keys: Keys | None = None,
+        rate: float | None = None,
+        stop: threading.Event | None = None,
+    ) -> None:
+        self.delivered = 0
+        self.failed = 0
+        self.nbytes = 0
+        self.first_error = ""
+        self._publisher = publisher
+        self._keys = keys
+        self._rate = rate
+        self._stop = stop or threading.Event()
+
+    def send(self, chunks: Iterable[list[bytes]], timeout_s: float = 30.0) -> int:
+        """Send everything, until stopped or until the queue does not answer; return of how many nothing is known."""
+        started, sent = time.monotonic(), 0
+        most = self._publisher.batch
+        for piece in pieces(chunks, most if self._rate is None else min(most, per_tick(self._rate))):
+            try:
+                refused = self._publisher.publish([self._outgoing(event) for event in piece], timeout_s)
+            except Unreachable as error:
+                self.first_error = self.first_error or str(error)
+                return len(piece)
+            sent += len(piece)
+            self.nbytes += sum(map(len, piece))
+            self.failed += len(refused)
+            self.delivered += len(piece) - len(refused)
+            if refused:
+                self.first_error = self.first_error or refused[0]
+                if len(refused) == len(piece):  # a full disk, for one: the next would not do better
+                    break
+            if self._rate is not None and (left_s := started + sent / self._rate - time.monotonic()) > 0:
+                self._stop.wait(left_s)
+            if self._stop.is_set():
+                break
+        return 0
+
+    def _outgoing(self, event: bytes) -> Outgoing:
+        return Outgoing(event, None if self._keys is None else self._keys(event))
+
+
+def pieces(chunks: Iterable[list[bytes]], size: int | None) -> Iterator[list[bytes]]:
+    """Yield chunks, cut where they have more than `size` events."""
+    for chunk in chunks:
+        most = size or len(chunk) or 1
+        yield from (chunk[start : start + most] for start in range(0, len(chunk), most))
 
 
 def per_tick(rate: float) -> int:

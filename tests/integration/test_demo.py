@@ -10,7 +10,8 @@ import pytest
 from rich.console import Console
 
 from batcher.demo import engine, show
-from batcher.demo.kafka import BACKLOG, PARTITIONS, Orders
+from batcher.demo.kafka import BACKLOG, Orders
+from batcher.demo.log import PARTITIONS
 from batcher.demo.show import PipelineFailed, Show
 from batcher.demo.targets import Answer, ParquetTarget
 from batcher.demo.view import DemoView

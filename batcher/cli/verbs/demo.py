@@ -17,7 +17,8 @@ from typing import Final
 from batcher.settings import Parser, UsageError
 
 NOTES: Final = """\
-Nothing else has to run: Kafka is librdkafka's own small one inside this process, ClickHouse is the embedded engine.
+Nothing else has to run: Kafka is librdkafka's own small one inside this process, or with --source queue an embedded
+queue takes its place; ClickHouse is the embedded engine.
 The pipeline is a process of its own. It is killed once with SIGKILL and started again. Then the rows are counted in
 the target itself.
 
@@ -35,6 +36,7 @@ MIN_RECORDS: Final = 1000
 def main(argv: Sequence[str]) -> int:
     """Play the demo and return 0 if nothing was lost."""
     parser = Parser("batcher demo", description="Show the whole thing on this machine.", epilog=NOTES)
+    parser.add_argument("--source", choices=("kafka", "queue"), default="kafka", help="where from [kafka]")
     parser.add_argument("--sink", choices=("clickhouse", "parquet"), default="clickhouse", help="target [clickhouse]")
     parser.add_argument("--records", type=_count, default=RECORDS, metavar="N", help=f"orders to send [{RECORDS}]")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="put everything here [a new temporary directory]")
@@ -51,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
     # A path or command that is broken in the middle cannot be copied, so lines are not wrapped.
     view = DemoView(Console(stderr=arguments.json, highlight=False, soft_wrap=True))
     with _directory(arguments.keep) as directory, _signals():
-        result = Show(arguments.sink, arguments.records, directory, view).play()
+        result = Show(arguments.sink, arguments.records, directory, view, arguments.source).play()
     if arguments.json:
         print(json.dumps(result.facts()))
     return result.exit_code

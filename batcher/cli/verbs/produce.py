@@ -1,4 +1,4 @@
-"""`batcher produce`: fill a topic with made-up events, or with the lines of a file or a pipe."""
+"""`batcher produce`: fill a topic or another queue with made-up events, or with the lines of a file or a pipe."""
 
 from __future__ import annotations
 
@@ -9,37 +9,29 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
-from functools import partial
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from batcher.cli.support.kafka_only import kafka_of
+from batcher.cli.support.kafka_topic import TIMEOUT_S, producer_of, require_topic
+from batcher.cli.support.publishing import publisher_of, publishing, queues, sections
 from batcher.cli.support.signals import setting
 from batcher.generate.events import CHUNK, ORDERS, EventGenerator, Poison
-from batcher.generate.load import Keys, Load, limited, lines, per_tick
+from batcher.generate.load import Keys, Load, PublisherLoad, limited, lines, per_tick
 from batcher.settings import Parser, Settings, UsageError, add_config_flag, load, secrets
 from batcher.sources.kafka.settings import Kafka
 
-if TYPE_CHECKING:
-    from confluent_kafka import KafkaError, Producer
-
-USAGE: Final = "batcher produce -b BROKERS -t TOPIC [--count N] [--rate N] [--from FILE|- | --template TEXT] [flags]"
+USAGE: Final = """\
+batcher produce -b BROKERS -t TOPIC [--count N] [--rate N] [--from FILE|- | --template TEXT] [flags]
+       batcher produce --to queue --queue.path FILE [flags]\
+"""
 
 NOTES: Final = """\
 A template is text with fields in double braces: {{seq}} {{int 1 100}} {{float 0 1 2}} {{choice a b c}} {{bool 0.9}}
 {{now}} {{now ms}} {{uuid}} {{hex 8}}. Without one, events are orders of about 180 bytes. Without --count they go on
-until Ctrl-C. Exit code 0 means that the brokers confirmed every event, 2 that there was nothing to send.\
+until Ctrl-C. Exit code 0 means that every event was confirmed, 2 that there was nothing to send, 75 that events were
+not confirmed, or not stored because the queue is full.\
 """
-
-TIMEOUT_S: Final = 30.0
-"""How long a broker may take to answer at the start, and a record to be delivered."""
-
-KNOWN_S: Final = 10.0
-"""How long a broker may not know a topic that another one has just made, or its leaders: the controller tells them one
-by one."""
-
-PAUSE_S: Final = 0.1
 
 UNDELIVERED: Final = 75
 """The exit code when a record was not confirmed, or not sent because of a signal."""
@@ -56,13 +48,36 @@ def main(argv: Sequence[str]) -> int:
 
     logs.hide(tuple(secrets(settings)))
     logs.setup(settings.log.format, "warning")
-    topic = _topic(settings)
+    to = arguments.to or settings.source
+    topic = _topic(settings) if to == "kafka" else ""
+    found = None if to == "kafka" else publishing(settings, to)
     stop = threading.Event()
     poison = Poison(arguments.poison)
     chunks = limited(_chunks(arguments, stop), arguments.count, poison)
-    producer = _producer(settings, arguments)
-    _require(topic, producer, settings, arguments)
-    sending = Load(producer, topic, keys=_keys(arguments.key), rate=arguments.rate, stop=stop)
+    sending: Load | PublisherLoad
+    with ExitStack() as stack:
+        if found is None:
+            producer = producer_of(settings, arguments)
+            require_topic(topic, producer, settings, arguments)
+            sending = Load(producer, topic, keys=_keys(arguments.key), rate=arguments.rate, stop=stop)
+        else:
+            publisher = publisher_of(found, create=arguments.create)
+            stack.callback(publisher.close)
+            topic = publisher.target
+            sending = PublisherLoad(publisher, keys=_keys(arguments.key), rate=arguments.rate, stop=stop)
+        return _sent(sending, topic, arguments, chunks=chunks, stop=stop, poison=poison)
+
+
+def _sent(
+    sending: Load | PublisherLoad,
+    topic: str,
+    arguments: argparse.Namespace,
+    *,
+    chunks: Iterator[list[bytes]],
+    stop: threading.Event,
+    poison: Poison,
+) -> int:
+    """Send the events, tell what became of them, and return the exit code."""
     started = time.monotonic()
     with setting(stop), _progress(sending, arguments.count, shown=not arguments.json):
         unknown = sending.send(chunks, TIMEOUT_S)
@@ -99,10 +114,11 @@ def _parser() -> Parser:
     parser = Parser(
         "batcher produce",
         usage=USAGE,
-        description="Fill a topic with made-up events, or with the lines of a file.",
+        description="Fill a topic or another queue with made-up events, or with the lines of a file.",
         epilog=NOTES,
     )
     add_config_flag(parser)
+    parser.add_argument("--to", metavar="|".join(queues()), help="where to, with its flags [--source, or kafka]")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--template", metavar="TEXT|@FILE", help="make events from this template instead of orders")
     what.add_argument("--from", dest="source", metavar="FILE|-", help="send the lines of a file, or of stdin")
@@ -111,7 +127,7 @@ def _parser() -> Parser:
     parser.add_argument("--key", metavar="FIELD", help="use this field of the JSON object as the record's key")
     parser.add_argument("--poison", type=_share, default=0.0, metavar="SHARE", help="make this share unreadable [0]")
     parser.add_argument("--seed", type=int, metavar="N", help="make the same events each time")
-    parser.add_argument("--create", action="store_true", help="create the topic if it is not there")
+    parser.add_argument("--create", action="store_true", help="create the topic or queue if it is not there")
     parser.add_argument("--partitions", type=_whole, default=4, metavar="N", help="partitions of a new topic [4]")
     parser.add_argument(
         "--replication", type=_whole, metavar="N", help="replicas of a new topic [the brokers' default]"
@@ -120,7 +136,8 @@ def _parser() -> Parser:
         "--compression", choices=("none", "lz4", "zstd", "snappy", "gzip"), default="lz4", help="codec [lz4]"
     )
     parser.add_argument("--json", action="store_true", help="print the summary on stdout as one JSON object")
-    parser.add_settings(only=("kafka.brokers", "kafka.topics", "kafka.options", "kafka.allow_insecure", "log.format"))
+    kafka = ("kafka.brokers", "kafka.topics", "kafka.options", "kafka.allow_insecure")
+    parser.add_settings(only=(*kafka, *sections(), "log.format"))
     return parser
 
 
@@ -145,7 +162,7 @@ def _share(text: str) -> float:
 
 
 def _topic(settings: Settings) -> str:
-    kafka = kafka_of(settings, "produce")
+    kafka = settings.section(Kafka)
     if not kafka.brokers:
         raise UsageError(["--kafka.brokers: which brokers? -b HOST:PORT"])
     if len(kafka.topics) != 1 or kafka.topics[0].startswith("^"):
@@ -196,85 +213,7 @@ def _keys(field: str | None) -> Keys | None:
     return key
 
 
-def _producer(settings: Settings, arguments: argparse.Namespace) -> Producer:
-    import logging
-
-    from confluent_kafka import Producer
-
-    from batcher.dead_letters.kafka import producer_properties
-    from batcher.sources.kafka.options import check_properties
-    from batcher.sources.kafka.properties import accepted
-
-    kafka = settings.section(Kafka)
-    check_properties(kafka.options, allow_insecure=kafka.allow_insecure)
-    properties = producer_properties(kafka.brokers or "", kafka.options, TIMEOUT_S)
-    properties |= {"compression.type": arguments.compression}
-    # Larger batches compress better and cost the brokers less; no one waits for a single record here.
-    properties |= {
-        "linger.ms": kafka.options.get("linger.ms", "20"),
-        "queue.buffering.max.messages": 1_000_000,
-    }
-    with accepted(properties):
-        return Producer(properties, logger=logging.getLogger("librdkafka"))
-
-
-def _require(topic: str, producer: Producer, settings: Settings, arguments: argparse.Namespace) -> None:
-    from confluent_kafka import KafkaError, KafkaException
-
-    from batcher.errors import ConfigurationError, Unreachable
-
-    try:
-        if arguments.create:
-            _create(topic, settings, arguments)
-        error = topic_error(topic, producer, made=arguments.create)
-    except KafkaException as failure:
-        brokers = settings.section(Kafka).brokers
-        raise Unreachable(f"no broker answers at {brokers}: {failure.args[0].str()}") from failure
-    if error is not None:
-        absent = error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART and not arguments.create
-        raise ConfigurationError(f"topic {topic}: {error.str()}{'; --create makes it' if absent else ''}")
-
-
-def topic_error(topic: str, producer: Producer, *, made: bool) -> KafkaError | None:
-    """Return the error of a topic, or None.
-
-    The brokers get time to give a new topic its leaders, and to hear of one that was `made` just now.
-    """
-    from confluent_kafka import KafkaError as Codes
-
-    from batcher.sources.kafka.asking import asked
-
-    passing = {Codes.LEADER_NOT_AVAILABLE, *([Codes.UNKNOWN_TOPIC_OR_PART] if made else [])}
-    deadline_s = time.monotonic() + KNOWN_S
-    while True:
-        error: KafkaError | None = asked(partial(producer.list_topics, topic), TIMEOUT_S).topics[topic].error
-        if error is None or error.code() not in passing or time.monotonic() >= deadline_s:
-            return error
-        time.sleep(PAUSE_S)
-
-
-def _create(topic: str, settings: Settings, arguments: argparse.Namespace) -> None:
-    from confluent_kafka import KafkaError, KafkaException
-    from confluent_kafka.admin import AdminClient
-    from confluent_kafka.cimpl import NewTopic
-
-    from batcher.errors import ConfigurationError
-
-    kafka = settings.section(Kafka)
-    client = AdminClient({**kafka.options, "bootstrap.servers": kafka.brokers or ""})
-    new = NewTopic(topic, num_partitions=arguments.partitions, replication_factor=arguments.replication or -1)
-    try:
-        client.create_topics([new], request_timeout=TIMEOUT_S)[topic].result()
-    except KafkaException as failure:
-        code = failure.args[0].code()
-        if code == KafkaError.TOPIC_ALREADY_EXISTS:
-            return
-        if code in (KafkaError._TRANSPORT, KafkaError._TIMED_OUT):  # noqa: SLF001  # librdkafka's own codes
-            raise
-        raise ConfigurationError(f"--create: topic {topic}: {failure.args[0].str()}") from failure
-
-
-def _progress(load: Load, count: int | None, *, shown: bool) -> AbstractContextManager[object]:
+def _progress(load: Load | PublisherLoad, count: int | None, *, shown: bool) -> AbstractContextManager[object]:
     if not (shown and sys.stderr.isatty()):
         return nullcontext()
     from rich.console import Console

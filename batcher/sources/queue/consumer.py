@@ -16,7 +16,7 @@ from batcher.sources.queue.columns import COLUMNS, Row
 from batcher.sources.queue.delay import Delays
 from batcher.sources.queue.envelope import envelope
 from batcher.sources.queue.file import QueueFile, lane_of, place_of
-from batcher.sources.queue.identity import place_of_id
+from batcher.sources.queue.identity import find_id
 from batcher.sources.queue.membership import Membership
 from batcher.sources.queue.places import begin
 
@@ -53,7 +53,7 @@ class QueueConsumer:
                 for id_ in ids
                 if not db.execute(
                     "UPDATE taken SET done = 1 WHERE readers = ? AND place = ?",
-                    (self._readers, place_of_id(self._file, id_)),
+                    (self._readers, find_id(self._file, id_)),
                 ).rowcount
             ]
             self._advance()
@@ -67,7 +67,7 @@ class QueueConsumer:
                 for id_ in ids
                 if not db.execute(
                     "UPDATE taken SET until_ms = 0 WHERE readers = ? AND place = ? AND NOT done",
-                    (self._readers, place_of_id(self._file, id_)),
+                    (self._readers, find_id(self._file, id_)),
                 ).rowcount
             ]
 

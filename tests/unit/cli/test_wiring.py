@@ -18,8 +18,8 @@ from batcher.dead_letters.kafka import KafkaDeadLetterQueue
 from batcher.errors import ConfigurationError
 from batcher.settings import Settings
 from batcher.settings.model import Decode, Dlq, Http
-from batcher.sources.kafka import start_of
 from batcher.sources.kafka.settings import Kafka
+from batcher.sources.starts import start_of
 from batcher.testing.sinks import ScriptedSink
 from sinks.clickhouse import mapping as clickhouse_mapping
 from sinks.clickhouse.settings import ClickHouse

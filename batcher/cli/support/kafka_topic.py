@@ -1,0 +1,104 @@
+"""A topic that `produce` fills: the client, and the topic itself, made where that is asked."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from batcher.settings import Settings
+from batcher.sources.kafka.settings import Kafka
+
+if TYPE_CHECKING:
+    from confluent_kafka import KafkaError, Producer
+
+TIMEOUT_S: Final = 30.0
+"""How long a broker may take to answer at the start, and a record to be delivered."""
+
+KNOWN_S: Final = 10.0
+"""How long a broker may not know a topic that another one has just made, or its leaders: the controller tells them one
+by one."""
+
+PAUSE_S: Final = 0.1
+
+
+def producer_of(settings: Settings, arguments: argparse.Namespace) -> Producer:
+    """Return the client that sends. Raise ConfigurationError for properties that it refuses."""
+    import logging
+
+    from confluent_kafka import Producer
+
+    from batcher.dead_letters.kafka import producer_properties
+    from batcher.sources.kafka.options import check_properties
+    from batcher.sources.kafka.properties import accepted
+
+    kafka = settings.section(Kafka)
+    check_properties(kafka.options, allow_insecure=kafka.allow_insecure)
+    properties = producer_properties(kafka.brokers or "", kafka.options, TIMEOUT_S)
+    properties |= {"compression.type": arguments.compression}
+    # Larger batches compress better and cost the brokers less; no one waits for a single record here.
+    properties |= {
+        "linger.ms": kafka.options.get("linger.ms", "20"),
+        "queue.buffering.max.messages": 1_000_000,
+    }
+    with accepted(properties):
+        return Producer(properties, logger=logging.getLogger("librdkafka"))
+
+
+def require_topic(topic: str, producer: Producer, settings: Settings, arguments: argparse.Namespace) -> None:
+    """See that the topic is there, made where that was asked. Raise ConfigurationError or Unreachable."""
+    from confluent_kafka import KafkaError, KafkaException
+
+    from batcher.errors import ConfigurationError, Unreachable
+
+    try:
+        if arguments.create:
+            create_topic(topic, settings, arguments)
+        error = topic_error(topic, producer, made=arguments.create)
+    except KafkaException as failure:
+        brokers = settings.section(Kafka).brokers
+        raise Unreachable(f"no broker answers at {brokers}: {failure.args[0].str()}") from failure
+    if error is not None:
+        absent = error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART and not arguments.create
+        raise ConfigurationError(f"topic {topic}: {error.str()}{'; --create makes it' if absent else ''}")
+
+
+def topic_error(topic: str, producer: Producer, *, made: bool) -> KafkaError | None:
+    """Return the error of a topic, or None.
+
+    The brokers get time to give a new topic its leaders, and to hear of one that was `made` just now.
+    """
+    from confluent_kafka import KafkaError as Codes
+
+    from batcher.sources.kafka.asking import asked
+
+    passing = {Codes.LEADER_NOT_AVAILABLE, *([Codes.UNKNOWN_TOPIC_OR_PART] if made else [])}
+    deadline_s = time.monotonic() + KNOWN_S
+    while True:
+        error: KafkaError | None = asked(partial(producer.list_topics, topic), TIMEOUT_S).topics[topic].error
+        if error is None or error.code() not in passing or time.monotonic() >= deadline_s:
+            return error
+        time.sleep(PAUSE_S)
+
+
+def create_topic(topic: str, settings: Settings, arguments: argparse.Namespace) -> None:
+    """Make a topic; one that is there is left as it is. Raise ConfigurationError or KafkaException."""
+    from confluent_kafka import KafkaError, KafkaException
+    from confluent_kafka.admin import AdminClient
+    from confluent_kafka.cimpl import NewTopic
+
+    from batcher.errors import ConfigurationError
+
+    kafka = settings.section(Kafka)
+    client = AdminClient({**kafka.options, "bootstrap.servers": kafka.brokers or ""})
+    new = NewTopic(topic, num_partitions=arguments.partitions, replication_factor=arguments.replication or -1)
+    try:
+        client.create_topics([new], request_timeout=TIMEOUT_S)[topic].result()
+    except KafkaException as failure:
+        code = failure.args[0].code()
+        if code == KafkaError.TOPIC_ALREADY_EXISTS:
+            return
+        if code in (KafkaError._TRANSPORT, KafkaError._TIMED_OUT):  # noqa: SLF001  # librdkafka's own codes
+            raise
+        raise ConfigurationError(f"--create: topic {topic}: {failure.args[0].str()}") from failure
