@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from batcher.sources.kafka.options import KafkaOptions
 
 
-def reader(options: Kafka, context: PluginContext) -> ReadableLog:
+def reader_of(options: Kafka, context: PluginContext) -> ReadableLog:
     """Return what reads the log without the group. Raise ConfigurationError."""
     from batcher.sources.kafka.window import LogReader  # noqa: PLC0415 - it is not needed for the command line
 
@@ -25,7 +25,7 @@ def reader(options: Kafka, context: PluginContext) -> ReadableLog:
     return LogReader(options_of(named, context))
 
 
-@takes(Kafka, section="kafka", reader=reader)
+@takes(Kafka, section="kafka", reader=reader_of)
 def plugin(options: Kafka, context: PluginContext) -> Source:
     """Return the source, not open yet. Raise ConfigurationError. Nothing heavy is imported before this is called."""
     from batcher.sources.kafka.source import KafkaSource  # noqa: PLC0415 - as said above

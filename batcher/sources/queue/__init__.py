@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from batcher.sources.queue.source import QueueOptions
 
 
-def publisher(options: EmbeddedQueue, *, create: bool) -> Publisher:
+def publisher_of(options: EmbeddedQueue, *, create: bool) -> Publisher:
     """Return what appends to the queue; with `create` it is made where it is not there. Raise ConfigurationError."""
     from batcher.sources.queue import file  # noqa: PLC0415 - it is not needed for the command line
     from batcher.sources.queue.publisher import QueuePublisher  # noqa: PLC0415 - the same
@@ -27,7 +27,7 @@ def publisher(options: EmbeddedQueue, *, create: bool) -> Publisher:
     return QueuePublisher(file.create(path, shape, exist_ok=True) if create else file.opened(path))
 
 
-def reader(options: EmbeddedQueue, context: PluginContext) -> ReadableLog:
+def reader_of(options: EmbeddedQueue, context: PluginContext) -> ReadableLog:
     """Return what reads the log again, not open yet."""
     del context
     from batcher.sources.queue.reader import QueueReader  # noqa: PLC0415 - it loads Arrow
@@ -35,7 +35,7 @@ def reader(options: EmbeddedQueue, context: PluginContext) -> ReadableLog:
     return QueueReader(Path(options.path or ""), options.group or "")
 
 
-@takes(EmbeddedQueue, section="queue", publisher=publisher, reader=reader)
+@takes(EmbeddedQueue, section="queue", publisher=publisher_of, reader=reader_of)
 def plugin(options: EmbeddedQueue, context: PluginContext) -> Source:
     """Return the source, not open yet. Nothing heavy is imported before this is called."""
     from batcher.sources.queue.source import QueueSource  # noqa: PLC0415 - as said above
