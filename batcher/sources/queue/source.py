@@ -17,7 +17,7 @@ from batcher.protocols import PartitionListener, SourceInfo
 from batcher.records import Partition, Position, Records
 from batcher.sources.appetite import Appetite
 from batcher.sources.queue import file as queue_file
-from batcher.sources.queue.columns import COLUMNS, to_records
+from batcher.sources.queue.columns import COLUMNS, Row, to_records
 from batcher.sources.queue.delay import Delays
 from batcher.sources.queue.file import Ends, QueueBusy, QueueFile, place_of
 from batcher.sources.queue.membership import Membership
@@ -305,6 +305,7 @@ class QueueSource:
 
     def _run(self, lane: int, end: int, most: int) -> Records | None:
         file, first = self._open_file, self._positions[lane]
+        rows: list[Row] = []
         collecting = gc.isenabled()
         # The rows are in no cycle, and the collector would visit each of them.
         gc.disable()
