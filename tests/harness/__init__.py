@@ -22,6 +22,7 @@ Sources and targets
 Attacks
     attack          one scene: a topic with a live producer, workers that load it, and the truth about both
     disturbance     scenes whose group is disturbed: workers are frozen, or come and go
+    queue_scene     the same for an embedded queue
     kill_loop       workers killed again and again
     soak            everything at once, for as long as one likes
 

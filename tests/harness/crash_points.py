@@ -144,10 +144,12 @@ def install(points: Points) -> None:
     from batcher.engine.fetch_loop import FetchLoop
     from batcher.engine.writer import Writer
     from batcher.sources.kafka.source import KafkaSource
+    from batcher.sources.queue.source import QueueSource
     from batcher.sources.receipts.source import ReceiptSource
 
     pipeline = _Pipeline(points)
     wrap(KafkaSource, "commit", pipeline.commit)
+    wrap(QueueSource, "commit", pipeline.commit)
     wrap(ReceiptSource, "commit", pipeline.commit)
     wrap(Writer, "write", pipeline.deliver)
     wrap(DirectoryDeadLetterQueue, "send", pipeline.send)

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle, islice
 from random import Random
-from typing import Final
+from typing import Final, Protocol
 
-from tests.harness.attack import Scene, Worker
+from tests.harness.attack import Worker
 
 ANY_MOMENT: Final = ""
 """Stands for a kill from outside, at a random moment."""
@@ -45,7 +45,14 @@ MAX_LIFE_S: Final = 0.6
 """How long after its first batch a worker is killed at the latest, when no point is named."""
 
 
-def kill_loop(scene: Scene, kills: int, moments: Sequence[str]) -> None:
+class Attackable(Protocol):
+    """Have workers that run; everything random comes from `seed`."""
+
+    workers: list[Worker]
+    seed: int
+
+
+def kill_loop(scene: Attackable, kills: int, moments: Sequence[str]) -> None:
     """Kill so often in all, each worker on a thread of its own, and leave them all running.
 
     Each worker goes through `moments` in its own order: the second begins in the middle, and so on.
