@@ -10,6 +10,7 @@ Time and processes
     hand_engine     the engine put together by hand, its threads played one step at a time
 
 Sources and targets
+    small_disk      a file system of a few megabytes, to fill it up
     readers         Kafka sources of one group, opened for a test and closed at its end
     live_orders     a producer that goes on while a test does
     source_table    a table as Debezium writes about it, and what a target has to show of it

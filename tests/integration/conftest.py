@@ -12,6 +12,7 @@ from batcher.testing.clickhouse import ClickHouseServer
 from batcher.testing.kafka import Broker
 from batcher.testing.real_broker import RealBroker
 from tests.harness.readers import Readers
+from tests.harness.small_disk import SmallDisk, mounted_in
 from tests.harness.targets import EmbeddedTables
 
 
@@ -32,6 +33,13 @@ def registry(broker: Broker) -> Iterator[Apicurio]:
         if os.environ.get("CI"):
             pytest.fail(f"no schema registry: {error}")
         pytest.skip(f"no schema registry: {error}")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    """Return a small file system, or skip."""
+    with mounted_in(tmp_path) as disk:
+        yield disk
 
 
 @pytest.fixture(params=["http", pytest.param("embedded", marks=pytest.mark.long)])

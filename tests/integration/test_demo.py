@@ -44,15 +44,23 @@ def mock_cluster_there() -> None:
         pytest.skip(f"no mock cluster: {error}")
 
 
-@pytest.mark.parametrize(("sink", "rows"), [("clickhouse", rows_of_clickhouse), ("parquet", rows_of_parquet)])
+@pytest.mark.parametrize(
+    ("source", "sink", "rows"),
+    [
+        ("kafka", "clickhouse", rows_of_clickhouse),
+        ("kafka", "parquet", rows_of_parquet),
+        ("queue", "clickhouse", rows_of_clickhouse),
+        pytest.param("queue", "parquet", rows_of_parquet, marks=pytest.mark.long),
+    ],
+)
 def test_after_a_kill_in_the_middle_every_order_is_in_the_target_or_a_dead_letter(
-    sink: str, rows: Callable[[Path], int], tmp_path: Path
+    source: str, sink: str, rows: Callable[[Path], int], tmp_path: Path
 ) -> None:
     if sink == "clickhouse" and (reason := embedded_engine_missing()):
         pytest.skip(reason)
     kept = tmp_path / "kept here"
 
-    done = run(*DEMO, "--json", "--sink", sink, "--keep", str(kept), environment=OTHERS)
+    done = run(*DEMO, "--json", "--source", source, "--sink", sink, "--keep", str(kept), environment=OTHERS)
 
     assert done.code == 0, done.stderr
     facts = done.facts

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +20,7 @@ from batcher.testing.kafka import Broker
 from tests.harness.census import Census, Filling, committed_offsets, dead_letters_in, fill, offsets_below
 from tests.harness.patience import LONG, PATIENCE_S
 from tests.harness.processes import BatcherProcess, run
+from tests.harness.small_disk import SmallDisk
 from tests.harness.targets import ClickHouseTable, EmbeddedTable, ParquetDirectory
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
@@ -151,45 +151,6 @@ def test_memory_is_bounded_and_the_membership_kept_while_the_target_stalls(
     assert not running.named("partitions_lost")
     census = Census.of(plenty.offsets, target.loaded().coordinates)
     assert census.exact, census
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
-    """Return a file system of a few megabytes that only the processes of its namespace see, or skip."""
-    mounted = tmp_path / "disk"
-    mounted.mkdir()
-    maps = [] if os.geteuid() == 0 else ["--map-root-user"]
-    script = f"mount -t tmpfs -o size={SmallDisk.SIZE_BYTES} batcher '{mounted}' && echo mounted && read -r _"
-    try:
-        holder = subprocess.Popen(
-            ["unshare", "--mount", *maps, "sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-    except FileNotFoundError:
-        pytest.skip("no small file system: there is no unshare here")
-    with holder:
-        assert holder.stdout is not None
-        if holder.stdout.readline() != "mounted\n":
-            pytest.skip("no small file system: this user may not mount one in a namespace of its own")
-        yield SmallDisk(mounted, holder.pid, in_user_namespace=bool(maps))
-
-
-class SmallDisk:
-    """Know how to get onto a small file system, and to look at it from outside."""
-
-    SIZE_BYTES = 8 << 20
-
-    def __init__(self, path: Path, holder: int, *, in_user_namespace: bool) -> None:
-        self.path = path
-        self.outside = Path(f"/proc/{holder}/root{path}")
-        namespaces = ["--user", "--preserve-credentials"] if in_user_namespace else []
-        self.prefix = ["nsenter", "--target", str(holder), "--mount", *namespaces, "--wd", "--"]
-        self._ballast = self.outside / "ballast"
-
-    def leave_free(self, free_bytes: int) -> None:
-        self._ballast.write_bytes(bytes(self.SIZE_BYTES - free_bytes))
-
-    def free(self) -> None:
-        self._ballast.unlink()
 
 
 def test_a_full_disk_is_waited_for_and_no_half_file_is_ever_seen(

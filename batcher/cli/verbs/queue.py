@@ -182,10 +182,11 @@ def _pull(argv: list[str]) -> int:
     )
     made.add_argument("--wait", type=_duration, default=timedelta(0), metavar="TIME", help="wait for the first one")
     path, arguments = _loaded(made, argv)
+    group = _group(arguments)
     with _opened(path) as file:
         from batcher.sources.queue.consumer import QueueConsumer
 
-        consumer = QueueConsumer(file, _group(arguments))
+        consumer = QueueConsumer(file, group)
         found = consumer.pull(arguments.messages, arguments.lease.total_seconds(), arguments.wait.total_seconds())
     for one in found:
         print(json.dumps(one, ensure_ascii=False), flush=True)
@@ -197,14 +198,15 @@ def _ack(argv: list[str]) -> int:
     made.add_argument("ids", nargs="*", metavar="ID", help="of messages; without any, or -, those in stdin")
     made.add_argument("--give-back", action="store_true", help="they are not done: let them be pulled again at once")
     path, arguments = _loaded(made, argv)
+    group = _group(arguments)
     ids = arguments.ids if arguments.ids and arguments.ids != ["-"] else list(_ids_of_stdin())
     with _opened(path) as file:
         from batcher.sources.queue.consumer import QueueConsumer
 
-        consumer = QueueConsumer(file, _group(arguments))
+        consumer = QueueConsumer(file, group)
         foreign = (consumer.give_back if arguments.give_back else consumer.acknowledge)(ids)
     for id_ in foreign:
-        print(f"batcher: {id_}: group {_group(arguments)} does not have it in hand", file=sys.stderr)
+        print(f"batcher: {id_}: group {group} does not have it in hand", file=sys.stderr)
     return 1 if foreign else 0
 
 

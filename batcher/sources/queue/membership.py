@@ -96,6 +96,11 @@ class Membership:
             or bool(self.wanted(view))
         )
 
+    def refresh(self, view: View) -> None:
+        """Give a sign of life where one is due. Raise QueueBusy."""
+        if self.id in view.members and time.monotonic() - self._seen_at >= self._session_s / HEARTBEATS:
+            self.store({})
+
     def take(self) -> dict[int, tuple[int, str]]:
         """Join or stay, clear what the dead left, and take what is free up to our share; return offsets and notes.
 

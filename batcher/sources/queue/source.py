@@ -20,7 +20,7 @@ from batcher.sources.queue import file as queue_file
 from batcher.sources.queue.columns import COLUMNS, Row, to_records
 from batcher.sources.queue.delay import Delays
 from batcher.sources.queue.file import Ends, QueueBusy, QueueFile, place_of
-from batcher.sources.queue.membership import Membership
+from batcher.sources.queue.membership import Membership, View
 from batcher.sources.queue.places import begin, inside
 from batcher.sources.queue.retention import Retention
 from batcher.sources.starts import StartPlace
@@ -76,6 +76,9 @@ class QueueSource:
         self._tended_at = float("-inf")
         self._turn = 0
         self._assigned_once = False
+        self._ended = False
+        self._behind: Mapping[int, int] = {}
+        self._behind_since = 0.0
         self._busy_logged = False
         self._failure: BaseException | None = None
 
@@ -155,16 +158,17 @@ class QueueSource:
 
     @property
     def exhausted(self) -> bool:
-        """Return whether everything was delivered that was there at the start, by us or by members that live."""
-        if not self._options.until_eof or not self._assigned_once or self._members is None:
-            return False
+        """Return whether what was there at the start was delivered by us, and committed by the other members.
+
+        It is not waited for members that live and have committed nothing for the time of a session.
+        """
+        if self._ended or not self._options.until_eof or not self._assigned_once or self._members is None:
+            return self._ended
         if any(offset < self._stop_at[lane] for lane, offset in self._positions.items()):
             return False
         others = self._stop_at.keys() - self._positions.keys() - self._untaken
-        if not others:
-            return True
-        view = self._members.look()
-        return all(view.owners.get(lane) or view.next_offsets[lane] >= self._stop_at[lane] for lane in others)
+        self._ended = not others or self._finished(self._members.look(), others)
+        return self._ended
 
     def offer(self, partitions: Collection[Partition]) -> None:
         """Give lanes to the listener again that it did not take."""
@@ -196,6 +200,15 @@ class QueueSource:
                 _left(members)
             finally:
                 file.close()
+
+    def _finished(self, view: View, others: Collection[int]) -> bool:
+        """Return whether the lanes of others are committed up to the end, or their owners make no progress."""
+        behind = {lane: view.next_offsets[lane] for lane in others if view.next_offsets[lane] < self._stop_at[lane]}
+        now = time.monotonic()
+        if behind != self._behind:
+            self._behind, self._behind_since = behind, now
+        idle = now - self._behind_since >= self._options.session_s
+        return not behind or (idle and all(view.owners[lane] for lane in behind))
 
     def _fetch(self, max_records: int, max_bytes: int, deadline: float) -> list[Records]:
         while True:
@@ -233,6 +246,10 @@ class QueueSource:
         view = members.look()
         held = self._positions.keys() | self._untaken
         self._forget_lost(held - members.mine(view))
+        if self._ended:
+            # What is held is about to be committed, and nothing more would be read.
+            members.refresh(view)
+            return
         if surplus := members.surplus(view):
             self._give_up([lane for lane in surplus if lane in self._positions], lost=False)
             self._untaken.difference_update(surplus)
@@ -374,7 +391,7 @@ def _left(members: Membership) -> None:
             members.leave()
         except BatcherError as error:
             if not isinstance(error, QueueBusy) or time.monotonic() > deadline:
-                log.warning("not_left", reason=str(error), hint="the others notice when this process has ended")
+                log.warning("queue_not_left", reason=str(error), hint="the others notice when this process has ended")
                 return
             with suppress(QueueBusy):
                 time.sleep(POLL_S)

@@ -19,7 +19,7 @@ from batcher.sources.queue.publisher import QueuePublisher
 from batcher.sources.queue.reader import QueueReader
 from batcher.sources.queue.source import QueueOptions, QueueSource
 from batcher.testing.clock import ManualClock
-from batcher.testing.listener import RecordingListener, offsets, read, read_until
+from batcher.testing.listener import RecordingListener, offsets, read, read_for, read_until
 
 NewQueue = Callable[..., QueueFile]
 
@@ -112,18 +112,33 @@ def test_a_member_that_was_taken_for_dead_loses_its_lanes_and_stores_nothing_mor
     assert heard.revoked == []
 
 
-def test_the_end_is_not_reached_while_lanes_of_a_dead_member_are_unread(new_queue: NewQueue, readers: Readers) -> None:
+def test_the_end_has_come_when_the_other_members_have_committed_theirs(new_queue: NewQueue, readers: Readers) -> None:
     publish(new_queue(lanes=2), 20)
-    gone, _ = readers.open()
-    read_until(gone, lambda _: bool(gone.reached))
+    other, _ = readers.open()
+    read_until(other, lambda _: bool(other.reached))
     source, heard = readers.open(until_eof=True)
-    read_until(gone, lambda _: bool(source.fetch(100, 1 << 20, 0.0)) and len(gone.reached) == 1)
-    before = source.exhausted  # a member that lives reads the rest
-    readers.clock.advance(31.0)
-    source.fetch(100, 1 << 20, 0.0)
+    read_until(other, lambda _: bool(source.fetch(100, 1 << 20, 0.0)) and len(other.reached) == 1)
+    before = source.exhausted
+    other.commit({next(iter(other.reached)): Position(10)}, 5.0)
     after = source.exhausted
+    readers.clock.advance(31.0)
+    read_for(source, 0.5)
+
+    assert (before, after) == (False, True)
+    assert len(heard.owned) == 1, "at the end nothing more is taken"
+
+
+def test_the_lanes_of_a_dead_member_are_read_before_the_end(new_queue: NewQueue, readers: Readers) -> None:
+    publish(new_queue(lanes=2), 20)
+    dead, _ = readers.open()
+    read_until(dead, lambda _: bool(dead.reached))
+    source, heard = readers.open(until_eof=True)
+    read_until(dead, lambda _: bool(source.fetch(100, 1 << 20, 0.0)) and len(dead.reached) == 1)
+    readers.clock.advance(31.0)
+    before = source.exhausted
     read_until(source, lambda _: source.exhausted)
-    assert (before, after) == (True, False)
+
+    assert not before
     assert set(heard.owned) == {lane(0), lane(1)}
 
 
