@@ -44,6 +44,7 @@ while True:
     ids = [f"{name}.{one}" for one in numbers]
     publisher.store([Outgoing(one.encode()) for one in ids], ids if with_ids == "1" else None)
     number = numbers.stop
+    print(number, flush=True)
 """
 
 
