@@ -57,6 +57,10 @@ def test_the_parquet_benchmark_runs(tmp_path: Path) -> None:
     bench("parquet", "--seconds", "0.01", "--dir", str(tmp_path), "--json", str(tmp_path / "parquet.json"))
 
 
+def test_the_benchmark_of_the_embedded_queue_runs(tmp_path: Path) -> None:
+    bench("queue", "--records", "2000", "--rounds", "1", "--dir", str(tmp_path), "--json", str(tmp_path / "queue.json"))
+
+
 def test_the_decode_benchmark_runs(tmp_path: Path) -> None:
     bench("decode", "--rows", "400", "--repeats", "1", "--json", str(tmp_path / "decode.json"))
 
