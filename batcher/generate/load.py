@@ -7,13 +7,15 @@ import select
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from batcher.errors import Unreachable
 from batcher.generate.events import Poison
-from batcher.protocols import Outgoing, Publisher
+
+if TYPE_CHECKING:  # `--help` needs no columns
+    from batcher.protocols import Publisher
 
 TICK_S: Final = 0.05
 """With a rate, how often something is sent; also how soon a stop is noticed."""
@@ -113,11 +115,13 @@ class PublisherLoad:
 
     def send(self, chunks: Iterable[list[bytes]], timeout_s: float = 30.0) -> int:
         """Send everything, until stopped or until the queue does not answer; return of how many nothing is known."""
+        from batcher.protocols import Outgoing  # noqa: PLC0415 - as said above
+
         started, sent = time.monotonic(), 0
         most = self._publisher.batch
         for piece in pieces(chunks, most if self._rate is None else min(most, per_tick(self._rate))):
             try:
-                refused = self._publisher.publish([self._outgoing(event) for event in piece], timeout_s)
+                refused = self._publisher.publish([Outgoing(event, self._key(event)) for event in piece], timeout_s)
             except Unreachable as error:
                 self.first_error = self.first_error or str(error)
                 return len(piece)
@@ -135,8 +139,8 @@ class PublisherLoad:
                 break
         return 0
 
-    def _outgoing(self, event: bytes) -> Outgoing:
-        return Outgoing(event, None if self._keys is None else self._keys(event))
+    def _key(self, event: bytes) -> bytes | None:
+        return None if self._keys is None else self._keys(event)
 
 
 def pieces(chunks: Iterable[list[bytes]], size: int | None) -> Iterator[list[bytes]]:

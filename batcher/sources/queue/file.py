@@ -266,8 +266,10 @@ def refusal(path: Path, error: sqlite3.Error) -> BatcherError:
     """Return an error of SQLite as one of ours."""
     if _full(error):
         return QueueFull(f"--queue.path {path}: the disk is full: nothing was stored; make room, then try again")
-    if _passes(error):
+    if _locked(error):
         return QueueBusy(f"--queue.path {path}: another process holds the queue: {error}; try again")
+    if _passes(error):
+        return QueueBusy(f"--queue.path {path}: cannot be written to now: {error}; try again")
     return SourceLost(f"--queue.path {path}: the queue cannot be used: {error}")
 
 

@@ -41,26 +41,20 @@ class Retention:
                     f"{self._behind()}; nothing was stored"
                 )
 
-    def trim_soon(self) -> int:
-        """Remove what is too old, unless that was done a moment ago; return how many messages that were."""
-        now = time.monotonic()
-        if self._file.shape.retain_ms is None or now - self._looked_at < LOOK_S:
-            return 0
-        self._looked_at = now
-        return self.trim()
+    def trim_soon(self) -> None:
+        """Remove some of what is too old, unless there was nothing a moment ago.
 
-    def trim(self) -> int:
-        """Remove the messages that are too old and that every group has read; return how many."""
-        kept_ms = self._file.shape.retain_ms
-        if kept_ms is None:
-            return 0
-        removed = 0
+        The rest comes with the next calls: a reader that is away for longer counts as dead.
+        """
+        kept_ms, now = self._file.shape.retain_ms, time.monotonic()
+        if kept_ms is None or now - self._looked_at < LOOK_S:
+            return
         try:
-            while found := self._remove_oldest(int(self._clock() * 1000) - kept_ms):
-                removed += found
+            removed = self._remove_oldest(int(self._clock() * 1000) - kept_ms)
         except QueueBusy:  # another time
-            pass
-        return removed
+            removed = 0
+        if not removed:
+            self._looked_at = now
 
     def trim_read(self) -> int:
         """Remove the messages that every group has read, whatever their age; return how many. Raise QueueBusy."""

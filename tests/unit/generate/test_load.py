@@ -1,14 +1,16 @@
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from batcher.cli.verbs import produce
+from batcher.errors import Unreachable
 from batcher.generate.events import Poison
-from batcher.generate.load import TICK_S, Load, limited, lines
+from batcher.generate.load import TICK_S, Load, PublisherLoad, limited, lines
+from batcher.protocols import Outgoing
 from batcher.testing.clock import ManualClock
 
 
@@ -168,3 +170,64 @@ def test_the_key_is_a_field_and_poison_has_none(event: bytes, key: bytes | None)
 
     assert keys is not None
     assert keys(event) == key
+
+
+class ScriptedPublisher:
+    """Take batches of two; refuse what `refuses` says; with `away` not answer from the n-th batch on."""
+
+    target = "a queue"
+    batch = 2
+
+    def __init__(self, *, refuses: Callable[[bytes], bool] = lambda _: False, away: int | None = None) -> None:
+        self.batches: list[list[Outgoing]] = []
+        self._refuses = refuses
+        self._away = away
+
+    def publish(self, messages: Sequence[Outgoing], _timeout_s: float) -> Sequence[str]:
+        if self._away is not None and len(self.batches) >= self._away:
+            raise Unreachable("no answer")
+        self.batches.append(list(messages))
+        return [f"no {one.value!r}" for one in messages if self._refuses(one.value)]
+
+    def close(self) -> None:
+        """Let go of nothing."""
+
+
+def test_events_are_published_in_batches_with_their_keys() -> None:
+    publisher = ScriptedPublisher()
+    sending = PublisherLoad(publisher, keys=lambda event: event[:1])
+
+    assert sending.send([[b"ab", b"cd", b"ef"], [], [b"g"]]) == 0
+    assert publisher.batches == [
+        [Outgoing(b"ab", b"a"), Outgoing(b"cd", b"c")],
+        [Outgoing(b"ef", b"e")],
+        [Outgoing(b"g", b"g")],
+    ]
+    assert (sending.delivered, sending.failed, sending.nbytes) == (4, 0, 7)
+
+
+def test_what_a_queue_refuses_is_counted_and_the_rest_is_sent() -> None:
+    sending = PublisherLoad(ScriptedPublisher(refuses=lambda value: value == b"b"))
+    assert sending.send([[b"a", b"b", b"c"]]) == 0
+    assert (sending.delivered, sending.failed, sending.first_error) == (2, 1, "no b'b'")
+
+
+def test_a_queue_that_takes_nothing_is_not_asked_again() -> None:
+    publisher = ScriptedPublisher(refuses=lambda _: True)
+    sending = PublisherLoad(publisher)
+    assert sending.send([[b"a", b"b", b"c"]]) == 0
+    assert (len(publisher.batches), sending.delivered, sending.failed) == (1, 0, 2)
+
+
+def test_of_a_batch_without_an_answer_nothing_is_known() -> None:
+    sending = PublisherLoad(ScriptedPublisher(away=1))
+    assert sending.send([[b"a", b"b", b"c"], [b"d"]]) == 1
+    assert (sending.delivered, sending.failed, sending.first_error) == (2, 0, "no answer")
+
+
+def test_a_stop_ends_publishing_after_the_batch_that_is_under_way() -> None:
+    stop = threading.Event()
+    publisher = ScriptedPublisher(refuses=lambda _: bool(stop.set()))
+    sending = PublisherLoad(publisher, stop=stop)
+    assert sending.send([[b"a", b"b", b"c"]]) == 0
+    assert sending.delivered == 2

@@ -44,9 +44,10 @@ def test_only_what_every_group_has_read_is_removed_when_it_is_old(new_queue: New
     read(file, "fast", 20)
     read(file, "slow", 7)
     clock.advance(31.0)
-    assert Retention(file, clock=clock).trim() == 7
+    Retention(file, clock=clock).trim_soon()
+    assert first(file) == 7
     read(file, "slow", 20)
-    assert Retention(file, clock=clock).trim() == 3
+    Retention(file, clock=clock).trim_soon()
     assert first(file) == 10
 
 
@@ -54,8 +55,25 @@ def test_without_any_group_nothing_is_removed(new_queue: NewQueue) -> None:
     file, clock = new_queue(retain_ms=1), ManualClock(1000.0)
     fill(file, clock)
     clock.advance(1e6)
-    assert Retention(file, clock=clock).trim() == 0
+    Retention(file, clock=clock).trim_soon()
+    assert first(file) == 0
     assert purge_read(file) == 0
+
+
+def test_much_that_is_old_goes_little_by_little_because_readers_have_more_to_do(
+    new_queue: NewQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "REMOVED_AT_ONCE", 3)
+    file, clock = new_queue(retain_ms=1000), ManualClock(1000.0)
+    fill(file, clock)
+    read(file, "g", 8)
+    clock.advance(60.0)
+    trimmed = Retention(file, clock=clock)
+    seen = []
+    for _ in range(5):
+        trimmed.trim_soon()
+        seen.append(first(file))
+    assert seen == [3, 6, 8, 8, 8]
 
 
 def test_many_are_removed_in_several_transactions(new_queue: NewQueue, monkeypatch: pytest.MonkeyPatch) -> None:
