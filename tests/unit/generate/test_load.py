@@ -227,7 +227,11 @@ def test_of_a_batch_without_an_answer_nothing_is_known() -> None:
 
 def test_a_stop_ends_publishing_after_the_batch_that_is_under_way() -> None:
     stop = threading.Event()
-    publisher = ScriptedPublisher(refuses=lambda _: bool(stop.set()))
-    sending = PublisherLoad(publisher, stop=stop)
+
+    def stopping(_: bytes) -> bool:
+        stop.set()
+        return False
+
+    sending = PublisherLoad(ScriptedPublisher(refuses=stopping), stop=stop)
     assert sending.send([[b"a", b"b", b"c"]]) == 0
     assert sending.delivered == 2
