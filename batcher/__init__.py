@@ -1,10 +1,10 @@
 """Load event streams into tables and files in micro-batches.
 
 These are the names for programs that use batcher as a library (`docs/python.md`); each is loaded when it is first asked
-for. The packages, from the top: `testing` (for who writes plug-ins), `cli` (the verbs), `bench` and `demo`, `embedded`
-and `generate`, `audit` (verify and repair), `engine` (threads and waits), `telemetry`, `core` (decisions),
-`dead_letters` and `formats`, `sources`, `settings`, `plugins`, `protocols` (the contracts), `errors`, `records`, and
-`options`. Imports point downwards.
+for. The packages, from the top: `testing` (for who writes plug-ins), `cli` (the verbs), `bench`, `demo` and `worker`
+(a handler for each message), `embedded` and `generate`, `audit` (verify and repair), `engine` (threads and waits),
+`telemetry`, `core` (decisions), `dead_letters` and `formats`, `sources`, `settings`, `plugins`, `protocols` (the
+contracts), `errors`, `records`, `handler` (what a handler gets and may say) and `options`. Imports point downwards.
 """
 
 from __future__ import annotations
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from batcher.engine.pipeline import Pipeline as Pipeline
     from batcher.engine.report import Summary as Summary
     from batcher.engine.retry import RetryPolicy as RetryPolicy
+    from batcher.handler.message import Drop as Drop
+    from batcher.handler.message import Message as Message
+    from batcher.handler.message import Reject as Reject
+    from batcher.handler.message import Retry as Retry
     from batcher.protocols import DeadLetterQueue as DeadLetterQueue
     from batcher.protocols import Decoder as Decoder
     from batcher.protocols import Format as Format
@@ -37,6 +41,7 @@ if TYPE_CHECKING:
     from batcher.records import Records as Records
     from batcher.records import Rejection as Rejection
     from batcher.telemetry.status import Status as Status
+    from batcher.worker import Worker as Worker
 
 __version__ = "0.1.0"
 
@@ -47,6 +52,8 @@ _HOMES: Final = {
     "Summary": "engine.report",
     "RetryPolicy": "engine.retry",
     "Status": "telemetry.status",
+    "Worker": "worker",
+    **dict.fromkeys(("Drop", "Message", "Reject", "Retry"), "handler.message"),
     **dict.fromkeys(
         ("DeadLetterQueue", "Decoder", "Format", "PartitionListener", "Sink", "SinkInfo", "Source", "SourceInfo"),
         "protocols",

@@ -35,7 +35,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NamedTuple, NoReturn, TypeVar, cast
 
 from batcher import __version__
 from batcher.errors import BatcherError, ConfigurationError
@@ -90,6 +90,24 @@ def _nothing_again(_field: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class RetryWaits:
+    """Say how long to wait before something is tried again: the settings of --retry, without chance.
+
+    `exponential`: twice as long each time; `linear`: longer by `wait_s` each time; at most `max_wait_s`.
+    """
+
+    strategy: Literal["exponential", "linear"] = "exponential"
+    wait_s: float = 0.5
+    max_wait_s: float = 30.0
+
+    def after(self, attempts: int) -> float:
+        """Return the seconds to wait after so many attempts, at least one."""
+        # 2.0**1024 is an error.
+        factor = attempts if self.strategy == "linear" else 2.0 ** min(attempts - 1, 64)
+        return min(self.wait_s * factor, self.max_wait_s)
+
+
+@dataclass(frozen=True, slots=True)
 class PluginContext:
     """Tell a plug-in what it may have to know of the pipeline around it."""
 
@@ -118,6 +136,8 @@ class PluginContext:
     """How long a partition that is taken away is held for its batch in flight."""
     send_timeout_s: float = 30.0
     """How long a send of dead letters may take: it cannot be interrupted, and a stop waits for it."""
+    waits: RetryWaits = RetryWaits()
+    """How long to wait before what failed is tried again."""
 
     def section(self, model: type[AnySection]) -> AnySection:
         """Return the section of this model. Raise LookupError where there is none."""

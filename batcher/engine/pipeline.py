@@ -47,7 +47,9 @@ from batcher.engine.start import Patience, opened
 from batcher.engine.supervisor import ThreadSupervisor
 from batcher.engine.targets import Targets
 from batcher.errors import ConfigurationError, DrainTimeout
-from batcher.protocols import DeadLetterQueue, Format, Guarantee, LagAware, Sink, SinkInfo, Source, SourceInfo
+from batcher.protocols import DeadLetterQueue, Format, Guarantee, LagAware, Measure, Sink, SinkInfo, Source, SourceInfo
+from batcher.protocols.measure import summed
+from batcher.protocols.sink import measuring
 from batcher.records import Partition
 from batcher.telemetry.counters import Counted, Counters, together
 from batcher.telemetry.events import Events, Subscriber
@@ -267,6 +269,7 @@ class Pipeline:
             uptime_s=self._uptime_s,
             columns_without_value=self._columns_without_value,
             off_switch="" if self._switch is None else self._switch.doing,
+            measures=self._measures,
         )
         status = with_counters(status, self._counted)
         if self._states is None:
@@ -306,6 +309,11 @@ class Pipeline:
             for name, one in sorted(self._targets.open.items())
             for column in one.writer.decoding.columns_without_value
         )
+
+    @property
+    def _measures(self) -> tuple[Measure, ...]:
+        asked = (measuring(one.sink, one.agreement.sink) for one in self._targets.open.values())
+        return summed(measure for sink in asked if sink is not None for measure in sink.measures())
 
     def _lag(self) -> Mapping[Partition, int]:
         if self._source_info is None or "lag" not in self._source_info.capabilities:

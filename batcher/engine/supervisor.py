@@ -17,6 +17,7 @@ from batcher.engine.assembly import Destination
 from batcher.engine.dispatcher import Dispatcher
 from batcher.engine.fetch_loop import FetchLoop
 from batcher.errors import BatcherError
+from batcher.protocols.sink import stoppable
 
 log = structlog.get_logger(__name__)
 
@@ -57,6 +58,7 @@ class ThreadSupervisor:
         self.fetching = self._thread("fetch", None, fetch.run, fetch.leave)
         self.threads: tuple[threading.Thread, ...] = ()
         """The threads of the targets."""
+        self._targets: tuple[Destination, ...] = ()
         self._running = False
 
     def add(self, one: Destination) -> None:
@@ -67,6 +69,7 @@ class ThreadSupervisor:
             self._thread(f"write{suffix}", one, one.write.run),
         )
         self.threads = (*self.threads, *added)
+        self._targets = (*self._targets, one)
         if self._running:
             for thread in added:
                 thread.start()
@@ -116,6 +119,21 @@ class ThreadSupervisor:
             log.error("target_failed", target=one.name, reason=str(error), hint="the others go on; start again for it")
         self._states.fail(one.shared, f"target {one.name}: {error}")
 
+    def _finish_what_takes_long(self) -> None:
+        """Give back what is buffered for sinks that need long for a record, and single records of a batch if we can."""
+        for one in self._targets:
+            sink = stoppable(one.sink, one.agreement.sink)
+            if sink is not None:
+                one.shared.halt(writing_failed=False)
+                if "release" in one.agreement.source.capabilities:
+                    sink.interrupt(at_once=False)
+
+    def _interrupt_at_once(self) -> None:
+        for one in self._targets:
+            sink = stoppable(one.sink, one.agreement.sink)
+            if sink is not None:
+                sink.interrupt(at_once=True)
+
     def _watch(self) -> None:
         deadline: float | None = None
         leave_by: float | None = None
@@ -125,6 +143,7 @@ class ThreadSupervisor:
             if self._stops() == 1 and deadline is None:
                 deadline = now + self._stop_timeout_s * (1 - CLOSE_SHARE)
                 log.info("stopping", timeout_s=self._stop_timeout_s)
+                self._finish_what_takes_long()
                 self._states.drain("stop")
             if self.failure is not None and deadline is None:
                 deadline = now + LEAVE_S
@@ -132,6 +151,7 @@ class ThreadSupervisor:
             if (self._stops() > 1 or late) and self._states.phase != "aborted":
                 log.warning("stop_cut_short", reason="deadline" if late else "second signal")
                 self._states.abort()
+                self._interrupt_at_once()
             if self._states.phase == "aborted":
                 leave_by = leave_by or now + min(LEAVE_S, self._stop_timeout_s * CLOSE_SHARE)
                 if now > leave_by:

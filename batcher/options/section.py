@@ -67,6 +67,10 @@ class Section(BaseModel):
     routed: ClassVar[str] = ""
     """For a sink: the field that names its target, such as a table, which `--route` gives for each topic."""
 
+    implied: ClassVar[Mapping[str, str]] = {}
+    """Values of other settings where nothing else gives them one and this part is chosen by its name. The keys are
+    those of the settings, such as `batch.max_rows`; the values are written as in a file."""
+
     def lacking(self) -> Iterator[Fault]:
         """Yield what has to be given before the part can run."""
         yield from ()

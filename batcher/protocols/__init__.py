@@ -7,6 +7,7 @@ the rules they have to keep are classes of tests in `batcher.testing.contract`.
 from batcher.protocols.dead_letters import DeadLetterQueue
 from batcher.protocols.format import Decoder, FieldProposer, Format
 from batcher.protocols.guarantee import Guarantee
+from batcher.protocols.measure import Distribution, Measure
 from batcher.protocols.publisher import Outgoing, Publisher
 from batcher.protocols.readable import ReadableLog
 from batcher.protocols.sink import (
@@ -15,6 +16,7 @@ from batcher.protocols.sink import (
     Auditable,
     Evolvable,
     Interruptible,
+    Measuring,
     MessageIndex,
     Pressured,
     Reconcilable,
@@ -25,6 +27,7 @@ from batcher.protocols.sink import (
     Sink,
     SinkCapability,
     SinkInfo,
+    Stoppable,
     TopicPinning,
 )
 from batcher.protocols.source import (
@@ -49,6 +52,7 @@ __all__ = [
     "Auditable",
     "DeadLetterQueue",
     "Decoder",
+    "Distribution",
     "Evolvable",
     "FieldProposer",
     "Format",
@@ -56,6 +60,8 @@ __all__ = [
     "Interruptible",
     "LagAware",
     "Leased",
+    "Measure",
+    "Measuring",
     "MessageIndex",
     "Offering",
     "Outgoing",
@@ -76,6 +82,7 @@ __all__ = [
     "Source",
     "SourceCapability",
     "SourceInfo",
+    "Stoppable",
     "TopicPinning",
     "Transform",
     "TransformFailed",

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal, Protocol, cast, runtime_checkable
 import pyarrow as pa
 
 from batcher.protocols.guarantee import Guarantee
+from batcher.protocols.measure import Measure
 from batcher.records import Block, Outcome, Partition
 
 Repeats = Literal["none", "token", "replace", "query", "merge"]
@@ -22,7 +23,19 @@ Repeats = Literal["none", "token", "replace", "query", "merge"]
 * `merge`: it stores the rows again, and shows one of each to readers that ask for that (`SinkInfo.condition`).
 """
 
-SinkCapability = Literal["pin", "pin_topic", "evolve", "query", "messages", "count", "remove", "running", "pressure"]
+SinkCapability = Literal[
+    "pin",
+    "pin_topic",
+    "evolve",
+    "query",
+    "messages",
+    "count",
+    "remove",
+    "running",
+    "pressure",
+    "interrupt",
+    "measure",
+]
 """What a sink may be able to do besides writing."""
 
 SINK_METHODS: Final[Mapping[SinkCapability, tuple[str, ...]]] = {
@@ -35,6 +48,8 @@ SINK_METHODS: Final[Mapping[SinkCapability, tuple[str, ...]]] = {
     "remove": ("remove",),
     "running": ("running",),
     "pressure": ("pressure",),
+    "interrupt": ("interrupt",),
+    "measure": ("measures",),
 }
 """The methods that a sink has to have for each capability that it names."""
 
@@ -267,6 +282,30 @@ class Pressured(Protocol):
 
 
 @runtime_checkable
+class Stoppable(Protocol):
+    """Bring a write that takes long to an early end (capability `interrupt`).
+
+    What is buffered for such a sink is not written when the pipeline stops, but given back to the source.
+    """
+
+    def interrupt(self, *, at_once: bool) -> None:
+        """Let the write that goes on return early, and those after it at once, with an `Outcome` that defers the rest.
+
+        What has begun comes to its end, unless it has to be `at_once`. Main thread, while the write loop may be
+        writing; it returns without waiting. Called when the pipeline stops and the source takes single records back,
+        and `at_once` when there is no time left.
+        """
+
+
+@runtime_checkable
+class Measuring(Protocol):
+    """Measure something that only this sink knows (capability `measure`), for the metrics and the status."""
+
+    def measures(self) -> Sequence[Measure]:
+        """Return what was measured so far. Any thread, also while the sink writes; it returns at once."""
+
+
+@runtime_checkable
 class Rehearsable(Protocol):
     """Be measured without being touched: `bench` asks this of a sink that is not open. Main thread."""
 
@@ -322,6 +361,16 @@ def interruptible(sink: Sink, info: SinkInfo) -> Interruptible | None:
 def pressured(sink: Sink, info: SinkInfo) -> Pressured | None:
     """Return the sink as one that knows how loaded its target is; None where it does not."""
     return cast("Pressured", sink) if "pressure" in info.capabilities else None
+
+
+def stoppable(sink: Sink, info: SinkInfo) -> Stoppable | None:
+    """Return the sink as one whose writes can be interrupted; None where they cannot."""
+    return cast("Stoppable", sink) if "interrupt" in info.capabilities else None
+
+
+def measuring(sink: Sink, info: SinkInfo) -> Measuring | None:
+    """Return the sink as one that measures something; None where it does not."""
+    return cast("Measuring", sink) if "measure" in info.capabilities else None
 
 
 def pinning(sink: Sink, info: SinkInfo) -> SchemaPinning | None:

@@ -165,6 +165,7 @@ def _made(
     values: dict[str, Any] = {}
     for found in layers.values():
         _merge(values, found)
+    _add_implied(values)
     try:
         return kind(**_with_borrowed(kind, values, environ, origins))
     except ValidationError as error:
@@ -220,6 +221,23 @@ def _secret_files(kind: type[Settings], variables: Mapping[str, str]) -> Mapping
             reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
             raise UsageError([f"{name}: {variables[name]}: {reason}"]) from None
     return found
+
+
+def _add_implied(values: dict[str, Any]) -> None:
+    """Add what the parts that are named imply for other settings, where nothing gives these a value."""
+    for registry in registries():
+        section, _, key = registry.setting.rpartition(".")
+        named: Any = values.get(section, {}) if section else values
+        name = named.get(key) if isinstance(named, Mapping) else None
+        try:
+            model = registry.find(name).model if isinstance(name, str) else None
+        except ConfigurationError:  # the code that makes the part reports it
+            continue
+        for path, value in (model.implied if model is not None else {}).items():
+            where, _, field = path.partition(".")
+            into = values.setdefault(where, {})
+            if isinstance(into, dict):
+                into.setdefault(field, value)
 
 
 def _with_borrowed(

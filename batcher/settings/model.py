@@ -135,7 +135,7 @@ class Dlq(Section):
     """Inserts that finding the records a server rejects may take for a batch; 0: stop instead."""
 
 
-class Retry(Section):
+class RetrySection(Section):
     """What to do while the target does not answer."""
 
     strategy: Literal["exponential", "linear"] = "exponential"
@@ -235,7 +235,7 @@ class Settings(BaseSettings):
     """What is done with rows before they are written: filtered, renamed, masked, computed."""
     dlq: Dlq = Dlq()
     """Where rejected records go. With neither topic nor path the first one stops the pipeline."""
-    retry: Retry = Retry()
+    retry: RetrySection = RetrySection()
     """What to do while the target does not answer."""
     pause: Pause = Pause()
     """Pause a pipeline from outside, without ending it."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from importlib import metadata
+from itertools import accumulate
 from typing import Final, get_args
 
 from prometheus_client import (
@@ -22,11 +23,11 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from batcher import __version__
-from batcher.protocols import Guarantee
+from batcher.protocols import Distribution, Guarantee, Measure
 from batcher.records import Batch, Delivered, Partition, Records, Stage, Trigger
 from batcher.telemetry.events import (
     BatchWritten,
@@ -244,6 +245,26 @@ def _families(status: Status) -> Iterator[Metric]:
     stopped = sum(bool(one.stopped) for one in status.partitions.values())
     yield gauge("stopped_partitions", "Partitions not read because of their intent, or without a target.", stopped)
     yield from _target_families(status)
+    yield from map(_measure_family, status.measures)
+
+
+def _measure_family(measure: Measure) -> Metric:
+    """Return what a sink measures of itself."""
+    name, labels = f"batcher_{measure.name}", [measure.label] if measure.label else []
+    if measure.kind == "histogram":
+        histogram = HistogramMetricFamily(name, measure.text, labels=labels)
+        for label, value in measure.values.items():
+            assert isinstance(value, Distribution)
+            counts = accumulate(value.counts)
+            bounds = [*(str(bound) for bound in value.bounds), "+Inf"]
+            histogram.add_metric([label] if labels else [], list(zip(bounds, counts, strict=True)), value.total)
+        return histogram
+    kind = CounterMetricFamily if measure.kind == "counter" else GaugeMetricFamily
+    family = kind(name, measure.text, labels=labels)
+    for label, value in measure.values.items():
+        assert not isinstance(value, Distribution)
+        family.add_metric([label] if labels else [], value)
+    return family
 
 
 def _target_families(status: Status) -> Iterator[Metric]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Final, Literal, get_args
 
-from batcher.protocols import Guarantee
+from batcher.protocols import Distribution, Guarantee, Measure
 from batcher.records import Partition, Range, Trigger
 
 State = Literal["starting", "running", "draining", "stopped", "failed"]
@@ -170,11 +170,13 @@ class Status:
     """Columns that no record had a value for so far."""
     targets: Mapping[str, TargetStatus] = field(default_factory=dict)
     """The targets by name, where there are several."""
+    measures: tuple[Measure, ...] = ()
+    """What the sink measures of itself; of several targets their sums."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the same for JSON: partitions become a list, in order, with topic and number.
 
-        `lag` is added: the sum over the partitions whose lag is known, None if there is none.
+        `lag` is added: the sum over the partitions whose lag is known, None if there is none. `measures` are by name.
         """
         plain: dict[str, Any] = {one.name: _plain(getattr(self, one.name)) for one in fields(self)}
         plain["partitions"] = [
@@ -182,8 +184,18 @@ class Status:
             for partition, status in sorted(self.partitions.items())
         ]
         lags = [status.lag for status in self.partitions.values() if status.lag is not None]
+        plain["measures"] = {one.name: measured(one) for one in self.measures}
         plain["lag"] = sum(lags) if lags else None
         return plain
+
+
+def measured(measure: Measure) -> Any:
+    """Return the values of a measure for JSON: by label where it has one."""
+    values = {
+        label: {"count": value.count, "sum": round(value.total, 3)} if isinstance(value, Distribution) else value
+        for label, value in measure.values.items()
+    }
+    return values if measure.label else values.get("")
 
 
 def _plain(thing: Any) -> Any:

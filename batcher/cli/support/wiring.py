@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from batcher.errors import ConfigurationError, SettingRefused
 from batcher.options import Section
-from batcher.plugins import PluginContext, Registry, registry_of
+from batcher.plugins import PluginContext, Registry, RetryWaits, registry_of
 from batcher.settings import Settings, UsageError, own_section, routed, routes, secrets, section_of
 
 if TYPE_CHECKING:
@@ -330,7 +330,7 @@ def _part(settings: Settings, registry: Registry[Any], name: str, *, keys: bool 
 
 def context_of(settings: Settings, section: str, *, keys: bool = False) -> PluginContext:
     """Return the context that the plug-in with this section may use; with `keys` it reads those of records."""
-    decode = settings.decode
+    decode, retry = settings.decode, settings.retry
     decoded = frozenset[str]() if decode.key_format == "bytes" else frozenset({"_key"})
     return PluginContext(
         pipeline=name_of(settings),
@@ -346,6 +346,7 @@ def context_of(settings: Settings, section: str, *, keys: bool = False) -> Plugi
         drain_timeout_s=DRAIN_TIMEOUT_S,
         # A send cannot be interrupted, so it has to end within the time of a stop.
         send_timeout_s=min(DEAD_LETTER_TIMEOUT_S, settings.stop_timeout.total_seconds() / 2),
+        waits=RetryWaits(retry.strategy, retry.wait.total_seconds(), retry.max_wait.total_seconds()),
     )
 
 
