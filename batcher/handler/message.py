@@ -75,7 +75,8 @@ class Reject(Exception):
     def __init__(self, why: str = "the handler rejected it", *, reason: str = "rejected") -> None:
         super().__init__(why)
         self.why = why
-        self.reason = reason
+        # It becomes a label of metrics.
+        self.reason = reason if reason.isidentifier() else "rejected"
 
 
 class Drop(Exception):

@@ -23,7 +23,7 @@ from batcher.plugins import RetryWaits
 from batcher.protocols import Measure, SinkInfo
 from batcher.records import Block, Deferral, Outcome, Rejection, whole_token
 from sinks.handler.settings import THREADS_KEEP_NO_TIME, OrderKind, PoolKind
-from sinks.handler.timers import distributions
+from sinks.handler.timers import CallTimer, distributions
 from sinks.handler.work import ATTEMPT, UNBEGUN, BlockWork, Row, lanes_of
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ MAX_NOTES: Final = 50
 
 NOTED: Final = frozenset({"done", "error", "timeout", "crash"})
 """What is told in the log; for the others the handler has decided it."""
+
+CALLERS: Final[dict[PoolKind, str]] = {"thread": "threads", "process": "processes", "async": "calls at once"}
 
 REASONS: Final = {"retry": "attempts", "error": "attempts", "timeout": "timeout", "crash": "crash"}
 """The reason in the dead letter of a message that has had all its attempts, by what became of the last."""
@@ -78,7 +80,8 @@ class HandlerSink:
         self._handler = handler
         self._options = options
         self._pool: CallPool | None = None
-        self._kind = options.pool
+        self._timers: Sequence[CallTimer] = ()
+        self._kind: PoolKind = "thread"
         self._work: BlockWork | None = None
         self._stopping = False
         self._token = ""
@@ -88,15 +91,16 @@ class HandlerSink:
         self._noted: set[str] = set()
 
     def open(self) -> SinkInfo:
+        options = self._options
         name = self._handler if isinstance(self._handler, str) else getattr(self._handler, "__qualname__", "handler")
         try:
             pool = self._made()
             pool.start()
         except HandlerFault as fault:
-            raise ConfigurationError(f"--handler.function {name}: it {fault}") from fault
-        self._pool = pool
+            raise ConfigurationError(f"--handler.function {name}: {fault}") from fault
+        self._pool, self._timers = pool, pool.timers
         return SinkInfo(
-            f"handler {name}",
+            f"handler {name} ({options.workers} {CALLERS[self._kind]})",
             None,
             ("_topic", "_partition", "_offset"),
             reason="a function cannot be asked what it has done, so it may be called again with the same message",
@@ -145,14 +149,13 @@ class HandlerSink:
 
     def measures(self) -> Sequence[Measure]:
         """Return how long calls took, by outcome, and what the pool is doing."""
-        pool, work = self._pool, self._work
-        timers = () if pool is None else pool.timers
+        work = self._work
         return (
             Measure(
                 "handler_seconds",
                 "Calls of the handler, for each message.",
                 "histogram",
-                distributions(timers),
+                distributions(self._timers),
                 "outcome",
             ),
             Measure(
