@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from pydantic import ValidationError
 
@@ -28,7 +28,7 @@ from batcher.protocols import DeadLetterQueue, Source
 from batcher.telemetry.events import Subscriber
 from batcher.telemetry.status import Status
 from sinks.handler.settings import OrderKind, PoolKind
-from sinks.handler.sink import HandlerOptions, HandlerSink
+from sinks.handler.sink import Handler, HandlerOptions, HandlerSink
 
 if TYPE_CHECKING:
     from batcher.telemetry.metrics import Metrics
@@ -51,7 +51,7 @@ class Worker:
     def __init__(
         self,
         source: Source | str,
-        handler: Callable[[Any], object] | str,
+        handler: Handler,
         *,
         options: Mapping[str, object] | None = None,
         name: str = "",
@@ -84,7 +84,8 @@ class Worker:
             from batcher.dead_letters.directory import DirectoryDeadLetterQueue  # noqa: PLC0415 - only where it is used
 
             dead_letters = DirectoryDeadLetterQueue(str(dead_letters), name)
-        self._http_addr = http_addr
+        self.http_addr = http_addr
+        """Where metrics and status are served; with port 0, once it runs, the one that was free."""
         self._metrics = _metrics() if http_addr is not None else None
         self._stops = 0
         self.pipeline = Pipeline(
@@ -142,16 +143,17 @@ class Worker:
 
     @contextmanager
     def _served(self) -> Iterator[None]:
-        if self._metrics is None or self._http_addr is None:
+        if self._metrics is None or self.http_addr is None:
             yield
             return
         from batcher.telemetry.http import WebServer  # noqa: PLC0415 - only where it is used
 
         pipeline = self.pipeline
         server = WebServer(
-            self._http_addr, self._metrics, pipeline.status, lambda: pipeline.alive, lambda: pipeline.ready
+            self.http_addr, self._metrics, pipeline.status, lambda: pipeline.alive, lambda: pipeline.ready
         )
         server.start()
+        self.http_addr = server.addr
         try:
             yield
         finally:

@@ -70,7 +70,8 @@ class SinkInfo:
     `repeats` is what the sink does with the same range a second time. `reason` is one sentence why it is not more.
     `capabilities` are what else it can do; it has the methods of `SINK_METHODS` for each. With `raw` each block comes
     with the raw values, keys, times and headers of its rows. With `discards` it keeps nothing, and larger batches make
-    it no faster. `condition` says how a target whose `repeats` is `merge` has to be read, such as `under FINAL`.
+    it no faster. With `acts` it does something with each record, and a person may have it done again. `condition` says
+    how a target whose `repeats` is `merge` has to be read, such as `under FINAL`.
     """
 
     target: str
@@ -81,6 +82,7 @@ class SinkInfo:
     capabilities: frozenset[SinkCapability] = frozenset()
     raw: bool = False
     discards: bool = False
+    acts: bool = False
     condition: str = ""
 
     @property

@@ -165,7 +165,7 @@ def _made(
     values: dict[str, Any] = {}
     for found in layers.values():
         _merge(values, found)
-    _add_implied(values)
+    _add_implied(values, origins)
     try:
         return kind(**_with_borrowed(kind, values, environ, origins))
     except ValidationError as error:
@@ -223,7 +223,7 @@ def _secret_files(kind: type[Settings], variables: Mapping[str, str]) -> Mapping
     return found
 
 
-def _add_implied(values: dict[str, Any]) -> None:
+def _add_implied(values: dict[str, Any], origins: dict[tuple[str, ...], str]) -> None:
     """Add what the parts that are named imply for other settings, where nothing gives these a value."""
     for registry in registries():
         section, _, key = registry.setting.rpartition(".")
@@ -236,8 +236,9 @@ def _add_implied(values: dict[str, Any]) -> None:
         for path, value in (model.implied if model is not None else {}).items():
             where, _, field = path.partition(".")
             into = values.setdefault(where, {})
-            if isinstance(into, dict):
-                into.setdefault(field, value)
+            if isinstance(into, dict) and field not in into:
+                into[field] = value
+                origins[where, field] = f"{registry.flag} {name}"
 
 
 def _with_borrowed(

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+Handler = str | type[Any] | Callable[[Any], object]
+"""A function that takes a message or a list of them, a class whose instances do, or where either is."""
+
 PLACE: Final = slice(2, 5)
 """Where topic, partition and offset of a message are among its arguments."""
 
@@ -76,7 +79,7 @@ class HandlerOptions:
 class HandlerSink:
     """Call a handler with records. It is a name such as `my.app:handle`, or the function itself."""
 
-    def __init__(self, handler: str | Callable[[Any], object], options: HandlerOptions = HandlerOptions()) -> None:
+    def __init__(self, handler: Handler, options: HandlerOptions = HandlerOptions()) -> None:
         self._handler = handler
         self._options = options
         self._pool: CallPool | None = None
@@ -106,6 +109,7 @@ class HandlerSink:
             reason="a function cannot be asked what it has done, so it may be called again with the same message",
             capabilities=frozenset({"pin", "interrupt", "measure"}),
             raw=True,
+            acts=True,
         )
 
     def pin(self, proposed: pa.Schema) -> pa.Schema:

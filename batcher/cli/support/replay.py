@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import threading
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any, Final
 
@@ -117,7 +117,7 @@ class Loading:
 
     def _refuse_one_schema_for_all(self) -> None:
         """Raise ConfigurationError where one topic's dead letters would give a new target its schema for all topics."""
-        if len(self._topics) > 1 and self._info.schema is None and not self._info.by_topic:
+        if len(self._topics) > 1 and self._info.schema is None and not (self._info.by_topic or self._info.acts):
             topics = sorted(self._topics)
             raise ConfigurationError(
                 f"{self._info.target} has no schema yet, and there are dead letters of {len(topics)} topics "
@@ -196,7 +196,19 @@ class Loading:
         return PLACEHOLDER if proposed is None else proposed
 
 
+class _Forgetful:
+    """Answer for a sink that keeps nothing of what it does."""
+
+    def present(self, partition: Partition, first: int, last: int) -> pa.Int64Array:  # noqa: ARG002
+        return pa.array([], pa.int64())
+
+    def max_offset_above(self, positions: Mapping[Partition, int]) -> Mapping[Partition, int]:  # noqa: ARG002
+        return {}
+
+
 def _that_answers(sink: Sink, info: SinkInfo) -> Reconcilable:
+    if info.acts:
+        return _Forgetful()
     # Files answer where they have offsets. A target with neither a table's promise nor a file's name does not.
     answers = info.repeats == "query" or (info.repeats == "replace" and "_offset" in info.coordinates)
     target = queryable(sink, info)

@@ -283,3 +283,27 @@ def test_a_flag_of_a_verb_is_not_taken_for_a_setting_of_the_same_name() -> None:
     parser.add_settings(only=["kafka"])
     found = load(parser, ["--from", "events.ndjson"], {})
     assert (found.arguments.source, found.settings.source) == ("events.ndjson", "kafka")
+
+
+HANDLER = ["--sink", "handler", "--handler.function", "app:handle", "-b", "k:9092", "-t", "orders", "-g", "loader"]
+
+
+def test_a_part_that_is_named_implies_other_settings_which_say_so() -> None:
+    found = loaded(HANDLER, runnable=True)
+
+    assert (found.settings.decode.format, found.settings.batch.max_rows) == ("raw", 1000)
+    assert found.origins["decode", "format"] == "--sink handler"
+    assert loaded(ENOUGH).settings.decode.format == "json"
+
+
+def test_what_a_part_implies_gives_way_to_whatever_is_given(tmp_path: Path) -> None:
+    file = config(tmp_path, '[batch]\nmax_rows = 7\n[decode]\nformat = "csv"\n')
+    settings = loaded([*file, *HANDLER, "--batch.max-wait", "2s"], {"BATCHER_DECODE_FORMAT": "avro"}).settings
+
+    assert (settings.batch.max_rows, settings.batch.max_wait.total_seconds()) == (7, 2.0)
+    assert settings.decode.format == "avro"
+
+
+def test_a_part_that_a_variable_or_a_file_names_implies_the_same(tmp_path: Path) -> None:
+    assert loaded([], {"BATCHER_SINK": "handler"}).settings.decode.format == "raw"
+    assert loaded(config(tmp_path, 'sink = "handler"\n')).settings.decode.format == "raw"

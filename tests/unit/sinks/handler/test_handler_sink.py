@@ -22,7 +22,7 @@ from batcher.protocols import Distribution
 from batcher.records import Delivered, Headers, Records
 from batcher.testing.dead_letters import MemoryDeadLetterQueue
 from batcher.testing.values import EVENTS_0, make_batch, make_records
-from sinks.handler.sink import HandlerOptions, HandlerSink
+from sinks.handler.sink import Handler, HandlerOptions, HandlerSink
 
 OTHER = EVENTS_0._replace(number=1)
 
@@ -42,7 +42,7 @@ class Waits(threading.Event):
 class Desk:
     """A delivery into a handler, whose waits pass at once."""
 
-    def __init__(self, handler: Callable[[Any], object], **options: Any) -> None:
+    def __init__(self, handler: Handler, **options: Any) -> None:
         self.sink = HandlerSink(handler, HandlerOptions(**options))
         self.queue = MemoryDeadLetterQueue()
         self.abort = Waits()
@@ -69,9 +69,7 @@ class Desk:
 
     def times(self) -> dict[str, int]:
         values = self.sink.measures()[0].values
-        return {
-            kind: one.count for kind, one in values.items() if isinstance(one, Distribution) and one.count
-        }
+        return {kind: one.count for kind, one in values.items() if isinstance(one, Distribution) and one.count}
 
 
 Desks = Callable[..., Desk]
@@ -223,9 +221,7 @@ def test_behind_a_message_that_comes_again_the_rest_of_its_key_waits(desk: Desks
         return message.value != b"a2" or message.attempt == 3
 
     one = desk(handle, order=order, workers=4)
-    delivered = one.deliver(
-        *(b"a1", b"b1", b"a2", b"b2", b"a3", b"b3"), keys=[b"a", b"b", b"a", b"b", b"a", b"b"]
-    )
+    delivered = one.deliver(*(b"a1", b"b1", b"a2", b"b2", b"a3", b"b3"), keys=[b"a", b"b", b"a", b"b", b"a", b"b"])
 
     assert delivered.written == 6
     assert [value for value in seen if value.startswith(b"a")] == [b"a1", b"a2", b"a2", b"a2", b"a3"]
@@ -341,7 +337,7 @@ def test_an_interrupt_lets_calls_end_and_gives_back_what_was_not_begun(desk: Des
 
     one = desk(handle, workers=1)
     one.abort.set()
-    with pytest.raises(DeferredTooLong, match="defers 2 rows of .*: the pipeline stops"):
+    with pytest.raises(DeferredTooLong, match=r"defers 2 rows of .*: the pipeline stops"):
         one.deliver(b"1", b"2", b"3")
     assert seen == [b"1"]
     with pytest.raises(DeferredTooLong, match="defers 2 rows"):
