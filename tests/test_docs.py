@@ -45,6 +45,7 @@ from batcher.testing.values import make_batch, make_records
 from benchmarks.readme import IN_README, table
 from sinks.clickhouse.errors import RULES, rule_for
 from sinks.clickhouse.options import PINNED_SETTINGS
+from sinks.handler.sink import HandlerSink
 from tests.harness.pages import DOCS, README, ROOT, code_blocks
 from tests.harness.processes import run_shell
 
@@ -182,7 +183,7 @@ def test_every_variable_on_a_page_is_a_setting(page: Path) -> None:
 
 def test_every_metric_is_documented_and_every_documented_metric_is_there() -> None:
     metrics = Metrics("null")
-    metrics.watch(lambda: Status("running"))
+    metrics.watch(lambda: Status("running", measures=MEASURED))
     suffixes = {"counter": "_total", "info": "_info"}
     exposed = {
         family.name + suffixes.get(family.type, "")
@@ -196,12 +197,17 @@ def test_every_metric_is_documented_and_every_documented_metric_is_there() -> No
         assert set(re.findall(r"\bbatcher_[a-z_]+\b", page.read_text())) <= exposed, page.name
 
 
+MEASURED = tuple(HandlerSink("mail:handle").measures())
+"""What sinks measure of themselves."""
+
+
 def exercised() -> Metrics:
     """Return metrics of which each has a sample for each value that its labels can have, where these are few."""
     metrics = Metrics("null")
     partition = Partition("t", 0)
     targets = {"t": TargetStatus("a table", "exactly-once")}
-    metrics.watch(lambda: Status("running", partitions={partition: PartitionStatus(lag=1)}, targets=targets))
+    status = Status("running", partitions={partition: PartitionStatus(lag=1)}, targets=targets, measures=MEASURED)
+    metrics.watch(lambda: status)
     metrics(GuaranteeAgreed("exactly-once"))
     metrics(RecordsFetched(make_records(["1"], partition=partition)))
     metrics(WriteRetried(SinkUnavailable("away")))
@@ -511,7 +517,7 @@ def test_the_commands_of_a_page_work_in_their_order(
         if "localhost:415" in text:
             nsqd: Nsqd = request.getfixturevalue("nsqd")
             text = text.replace("localhost:4150", nsqd.address).replace("localhost:4151", nsqd.http_address)
-        text = re.sub(r"(-t |topics = \[\"|topics=\(\")events\b(?!\.)", rf"\1{topic}", text)
+        text = re.sub(r"(-t |topics = \[\"|topics=\(\"|\"topics\": \")events\b(?!\.)", rf"\1{topic}", text)
         # Somebody else may have the port; 0 takes any that is free.
         return re.sub(r"\bevents\.dlq\b", letters, text).replace("127.0.0.1:9100", "127.0.0.1:0")
 

@@ -21,7 +21,8 @@ import pytest
 from pyarrow import fs
 
 import sinks
-from batcher.errors import BatcherError, SinkMisconfigured, SinkUnavailable, Unreachable
+from batcher import Message
+from batcher.errors import BatcherError, ConfigurationError, SinkMisconfigured, SinkUnavailable, Unreachable
 from batcher.protocols import (
     Sink,
 )
@@ -33,6 +34,7 @@ from batcher.testing.contract.sink import (
     SinkLaws,
 )
 from batcher.testing.sinks import MemorySink, ScriptedSink
+from sinks.handler.sink import HandlerSink
 from sinks.parquet.objects import ObjectStore
 from sinks.parquet.options import ParquetOptions
 from sinks.parquet.sink import ParquetSink
@@ -224,7 +226,37 @@ class LinesCase(SinkCase):
         return without_fsync()
 
 
+class HandlerCase(SinkCase):
+    """Own what a handler was called with."""
+
+    keeps_schema = False
+
+    def __init__(self, *, asynchronous: bool) -> None:
+        self.asynchronous = asynchronous
+        self.kept: Rows = []
+
+    def sink(self) -> Sink:
+        async def handle(message: Message) -> None:
+            self.keep(message)
+
+        return HandlerSink(handle if self.asynchronous else self.keep)
+
+    def keep(self, message: Message) -> None:
+        row = message.json()
+        at = row["at"] and datetime.fromisoformat(row["at"])
+        place = {"_topic": message.topic, "_partition": message.partition, "_offset": message.offset}
+        self.kept.append(row | {"at": at} | place)
+
+    def rows(self) -> Rows:
+        return self.kept
+
+    def missing(self) -> tuple[Sink, tuple[type[BatcherError], ...]]:
+        return HandlerSink("no_such_module:handle"), (ConfigurationError,)
+
+
 CASES: Final[Mapping[str, Callable[[pytest.FixtureRequest], SinkCase]]] = {
+    "handler": lambda _: HandlerCase(asynchronous=False),
+    "handler:async": lambda _: HandlerCase(asynchronous=True),
     "memory": lambda _: MemoryCase(MemorySink(SCHEMA)),
     "memory:scripted": lambda _: ScriptedCase(ScriptedSink()),
     "null": lambda _: NullCase(),

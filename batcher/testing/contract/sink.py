@@ -5,6 +5,7 @@ A case is one fresh target: it makes sinks on it, looks into it, and knows a way
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +22,7 @@ from batcher.engine.assembly import check_capabilities
 from batcher.errors import BatcherError, RowsRejected, SinkMisconfigured, SinkUnavailable
 from batcher.protocols import COPIES, Sink, SinkInfo
 from batcher.protocols.sink import countable, evolvable, interruptible, pinning, queryable, removable, topic_pinning
-from batcher.records import Block, write_id
+from batcher.records import Block, RawColumns, write_id
 from batcher.testing.values import EVENTS_0, make_block
 
 SCHEMA: Final = pa.schema(
@@ -99,8 +100,16 @@ def pinned(sink: Sink, info: SinkInfo, proposed: pa.Schema) -> pa.Schema:
 
 
 def block_for(info: SinkInfo, schema: pa.Schema, table: pa.Table = ROWS, first_offset: int = 0) -> Block:
-    """Return a block of rows, with the coordinates that a sink asks for."""
-    return make_block(table.select(schema.names).cast(schema), first_offset=first_offset, coordinates=info.coordinates)
+    """Return a block of rows, with what a sink asks for: coordinates, and the records, which are the rows as JSON."""
+    rows = table.select(schema.names).cast(schema)
+    block = make_block(rows, first_offset=first_offset, coordinates=info.coordinates)
+    return replace(block, raw=_raw(rows)) if info.raw else block
+
+
+def _raw(rows: pa.Table) -> RawColumns:
+    values = [json.dumps(row, default=str).encode() for row in rows.to_pylist()]
+    nothing = pa.nulls(len(values), pa.binary())
+    return RawColumns(pa.chunked_array([values], pa.binary()), nothing, pa.nulls(len(values), pa.int64()), None)
 
 
 def elsewhere(call: Callable[[], Result]) -> Result:
