@@ -61,6 +61,14 @@ def test_the_benchmark_of_the_embedded_queue_runs(tmp_path: Path) -> None:
     bench("queue", "--records", "2000", "--rounds", "1", "--dir", str(tmp_path), "--json", str(tmp_path / "queue.json"))
 
 
+def test_the_handler_benchmark_measures_every_way(tmp_path: Path) -> None:
+    written = tmp_path / "handler.json"
+
+    bench("handler", "--records", "1000", "--sleeps", "100", "--repeats", "1", "--json", str(written))
+
+    assert len({(one["work"], one["way"]) for one in json.loads(written.read_text())["results"]}) == 9
+
+
 def test_the_decode_benchmark_runs(tmp_path: Path) -> None:
     bench("decode", "--rows", "400", "--repeats", "1", "--json", str(tmp_path / "decode.json"))
 
