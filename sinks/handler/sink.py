@@ -97,11 +97,13 @@ class HandlerSink:
         options = self._options
         name = self._handler if isinstance(self._handler, str) else getattr(self._handler, "__qualname__", "handler")
         try:
-            pool = self._made()
+            pool = self._pool = self._made()
             pool.start()
         except HandlerFault as fault:
+            # Of several processes some may have started.
+            self.close()
             raise ConfigurationError(f"--handler.function {name}: {fault}") from fault
-        self._pool, self._timers = pool, pool.timers
+        self._timers = pool.timers
         return SinkInfo(
             f"handler {name} ({options.workers} {CALLERS[self._kind]})",
             None,
