@@ -215,6 +215,7 @@ def test_a_stop_that_a_call_outlasts_commits_nothing_of_its_batch(job: Jobs, poo
             time.sleep(0.02)
         process.signal(signal.SIGTERM)
         assert process.wait(30.0) == 75, process.stderr[-3000:]
+    assert "still busy" not in process.stderr, "no thread was left behind"
     assert one.committed() == 0
     assert one.calls().total() == 2
 

@@ -52,6 +52,10 @@ def hangs(m):
     if m.value == b"4":
         time.sleep(600)
 
+def slow(m):
+    noted(m)
+    time.sleep(0.1)
+
 def exits(m):
     raise SystemExit(m.value)
 
@@ -159,6 +163,13 @@ def test_a_call_that_takes_too_long_is_ended_and_its_neighbours_are_not(case: Ca
     assert case.attempts() == {number: 2 if number == 4 else 1 for number in range(20)}
 
 
+def test_the_time_of_a_call_is_its_own_also_where_one_follows_the_other(case: Case) -> None:
+    summary = case.run("slow", timeout_s=0.8, order="partition")
+
+    assert summary.written == 20
+    assert set(case.attempts().values()) == {1}
+
+
 def test_a_handler_that_exits_ends_no_process(case: Case) -> None:
     with pytest.raises(DeadLetterLimitExceeded, match="every record so far"):
         case.run("exits", max_attempts=1)
@@ -201,8 +212,10 @@ def test_a_handler_that_only_a_process_cannot_import_is_refused_at_the_start(
     case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BROKEN_IN_CHILD", str(os.getpid()))
+    sink = sink_of(case.worker("works"))
     with pytest.raises(ConfigurationError, match="cannot be imported from process_app: RuntimeError: not here"):
-        case.run("works")
+        sink.open()
+    assert sink._pool is None, "the processes are ended"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

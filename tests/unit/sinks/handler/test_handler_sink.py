@@ -244,6 +244,19 @@ def test_behind_a_message_that_had_all_its_attempts_the_rest_of_its_key_goes_on_
     assert len(one.abort.waited) == 1
 
 
+def test_what_comes_again_of_a_key_comes_together(desk: Desks) -> None:
+    seen: list[list[bytes | None]] = []
+
+    def handle(messages: list[Message]) -> list[object] | None:
+        seen.append([one.value for one in messages])
+        return [Retry(5.0), Retry(1.0)] if len(seen) == 1 else None
+
+    one = desk(handle, order="key", batch=2)
+    assert one.deliver(b"1", b"2", b"3", keys=[b"a"] * 3).written == 3
+    assert seen == [[b"1", b"2"], [b"1", b"2"], [b"3"]]
+    assert one.abort.waited == [5.0]
+
+
 def test_messages_of_different_partitions_do_not_wait_for_each_other() -> None:
     barrier = threading.Barrier(2, timeout=30)
     one = Desk(lambda message: barrier.wait() and None, order="partition", workers=2)
