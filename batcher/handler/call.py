@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import math
 import traceback
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
@@ -116,7 +118,7 @@ def _of_result(result: object) -> Result:
 
 def _of_error(error: BaseException) -> CallOutcome:
     if isinstance(error, Retry):
-        return CallOutcome("retry", f"it asked for another attempt{_place(error)}", error.delay)
+        return _again(error)
     if isinstance(error, Reject):
         return CallOutcome("rejected", " ".join(str(error.why).split()), reason=error.reason)
     if isinstance(error, Drop):
@@ -125,8 +127,21 @@ def _of_error(error: BaseException) -> CallOutcome:
     return CallOutcome("error", f"it raised {type(error).__name__}{_place(error)}")
 
 
+def _again(error: Retry) -> CallOutcome:
+    delay: object = error.delay
+    if isinstance(delay, timedelta):
+        delay = delay.total_seconds()
+    if delay is None or (isinstance(delay, int | float) and math.isfinite(delay)):
+        return CallOutcome("retry", f"it asked for another attempt{_place(error)}", delay)
+    return CallOutcome("error", f"it raised Retry with what is no number of seconds{_place(error)}")
+
+
 def _place(error: BaseException) -> str:
     """Name the line that raised, or that called what raised: the last one that is no library's."""
-    frames = [one for one in traceback.extract_tb(error.__traceback__) if one.filename.endswith(".py")]
-    ours = [one for one in frames if "site-packages" not in one.filename and one.filename != __file__]
-    return f" ({Path(ours[-1].filename).name} line {ours[-1].lineno})" if ours and ours[-1].lineno else ""
+    found = ""
+    # Not extract_tb, which reads the lines themselves.
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        file = frame.f_code.co_filename
+        if file.endswith(".py") and file != __file__ and "site-packages" not in file:
+            found = f" ({Path(file).name} line {line})"
+    return found

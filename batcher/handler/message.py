@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 NO_HEADERS: Final[dict[str, bytes | None]] = {}
@@ -61,7 +61,7 @@ class Message:
 class Retry(Exception):
     """Raise it to have a message come again: after `delay` seconds, or after the wait that the settings say."""
 
-    def __init__(self, delay: float | None = None) -> None:
+    def __init__(self, delay: float | timedelta | None = None) -> None:
         super().__init__(delay)
         self.delay = delay
 

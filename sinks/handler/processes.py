@@ -173,7 +173,10 @@ class ProcessPool:
 
     def start(self) -> None:
         for number in range(self._workers):
-            self._processes[number] = HandlerProcess(self._task)
+            try:
+                self._processes[number] = HandlerProcess(self._task)
+            except OSError as error:
+                raise HandlerFault(f"cannot have {self._workers} processes: {error.strerror}") from error
         for process in self._processes:
             assert process is not None
             process.wait_ready()
@@ -249,16 +252,21 @@ class ProcessPool:
         with self._changing:
             if self._closed:
                 return None
+            self._processes[number] = None
             if process is not None:
                 process.close()
-            process = self._processes[number] = HandlerProcess(self._task)
+            try:
+                process = self._processes[number] = HandlerProcess(self._task)
+            except OSError as error:
+                return self._not_started(number, str(error.strerror))
         log.warning("handler_process_replaced", worker=number, pid=process.pid)
         try:
             process.wait_ready()
         except HandlerFault as fault:
-            log.error(
-                "handler_process_not_started", worker=number, reason=str(fault)
-            )  # it is tried with the next block
             process.kill()
-            return None
+            return self._not_started(number, str(fault))
         return process
+
+    def _not_started(self, number: int, reason: str) -> None:
+        # It is tried again with the next block.
+        log.error("handler_process_not_started", worker=number, reason=reason)

@@ -9,7 +9,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from batcher.handler.call import called
-from batcher.handler.function import made
+from batcher.handler.function import HandlerFault, made
 from sinks.handler.timers import CallTimer
 from sinks.handler.work import BlockWork
 
@@ -26,9 +26,13 @@ class WorkerThreads:
         self._given: SimpleQueue[BlockWork | None] = SimpleQueue()
 
     def start(self) -> None:
-        """Start the threads."""
+        """Start the threads. Raise HandlerFault where the system does not give as many."""
         for number in range(self._workers):
-            threading.Thread(target=self._live, args=(number,), name=f"handler {number}", daemon=True).start()
+            thread = threading.Thread(target=self._live, args=(number,), name=f"handler {number}", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:
+                raise HandlerFault(f"cannot have {self._workers} workers: {error}") from error
 
     def run(self, work: BlockWork) -> None:
         """Wake up as many as the work needs, and wait for its end."""

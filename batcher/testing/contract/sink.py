@@ -21,7 +21,17 @@ import pytest
 from batcher.engine.assembly import check_capabilities
 from batcher.errors import BatcherError, RowsRejected, SinkMisconfigured, SinkUnavailable
 from batcher.protocols import COPIES, Sink, SinkInfo
-from batcher.protocols.sink import countable, evolvable, interruptible, pinning, queryable, removable, topic_pinning
+from batcher.protocols.sink import (
+    countable,
+    evolvable,
+    interruptible,
+    measuring,
+    pinning,
+    queryable,
+    removable,
+    stoppable,
+    topic_pinning,
+)
 from batcher.records import Block, RawColumns, write_id
 from batcher.testing.values import EVENTS_0, make_block
 
@@ -371,6 +381,29 @@ class SinkLaws:
         sink.write(block)
         assert not asked.running(write_id(block.token))
         assert not asked.running(write_id("never written"))
+
+    def test_what_a_sink_measures_has_one_name_each_and_can_be_asked_at_any_time(self, sink: Sink) -> None:
+        info, schema = opened(sink)
+        asked = measuring(sink, info)
+        if asked is None:
+            return
+        before = [one.name for one in asked.measures()]
+        sink.write(block_for(info, schema))
+        assert [one.name for one in elsewhere(asked.measures)] == before
+        assert len(set(before)) == len(before)
+        sink.close()
+        assert [one.name for one in asked.measures()] == before
+
+    def test_after_an_interrupt_a_sink_defers_every_row(self, case: SinkCase, sink: Sink) -> None:
+        info, schema = opened(sink)
+        asked = stoppable(sink, info)
+        if asked is None:
+            return
+        asked.interrupt(at_once=False)
+        outcome = elsewhere(lambda: sink.write(block_for(info, schema)))
+        assert outcome is not None
+        assert sorted(one.row for one in outcome.deferred) == [0, 1, 2, 3]
+        assert (outcome.rejected, outcome.dropped, case.rows()) == ((), (), [])
 
     def test_close_is_harmless_twice_and_without_open(self, case: SinkCase) -> None:
         sink = case.sink()

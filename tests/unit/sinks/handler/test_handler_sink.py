@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -18,9 +19,10 @@ from batcher.engine.writer import Writer
 from batcher.errors import DeferredTooLong
 from batcher.formats.raw.format import RawFormat
 from batcher.plugins import RetryWaits
-from batcher.protocols import Distribution
+from batcher.protocols import Distribution, Format
 from batcher.records import Delivered, Headers, Records
 from batcher.testing.dead_letters import MemoryDeadLetterQueue
+from batcher.testing.formats import NumberFormat
 from batcher.testing.values import EVENTS_0, make_batch, make_records
 from sinks.handler.sink import Handler, HandlerOptions, HandlerSink
 
@@ -42,7 +44,7 @@ class Waits(threading.Event):
 class Desk:
     """A delivery into a handler, whose waits pass at once."""
 
-    def __init__(self, handler: Handler, **options: Any) -> None:
+    def __init__(self, handler: Handler, format_: Format | None = None, **options: Any) -> None:
         self.sink = HandlerSink(handler, HandlerOptions(**options))
         self.queue = MemoryDeadLetterQueue()
         self.abort = Waits()
@@ -50,7 +52,7 @@ class Desk:
         self.writer = Writer(
             self.sink,
             self.info,
-            RawFormat(),
+            format_ or RawFormat(),
             dead_letters=self.queue,
             limit=DeadLetterLimit(DeadLetterPolicy(max_ratio=1.0)),
             retry=RetryPolicy(wait_s=1e-6, max_wait_s=1e-6),
@@ -328,6 +330,28 @@ def test_an_async_call_that_takes_too_long_is_cancelled_and_tried_again() -> Non
     assert one.letters == [
         (b"slow", "timeout", "the handler was called 2 times, and at last it took longer than 0.01 s")
     ]
+    one.sink.close()
+
+
+def test_a_delay_may_be_a_timedelta_and_what_is_no_time_is_an_error_of_the_handler(desk: Desks) -> None:
+    delays: dict[bytes | None, Any] = {b"1": timedelta(seconds=3), b"2": "5", b"3": float("inf"), b"4": -1}
+
+    def handle(message: Message) -> None:
+        raise Retry(delays[message.value])
+
+    one = desk(handle, max_attempts=2)
+    one.deliver(*[value for value in delays if value is not None])
+    assert one.abort.waited == [0.0, 0.5, 3.0]
+    assert sum("no number of seconds" in message for *_, message in one.letters) == 2
+
+
+def test_another_format_decides_what_reaches_the_handler_which_gets_it_as_it_came() -> None:
+    seen: list[bytes | None] = []
+    one = Desk(lambda message: seen.append(message.value), format_=NumberFormat())
+    delivered = one.deliver(b"1", b"x", b"2")
+    assert sorted(value or b"" for value in seen) == [b"1", b"2"]
+    assert [(value, reason) for value, reason, _ in one.letters] == [(b"x", "syntax")]
+    assert delivered.written == 2
     one.sink.close()
 
 
