@@ -131,12 +131,12 @@ class HandlerProcess:
         return self._gone or self._process.poll() is not None
 
     def close(self) -> None:
-        """End the process: after its present call where that takes less than a second."""
+        """End the process: after its present call where that takes less than a second.
+
+        The memory goes with this object: where calls were given up, a thread may still look into it.
+        """
         self._connection.close()
         self._ended()
-        with suppress(ValueError):
-            self._cells.release()
-            self._memory.close()
 
     def _ended(self) -> int:
         """Return the exit code, of a process that is about to end."""
@@ -187,8 +187,9 @@ class ProcessPool:
 
     def stop(self, work: BlockWork) -> None:
         work.stop()
-        for process in filter(None, self._processes):
-            process.stop()
+        with self._changing:
+            for process in filter(None, self._processes):
+                process.stop()
 
     def give_up(self, work: BlockWork) -> None:
         work.stop(at_once=True)
@@ -258,13 +259,15 @@ class ProcessPool:
             try:
                 process = self._processes[number] = HandlerProcess(self._task)
             except OSError as error:
-                return self._not_started(number, str(error.strerror))
+                self._not_started(number, str(error.strerror))
+                return None
         log.warning("handler_process_replaced", worker=number, pid=process.pid)
         try:
             process.wait_ready()
         except HandlerFault as fault:
             process.kill()
-            return self._not_started(number, str(fault))
+            self._not_started(number, str(fault))
+            return None
         return process
 
     def _not_started(self, number: int, reason: str) -> None:
