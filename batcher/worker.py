@@ -9,9 +9,10 @@ import signal
 import threading
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from pydantic import ValidationError
 
@@ -25,6 +26,8 @@ from batcher.formats.raw.format import RawFormat
 from batcher.options import Section
 from batcher.plugins import PluginContext, RetryWaits, registry_of
 from batcher.protocols import DeadLetterQueue, Source
+from batcher.settings import Settings, own_section
+from batcher.settings.compose import compose
 from batcher.telemetry.events import Subscriber
 from batcher.telemetry.status import Status
 from sinks.handler.settings import OrderKind, PoolKind
@@ -75,7 +78,7 @@ class Worker:
         retry = retry or RetryPolicy()
         waits = RetryWaits(retry.strategy, retry.wait_s, retry.max_wait_s)
         if isinstance(source, str):
-            source, group = _named(source, options or {}, until_eof=until_eof, waits=waits)
+            source, group = _named(source, options or {}, flush, until_eof=until_eof, waits=waits)
             name = name or group
         elif options is not None or until_eof:
             raise ConfigurationError("Worker: options and until_eof are for a source that is given by its name")
@@ -166,29 +169,40 @@ def _metrics() -> Metrics:
     return Metrics("handler")
 
 
-def _named(name: str, options: Mapping[str, object], *, until_eof: bool, waits: RetryWaits) -> tuple[Source, str]:
+def _named(
+    name: str, options: Mapping[str, object], flush: FlushPolicy, *, until_eof: bool, waits: RetryWaits
+) -> tuple[Source, str]:
     """Return the source of this name, and the group that its options name. Raise ConfigurationError."""
     registry = registry_of("source")
     found = registry.find(name)
-    section = None if found.model is None else _section(name, found.model, options)
-    group = str(getattr(section, "group", "") or "")
+    given: Mapping[str, object] | Section = options
+    settings = Settings() if found.model is None else _settings(name, found.section, options, flush)
+    if found.model is not None:
+        given = own_section(settings, registry, found)
+        for fault in (*given.impossible(), *given.lacking()):
+            raise ConfigurationError(f"Worker({name!r}): option {fault.field}: {fault.message}")
+    group = str(getattr(given, "group", "") or "")
     context = PluginContext(
         pipeline=group or name,
-        topics=tuple(getattr(section, "topics", ())),
-        sections=() if section is None else (section,),
+        topics=tuple(getattr(given, "topics", ())),
+        sections=settings.sections(),
         until_eof=until_eof,
         waits=waits,
     )
-    return cast("Source", registry.make(found, options if section is None else section, context)), group
+    return cast("Source", registry.make(found, given, context)), group
 
 
-def _section(name: str, model: type[Section], options: Mapping[str, object]) -> Section:
+def _settings(name: str, section: str, options: Mapping[str, object], flush: FlushPolicy) -> Settings:
+    """Return all settings, with those of the source: a plug-in may look at the others."""
+    batch = {
+        "max_rows": flush.max_rows,
+        "max_bytes": flush.max_bytes,
+        "max_wait": timedelta(seconds=flush.max_wait_s),
+    }
+    values: dict[str, Any] = {"source": name, "sink": "handler", "batch": batch, section: dict(options)}
     try:
-        section = model(**options)
+        return compose((("source", name),))(**values)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        field = ".".join(str(part) for part in first["loc"])
+        field = ".".join(str(part) for part in first["loc"][1:])
         raise ConfigurationError(f"Worker({name!r}): option {field}: {first['msg']}") from None
-    for fault in (*section.impossible(), *section.lacking()):
-        raise ConfigurationError(f"Worker({name!r}): option {fault.field}: {fault.message}")
-    return section

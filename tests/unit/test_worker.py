@@ -14,8 +14,11 @@ from typing import Any
 import pytest
 
 import batcher
-from batcher import Message, Partition, Reject, Retry, RetryPolicy, Worker
+from batcher import FlushPolicy, Message, Partition, Reject, Retry, RetryPolicy, Worker
 from batcher.errors import ConfigurationError, DeadLetterLimitExceeded
+from batcher.plugins import PluginContext
+from batcher.settings.model import BatchSection
+from batcher.sources.kafka.settings import Kafka
 from batcher.testing.dead_letters import MemoryDeadLetterQueue
 from batcher.testing.sources import MemoryLog, MemorySource
 from tests.harness.processes import run_code, run_shell
@@ -179,3 +182,23 @@ def test_the_names_for_handlers_are_public_and_light() -> None:
         "print({'pyarrow', 'pydantic', 'structlog', 'confluent_kafka'} & set(sys.modules) or 'none')"
     )
     assert done.stdout.strip() == "none", done.stderr
+
+
+class AsksAround:
+    """A source of other people, which looks at other settings than its own."""
+
+    options = Kafka
+    section = "asking"
+
+    def __new__(cls, options: Kafka, context: PluginContext) -> Any:
+        assert context.until_eof
+        assert context.section(BatchSection).max_rows == 7
+        return source(b"1")
+
+
+def test_a_source_that_is_named_may_look_at_the_other_settings() -> None:
+    options = {"brokers": "k:9092", "topics": "t", "group": "g"}
+    flush = FlushPolicy(max_rows=7)
+    named = f"{__name__}:AsksAround"
+    worker = Worker(named, lambda message: None, options=options, until_eof=True, flush=flush)
+    assert worker.run().written == 1
