@@ -85,8 +85,10 @@ def test_another_sink_gets_the_options_given_for_it(monkeypatch: pytest.MonkeyPa
         given.append(options)
         return ScriptedSink()
 
+    # Settings are composed once for all tests of a process: not while the registry tells a lie.
+    settings = Settings(sink="my:Sink", options={"url": "x"})
     monkeypatch.setattr(sinks.registry, "load", lambda _name: plugin)
-    wiring.sink_of(Settings(sink="my:Sink", options={"url": "x"}))
+    wiring.sink_of(settings)
     assert given == [{"url": "x"}]
 
 
@@ -178,12 +180,14 @@ def test_a_sink_that_cannot_be_made_is_named_with_its_reason(monkeypatch: pytest
     def broken(_options: object) -> object:
         raise TypeError("takes no mapping")
 
+    settings = Settings(sink="mine:Broken")
     monkeypatch.setattr("sinks.registry.load", lambda _name: broken)
     with pytest.raises(ConfigurationError, match="--sink mine:Broken: cannot be made: TypeError: takes no mapping"):
-        wiring.sink_of(Settings(sink="mine:Broken"))
+        wiring.sink_of(settings)
 
 
 def test_what_is_made_for_a_sink_and_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(sink="mine:Nothing")
     monkeypatch.setattr("sinks.registry.load", lambda _name: lambda _options: object())
     with pytest.raises(ConfigurationError, match=r"--sink mine:Nothing: what it makes has no open\(\)"):
-        wiring.sink_of(Settings(sink="mine:Nothing"))
+        wiring.sink_of(settings)
