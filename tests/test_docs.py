@@ -79,6 +79,7 @@ FOREIGN_FLAGS = {
     "--wait": "docker compose",
     "--profile": "docker compose",
     "--build": "docker compose",
+    "--build-arg": "docker",
     "--user": "curl",
     "--fail": "curl",
     "--data-binary": "curl",
