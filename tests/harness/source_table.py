@@ -36,6 +36,31 @@ class Event(NamedTuple):
     """No row can be made of it, or none is to be."""
 
 
+class KeyPool:
+    """Hold keys of which one is picked at random, in a time that does not grow with them."""
+
+    def __init__(self) -> None:
+        self._keys: list[int] = []
+        self._places: dict[int, int] = {}
+
+    def add(self, key: int) -> None:
+        if key not in self._places:
+            self._places[key] = len(self._keys)
+            self._keys.append(key)
+
+    def remove(self, key: int) -> None:
+        place = self._places.pop(key, None)
+        if place is None:
+            return
+        last = self._keys.pop()
+        if last != key:
+            self._keys[place] = last
+            self._places[last] = place
+
+    def pick(self, by: random.Random) -> int | None:
+        return by.choice(self._keys) if self._keys else None
+
+
 @dataclass(slots=True)
 class SourceTable:
     """Change at random, always in the same way for a seed.
@@ -49,6 +74,8 @@ class SourceTable:
     rows: dict[int, Row] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     _random: random.Random = field(init=False)
+    _there: KeyPool = field(default_factory=KeyPool)
+    _gone_keys: KeyPool = field(default_factory=KeyPool)
     _lsn: int = 1_000_000
     _next: int = 1
 
@@ -60,7 +87,7 @@ class SourceTable:
         for _ in range(count):
             row = self._new()
             self._add("r", None, row)
-            self.rows[row["id"]] = row
+            self._put(row)
 
     def change(self, count: int) -> None:
         """Change the table this many times."""
@@ -92,22 +119,22 @@ class SourceTable:
     def _insert(self) -> None:
         row = self._new()
         self._add("c", None, row)
-        self.rows[row["id"]] = row
+        self._put(row)
 
     def _insert_again(self) -> None:
         """Insert a row under a key that a row had before it was deleted."""
-        gone = [number for number in range(1, self._next) if number not in self.rows]
-        if gone:
-            row = {**self._new(), "id": self._random.choice(gone)}
+        key = self._gone_keys.pick(self._random)
+        if key is not None:
+            row = {**self._new(), "id": key}
             self._add("c", None, row)
-            self.rows[row["id"]] = row
+            self._put(row)
 
     def _update(self) -> None:
         row = self._any()
         if row is not None:
             after = {**self._new(), "id": row["id"]}
             self._add("u", row if self.full else None, after)
-            self.rows[row["id"]] = after
+            self._put(after)
 
     def _delete(self) -> None:
         row = self._any()
@@ -123,19 +150,27 @@ class SourceTable:
             after = {**row, "id": self._next}
             self._next += 1
             self.events.append(Event("c", {"id": after["id"]}, None, after, lsn))
-            self.rows[after["id"]] = after
+            self._put(after)
 
     def _gone(self, row: Row, lsn: int) -> None:
         before = row if self.full else {name: value if name == "id" else None for name, value in row.items()}
         self.events.append(Event("d", {"id": row["id"]}, before, None, lsn))
         self.events.append(Event("", {"id": row["id"]}, None, None, lsn))
         del self.rows[row["id"]]
+        self._there.remove(row["id"])
+        self._gone_keys.add(row["id"])
+
+    def _put(self, row: Row) -> None:
+        self.rows[row["id"]] = row
+        self._there.add(row["id"])
+        self._gone_keys.remove(row["id"])
 
     def _add(self, op: Op, before: Row | None, after: Row) -> None:
         self.events.append(Event(op, {"id": after["id"]}, before, after, self._tick()))
 
     def _any(self) -> Row | None:
-        return self.rows[self._random.choice(sorted(self.rows))] if self.rows else None
+        key = self._there.pick(self._random)
+        return None if key is None else self.rows[key]
 
     def _tick(self) -> int:
         self._lsn += self._random.randrange(1, 500)

@@ -120,6 +120,8 @@ def test_a_function_fills_files_exactly_once_after_kills(broker: Broker, topic: 
         *("--sink", "parquet", "--parquet.path", str(root), "--dlq.path", str(tmp_path / "dead")),
         *("-b", broker.bootstrap, "-t", topic, "-g", f"{topic}-python", "--batch.max-rows", str(BATCH)),
         *("--transform.python", "hooks:european"),
+        # Each record that fails is found by halving: some 18 attempts in a batch of the long form, which has 100.
+        *("--dlq.max-bisect", "5000"),
     )
     run_through_kills(*flags, kills=KILLS, directory=tmp_path)
 
