@@ -45,12 +45,12 @@ test: $(READY) ## run the tests, and say what was skipped and why
 	@$(BIN)/python -m pytest $(or $(ARGS),$(PARALLEL))
 
 test-long: $(READY) ## the long form of all tests: more records, every case; then test-crash
-	@BATCHER_TEST_LONG=1 $(BIN)/python -m pytest $(or $(ARGS),$(PARALLEL) --ignore=tests/crash)
+	@BATCHER_TEST_LONG=1 $(BIN)/python -m pytest $(or $(ARGS),$(PARALLEL) -m "not crash")
 	@[ -n "$(ARGS)" ] || $(MAKE) --no-print-directory test-crash
 
 test-crash: $(READY) ## kill, freeze and rebalance it for an hour, and keep the score in docs/testing.md
 	@rows=$$(mktemp); \
-	BATCHER_TEST_LONG=1 BATCHER_TEST_SCORE=$$rows $(BIN)/python -m pytest tests/crash -p no:randomly $(ARGS); code=$$?; \
+	BATCHER_TEST_LONG=1 BATCHER_TEST_SCORE=$$rows $(BIN)/python -m pytest -m crash -p no:randomly $(or $(ARGS),tests); code=$$?; \
 	keep=$$([ $$code = 0 ] && [ -z "$(ARGS)" ] && echo "--write tests/crash/score.json docs/testing.md"); \
 	$(BIN)/python -m tests.harness.crash_score $$rows $$keep; rm -f $$rows; exit $$code
 

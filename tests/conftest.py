@@ -4,6 +4,7 @@ import gc
 import logging
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import structlog
@@ -18,6 +19,8 @@ pytest_plugins = [
     "batcher.testing.sqs_plugin",
 ]
 
+CRASH = Path(__file__).parent / "crash"
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Take `-m long` for a wish for the long form; it is set before any test is read, and for all processes."""
@@ -26,7 +29,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what only the long form has, so that a run says what it did not run; no fixture is made for it."""
+    """Mark the attacks, and skip what only the long form has, so that a run says what it did not run."""
+    for item in items:
+        if CRASH in item.path.parents:
+            item.add_marker("crash")
     if os.environ.get("BATCHER_TEST_LONG") == "1":
         return
     for item in items:

@@ -220,6 +220,7 @@ def test_a_stop_that_a_call_outlasts_commits_nothing_of_its_batch(job: Jobs, poo
     assert one.calls().total() == 2
 
 
+@pytest.mark.crash
 @pytest.mark.broker
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("pool", ["thread", pytest.param("process", marks=pytest.mark.long)])

@@ -238,6 +238,7 @@ def run_through_kills(*flags: str) -> BatcherProcess:
     return process
 
 
+@pytest.mark.crash
 def test_nothing_is_lost_in_parquet_through_kills_and_every_row_has_its_messages_name(
     nsqd: Nsqd, tmp_path: Path
 ) -> None:
@@ -258,6 +259,7 @@ def test_nothing_is_lost_in_parquet_through_kills_and_every_row_has_its_messages
     assert channels(nsqd, told.topic or "")["loader"]["depth"] == 0
 
 
+@pytest.mark.crash
 def test_nothing_is_lost_in_clickhouse_through_kills_and_what_comes_again_is_recognised_by_its_name(
     nsqd: Nsqd, clickhouse_server: ClickHouseServer
 ) -> None:

@@ -237,6 +237,7 @@ def target(
     return Files(tmp_path) if columns is None else Table(clickhouse_server, new_table(), columns)
 
 
+@pytest.mark.crash
 @pytest.mark.long
 @pytest.mark.timeout(900)
 def test_kills_at_any_moment_lose_nothing_and_a_table_with_names_has_every_message_once(

@@ -9,6 +9,7 @@ from batcher.sources.kafka.settings import Kafka
 def kafka_of(settings: Settings, verb: str) -> Kafka:
     """Return the section of Kafka. Raise UsageError for a verb that has no use for another source."""
     section = section_of(settings, "source")[1]
-    if not isinstance(section, Kafka):
+    # A share group has the settings of Kafka, and no log of its own.
+    if not isinstance(section, Kafka) or settings.source == "share":
         raise UsageError([f"{verb}: works with --source kafka only, and --source is {settings.source}"])
     return section

@@ -1,4 +1,7 @@
-"""Read an embedded queue as a member of a group: lanes are partitions, and the ledger is kept in the file."""
+"""Read an embedded queue as a member of a group: lanes are partitions, and the ledger is kept in the file.
+
+It is long because a source is one object: what it may deliver depends on its lanes, and its lanes on the others.
+"""
 
 from __future__ import annotations
 
