@@ -39,7 +39,8 @@ class MemoryCase(ReceiptCase):
     def publish(self, bodies: Sequence[bytes]) -> None:
         self._queue.publish(*bodies)
 
-    def gateway(self, *, max_held: int = 1000) -> Gateway:
+    def gateway(self, *, max_held: int = 1000, long: bool = False) -> Gateway:
+        del long  # LEASE_S is
         return MemoryGateway(self._queue, max_held=max_held, ahead=self._ahead)
 
 
@@ -52,12 +53,12 @@ class SqsCase(ReceiptCase):
     def publish(self, bodies: Sequence[bytes]) -> None:
         self._queue.send(bodies)
 
-    def gateway(self, *, max_held: int = 1000) -> Gateway:
+    def gateway(self, *, max_held: int = 1000, long: bool = False) -> Gateway:
         options = Sqs.model_validate(
             {
                 "queue": self._queue.name,
                 "endpoint": self._queue.server.endpoint,
-                "visibility": "2s",
+                "visibility": "60s" if long else "2s",
                 "wait": "0s",
                 "max_in_flight": max_held,
             }
@@ -80,8 +81,9 @@ class NsqCase(ReceiptCase):
         with closing(NsqPublisher(self._options)) as publisher:
             assert publisher.publish([Outgoing(body) for body in bodies], 10.0) == []
 
-    def gateway(self, *, max_held: int = 1000) -> Gateway:
-        return gateway_of(self._options.model_copy(update={"max_in_flight": max_held}), longest_batch_s=1.0)
+    def gateway(self, *, max_held: int = 1000, long: bool = False) -> Gateway:
+        changes = {"max_in_flight": max_held, **({"msg_timeout": timedelta(seconds=60)} if long else {})}
+        return gateway_of(self._options.model_copy(update=changes), longest_batch_s=1.0)
 
 
 class ShareCase(ReceiptCase):
@@ -100,8 +102,8 @@ class ShareCase(ReceiptCase):
     def publish(self, bodies: Sequence[bytes]) -> None:
         produce(self._broker.bootstrap, self._topic, bodies)
 
-    def gateway(self, *, max_held: int = 1000) -> Gateway:
-        del max_held
+    def gateway(self, *, max_held: int = 1000, long: bool = False) -> Gateway:
+        del max_held, long
         return ShareGateway(KafkaOptions(self._broker.bootstrap, (self._topic,), self._group))
 
 

@@ -89,6 +89,7 @@ def test_a_clean_end_is_0_and_its_summary_has_the_promised_fields(ending: Ending
         "unknown_fields_estimated": False,
         "columns_without_value": [],
         "filtered": 0,
+        "paused": 0,
         "released": 0,
         "exit": 0,
     }
