@@ -14,16 +14,20 @@ BLOCK_BYTES: Final = 1 << 20
 
 _ROW: Final = re.compile(r"^JSON parse error: .* in row (\d+)$")
 
+_UNKNOWN: Final = "unexpected field"
+
 
 class Unreadable(Exception):
     """Say that not every message of a block is one document of the schema.
 
     `row` is one that is to blame, where Arrow names it: for what it finds while parsing, in a single block.
+    `unknown` says that a field is to blame that the schema does not have.
     """
 
-    def __init__(self, row: int | None = None) -> None:
+    def __init__(self, row: int | None = None, *, unknown: bool = False) -> None:
         super().__init__()
         self.row = row
+        self.unknown = unknown
 
 
 def read(texts: pa.Array, schema: pa.Schema, *, reject_unknown: bool) -> list[pa.Array]:
@@ -47,7 +51,8 @@ def read(texts: pa.Array, schema: pa.Schema, *, reject_unknown: bool) -> list[pa
         table = arrow_json.read_json(pa.BufferReader(buffer), options, parsing)
     except (pa.ArrowInvalid, pa.ArrowCapacityError) as error:
         named = _ROW.search(str(error)) if buffer.size <= options.block_size else None
-        raise Unreadable(int(named[1]) if named and int(named[1]) < len(texts) else None) from error
+        row = int(named[1]) if named and int(named[1]) < len(texts) else None
+        raise Unreadable(row, unknown=_UNKNOWN in str(error)) from error
     if table.num_rows != len(texts):
         raise Unreadable
     # One call for all: after each call, the interpreter lock has to be waited for.

@@ -24,6 +24,10 @@ Numeric = frozenset[str]
 UNTYPED: Final = pa.bool_()
 """The type in which places without a type are read. Arrow 26 loses count of the nulls in a list of nulls."""
 
+_KEY: Final = "k"
+_VALUE: Final = "v"
+"""The fields of an entry of a map, which is read as a list of them."""
+
 _INTEGERS: Final = {
     pa.int8(): (-(2**7), 2**7 - 1),
     pa.int16(): (-(2**15), 2**15 - 1),
@@ -59,6 +63,16 @@ def item_path(path: str) -> str:
 def inner_path(path: str, name: str) -> str:
     """Return the path of a field of an object; the root has the empty path."""
     return f"{path}.{name}" if path else name
+
+
+def entry_path(path: str) -> str:
+    """Return the path of what a map holds where it is read as a list of entries."""
+    return inner_path(item_path(path), _VALUE)
+
+
+def has_plain_name(name: str) -> bool:
+    """Return whether msgspec can look for a field of that name."""
+    return name.isprintable() and '"' not in name and "\\" not in name
 
 
 class Filling(NamedTuple):
@@ -119,7 +133,7 @@ def _fits_json(kind: pa.DataType) -> bool:
 
 
 def needs_rewriting(fields: Iterable[pa.Field]) -> bool:
-    """Return whether some column can only be read from rewritten records: maps and JSON kept as text."""
+    """Return whether some column can only be read from records in which its values are replaced (`rewriter.py`)."""
     return any(_needs_rewriting(field) for field in fields)
 
 
@@ -132,16 +146,32 @@ def _needs_rewriting(field: pa.Field) -> bool:
 
 
 def timestamp_paths(fields: Iterable[pa.Field], path: str = "") -> Iterator[str]:
-    """Yield the path of each timestamp, however deep."""
+    """Yield the path of each timestamp, however deep, in records as they are read."""
     for field in fields:
         inner = inner_path(path, field.name)
         kind = field.type
-        while pa.types.is_list(kind):
-            inner, kind = item_path(inner), kind.value_type
+        while pa.types.is_list(kind) or pa.types.is_map(kind):
+            if pa.types.is_list(kind):
+                inner, kind = item_path(inner), kind.value_type
+            else:
+                inner, kind = entry_path(inner), kind.item_type
         if pa.types.is_timestamp(kind):
             yield inner
         elif pa.types.is_struct(kind):
             yield from timestamp_paths(kind, inner)
+
+
+def maps_with_fields(fields: Iterable[pa.Field]) -> Iterator[pa.MapType]:
+    """Yield the maps, however deep, that hold objects with fields of their own."""
+    for field in fields:
+        kind, inside = field.type, None
+        while pa.types.is_list(kind) or pa.types.is_map(kind):
+            inside = kind if pa.types.is_map(kind) else inside
+            kind = kind.item_type if pa.types.is_map(kind) else kind.value_type
+        if pa.types.is_struct(kind):
+            if inside is not None:
+                yield inside
+            yield from maps_with_fields(kind)
 
 
 def kinds(fields: Iterable[pa.Field]) -> Iterator[pa.DataType]:
@@ -157,7 +187,7 @@ def kinds(fields: Iterable[pa.Field]) -> Iterator[pa.DataType]:
 
 
 def reading_schema(schema: pa.Schema, numeric: Numeric, names: Mapping[str, str] = MappingProxyType({})) -> pa.Schema:
-    """Return the schema with which Arrow reads records as they came.
+    """Return the schema with which Arrow reads records as they came, or with the values of some columns replaced.
 
     `names` has the fields, by path, that are written differently from their columns.
     """
@@ -188,6 +218,8 @@ def _reading_type(  # noqa: PLR0911 - one for each kind of type
         return pa.struct(_reading_fields(kind, path, numeric, names))
     if pa.types.is_list(kind):
         return pa.list_(_plain(kind.value_field.name, _reading_type(kind.value_type, item_path(path), numeric, names)))
+    if pa.types.is_map(kind):
+        return _entries(kind, _reading_type(kind.item_type, entry_path(path), numeric, names))
     return kind
 
 
@@ -208,8 +240,12 @@ def _rewritten_type(kind: pa.DataType) -> pa.DataType:  # noqa: PLR0911 - one fo
     if pa.types.is_list(kind):
         return pa.list_(_plain(kind.value_field.name, _rewritten_type(kind.value_type)))
     if pa.types.is_map(kind):
-        return pa.list_(pa.struct([_plain("k", kind.key_type), _plain("v", _rewritten_type(kind.item_type))]))
+        return _entries(kind, _rewritten_type(kind.item_type))
     return kind
+
+
+def _entries(kind: pa.MapType, item: pa.DataType) -> pa.DataType:
+    return pa.list_(pa.struct([_plain(_KEY, kind.key_type), _plain(_VALUE, item)]))
 
 
 def _plain(name: str, kind: pa.DataType) -> pa.Field:
@@ -230,7 +266,7 @@ def _sieve_struct(
     members: list[tuple[str, Any, None]] = []
     names: dict[str, str] = {}
     for number, field in enumerate(fields):
-        if not field.name.isprintable() or '"' in field.name or "\\" in field.name:
+        if not has_plain_name(field.name):
             continue  # msgspec has no such names; the strict reader settles what is left over
         inner = inner_path(path, field.name)
         kind = _sieve_type(field.type, inner, numeric, spelled, reject_unknown=reject_unknown)
@@ -254,6 +290,9 @@ def _sieve_type(  # noqa: PLR0911 - one for each kind of type
     if pa.types.is_list(kind):
         item: Any = _sieve_type(kind.value_type, item_path(path), numeric, spelled, reject_unknown=reject_unknown)
         return list[None if item is None else item | None]  # type: ignore[misc]
+    if pa.types.is_map(kind):
+        entry = pa.struct([_plain(_KEY, pa.string()), _plain(_VALUE, kind.item_type)])
+        return list[_sieve_struct(entry, item_path(path), numeric, spelled, reject_unknown=reject_unknown)]  # type: ignore[misc]
     if pa.types.is_boolean(kind):
         return bool
     if pa.types.is_null(kind):

@@ -1,0 +1,333 @@
+"""Read a block of messages with Arrow: whole where that is possible, around the odd records where it is not.
+
+Nothing is refused here: a record that cannot be read with others is left *open*, for `strict.py`. What an odd record
+costs grows with the number of odd records, not with the block:
+
+1. The block is read whole, unless the last one could not be.
+2. A time, or a text that takes any value, may be written as a number in some messages and as a text in others. Where a
+   few messages show both, the block is parted by what its messages say, and each part is read in its own form.
+3. msgspec sifts out the suspects, at a quarter of what reading costs. Arrow reads the others, around the little that
+   msgspec does not see (a key that occurs twice, say). Suspects that are many are read in another form, if they fit it.
+
+What a reader learns from a block (forms, spellings, that there are odd records) changes the speed, never a result.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batcher.formats.json import columns, reader, shape
+from batcher.formats.json.limits import JsonOptions, Refused
+from batcher.formats.json.rewriter import Impossible, Rewriter, rewriter
+from batcher.formats.json.spelling import Names, Speller
+from batcher.formats.json.syntax import NumberText, Pairs, parse_object
+from batcher.formats.json.times import Times
+from batcher.formats.json.timestamps import decimal
+
+_FEW: Final = 64
+"""At most this many messages are settled one by one: that costs about as much as another attempt with Arrow."""
+
+_PIECE: Final = 2048
+"""Messages of a piece once a block has failed: many enough for a cheap call, few enough for a cheap repeat."""
+
+_SIEVED: Final = 32
+"""Messages that msgspec sees in one call: a bad one affects few others."""
+
+_SIEVE_ERRORS: Final = (msgspec.MsgspecError, ValueError, RecursionError)
+
+_COMPILED: Final = 64
+"""Reading schemas that are kept: there may be one for each way to write a record, without limit."""
+
+_SAMPLE: Final = 16
+"""Messages that are checked for how they write what may be text or a number."""
+
+_PARTED: Final = 4
+"""The most columns by whose form a block is parted: each of them doubles the parts that there may be."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """Collect what becomes of the messages of one block; rows are numbers in that block."""
+
+    tables: list[pa.Table] = field(default_factory=list)
+    rows: list[pa.Array] = field(default_factory=list)
+    open: list[int] = field(default_factory=list)
+    clean: bool = False
+    """What Arrow reads has no unknown field."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Forms:
+    """Say which columns are read as numbers, and which of them, by path, some messages write differently."""
+
+    numeric: shape.Numeric
+    mixed: tuple[str, ...] = ()
+
+
+class BlockReader:
+    """Read blocks into the columns of one schema. Not for several threads at once."""
+
+    def __init__(self, schema: pa.Schema, options: JsonOptions, texts: frozenset[str], times: Times) -> None:
+        self._schema = schema
+        self._times = times
+        self._max_depth = options.max_depth
+        self._reject_unknown = options.on_unknown in ("reject", "halt")
+        self._speller = Speller(schema, options.max_depth) if options.match == "insensitive" else None
+        self._names: Names = {}
+        """How the fields of the block at hand are written."""
+        self._texts = texts
+        self._points = frozenset(shape.timestamp_paths(schema))
+        self._formed = self._points | texts
+        self._numeric: shape.Numeric = frozenset()
+        """How the last block wrote what may be text or a number: where to begin with the next."""
+        self._uneven = False
+        """The last block could not be read whole."""
+        self._stride = 0
+        """Messages of the last piece that Arrow could read where msgspec had passed them; 0 for all."""
+        self._compiled: dict[Any, tuple[pa.Schema, msgspec.json.Decoder[Any]]] = {}
+        self._rewriters: dict[Any, tuple[Rewriter | None, Rewriter | None]] = {}
+        self._possible = self._can_rewrite()
+
+    def _can_rewrite(self) -> bool:
+        if self._speller is not None and any(shape.maps_with_fields(self._schema)):
+            # Nothing here learns how fields inside maps are written.
+            return False
+        try:
+            self._rewriters_for()
+        except Impossible:
+            return False
+        return True
+
+    def read(self, texts: pa.Array, outcome: Outcome, *, no_unknown: bool) -> None:
+        """Read what can be read into the outcome, and leave the rest open.
+
+        With `no_unknown` the outcome says whether what was read has unknown fields. That is worth asking for where they
+        are looked for anyway, and where there are none it costs nothing.
+        """
+        rows = pa.arange(0, len(texts))
+        outcome.clean = no_unknown
+        if not self._possible:
+            outcome.open += rows.to_pylist()
+            return
+        if self._speller is not None and len(texts):
+            spellings = self._speller.learn(texts)
+            if spellings is None:
+                outcome.open += rows.to_pylist()
+                return
+            self._names = spellings.names
+            strays = spellings.strays(texts)
+            outcome.open += rows.filter(strays).to_pylist()
+            kept = pc.invert(strays)
+            texts, rows = texts.filter(kept), rows.filter(kept)
+        kept, _ = self._rewriters_for()
+        if kept is not None:
+            texts, rows = _rewritten(kept, texts, rows, outcome)
+        self._read(texts, rows, outcome)
+
+    def _read(self, texts: pa.Array, rows: pa.Array, outcome: Outcome) -> None:
+        if not self._uneven and self._whole(texts, rows, self._numeric, outcome):
+            return
+        forms = self._forms(texts)
+        if forms.numeric != self._numeric and not forms.mixed:
+            self._numeric = forms.numeric
+            if self._whole(texts, rows, forms.numeric, outcome):
+                return
+        self._numeric, self._uneven = forms.numeric, bool(forms.mixed)
+        for part, numeric in self._parts(texts, forms):
+            if forms.mixed and self._whole(texts.filter(part), rows.filter(part), numeric, outcome):
+                continue
+            self._sift(texts.filter(part), rows.filter(part), numeric, outcome)
+
+    def _sift(self, texts: pa.Array, rows: pa.Array, numeric: shape.Numeric, outcome: Outcome) -> None:
+        """Read what msgspec passes; then the rest in other forms, as long as it is many messages."""
+        tried: set[shape.Numeric] = set()
+        while len(texts) > _FEW and numeric not in tried:
+            tried.add(numeric)
+            passed = self._sifted(texts, numeric)
+            self._advance(texts.filter(passed), rows.filter(passed), numeric, outcome)
+            suspect = pc.invert(passed)
+            texts, rows = texts.filter(suspect), rows.filter(suspect)
+            self._uneven |= bool(len(texts))
+            numeric = self._forms(texts).numeric
+        _, loose = self._rewriters_for()
+        if loose is not None and len(texts) > _FEW:
+            texts, rows = _rewritten(loose, texts, rows, outcome)
+            numeric -= self._texts
+            passed = self._sifted(texts, numeric)
+            self._advance(texts.filter(passed), rows.filter(passed), numeric, outcome)
+            rows = rows.filter(pc.invert(passed))
+        outcome.open += rows.to_pylist()
+
+    def _whole(self, texts: pa.Array, rows: pa.Array, numeric: shape.Numeric, outcome: Outcome) -> bool:
+        with contextlib.suppress(reader.Unreadable):
+            self._attempt(texts, rows, numeric, outcome)
+            return True
+        return False
+
+    def _attempt(self, texts: pa.Array, rows: pa.Array, numeric: shape.Numeric, outcome: Outcome) -> None:
+        """Read messages into the outcome; raise Unreadable, and change no row of it, when not all can be read."""
+        schema, _ = self._compile(numeric)
+        try:
+            arrays = reader.read(texts, schema, reject_unknown=outcome.clean or self._reject_unknown)
+        except reader.Unreadable as failure:
+            if not (failure.unknown and outcome.clean) or self._reject_unknown:
+                raise
+            outcome.clean = False
+            arrays = reader.read(texts, schema, reject_unknown=False)
+        table, unsettled = columns.finish(arrays, self._schema, self._times)
+        if unsettled:
+            outcome.open += rows.take(pa.array(unsettled, pa.int64())).to_pylist()
+            settled = pc.invert(pc.is_in(pa.arange(0, len(rows)), pa.array(unsettled, pa.int64())))
+            table, rows = table.filter(settled), rows.filter(settled)
+        outcome.tables.append(table)
+        outcome.rows.append(rows)
+
+    def _advance(self, texts: pa.Array, rows: pa.Array, numeric: shape.Numeric, outcome: Outcome) -> None:
+        """Read what msgspec passed, around the little that Arrow still refuses (a key that occurs twice, say).
+
+        It goes on in pieces that shrink at each failure and grow at each success. So neither a few such messages nor a
+        block full of them cost more than a small multiple of reading the block.
+        """
+        start, size, failed = 0, self._stride or len(texts), False
+        while start < len(texts):
+            length = min(size, len(texts) - start)
+            try:
+                self._attempt(texts.slice(start, length), rows.slice(start, length), numeric, outcome)
+            except reader.Unreadable as failure:
+                failed = self._uneven = True
+                size = max(min(length // 2, _PIECE), _FEW)
+                if length <= _FEW:
+                    outcome.open += rows.slice(start, length).to_pylist()
+                    start += length
+                elif failure.row is not None:
+                    start += self._around(failure.row, texts.slice(start), rows.slice(start), numeric, outcome)
+            else:
+                start += length
+                size *= 2
+        self._stride = size if failed else 0
+
+    def _around(self, row: int, texts: pa.Array, rows: pa.Array, numeric: shape.Numeric, outcome: Outcome) -> int:
+        """Read the messages before the one that Arrow named, leave that one open, and return how many are done."""
+        if row and not self._whole(texts.slice(0, row), rows.slice(0, row), numeric, outcome):
+            return 0
+        outcome.open.append(rows[row].as_py())
+        return row + 1
+
+    def _sifted(self, texts: pa.Array, numeric: shape.Numeric) -> pa.Array:
+        """Return for each message whether msgspec takes it. It errs on both sides, which costs only time."""
+        _, sieve = self._compile(numeric)
+        passed = [True] * len(texts)
+        joined = memoryview(reader.join(texts))
+        starts = [*range(0, len(texts), _SIEVED), len(texts)]
+        lengths = pc.cumulative_sum(pc.add(pc.binary_length(texts).cast(pa.int64()), 1))
+        ends = [0, *lengths.take(pa.array([start - 1 for start in starts[1:]])).to_pylist()]
+        for start, stop, begin, end in zip(starts, starts[1:], ends, ends[1:], strict=False):
+            try:
+                # Two documents in one message are two lines for msgspec.
+                clean = len(sieve.decode_lines(joined[begin : end - 1])) == stop - start
+            except _SIEVE_ERRORS:
+                clean = False
+            if not clean:
+                passed[start:stop] = [_passes(sieve, text) for text in texts.slice(start, stop - start).to_pylist()]
+        return pa.array(passed, pa.bool_())
+
+    def _forms(self, texts: pa.Array) -> _Forms:
+        """Return the forms that a few messages write, of the columns that may be text or a number."""
+        if not self._formed or not len(texts):
+            return _Forms(self._numeric)
+        numbers, words = dict.fromkeys(self._formed, 0), dict.fromkeys(self._formed, 0)
+        step = max(1, len(texts) // _SAMPLE)
+        for row in range(0, len(texts), step):
+            try:
+                value = parse_object(texts[row].as_py(), self._max_depth)
+            except Refused:
+                continue
+            self._vote(value, "", numbers, words)
+        numeric = frozenset(
+            path
+            for path, count in numbers.items()
+            if count > words[path] or (count == words[path] and path in self._numeric)
+        )
+        mixed = sorted(path for path, count in numbers.items() if count and words[path] and not path.endswith("[]"))
+        return _Forms(numeric, tuple(mixed[:_PARTED]))
+
+    def _vote(self, value: Any, path: str, numbers: dict[str, int], words: dict[str, int]) -> None:
+        """Count numbers and texts, for each column that may be either."""
+        if path in numbers and type(value) in (NumberText, str):
+            # Arrow takes a text that holds a number for a point in time as well.
+            number = type(value) is NumberText or (path in self._points and decimal(value) is not None)
+            (numbers if number else words)[path] += 1
+        elif type(value) is Pairs:
+            for key, item in value.items:
+                self._vote(item, shape.inner_path(path, key), numbers, words)
+        elif type(value) is list:
+            for item in value:
+                self._vote(item, shape.item_path(path), numbers, words)
+
+    def _parts(self, texts: pa.Array, forms: _Forms) -> Iterator[tuple[pa.Array, shape.Numeric]]:
+        """Yield parts of a block, as masks, that write the mixed columns in one form each."""
+        parts = [(pa.repeat(pa.scalar(True), len(texts)), forms.numeric)]
+        for path in forms.mixed:
+            # A guess by what stands behind the name, wherever that is; it costs only time where it is wrong.
+            name = re.escape(msgspec.json.encode(path.rpartition(".")[2]).decode())
+            number = pc.match_substring_regex(texts, rf'{name}\s*:\s*"?-?[0-9]+[^-0-9]')
+            word = pc.invert(number)
+            parts = [
+                part
+                for mask, numeric in parts
+                for part in ((pc.and_(mask, number), numeric | {path}), (pc.and_(mask, word), numeric - {path}))
+                if pc.any(part[0]).as_py()
+            ]
+        yield from parts
+
+    def _compile(self, numeric: shape.Numeric) -> tuple[pa.Schema, msgspec.json.Decoder[Any]]:
+        key = (numeric, tuple(sorted(self._names.items())))
+        compiled = self._compiled.get(key)
+        if compiled is None:
+            if len(self._compiled) >= _COMPILED:
+                self._compiled.clear()
+            schema = shape.reading_schema(self._schema, numeric, self._names)
+            sieve = shape.sieve(self._schema, numeric, self._names, reject_unknown=self._reject_unknown)
+            compiled = self._compiled[key] = (schema, sieve)
+        return compiled
+
+    def _rewriters_for(self) -> tuple[Rewriter | None, Rewriter | None]:
+        """Return what replaces values that Arrow cannot read, and what replaces those that it may not."""
+        key = tuple(sorted(self._names.items()))
+        made = self._rewriters.get(key)
+        if made is None:
+            if len(self._rewriters) >= _COMPILED:
+                self._rewriters.clear()
+            kept = rewriter(self._schema, self._names, inside=self._texts)
+            loose = rewriter(self._schema, self._names, kept=False, texts=self._texts)
+            made = self._rewriters[key] = (kept, loose)
+        return made
+
+
+def _rewritten(by: Rewriter, texts: pa.Array, rows: pa.Array, outcome: Outcome) -> tuple[pa.Array, pa.Array]:
+    """Return the messages with values replaced, and leave open those of which that is not certain."""
+    try:
+        texts, certain = by.rewritten(texts)
+    except reader.Unreadable:
+        outcome.open += rows.to_pylist()
+        return texts.slice(0, 0), rows.slice(0, 0)
+    if pc.all(certain).as_py() in (True, None):
+        return texts, rows
+    outcome.open += rows.filter(pc.invert(certain)).to_pylist()
+    return texts.filter(certain), rows.filter(certain)
+
+
+def _passes(sieve: msgspec.json.Decoder[Any], text: bytes) -> bool:
+    try:
+        sieve.decode(text)
+    except _SIEVE_ERRORS:
+        return False
+    return True
