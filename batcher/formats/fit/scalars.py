@@ -391,7 +391,7 @@ def _settled(
         try:
             found[row] = settle(value)
         except Refused as why:
-            faults[row] = why
+            faults[row] = why.kept()
     if found:
         to = converted.type
         stored = pa.int32() if pa.types.is_date(to) else pa.int64() if pa.types.is_timestamp(to) else to

@@ -24,12 +24,12 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batcher.formats.json import columns, reader, shape
+from batcher.formats.json import reader, shape
+from batcher.formats.json.columns import Finisher
 from batcher.formats.json.limits import JsonOptions, Refused
 from batcher.formats.json.rewriter import Impossible, Rewriter, rewriter
 from batcher.formats.json.spelling import Names, Speller
 from batcher.formats.json.syntax import NumberText, Pairs, parse_object
-from batcher.formats.json.times import Times
 from batcher.formats.json.timestamps import decimal
 
 _FEW: Final = 64
@@ -48,6 +48,9 @@ _COMPILED: Final = 64
 
 _SAMPLE: Final = 16
 """Messages that are checked for how they write what may be text or a number."""
+
+_ANY_DEPTH: Final = 1 << 31
+"""The depth of messages is checked before (`guard.py`), which costs much where they are wide."""
 
 _PARTED: Final = 4
 """The most columns by whose form a block is parted: each of them doubles the parts that there may be."""
@@ -75,10 +78,10 @@ class _Forms:
 class BlockReader:
     """Read blocks into the columns of one schema. Not for several threads at once."""
 
-    def __init__(self, schema: pa.Schema, options: JsonOptions, texts: frozenset[str], times: Times) -> None:
+    def __init__(self, schema: pa.Schema, options: JsonOptions, texts: frozenset[str], finisher: Finisher) -> None:
         self._schema = schema
-        self._times = times
-        self._max_depth = options.max_depth
+        self._finisher = finisher
+        self._block_bytes = reader.block_bytes(shape.leaves(schema))
         self._reject_unknown = options.on_unknown in ("reject", "halt")
         self._speller = Speller(schema, options.max_depth) if options.match == "insensitive" else None
         self._names: Names = {}
@@ -161,31 +164,38 @@ class BlockReader:
         if loose is not None and len(texts) > _FEW:
             texts, rows = _rewritten(loose, texts, rows, outcome)
             numeric -= self._texts
+        if loose is not None and len(texts) > _FEW:
             passed = self._sifted(texts, numeric)
             self._advance(texts.filter(passed), rows.filter(passed), numeric, outcome)
             rows = rows.filter(pc.invert(passed))
         outcome.open += rows.to_pylist()
 
     def _whole(self, texts: pa.Array, rows: pa.Array, numeric: shape.Numeric, outcome: Outcome) -> bool:
+        """Read messages into the outcome if all can be read; else change no row of it."""
         with contextlib.suppress(reader.Unreadable):
-            self._attempt(texts, rows, numeric, outcome)
+            self._finish(self._arrays(texts, numeric, outcome), rows, outcome)
             return True
         return False
 
-    def _attempt(self, texts: pa.Array, rows: pa.Array, numeric: shape.Numeric, outcome: Outcome) -> None:
-        """Read messages into the outcome; raise Unreadable, and change no row of it, when not all can be read."""
+    def _arrays(self, texts: pa.Array, numeric: shape.Numeric, outcome: Outcome) -> list[pa.Array]:
+        """Return the columns of messages as they are read; raise Unreadable when not all can be."""
         schema, _ = self._compile(numeric)
         try:
-            arrays = reader.read(texts, schema, reject_unknown=outcome.clean or self._reject_unknown)
+            return self._raw(texts, schema, reject_unknown=outcome.clean or self._reject_unknown)
         except reader.Unreadable as failure:
             if not (failure.unknown and outcome.clean) or self._reject_unknown:
                 raise
-            outcome.clean = False
-            arrays = reader.read(texts, schema, reject_unknown=False)
-        table, unsettled = columns.finish(arrays, self._schema, self._times)
+        outcome.clean = False
+        return self._raw(texts, schema, reject_unknown=False)
+
+    def _raw(self, texts: pa.Array, schema: pa.Schema, *, reject_unknown: bool) -> list[pa.Array]:
+        return reader.read(texts, schema, reject_unknown=reject_unknown, block_bytes=self._block_bytes)
+
+    def _finish(self, arrays: list[pa.Array], rows: pa.Array, outcome: Outcome) -> None:
+        table, unsettled = self._finisher.finish(arrays)
         if unsettled:
             outcome.open += rows.take(pa.array(unsettled, pa.int64())).to_pylist()
-            settled = pc.invert(pc.is_in(pa.arange(0, len(rows)), pa.array(unsettled, pa.int64())))
+            settled = _all_but(unsettled, len(rows))
             table, rows = table.filter(settled), rows.filter(settled)
         outcome.tables.append(table)
         outcome.rows.append(rows)
@@ -194,37 +204,49 @@ class BlockReader:
         """Read what msgspec passed, around the little that Arrow still refuses (a key that occurs twice, say).
 
         It goes on in pieces that shrink at each failure and grow at each success. So neither a few such messages nor a
-        block full of them cost more than a small multiple of reading the block.
+        block full of them cost more than a small multiple of reading the block. What was read is put together before
+        it is finished, which takes as long for a piece as for a block.
         """
-        start, size, failed = 0, self._stride or len(texts), False
+        done: list[list[pa.Array]] = []
+        start, size, most = 0, self._stride or len(texts), len(texts)
+        left: list[int] = []
         while start < len(texts):
             length = min(size, len(texts) - start)
             try:
-                self._attempt(texts.slice(start, length), rows.slice(start, length), numeric, outcome)
+                done.append(self._arrays(texts.slice(start, length), numeric, outcome))
             except reader.Unreadable as failure:
-                failed = self._uneven = True
+                self._uneven = True
+                # In a single block of the reader, Arrow says which message is to blame.
+                most = max(_FEW, self._block_bytes // 2 * len(texts) // texts.nbytes)
                 size = max(min(length // 2, _PIECE), _FEW)
-                if length <= _FEW:
-                    outcome.open += rows.slice(start, length).to_pylist()
+                if failure.row is not None:
+                    if failure.row:
+                        with contextlib.suppress(reader.Unreadable):
+                            done.append(self._arrays(texts.slice(start, failure.row), numeric, outcome))
+                            left.append(start + failure.row)
+                            start += failure.row + 1
+                    else:
+                        left.append(start)
+                        start += 1
+                elif length <= _FEW:
+                    left += range(start, start + length)
                     start += length
-                elif failure.row is not None:
-                    start += self._around(failure.row, texts.slice(start), rows.slice(start), numeric, outcome)
             else:
                 start += length
-                size *= 2
-        self._stride = size if failed else 0
-
-    def _around(self, row: int, texts: pa.Array, rows: pa.Array, numeric: shape.Numeric, outcome: Outcome) -> int:
-        """Read the messages before the one that Arrow named, leave that one open, and return how many are done."""
-        if row and not self._whole(texts.slice(0, row), rows.slice(0, row), numeric, outcome):
-            return 0
-        outcome.open.append(rows[row].as_py())
-        return row + 1
+                size = min(2 * size, most)
+        self._stride = size if left else 0
+        outcome.open += rows.take(pa.array(left, pa.int64())).to_pylist()
+        if not done:
+            return
+        if left:
+            rows = rows.filter(_all_but(left, len(rows)))
+        arrays = done[0] if len(done) == 1 else [pa.concat_arrays(pieces) for pieces in zip(*done, strict=True)]
+        self._finish(arrays, rows, outcome)
 
     def _sifted(self, texts: pa.Array, numeric: shape.Numeric) -> pa.Array:
         """Return for each message whether msgspec takes it. It errs on both sides, which costs only time."""
         _, sieve = self._compile(numeric)
-        passed = [True] * len(texts)
+        refused: list[int] = []
         joined = memoryview(reader.join(texts))
         starts = [*range(0, len(texts), _SIEVED), len(texts)]
         lengths = pc.cumulative_sum(pc.add(pc.binary_length(texts).cast(pa.int64()), 1))
@@ -236,8 +258,9 @@ class BlockReader:
             except _SIEVE_ERRORS:
                 clean = False
             if not clean:
-                passed[start:stop] = [_passes(sieve, text) for text in texts.slice(start, stop - start).to_pylist()]
-        return pa.array(passed, pa.bool_())
+                some = texts.slice(start, stop - start).to_pylist()
+                refused += [row for row, text in enumerate(some, start) if not _passes(sieve, text)]
+        return _all_but(refused, len(texts))
 
     def _forms(self, texts: pa.Array) -> _Forms:
         """Return the forms that a few messages write, of the columns that may be text or a number."""
@@ -247,7 +270,7 @@ class BlockReader:
         step = max(1, len(texts) // _SAMPLE)
         for row in range(0, len(texts), step):
             try:
-                value = parse_object(texts[row].as_py(), self._max_depth)
+                value = parse_object(texts[row].as_py(), _ANY_DEPTH)
             except Refused:
                 continue
             self._vote(value, "", numbers, words)
@@ -323,6 +346,10 @@ def _rewritten(by: Rewriter, texts: pa.Array, rows: pa.Array, outcome: Outcome) 
         return texts, rows
     outcome.open += rows.filter(pc.invert(certain)).to_pylist()
     return texts.filter(certain), rows.filter(certain)
+
+
+def _all_but(rows: list[int], count: int) -> pa.BooleanArray:
+    return pc.invert(pc.is_in(pa.arange(0, count), pa.array(rows, pa.int64())))
 
 
 def _passes(sieve: msgspec.json.Decoder[Any], text: bytes) -> bool:

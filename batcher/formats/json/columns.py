@@ -7,11 +7,12 @@ none may be, a float that could have been an integer too big) is *open* and goes
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batcher.formats.json import timestamps
+from batcher.formats.json import shape, timestamps
 from batcher.formats.json.shape import inner_path, is_text, item_path
 from batcher.formats.json.times import Times
 
@@ -19,35 +20,54 @@ Finished = tuple[pa.Array, list[int]]
 """A column, and the rows that are open, in any order and perhaps repeated; what stands there means nothing."""
 
 
-def finish(columns: Iterable[pa.Array], schema: pa.Schema, times: Times) -> tuple[pa.Table, list[int]]:
-    """Return the table and its open rows, ascending. Columns are read with the reading or the rewritten schema."""
-    finished: list[pa.Array] = []
-    rows: set[int] = set()
-    for column, field in zip(columns, schema, strict=True):
-        array, bad = _field(column, field, field.name, times)
-        finished.append(array)
-        rows.update(bad)
-    return pa.Table.from_arrays(finished, schema=schema), sorted(rows)
+class _Given(NamedTuple):
+    """Hold what is the same for all columns of a schema."""
+
+    times: Times
+    plain: frozenset[str]
+    """The paths of what is finished as it is read (`shape.plain_paths`)."""
 
 
-def _field(column: pa.Array, field: pa.Field, path: str, times: Times) -> Finished:
-    finished, bad = _column(column, field.type, path, times)
+class Finisher:
+    """Finish columns of one schema."""
+
+    def __init__(self, schema: pa.Schema, times: Times) -> None:
+        self._schema = schema
+        self._given = _Given(times, frozenset(shape.plain_paths(schema)))
+
+    def finish(self, columns: Iterable[pa.Array]) -> tuple[pa.Table, list[int]]:
+        """Return the table and its open rows, ascending, from columns of the reading or the rewritten schema."""
+        finished: list[pa.Array] = []
+        rows: set[int] = set()
+        for column, field in zip(columns, self._schema, strict=True):
+            array, bad = _field(column, field, field.name, self._given)
+            finished.append(array)
+            rows.update(bad)
+        return pa.Table.from_arrays(finished, schema=self._schema), sorted(rows)
+
+
+def _field(column: pa.Array, field: pa.Field, path: str, given: _Given) -> Finished:
+    finished, bad = _column(column, field.type, path, given)
     if not field.nullable and column.null_count:
         bad = bad + _rows(pc.is_null(column))
     return finished, bad
 
 
 def _column(  # noqa: C901, PLR0911 - one for each kind of type
-    column: pa.Array, to: pa.DataType, path: str, times: Times
+    column: pa.Array, to: pa.DataType, path: str, given: _Given
 ) -> Finished:
+    if column.null_count == len(column):
+        return pa.nulls(len(column), to), []
+    if path in given.plain and column.type.equals(to):
+        return column, []
     if pa.types.is_struct(to):
-        return _struct(column, to, path, times)
+        return _struct(column, to, path, given)
     if pa.types.is_map(to):
-        return _map(column, to, path, times)
+        return _map(column, to, path, given)
     if pa.types.is_list(to):
-        return _list(column, to, path, times)
+        return _list(column, to, path, given)
     if pa.types.is_timestamp(to):
-        return _timestamp(column, to, path, times)
+        return _timestamp(column, to, path, given)
     if pa.types.is_date32(to):
         if pa.types.is_int32(column.type):
             return column.view(to), []
@@ -70,12 +90,12 @@ def _validated(column: pa.Array) -> pa.Array:
     return column
 
 
-def _timestamp(column: pa.Array, to: pa.TimestampType, path: str, times: Times) -> Finished:
+def _timestamp(column: pa.Array, to: pa.TimestampType, path: str, given: _Given) -> Finished:
     if pa.types.is_int64(column.type):
         return column.view(to), []
     if pa.types.is_decimal(column.type):
-        return times.of_numbers(path, column, to)
-    return times.of_texts(path, column, to)
+        return given.times.of_numbers(path, column, to)
+    return given.times.of_texts(path, column, to)
 
 
 def _integers_as_text(column: pa.Array, to: pa.DataType) -> Finished:
@@ -92,13 +112,13 @@ def _inexact(column: pa.Array, to: pa.DataType) -> list[int]:
     return _rows(pc.greater_equal(pc.abs(column), pa.scalar(limit, to)))
 
 
-def _struct(column: pa.Array, to: pa.StructType, path: str, times: Times) -> Finished:
+def _struct(column: pa.Array, to: pa.StructType, path: str, given: _Given) -> Finished:
     bad: list[int] = []
     children: list[pa.Array] = []
     # A child is null wherever its parent is; only a null of its own counts.
     present = column.is_valid() if column.null_count else None
     for child, field in zip(column.flatten(), to, strict=True):
-        finished, rows = _column(child, field.type, inner_path(path, field.name), times)
+        finished, rows = _column(child, field.type, inner_path(path, field.name), given)
         bad += rows
         if not field.nullable and child.null_count:
             absent = pc.is_null(child)
@@ -108,17 +128,17 @@ def _struct(column: pa.Array, to: pa.StructType, path: str, times: Times) -> Fin
     return pa.StructArray.from_arrays(children, fields=list(to), mask=mask), bad
 
 
-def _list(column: pa.Array, to: pa.ListType, path: str, times: Times) -> Finished:
+def _list(column: pa.Array, to: pa.ListType, path: str, given: _Given) -> Finished:
     column = _from_start(column)
-    items, rows = _field(column.values, to.value_field, item_path(path), times)
+    items, rows = _field(column.values, to.value_field, item_path(path), given)
     mask = column.is_null() if column.null_count else None
     return pa.ListArray.from_arrays(column.offsets, items, type=to, mask=mask), _parents(column, rows)
 
 
-def _map(column: pa.Array, to: pa.MapType, path: str, times: Times) -> Finished:
+def _map(column: pa.Array, to: pa.MapType, path: str, given: _Given) -> Finished:
     column = _from_start(column)
     keys, values = column.values.flatten()
-    values, rows = _field(values, to.item_field, item_path(path), times)
+    values, rows = _field(values, to.item_field, item_path(path), given)
     mask = column.is_null() if column.null_count else None
     return pa.MapArray.from_arrays(column.offsets, keys, values, type=to, mask=mask), _parents(column, rows)
 

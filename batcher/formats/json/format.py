@@ -15,9 +15,10 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batcher.formats.json import columns, reader, shape
+from batcher.formats.json import reader, shape
 from batcher.formats.json.block import BlockReader, Outcome
 from batcher.formats.json.census import Census
+from batcher.formats.json.columns import Finisher
 from batcher.formats.json.emptiness import empty_lists
 from batcher.formats.json.first_values import given_types, new_fields
 from batcher.formats.json.guard import guard
@@ -107,7 +108,8 @@ class JsonDecoder:
             self._census = Census(schema, insensitive=options.match == "insensitive", exact=options.exact)
         self._unclean = False
         """The last block had unknown fields, so that a look for them comes sooner or later anyway."""
-        self._block = BlockReader(schema, options, chosen.texts, self._times)
+        self._finisher = Finisher(schema, self._times)
+        self._block = BlockReader(schema, options, chosen.texts, self._finisher)
         self._rewriting = False
         """Every record is read by itself, and rewritten: it is for comparison with what is read whole."""
         self._rewritten = shape.rewritten_schema(schema)
@@ -199,10 +201,10 @@ class JsonDecoder:
                 rewritten.append(self._strict.rewrite(text))
                 passed.append(row)
             except Refused as why:
-                refused.append((row, recognised(text, why)))
+                refused.append((row, recognised(text, why).kept()))
         if passed:
             arrays = reader.read(pa.array(rewritten, pa.binary()), self._rewritten, reject_unknown=False)
-            table, _ = columns.finish(arrays, self._schema, self._times)
+            table, _ = self._finisher.finish(arrays)
             outcome.tables.append(table)
             outcome.rows.append(pa.array(passed, pa.int64()))
         return refused

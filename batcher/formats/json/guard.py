@@ -28,7 +28,7 @@ import pyarrow.compute as pc
 
 from batcher.formats.json.limits import JsonOptions, Refused
 from batcher.formats.json.recognition import recognised
-from batcher.formats.json.syntax import parse_object
+from batcher.formats.json.syntax import check_depth, parse_object
 from batcher.formats.json.timestamps import piecewise
 from batcher.formats.policy import admit
 from batcher.records import Rejection
@@ -114,8 +114,19 @@ class _Sorter:
         if _openings(_joined(self.texts)) - len(self.texts) < limit:
             return
         counts = pc.count_substring_regex(self.texts, r"[\[{]")
-        if pc.max(counts).as_py() > limit:
-            self._examine(pc.greater(counts, limit), only_if_bad=True)
+        if pc.max(counts).as_py() <= limit:
+            return
+        many = pc.indices_nonzero(pc.greater(counts, limit)).to_pylist()
+        deep = [row for row in many if self._is_deep(self.texts[row].as_py())]
+        if deep:
+            self._examine(_mask(deep, len(self.texts)), only_if_bad=True)
+
+    def _is_deep(self, raw: bytes) -> bool:
+        try:
+            check_depth(raw.decode(), self._options.max_depth)
+        except Refused:
+            return True
+        return False
 
     def _in_braces(self) -> pa.Array:
         return pc.and_(pc.starts_with(self.texts, b"{"), pc.ends_with(self.texts, b"}"))
@@ -136,7 +147,7 @@ class _Sorter:
                 parse_object(raw, self._options.max_depth)
             except Refused as refusal:
                 # As it came: a trimmed message may have lost the byte that shows what it is.
-                why = recognised(self._values[position].as_py(), refusal)
+                why = recognised(self._values[position].as_py(), refusal).kept()
                 self.rejections.append(Rejection(position, why.reason, why.message, why.path))
                 refused.append(row)
             else:

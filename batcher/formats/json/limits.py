@@ -66,3 +66,9 @@ class Refused(Exception):
         self.reason = reason
         self.message = message if path is None else f"field {path}: {message}"
         self.path = path
+
+    def kept(self) -> Refused:
+        """Return it as it can be kept: without the frames that it passed through, which hold on to their batch."""
+        # A list of refusals in one of these frames is a cycle, and the collector comes by only now and then.
+        self.__cause__ = self.__context__ = None
+        return self.with_traceback(None)

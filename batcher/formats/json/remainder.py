@@ -51,7 +51,7 @@ class Remainder:
                 try:
                     kept = self._rest(parse_object(text, self._max_depth), self._known, "")
                 except Refused as why:
-                    kept, refused[row] = None, why
+                    kept, refused[row] = None, why.kept()
             found.append(kept)
         return pa.array(found, pa.string()), refused
 

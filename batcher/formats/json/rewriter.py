@@ -299,6 +299,14 @@ def _as_entries(raw: bytes, item: Rewrite | None) -> bytes:
     if b"\\" in dense:
         return _exact_entries(dense, item)
     members = _MEMBERS.decode(dense)
+    keys = len(members)
+    if item is None and dense.count(b'"') == 2 * keys and dense.count(_KEY_END) == keys:
+        if dense.count(b',"') == keys - 1:
+            # All quotes are those of keys, and none of these ends with a comma. A NUL is nowhere in a message.
+            marked = dense[1:-1].replace(_KEY_END, b"\0").replace(b',"', b'},{"k":"')
+            return b'[{"k":%s}]' % marked.replace(b"\0", b'","v":')
+        if not keys:
+            return b"[]"
     values = [bytes(value) for value in members.values()]
     if dense.count(_KEY_END) - sum([value.count(_KEY_END) for value in values]) != len(members):
         return _exact_entries(dense, item)

@@ -161,6 +161,38 @@ def timestamp_paths(fields: Iterable[pa.Field], path: str = "") -> Iterator[str]
             yield from timestamp_paths(kind, inner)
 
 
+def plain_paths(fields: Iterable[pa.Field], path: str = "") -> Iterator[str]:
+    """Yield the paths of what is right as it was read, however deep: texts, integers and booleans that may be null."""
+    for field in fields:
+        inner = inner_path(path, field.name)
+        if _is_plain(field):
+            yield inner
+        elif pa.types.is_struct(field.type):
+            yield from plain_paths(field.type, inner)
+
+
+def _is_plain(field: pa.Field) -> bool:
+    kind = field.type
+    if not field.nullable or field.metadata is not None:
+        return False
+    if pa.types.is_struct(kind):
+        return all(_is_plain(inner) for inner in kind)
+    if pa.types.is_list(kind):
+        return _is_plain(kind.value_field)
+    return is_text(kind) or kind in _INTEGERS or pa.types.is_boolean(kind)
+
+
+def leaves(fields: Iterable[pa.Field]) -> int:
+    """Return how many columns hold values, however deep."""
+    count = 0
+    for field in fields:
+        kind = field.type
+        while pa.types.is_list(kind):
+            kind = kind.value_type
+        count += leaves(kind) if pa.types.is_struct(kind) else 1
+    return count
+
+
 def maps_with_fields(fields: Iterable[pa.Field]) -> Iterator[pa.MapType]:
     """Yield the maps, however deep, that hold objects with fields of their own."""
     for field in fields:

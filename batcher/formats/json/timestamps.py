@@ -42,7 +42,8 @@ _GREAT: Final = 10**28
 says nothing when other rows stand beside it."""
 
 _PIECE: Final = 256
-"""Values that are converted together once the whole column has failed."""
+_PIECES: Final = 8 * _PIECE
+"""Values that are converted together once more of them have failed, and once the whole column has."""
 
 _INT64: Final = 2**63
 _EXACT: Final = Context(prec=1000)
@@ -191,7 +192,17 @@ def column_of_text(texts: pa.Array, to: pa.TimestampType) -> tuple[pa.Array, lis
     fitting = _fitting(texts.drop_null() if texts.null_count else texts, to)
     if fitting:
         with contextlib.suppress(pa.ArrowInvalid):
-            return piecewise(texts, lambda part: _first(part, fitting, to), failures=len(texts) // 64 + 16)
+            return piecewise(
+                texts,
+                lambda part: _first(part, fitting, to),
+                failures=len(texts) // 64 + 16,
+                settle=lambda part: _by_form(part, to),
+            )
+    return _by_form(texts, to)
+
+
+def _by_form(texts: pa.Array, to: pa.TimestampType) -> tuple[pa.Array, list[int]]:
+    """Return a column of texts, each read in the form that a look at it tells, and the rows left null."""
     iso = pc.fill_null(pc.match_substring_regex(texts, _FORM), True)
     zoned = pc.and_(iso, pc.fill_null(pc.match_substring_regex(texts, _ZONED), False))
     nothing = pa.scalar(None, texts.type)
@@ -246,11 +257,16 @@ def _fits(texts: pa.Array, reading: _Reading, to: pa.TimestampType) -> bool:
 
 
 def piecewise(
-    values: pa.Array, convert: Callable[[pa.Array], pa.Array], *, failures: int | None = None
+    values: pa.Array,
+    convert: Callable[[pa.Array], pa.Array],
+    *,
+    failures: int | None = None,
+    settle: Callable[[pa.Array], tuple[pa.Array, list[int]]] | None = None,
 ) -> tuple[pa.Array, list[int]]:
     """Convert what can be converted, by halving around what cannot; return the column and the rows left null in it.
 
-    Raise ArrowInvalid when more attempts than `failures` have failed.
+    Instead of halving, `settle` converts a small piece, where given. Raise ArrowInvalid when more attempts than
+    `failures` have failed.
     """
     done: list[pa.Array] = []
     bad: list[int] = []
@@ -264,12 +280,16 @@ def piecewise(
                 failures -= 1
                 if failures < 0:
                     raise
-            if length == 1:
+            if settle is not None and length <= _PIECE:
+                part, left = settle(values.slice(start, length))
+                done.append(part)
+                bad += [start + row for row in left]
+            elif length == 1:
                 bad.append(start)
                 done.append(pa.nulls(1, convert(values.slice(0, 0)).type))
             else:
-                # The first cut makes many pieces: whole columns that fail again and again are what costs.
-                step = _PIECE if length > _PIECE else (length + 1) // 2
+                # The first cuts make many pieces: whole columns that fail again and again are what costs.
+                step = _PIECES if length > _PIECES else _PIECE if length > _PIECE else (length + 1) // 2
                 todo += [(at, min(step, start + length - at)) for at in range(start, start + length, step)][::-1]
     return (pa.concat_arrays(done) if done else convert(values)), bad
 

@@ -57,7 +57,7 @@ def _translated(batch: Batch, options: JsonOptions) -> Translated:
                 texts.append(to_json(raw, options.max_depth))
             except Refused as why:
                 texts.append(None)
-                refused[row] = why
+                refused[row] = why.kept()
         return pa.array(texts, pa.binary()), refused
 
     return translated(batch, options, translate)
