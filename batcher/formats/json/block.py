@@ -219,18 +219,16 @@ class BlockReader:
                 # In a single block of the reader, Arrow says which message is to blame.
                 most = max(_FEW, self._block_bytes // 2 * len(texts) // texts.nbytes)
                 size = max(min(length // 2, _PIECE), _FEW)
-                if failure.row is not None:
-                    if failure.row:
-                        with contextlib.suppress(reader.Unreadable):
-                            done.append(self._arrays(texts.slice(start, failure.row), numeric, outcome))
-                            left.append(start + failure.row)
-                            start += failure.row + 1
-                    else:
-                        left.append(start)
-                        start += 1
-                elif length <= _FEW:
+                if length <= _FEW:
                     left += range(start, start + length)
                     start += length
+                elif failure.row is not None:
+                    # Where those before it cannot be read either, the shorter piece will tell.
+                    with contextlib.suppress(reader.Unreadable):
+                        if failure.row:
+                            done.append(self._arrays(texts.slice(start, failure.row), numeric, outcome))
+                        left.append(start + failure.row)
+                        start += failure.row + 1
             else:
                 start += length
                 size = min(2 * size, most)
