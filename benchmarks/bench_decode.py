@@ -19,8 +19,9 @@ from typing import Any
 import pyarrow as pa
 
 from batcher.formats.json.format import JsonFormat
-from batcher.records import Batch
+from batcher.records import RAW_JSON, Batch
 from batcher.testing.values import make_batch, make_records
+from benchmarks import hooks
 from benchmarks.harness import RESULTS
 from benchmarks.report import Panel, Spread, Table, publish
 
@@ -39,9 +40,13 @@ NESTED = pa.schema(
     [*FIELDS, ("geo", pa.struct([("lat", pa.float64()), ("lon", pa.float64())])), ("tags", pa.list_(pa.string()))]
 )
 MAPPED = pa.schema([*FIELDS, ("labels", pa.map_(pa.string(), pa.int64()))])
+KEPT = pa.schema([*FIELDS, pa.field("extra", pa.string(), metadata={RAW_JSON: b"1"})])
 WIDE = pa.schema([("id", pa.int64()), *((f"column_{i}", pa.float64()) for i in range(60))])
 
 POISON = (b'{"id":"one"}', b'{"id":1', b'{"id":99999999999999999999}', b'{"id":1,"at":"soon"}', b'{"id":1,"id":2}')
+
+SIX = (*POISON, b"not json at all")
+"""Kinds of poison of which a share of the records has one, at random."""
 
 Change = Callable[[int, dict[str, Any]], None]
 
@@ -81,6 +86,11 @@ def mapped(number: int, row: dict[str, Any]) -> None:
     row["labels"] = {"a": number, "b": 2}
 
 
+def kept(number: int, row: dict[str, Any]) -> None:
+    """Add a value of any kind."""
+    row["extra"] = ({"a": number, "b": [2]}, number, "a text", [number, None])[number % 4]
+
+
 def unchanged(_number: int, _row: dict[str, Any]) -> None:
     """Leave the record as it is."""
 
@@ -105,18 +115,40 @@ def build(rows: int, change: Change, every: int = 0, indent: int | None = None) 
     return make_batch(make_records(values))
 
 
+def poisoned(rows: int, share: float) -> Batch:
+    """Return a batch in which a share of the records is poison, of six kinds at random."""
+    dice = random.Random(1)  # noqa: S311 - the same records in every run
+    values = [
+        dice.choice(SIX) if dice.random() < share else json.dumps(event(number, dice)).encode()
+        for number in range(rows)
+    ]
+    return make_batch(make_records(values))
+
+
+def deep(rows: int) -> tuple[pa.Schema, Batch]:
+    """Return webhooks of many kinds, and the schema that is inferred from them."""
+    batch = make_batch(make_records(hooks.documents(rows)))
+    schema = JsonFormat().infer(batch)
+    assert schema is not None
+    return schema, batch
+
+
 def cases(rows: int) -> list[tuple[str, pa.Schema, Callable[[], Batch]]]:
     """Return name, schema and batch of each case."""
+    webhooks, documents = deep(max(1, rows // 50))
     return [
         ("clean, ISO time", PLAIN, lambda: build(rows, unchanged)),
         ("clean, epoch time", PLAIN, lambda: build(rows, epoch)),
         ("both forms of time", PLAIN, lambda: build(rows, alternating)),
         ("0.1 % poison", PLAIN, lambda: build(rows, unchanged, every=1000)),
         ("1 % poison", PLAIN, lambda: build(rows, unchanged, every=100)),
+        ("poisoned, 0.1 % of six kinds", PLAIN, lambda: poisoned(rows, 0.001)),
         ("pretty-printed", PLAIN, lambda: build(rows, unchanged, indent=2)),
         ("nested", NESTED, lambda: build(rows, nested)),
         ("60 numbers", WIDE, lambda: build(rows // 4, wide)),
-        ("map (rewritten)", MAPPED, lambda: build(rows // 4, mapped)),
+        ("map", MAPPED, lambda: build(rows // 4, mapped)),
+        ("JSON kept as text", KEPT, lambda: build(rows // 4, kept)),
+        ("deep: webhooks of 100 columns", webhooks, lambda: documents),
     ]
 
 

@@ -173,7 +173,7 @@ class BlockReader:
     def _whole(self, texts: pa.Array, rows: pa.Array, numeric: shape.Numeric, outcome: Outcome) -> bool:
         """Read messages into the outcome if all can be read; else change no row of it."""
         with contextlib.suppress(reader.Unreadable):
-            self._finish(self._arrays(texts, numeric, outcome), rows, outcome)
+            self._finish(self._arrays(texts, numeric, outcome), texts, rows, numeric, outcome)
             return True
         return False
 
@@ -191,14 +191,30 @@ class BlockReader:
     def _raw(self, texts: pa.Array, schema: pa.Schema, *, reject_unknown: bool) -> list[pa.Array]:
         return reader.read(texts, schema, reject_unknown=reject_unknown, block_bytes=self._block_bytes)
 
-    def _finish(self, arrays: list[pa.Array], rows: pa.Array, outcome: Outcome) -> None:
+    def _finish(
+        self, arrays: list[pa.Array], texts: pa.Array, rows: pa.Array, numeric: shape.Numeric, outcome: Outcome
+    ) -> None:
         table, unsettled = self._finisher.finish(arrays)
         if unsettled:
-            outcome.open += rows.take(pa.array(unsettled, pa.int64())).to_pylist()
+            some = pa.array(unsettled, pa.int64())
+            self._leave(texts, some, rows.take(some), numeric, outcome)
             settled = _all_but(unsettled, len(rows))
             table, rows = table.filter(settled), rows.filter(settled)
         outcome.tables.append(table)
         outcome.rows.append(rows)
+
+    def _leave(
+        self, texts: pa.Array, unsettled: pa.Array, rows: pa.Array, numeric: shape.Numeric, outcome: Outcome
+    ) -> None:
+        """Leave rows open that their columns cannot settle; read them in another form where they are many."""
+        # A number that is written as a text is read well as a text, and is no time in that form.
+        if len(unsettled) > _FEW and self._points:
+            texts = texts.take(unsettled)
+            other = self._forms(texts).numeric
+            if other - numeric and self._whole(texts, rows, other | numeric, outcome):
+                self._numeric = other | numeric
+                return
+        outcome.open += rows.to_pylist()
 
     def _advance(self, texts: pa.Array, rows: pa.Array, numeric: shape.Numeric, outcome: Outcome) -> None:
         """Read what msgspec passed, around the little that Arrow still refuses (a key that occurs twice, say).
@@ -237,9 +253,10 @@ class BlockReader:
         if not done:
             return
         if left:
-            rows = rows.filter(_all_but(left, len(rows)))
+            read = _all_but(left, len(rows))
+            texts, rows = texts.filter(read), rows.filter(read)
         arrays = done[0] if len(done) == 1 else [pa.concat_arrays(pieces) for pieces in zip(*done, strict=True)]
-        self._finish(arrays, rows, outcome)
+        self._finish(arrays, texts, rows, numeric, outcome)
 
     def _sifted(self, texts: pa.Array, numeric: shape.Numeric) -> pa.Array:
         """Return for each message whether msgspec takes it. It errs on both sides, which costs only time."""

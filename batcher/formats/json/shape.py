@@ -312,7 +312,7 @@ def _sieve_type(  # noqa: PLR0911 - one for each kind of type
 ) -> Any:
     number: Any = int | float | str
     if pa.types.is_timestamp(kind):
-        return int | float if path in numeric else str
+        return int | float | _NUMBER_TEXT if path in numeric else str
     if is_text(kind) and path in numeric:
         return _integer(pa.int64())
     if kind in _INTEGERS:
@@ -332,6 +332,10 @@ def _sieve_type(  # noqa: PLR0911 - one for each kind of type
     if pa.types.is_floating(kind):
         return float
     return number if pa.types.is_decimal(kind) else str
+
+
+_NUMBER_TEXT: Final[Any] = Annotated[str, msgspec.Meta(pattern=r"\A[+-]?\d{1,28}(?:\.\d{1,9})?\Z")]
+"""Text that Arrow reads as a point in time as it does a number."""
 
 
 def _integer(kind: pa.DataType) -> Any:
