@@ -141,7 +141,7 @@ class Setup:
     for_large_batches: bool = False
     """Whether the target needs time for each batch."""
     slow_columns: tuple[str, ...] = ()
-    """Columns that are decoded record by record."""
+    """Columns that take several times as long to decode."""
     given: frozenset[str] = frozenset()
     """Properties of librdkafka that the user has set."""
     cores: int = 1

@@ -132,8 +132,8 @@ def _about(limit: Limit, run: Run, setup: Setup) -> Iterator[Advice]:
             if setup.slow_columns:
                 names = ", ".join(setup.slow_columns[:5])
                 yield Advice(
-                    f"columns that are decoded record by record: {names} (maps, and JSON kept as text); columns of "
-                    "their own for the fields that matter are faster"
+                    f"columns that take several times as long to decode: {names} (maps, and JSON kept as text); "
+                    "columns of their own for the fields that matter are faster"
                 )
         case "write" if not setup.scratch:
             return

@@ -171,7 +171,7 @@ def test_inserts_that_limit_get_larger_batches_once_and_then_the_server_is_to_bl
     assert len(flags(figures(run(WRITING, cuts(4_000, "age")), table))) == 1
 
 
-def test_columns_decoded_record_by_record_are_named_where_decoding_limits() -> None:
+def test_columns_that_are_slow_to_decode_are_named_where_decoding_limits() -> None:
     assert "labels, raw" in texts(figures(run(DECODING), slow_columns=("labels", "raw")))
     assert "labels" not in texts(figures(run(FETCHING), slow_columns=("labels", "raw")))
 

@@ -36,7 +36,7 @@ FAST = pa.schema(COLUMNS)
 """Blocks are read whole at first."""
 
 SLOW = pa.schema([*COLUMNS, pa.field("r", pa.string(), metadata={RAW_JSON: b"1"})])
-"""Each message is read by itself."""
+"""A value of each message is replaced before it is read."""
 
 WORDS = {
     *("duplicate", "empty", "encoding", "missing", "not_object", "null", "overflow", "precision", "syntax"),
