@@ -10,6 +10,8 @@ costs grows with the number of odd records, not with the block:
    msgspec does not see (a key that occurs twice, say). Suspects that are many are read in another form, if they fit it.
 
 What a reader learns from a block (forms, spellings, that there are odd records) changes the speed, never a result.
+
+It is long because the ways to read one block, and when one gives way to the next, are read together.
 """
 
 from __future__ import annotations
