@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LOCK := requirements/development.lock
 # Most tests wait for brokers and servers, so there are more processes than cores; each has a broker of its own.
-JOBS ?= 3
+JOBS ?= 5
 # Tests of a module stay together, for the topics they share; a process that has none left takes some from another.
 PARALLEL := -n $(JOBS) --dist worksteal
 SOURCES := batcher sinks tests benchmarks
