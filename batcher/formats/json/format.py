@@ -15,6 +15,7 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from batcher import native
 from batcher.formats.json import reader, shape
 from batcher.formats.json.block import BlockReader, Outcome
 from batcher.formats.json.census import Census
@@ -47,10 +48,16 @@ _MISFITS: Final = 2_000
 
 
 class JsonFormat:
-    """Make decoders for JSON objects (`protocols.Format`)."""
+    """Make decoders for JSON objects (`protocols.Format`).
+
+    Raise ConfigurationError where the options require the native extension and it cannot be used.
+    """
 
     def __init__(self, options: JsonOptions = JsonOptions()) -> None:  # noqa: B008 - frozen
         self.options = options
+        self._extension = native.extension(options.native)
+        if self._extension is not None:
+            native.take("decode")
 
     def infer(self, batch: Batch) -> pa.Schema | None:
         proposed = infer_schema(self._texts(batch), self.options, self._misfits)
@@ -60,7 +67,11 @@ class JsonFormat:
         return given_types(schema, self._texts(batch), self.options)
 
     def decoder(self, schema: pa.Schema) -> JsonDecoder:
-        return JsonDecoder(schema, self.options)
+        if self._extension is None:
+            return JsonDecoder(schema, self.options)
+        from batcher.formats.json.native import decoder_of  # noqa: PLC0415 - it is made from this module
+
+        return decoder_of(schema, self.options, self._extension)
 
     def proposed(self, batch: Batch, names: Collection[str]) -> pa.Schema:
         return new_fields(self._texts(batch), names, self.options)
@@ -119,7 +130,10 @@ class JsonDecoder:
         return self._whole
 
     def decode(self, batch: Batch) -> Decoded:
-        values = batch.values()
+        return self.decode_values(batch.values())
+
+    def decode_values(self, values: pa.ChunkedArray) -> Decoded:
+        """Decode messages; positions are theirs."""
         step = piece_rows(values)
         pieces = [self.decode_texts(as_one(values.slice(start, step))) for start in range(0, len(values), step)]
         return pieces[0] if len(pieces) == 1 else _in_a_row(pieces, step)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, get_args
 
 from batcher.errors import ConfigurationError
+from batcher.native import Choice
 from batcher.formats.policy import Tombstones, check_size
 
 MAX_DEPTH: Final = 128
@@ -38,6 +39,8 @@ class JsonOptions:
     max_message_bytes: int = 1 << 20
     max_depth: int = 64
     tombstones: Tombstones = "skip"
+    native: Choice = "auto"
+    """Whether the native extension decodes, where it is there. It changes the speed, never an outcome."""
 
     @property
     def exact(self) -> bool:

@@ -8,7 +8,7 @@ each block are checked for that.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Final
 
@@ -74,6 +74,15 @@ class Times:
             self._note(path, number, unit)
         self._note_cut_text(path, text, unit)
         return timestamps.of_text(text, unit, "auto" if refuses else self._units[path])
+
+    def met(self, path: str, units: Sequence[int], unlikely: Sequence[int], cut_to: str | None) -> None:
+        """Take in what another reader saw in a column: units by their digits, those with odd times, and finer times."""
+        if units:
+            self._seen.setdefault(path, set()).update(units)
+        for digits in unlikely:
+            self._unlikely.setdefault(path, digits)
+        if cut_to is not None:
+            self._cut.setdefault(path, cut_to)
 
     def refuses_numbers(self, path: str) -> bool:
         """Return whether numbers of a column are refused because nobody said what they count."""

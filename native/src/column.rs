@@ -1,0 +1,330 @@
+//! Columns that grow value by value and can be cut back to the last good row.
+//!
+//! Laws:
+//! * `len` is the number of values. While an object is read, a column of it that is longer than the object has had its
+//!   field; that is how a key that occurs twice is seen.
+//! * `cut(len)` undoes everything that was added since the column had that length, also half a value.
+//! * A column that may not be null never has a null: below an object that is null it has a zero or nothing.
+
+use crate::cursor::Key;
+use crate::time::Clock;
+
+/// What a text column takes.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Takes {
+    /// Strings.
+    Text,
+    /// Strings as they are, and any other value as its JSON text.
+    Any,
+    /// Any value as its JSON text.
+    Json,
+}
+
+/// The values of a column, by their type.
+pub enum Values {
+    Null,
+    Bool(Bits),
+    I8(Vec<i8>),
+    I16(Vec<i16>),
+    I32(Vec<i32>),
+    I64(Vec<i64>),
+    U8(Vec<u8>),
+    U16(Vec<u16>),
+    U32(Vec<u32>),
+    U64(Vec<u64>),
+    F32(Vec<f32>),
+    F64(Vec<f64>),
+    Decimal {
+        precision: u32,
+        scale: i32,
+        values: Vec<i128>,
+    },
+    WideDecimal {
+        precision: u32,
+        scale: i32,
+        values: Vec<[u64; 4]>,
+    },
+    Date(Vec<i32>),
+    Time {
+        path: String,
+        clock: Clock,
+        values: Vec<i64>,
+    },
+    /// `large`: 64-bit offsets, made when the column is handed out.
+    Text {
+        takes: Takes,
+        large: bool,
+        ends: Vec<i32>,
+        bytes: Vec<u8>,
+    },
+    List {
+        ends: Vec<i32>,
+        items: Box<Column>,
+    },
+    Map {
+        ends: Vec<i32>,
+        keys: Box<Column>,
+        values: Box<Column>,
+    },
+    Struct(Box<Object>),
+}
+
+/// Do the same with the vector of every type that has one value in a place of its own.
+macro_rules! each_vector {
+    ($values:expr, $vector:ident => $done:expr, _ => $rest:expr) => {
+        match $values {
+            Values::I8($vector) => $done,
+            Values::I16($vector) => $done,
+            Values::I32($vector) => $done,
+            Values::I64($vector) => $done,
+            Values::U8($vector) => $done,
+            Values::U16($vector) => $done,
+            Values::U32($vector) => $done,
+            Values::U64($vector) => $done,
+            Values::F32($vector) => $done,
+            Values::F64($vector) => $done,
+            Values::Decimal { values: $vector, .. } => $done,
+            Values::WideDecimal { values: $vector, .. } => $done,
+            Values::Date($vector) => $done,
+            Values::Time { values: $vector, .. } => $done,
+            _ => $rest,
+        }
+    };
+}
+pub(crate) use each_vector;
+
+/// One column.
+pub struct Column {
+    pub nullable: bool,
+    pub len: usize,
+    pub nulls: usize,
+    /// Absent while there is no null.
+    pub validity: Option<Bits>,
+    pub values: Values,
+}
+
+impl Column {
+    pub fn new(nullable: bool, values: Values) -> Column {
+        Column { nullable, len: 0, nulls: 0, validity: None, values }
+    }
+
+    /// Count a value that has just been written.
+    #[inline(always)]
+    pub fn count(&mut self) {
+        self.len += 1;
+        if let Some(bits) = &mut self.validity {
+            bits.push(true);
+        }
+    }
+
+    /// Add a null; the caller has seen that the column may have one.
+    #[inline(never)]
+    pub fn push_null(&mut self) {
+        self.validity.get_or_insert_with(|| Bits::ones(self.len)).push(false);
+        self.nulls += 1;
+        self.len += 1;
+        self.fill();
+    }
+
+    /// Add what stands below an object that is null.
+    fn pad(&mut self) {
+        if self.nullable {
+            return self.push_null();
+        }
+        self.count();
+        self.fill();
+    }
+
+    /// Write a value that means nothing.
+    fn fill(&mut self) {
+        each_vector!(&mut self.values, vector => vector.push(Default::default()), _ => match &mut self.values {
+            Values::Bool(bits) => bits.push(false),
+            Values::Text { ends, .. } | Values::List { ends, .. } | Values::Map { ends, .. } => {
+                ends.push(ends.last().copied().unwrap_or(0));
+            }
+            Values::Struct(object) => {
+                object.len += 1;
+                object.columns.iter_mut().for_each(Column::pad);
+            }
+            _ => {}
+        })
+    }
+
+    pub fn cut(&mut self, len: usize) {
+        each_vector!(&mut self.values, vector => vector.truncate(len), _ => match &mut self.values {
+            Values::Bool(bits) => bits.truncate(len),
+            // Half a value may lie behind the last end.
+            Values::Text { ends, bytes, .. } => bytes.truncate(cut_ends(ends, len)),
+            Values::List { ends, items } => items.cut(cut_ends(ends, len)),
+            Values::Map { ends, keys, values } => {
+                let entries = cut_ends(ends, len);
+                keys.cut(entries);
+                values.cut(entries);
+            }
+            // Its columns may be further than it is.
+            Values::Struct(object) => object.cut(len),
+            _ => {}
+        });
+        if let Some(bits) = &mut self.validity {
+            self.nulls -= (len..bits.len).filter(|row| !bits.get(*row)).count();
+            bits.truncate(len);
+        }
+        self.len = self.len.min(len);
+    }
+
+    /// Make room for rows, so that less is copied while they come.
+    pub fn reserve(&mut self, rows: usize) {
+        each_vector!(&mut self.values, vector => vector.reserve(rows), _ => match &mut self.values {
+            Values::Text { ends, .. } | Values::List { ends, .. } | Values::Map { ends, .. } => ends.reserve(rows),
+            Values::Struct(object) => object.columns.iter_mut().for_each(|column| column.reserve(rows)),
+            _ => {}
+        })
+    }
+}
+
+/// Keep the ends of `len` values, which begin with a zero; return the last.
+fn cut_ends(ends: &mut Vec<i32>, len: usize) -> usize {
+    ends.truncate(len + 1);
+    ends.last().copied().unwrap_or(0) as usize
+}
+
+/// The fields of an object, found by name.
+pub struct Object {
+    /// Its number among the objects of the schema.
+    pub number: usize,
+    pub keys: Vec<Key>,
+    pub columns: Vec<Column>,
+    pub len: usize,
+    names: Vec<Box<[u8]>>,
+    insensitive: bool,
+    slots: Vec<usize>,
+    /// For each column, the one whose key came behind its own the last time; the last entry is for the first key.
+    pub after: Vec<usize>,
+}
+
+const FREE: usize = usize::MAX;
+
+impl Object {
+    pub fn new(number: usize, fields: Vec<(String, Column)>, insensitive: bool) -> Object {
+        let mut object = Object {
+            number,
+            keys: fields.iter().map(|(name, _)| Key::new(name)).collect(),
+            names: fields.iter().map(|(name, _)| name.as_bytes().into()).collect(),
+            after: (1..=fields.len()).chain([0]).collect(),
+            slots: vec![FREE; (fields.len() * 2 + 1).next_power_of_two()],
+            columns: fields.into_iter().map(|(_, column)| column).collect(),
+            len: 0,
+            insensitive,
+        };
+        for index in 0..object.names.len() {
+            let mut slot = object.slot(&object.names[index]);
+            while object.slots[slot] != FREE {
+                slot = (slot + 1) % object.slots.len();
+            }
+            object.slots[slot] = index;
+        }
+        object
+    }
+
+    /// The column that a key fills.
+    pub fn find(&self, key: &[u8]) -> Option<usize> {
+        let mut slot = self.slot(key);
+        let mut folded = None;
+        loop {
+            match self.slots[slot] {
+                FREE => return folded,
+                index if *self.names[index] == *key => return Some(index),
+                index if self.insensitive && self.names[index].eq_ignore_ascii_case(key) => folded = Some(index),
+                _ => {}
+            }
+            slot = (slot + 1) % self.slots.len();
+        }
+    }
+
+    /// Where the search for a name begins; the same for all its spellings where their case does not count.
+    fn slot(&self, name: &[u8]) -> usize {
+        let fold = self.insensitive;
+        let byte = |byte: u8| if fold { byte.to_ascii_lowercase() } else { byte };
+        let hash =
+            name.iter().fold(name.len() as u64, |hash, one| (hash ^ byte(*one) as u64).wrapping_mul(0x100_0000_01b3));
+        (hash ^ hash >> 29) as usize % self.slots.len()
+    }
+
+    pub fn cut(&mut self, len: usize) {
+        self.columns.iter_mut().for_each(|column| column.cut(len));
+        self.len = self.len.min(len);
+    }
+}
+
+/// Bits in Arrow's order.
+#[derive(Default)]
+pub struct Bits {
+    pub bytes: Vec<u8>,
+    pub len: usize,
+}
+
+impl Bits {
+    pub fn ones(len: usize) -> Bits {
+        let mut bits = Bits { bytes: vec![0xff; len / 8], len: len / 8 * 8 };
+        while bits.len < len {
+            bits.push(true);
+        }
+        bits
+    }
+
+    #[inline(always)]
+    pub fn push(&mut self, bit: bool) {
+        match self.bytes.last_mut() {
+            Some(last) if self.len % 8 != 0 => *last |= (bit as u8) << (self.len % 8),
+            _ => self.bytes.push(bit as u8),
+        }
+        self.len += 1;
+    }
+
+    pub fn get(&self, at: usize) -> bool {
+        self.bytes[at / 8] >> (at % 8) & 1 == 1
+    }
+
+    pub fn truncate(&mut self, len: usize) {
+        if len >= self.len {
+            return;
+        }
+        self.len = len;
+        self.bytes.truncate(len.div_ceil(8));
+        if let Some(last) = self.bytes.last_mut().filter(|_| len % 8 != 0) {
+            *last &= (1 << (len % 8)) - 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bits_that_were_cut_do_not_come_back() {
+        let mut bits = Bits::ones(13);
+        bits.push(false);
+        bits.truncate(10);
+        assert_eq!(bits.bytes, [0xff, 0b11]);
+        bits.push(false);
+        bits.push(true);
+        assert_eq!((bits.bytes.as_slice(), bits.len), (&[0xff, 0b1011][..], 12));
+    }
+
+    #[test]
+    fn a_key_finds_its_column_and_no_other() {
+        let columns =
+            |names: &[&str]| names.iter().map(|name| (name.to_string(), Column::new(true, Values::Null))).collect();
+        let exact = Object::new(0, columns(&["id", "Id", "name", ""]), false);
+        assert_eq!(
+            ["id", "Id", "name", "", "ID"].map(|key| exact.find(key.as_bytes())),
+            [Some(0), Some(1), Some(2), Some(3), None]
+        );
+        let folded = Object::new(0, columns(&["userId", "ä"]), true);
+        assert_eq!(
+            ["USERID", "userId", "ä", "Ä"].map(|key| folded.find(key.as_bytes())),
+            [Some(0), Some(0), Some(1), None]
+        );
+    }
+}
