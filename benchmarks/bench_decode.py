@@ -3,7 +3,7 @@
 Run it alone: `python -m benchmarks.bench_decode`. Each case decodes one batch several times, shown as rows
 a second of wall time and as microseconds of processor time a row. `--threads 1` takes the second core from Arrow,
 which is closer to what the write loop has beside a busy fetch loop. A busy machine shows first
-in the wall time.
+in the wall time. With the native extension both ways of decoding are measured, one after the other for each case.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from batcher.formats.json.format import JsonFormat
+from batcher import native
+from batcher.formats.json.format import JsonFormat, JsonOptions
+from batcher.native import Choice
 from batcher.records import RAW_JSON, Batch
 from batcher.testing.values import make_batch, make_records
 from benchmarks import hooks
@@ -152,9 +154,9 @@ def cases(rows: int) -> list[tuple[str, pa.Schema, Callable[[], Batch]]]:
     ]
 
 
-def measure(schema: pa.Schema, batch: Batch, repeats: int) -> dict[str, Any]:
-    """Return the figures of one case, those of each repeat in a list."""
-    decoder = JsonFormat().decoder(schema)
+def measure(schema: pa.Schema, batch: Batch, repeats: int, path: Choice) -> dict[str, Any]:
+    """Return the figures of one case on one path, those of each repeat in a list."""
+    decoder = JsonFormat(JsonOptions(native=path)).decoder(schema)
     rejected = len(decoder.decode(batch).rejections)
     wall: list[float] = []
     cpu: list[float] = []
@@ -184,14 +186,17 @@ def main() -> None:
     if options.threads:
         pa.set_cpu_count(options.threads)
     results, rows = {}, []
-    speed: dict[str, Spread] = {}
+    paths: dict[str, Choice] = {"Python": "off"} | ({"native": "require"} if native.version() else {})
+    speed: dict[str, dict[str, Spread]] = {path: {} for path in paths}
     for name, schema, make in cases(options.rows):
-        result = results[name] = measure(schema, make(), options.repeats)
-        speed[name] = Spread.of(result["rows_per_second"])
-        cpu = Spread.of(result["cpu_us_per_row"]).text(2)
-        rows.append((name, f"{result['bytes_per_row']}", f"{result['rejected']:,}", speed[name].text(), cpu))
-    table = Table("JSON into columns", ("case", "bytes a row", "rejected", "rows/s", "CPU µs a row"), rows)
-    panel = Panel("JSON into columns", "rows a second", {"batcher": speed})
+        batch = make()
+        for path, choice in paths.items():
+            result = results[f"{name} ({path})"] = measure(schema, batch, options.repeats, choice)
+            spread = speed[path][name] = Spread.of(result["rows_per_second"])
+            cpu = Spread.of(result["cpu_us_per_row"]).text(2)
+            rows.append((name, path, f"{result['bytes_per_row']}", f"{result['rejected']:,}", spread.text(), cpu))
+    table = Table("JSON into columns", ("case", "path", "bytes a row", "rejected", "rows/s", "CPU µs a row"), rows)
+    panel = Panel("JSON into columns", "rows a second", speed)
     parameters = {"rows": options.rows, "repeats": options.repeats, "arrow_threads": pa.cpu_count()}
     facts = {"parameters": parameters, "cases": results}
     print(publish(options.json, "How fast JSON is decoded", [table], [panel], facts))

@@ -28,6 +28,9 @@ Description = tuple[str, str, bool, str, list[int], list["Description"]]
 
 _EPOCHS: Final = {"auto": -1, "none": -2} | DIGITS
 
+_NESTED: Final = 30
+"""The deepest column that the extension is told of. Arrow takes over 64 levels, and a map is two."""
+
 _UNKNOWN: Final = {"ignore": "skip", "warn": "count", "evolve": "count"}
 """What the extension does with unknown fields. In all other cases it leaves the record aside."""
 
@@ -92,17 +95,19 @@ class NativeDecoder(JsonDecoder):
         return replace(whole, table=whole.table.combine_chunks())
 
 
-def _described(fields: Iterable[pa.Field], path: str, chosen: PerColumn) -> list[Description]:
-    return [_field(field, inner_path(path, field.name), chosen) for field in fields]
+def _described(fields: Iterable[pa.Field], path: str, chosen: PerColumn, depth: int = 0) -> list[Description]:
+    return [_field(field, inner_path(path, field.name), chosen, depth) for field in fields]
 
 
-def _field(field: pa.Field, path: str, chosen: PerColumn) -> Description:
-    kind, numbers, inside = _kind(field, path, chosen)
+def _field(field: pa.Field, path: str, chosen: PerColumn, depth: int) -> Description:
+    if depth > _NESTED:
+        raise _NotKnown
+    kind, numbers, inside = _kind(field, path, chosen, depth + 1)
     return field.name, path, field.nullable, kind, numbers, inside
 
 
-def _kind(  # noqa: C901, PLR0911, PLR0912 - one for each kind of type
-    field: pa.Field, path: str, chosen: PerColumn
+def _kind(  # noqa: C901, PLR0911 - one for each kind of type
+    field: pa.Field, path: str, chosen: PerColumn, depth: int
 ) -> tuple[str, list[int], list[Description]]:
     kind = field.type
     large = int(kind in (pa.large_string(), pa.large_binary()))
@@ -114,12 +119,12 @@ def _kind(  # noqa: C901, PLR0911, PLR0912 - one for each kind of type
     if bounds is not None:
         return "int" if bounds[0] else "uint", [kind.bit_width], []
     if pa.types.is_struct(kind):
-        return "struct", [], _described(kind, path, chosen)
+        return "struct", [], _described(kind, path, chosen, depth)
     if pa.types.is_list(kind):
-        return "list", [], [_field(kind.value_field, item_path(path), chosen)]
+        return "list", [], [_field(kind.value_field, item_path(path), chosen, depth)]
     if pa.types.is_map(kind):
         key = ("key", path, False, "text", [int(kind.key_type in (pa.large_string(), pa.large_binary()))], [])
-        return "map", [], [key, _field(kind.item_field, item_path(path), chosen)]
+        return "map", [], [key, _field(kind.item_field, item_path(path), chosen, depth)]
     if pa.types.is_timestamp(kind):
         return "time", [DIGITS[kind.unit], _EPOCHS[chosen.epochs[path]]], []
     if pa.types.is_decimal(kind):

@@ -90,7 +90,7 @@ def test_a_field_that_comes_while_others_are_usual_is_found_within_the_blocks_lo
 
 
 def test_counts_out_of_a_sample_are_scaled_up_and_say_so() -> None:
-    decoder = JsonFormat().decoder(SCHEMA)
+    decoder = JsonFormat(JsonOptions(native="off")).decoder(SCHEMA)
     half = ['{"id":1,"usual":1}', '{"id":1}'] * 5_000
     for _ in range(census.CAREFUL):
         decoded = decoder.decode(make_batch(make_records(half)))
