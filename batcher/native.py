@@ -20,7 +20,11 @@ MODULE: Final = "batcher_native"
 VERSION: Final = "0.1.0"
 """The version whose interface is known here; another one is not used."""
 
+JOBS: Final = ("decode",)
+"""What the extension can do."""
+
 _jobs: set[str] = set()
+_failures: set[str] = set()
 
 
 def extension(choice: Choice) -> ModuleType | None:
@@ -31,6 +35,8 @@ def extension(choice: Choice) -> ModuleType | None:
     if choice == "off":
         return None
     module, reason = _loaded()
+    if module is None and reason != _MISSING:
+        _failures.add(reason)
     if module is None and choice == "require":
         raise ConfigurationError(
             f"--native require: {reason}; install kafka-batcher[native], or use --native auto for the same in Python"
@@ -45,9 +51,8 @@ def version() -> str:
 
 
 def failure() -> str:
-    """Return why an extension that is there cannot be used; nothing where it can, or where none is installed."""
-    module, reason = _loaded()
-    return "" if module is not None or reason == _MISSING else reason
+    """Return why an extension that was asked for is there and cannot be used; nothing where that is not so."""
+    return ", ".join(_failures)
 
 
 def take(job: str) -> None:

@@ -186,7 +186,9 @@ def main() -> None:
     if options.threads:
         pa.set_cpu_count(options.threads)
     results, rows = {}, []
-    paths: dict[str, Choice] = {"Python": "off"} | ({"native": "require"} if native.version() else {})
+    paths: dict[str, Choice] = {"Python": "off"}
+    if native.version():
+        paths["native"] = "require"
     speed: dict[str, dict[str, Spread]] = {path: {} for path in paths}
     for name, schema, make in cases(options.rows):
         batch = make()

@@ -60,6 +60,9 @@ def _version() -> int:
             parts.append(f"{name} {version(name)}")
         except PackageNotFoundError:
             continue
+    from batcher import native
+
+    parts.append(f"native extension {native.version()}" if native.version() else "no native extension")
     from confluent_kafka import libversion  # the only library that has to be asked itself
 
     python = ".".join(str(part) for part in sys.version_info[:3])

@@ -22,6 +22,7 @@ from typing import Final, TypeVar, cast
 
 import structlog
 
+from batcher import native
 from batcher.core.buffer import FlushPolicy
 from batcher.core.limits import DeadLetterPolicy, RecordLimit
 from batcher.core.rate import RatePolicy
@@ -169,6 +170,8 @@ class Pipeline:
             # Used as a library. structlog's own default would put logs among the program's output.
             structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
         self._started = time.monotonic()
+        if native.failure():
+            log.warning("native_extension_not_used", reason=native.failure(), hint="Python does the same, slower")
         stuck: list[str] = []
         try:
             source = self._source_info = self._open()
@@ -267,6 +270,7 @@ class Pipeline:
             target=opened or (self._sink_info.target if self._sink_info else ""),
             group=self._options.name,
             uptime_s=self._uptime_s,
+            native=native.jobs(),
             columns_without_value=self._columns_without_value,
             off_switch="" if self._switch is None else self._switch.doing,
             measures=self._measures,

@@ -13,6 +13,7 @@ from typing import Final
 
 import structlog
 
+from batcher import native
 from batcher.engine.assembly import (
     Agreement,
     Destination,
@@ -138,5 +139,6 @@ def _log_started(name: str, agreement: Agreement, around: Surroundings) -> None:
         merges_partitions=agreement.merges_partitions,
         **({"redeliveries": "recognised by _message_id"} if agreement.recognises else {}),
         dead_letters=around.dead_letters is not None,
+        native=", ".join(native.jobs()) or "none",
         **({"route": name} if name else {}),
     )

@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, PrivateAttr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from batcher.native import Choice
 from batcher.options import (
     Duration,
     Fault,
@@ -225,6 +226,8 @@ class Settings(BaseSettings):
     is left to read needs."""
     worker_backlog: Annotated[int, Field(gt=0), Flag(metavar="N")] = 100_000
     """With --workers MIN..MAX: for how many records that are left there is one process."""
+    native: Choice = "auto"
+    """The native extension, which decodes JSON several times as fast: where it is installed, not, or not without it."""
     options: Annotated[Pairs, Flag(metavar="NAME=VALUE")] = Field(default_factory=dict)
     """Options of a plug-in that has no section for them; may be repeated."""
     batch: BatchSection = BatchSection()

@@ -27,6 +27,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from batcher import __version__
+from batcher.native import JOBS
 from batcher.protocols import Distribution, Guarantee, Measure
 from batcher.records import Batch, Delivered, Partition, Records, Stage, Trigger
 from batcher.telemetry.events import (
@@ -244,6 +245,12 @@ def _families(status: Status) -> Iterator[Metric]:
     yield gauge("off_switch_state", "1 while the off switch holds everything, or drops it.", bool(status.off_switch))
     stopped = sum(bool(one.stopped) for one in status.partitions.values())
     yield gauge("stopped_partitions", "Partitions not read because of their intent, or without a target.", stopped)
+    native = GaugeMetricFamily(
+        "batcher_native", "1 for a job that the native extension does, 0 where Python does it.", labels=["job"]
+    )
+    for job in JOBS:
+        native.add_metric([job], float(job in status.native))
+    yield native
     yield from _target_families(status)
     yield from map(_measure_family, status.measures)
 

@@ -168,6 +168,8 @@ class Status:
     """These counts were scaled up from samples."""
     columns_without_value: tuple[str, ...] = ()
     """Columns that no record had a value for so far."""
+    native: tuple[str, ...] = ()
+    """What the native extension does in this process, such as `decode`; empty where Python does everything."""
     targets: Mapping[str, TargetStatus] = field(default_factory=dict)
     """The targets by name, where there are several."""
     measures: tuple[Measure, ...] = ()

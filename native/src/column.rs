@@ -275,7 +275,7 @@ impl Bits {
     #[inline(always)]
     pub fn push(&mut self, bit: bool) {
         match self.bytes.last_mut() {
-            Some(last) if self.len % 8 != 0 => *last |= (bit as u8) << (self.len % 8),
+            Some(last) if !self.len.is_multiple_of(8) => *last |= (bit as u8) << (self.len % 8),
             _ => self.bytes.push(bit as u8),
         }
         self.len += 1;
@@ -291,7 +291,7 @@ impl Bits {
         }
         self.len = len;
         self.bytes.truncate(len.div_ceil(8));
-        if let Some(last) = self.bytes.last_mut().filter(|_| len % 8 != 0) {
+        if let Some(last) = self.bytes.last_mut().filter(|_| !len.is_multiple_of(8)) {
             *last &= (1 << (len % 8)) - 1;
         }
     }

@@ -59,7 +59,7 @@ impl Reader {
             Ok(()) => self.unknown.keep(row),
             Err(Suspect) => {
                 self.root.cut(before);
-                self.unknown.drop();
+                self.unknown.forget();
             }
         }
         done

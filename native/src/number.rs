@@ -44,7 +44,7 @@ impl Number<'_> {
         if self.exponent > 0 {
             return self.mantissa.checked_mul(by);
         }
-        (self.mantissa % by == 0).then_some(self.mantissa / by)
+        self.mantissa.is_multiple_of(by).then_some(self.mantissa / by)
     }
 
     #[inline(always)]
@@ -89,7 +89,7 @@ impl Number<'_> {
         let by = 10u128.checked_pow(shift.unsigned_abs())?;
         let value = if shift >= 0 {
             (self.mantissa as u128).checked_mul(by)?
-        } else if self.mantissa as u128 % by == 0 {
+        } else if (self.mantissa as u128).is_multiple_of(by) {
             self.mantissa as u128 / by
         } else {
             return None;

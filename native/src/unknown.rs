@@ -57,7 +57,7 @@ impl Unknown {
     }
 
     /// The row at hand is none.
-    pub fn drop(&mut self) {
+    pub fn forget(&mut self) {
         self.here.clear();
     }
 
@@ -77,7 +77,7 @@ mod tests {
         let mut unknown = Unknown::default();
         unknown.note(0, b"lost");
         unknown.note(0, b"a");
-        unknown.drop();
+        unknown.forget();
         for row in [3, 5] {
             unknown.note(0, b"a");
             unknown.note(1, b"a");

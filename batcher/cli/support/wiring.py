@@ -343,6 +343,7 @@ def context_of(settings: Settings, section: str, *, keys: bool = False) -> Plugi
         until_eof=settings.until_eof,
         excluded_topics=frozenset([settings.dlq.topic] if settings.dlq.topic else []),
         workers=settings.workers,
+        native=settings.native,
         drain_timeout_s=DRAIN_TIMEOUT_S,
         # A send cannot be interrupted, so it has to end within the time of a stop.
         send_timeout_s=min(DEAD_LETTER_TIMEOUT_S, settings.stop_timeout.total_seconds() / 2),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from batcher.errors import ConfigurationError
-from batcher.plugins import takes
+from batcher.plugins import PluginContext, takes
 from batcher.settings.model import Decode
 
 if TYPE_CHECKING:
@@ -15,11 +16,11 @@ if TYPE_CHECKING:
 
 
 @takes(Decode, section="decode")
-def plugin(options: Decode) -> Format:
+def plugin(options: Decode, context: PluginContext = PluginContext()) -> Format:  # noqa: B008 - frozen
     """Return the format. Raise ConfigurationError. Nothing heavy is imported before this is called."""
     from batcher.formats.json.format import JsonFormat  # noqa: PLC0415 - as said above
 
-    return JsonFormat(options_of(options))
+    return JsonFormat(replace(options_of(options), native=context.native))
 
 
 def options_of(section: Decode) -> JsonOptions:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, get_args
 
 from batcher.errors import ConfigurationError
-from batcher.native import Choice
 from batcher.formats.policy import Tombstones, check_size
+from batcher.native import Choice
 
 MAX_DEPTH: Final = 128
 """The deepest nesting that may be allowed: the slow path takes three frames a level, of the thousand that there are."""

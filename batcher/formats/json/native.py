@@ -79,8 +79,8 @@ class NativeDecoder(JsonDecoder):
         rows = pa.Array._import_from_c(found.rows, pa.int64())  # noqa: SLF001
         aside = pa.Array._import_from_c(found.aside, pa.int64())  # noqa: SLF001
         if self._remainder is not None:
-            nothing = pa.nulls(table.num_rows, RESCUED.type)
-            table = table.add_column(self._whole.get_field_index(RESCUED.name), self._whole.field(RESCUED.name), nothing)
+            place, field = self._whole.get_field_index(RESCUED.name), self._whole.field(RESCUED.name)
+            table = table.add_column(place, field, pa.nulls(table.num_rows, field.type))
         for path, units, unlikely, cut in found.marks:
             self._times.met(path, units, unlikely, self._units[path] if cut else None)
         unknown = summed(
@@ -110,11 +110,10 @@ def _kind(  # noqa: C901, PLR0911 - one for each kind of type
     field: pa.Field, path: str, chosen: PerColumn, depth: int
 ) -> tuple[str, list[int], list[Description]]:
     kind = field.type
-    large = int(kind in (pa.large_string(), pa.large_binary()))
     if is_raw(field):
-        return "json", [large], []
+        return "json", [_large(kind)], []
     if is_text(kind):
-        return "any" if path in chosen.texts else "text", [large], []
+        return "any" if path in chosen.texts else "text", [_large(kind)], []
     bounds = integer_bounds(kind)
     if bounds is not None:
         return "int" if bounds[0] else "uint", [kind.bit_width], []
@@ -123,7 +122,7 @@ def _kind(  # noqa: C901, PLR0911 - one for each kind of type
     if pa.types.is_list(kind):
         return "list", [], [_field(kind.value_field, item_path(path), chosen, depth)]
     if pa.types.is_map(kind):
-        key = ("key", path, False, "text", [int(kind.key_type in (pa.large_string(), pa.large_binary()))], [])
+        key: Description = ("key", path, False, "text", [_large(kind.key_type)], [])
         return "map", [], [key, _field(kind.item_field, item_path(path), chosen, depth)]
     if pa.types.is_timestamp(kind):
         return "time", [DIGITS[kind.unit], _EPOCHS[chosen.epochs[path]]], []
@@ -135,3 +134,7 @@ def _kind(  # noqa: C901, PLR0911 - one for each kind of type
     if kind not in plain:
         raise _NotKnown
     return plain[kind], [], []
+
+
+def _large(kind: pa.DataType) -> int:
+    return int(kind in (pa.large_string(), pa.large_binary()))
