@@ -191,6 +191,7 @@ class BlockReader:
         return self._raw(texts, schema, reject_unknown=False)
 
     def _raw(self, texts: pa.Array, schema: pa.Schema, *, reject_unknown: bool) -> list[pa.Array]:
+        reader.refuse_far_exponents(texts, schema)
         return reader.read(texts, schema, reject_unknown=reject_unknown, block_bytes=self._block_bytes)
 
     def _finish(
