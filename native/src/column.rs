@@ -46,7 +46,6 @@ pub enum Values {
     },
     Date(Vec<i32>),
     Time {
-        path: String,
         clock: Clock,
         values: Vec<i64>,
     },

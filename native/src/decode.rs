@@ -9,7 +9,7 @@
 
 use crate::column::{Column, Object, Takes, Values};
 use crate::cursor::{Cursor, Res, Suspect, quote, unescape};
-use crate::time;
+use crate::time::{self, Notes};
 use crate::unknown::Unknown;
 
 /// The deepest nesting that may be allowed; each level takes less than a kilobyte of the stack.
@@ -35,6 +35,7 @@ pub struct Limits {
 pub struct Reader {
     pub root: Object,
     pub unknown: Unknown,
+    pub notes: Notes,
     limits: Limits,
     scratch: Vec<u8>,
 }
@@ -42,7 +43,13 @@ pub struct Reader {
 impl Reader {
     pub fn new(root: Object, limits: Limits) -> Reader {
         let max_depth = limits.max_depth.min(MAX_DEPTH);
-        Reader { root, unknown: Unknown::default(), limits: Limits { max_depth, ..limits }, scratch: vec![] }
+        Reader {
+            root,
+            unknown: Unknown::default(),
+            notes: Notes::default(),
+            limits: Limits { max_depth, ..limits },
+            scratch: vec![],
+        }
     }
 
     /// Read the message with which `room` begins into the columns, or leave them as they are.
@@ -52,14 +59,19 @@ impl Reader {
             cursor: Cursor::new(room, length),
             limits: &self.limits,
             unknown: &mut self.unknown,
+            notes: &mut self.notes,
             scratch: &mut self.scratch,
         };
         let done = if length > self.limits.max_bytes { Err(Suspect) } else { parser.document(&mut self.root) };
         match done {
-            Ok(()) => self.unknown.keep(row),
+            Ok(()) => {
+                self.unknown.keep(row);
+                self.notes.keep();
+            }
             Err(Suspect) => {
                 self.root.cut(before);
                 self.unknown.forget();
+                self.notes.forget();
             }
         }
         done
@@ -70,6 +82,7 @@ struct Parser<'a, 'b> {
     cursor: Cursor<'a>,
     limits: &'b Limits,
     unknown: &'b mut Unknown,
+    notes: &'b mut Notes,
     /// What the last string with escapes says.
     scratch: &'b mut Vec<u8>,
 }
@@ -194,9 +207,9 @@ impl Parser<'_, '_> {
                 let point = if first == b'"' {
                     let text = self.cursor.text()?;
                     // A time with escapes is left to the reference.
-                    if text.escaped { None } else { clock.of_text(text.raw) }
+                    if text.escaped { None } else { clock.text(text.raw, self.notes) }
                 } else {
-                    clock.of_number(&self.cursor.number()?)
+                    clock.count(&self.cursor.number()?, self.notes)
                 };
                 values.push(point.ok_or(Suspect)?);
             }

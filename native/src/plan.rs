@@ -14,6 +14,8 @@ pub struct Planner {
     pub insensitive: bool,
     /// The path of each object, in the order of their numbers.
     pub objects: Vec<String>,
+    /// The path of each column of times, in the order of theirs.
+    pub times: Vec<String>,
 }
 
 impl Planner {
@@ -58,7 +60,8 @@ impl Planner {
                     0 | 3 | 6 | 9 => Epoch::Unit(epoch as u32),
                     _ => return Err(format!("{path}: epoch {epoch}")),
                 };
-                Values::Time { path, clock: Clock::new(digits as u32, epoch), values: vec![] }
+                self.times.push(path);
+                Values::Time { clock: Clock::new(self.times.len() - 1, digits as u32, epoch), values: vec![] }
             }
             ("text", &[large @ 0..=1]) => text(Takes::Text, large),
             ("any", &[large @ 0..=1]) => text(Takes::Any, large),

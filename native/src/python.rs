@@ -10,16 +10,16 @@ use pyo3::types::PyCapsule;
 
 use crate::arrow::{ArrowArray, ArrowSchema, Binary, Exported};
 use crate::batch;
-use crate::column::{Column, Values};
 use crate::decode::{Limits, OnUnknown, Reader};
 use crate::plan::{Field, Planner};
-use crate::time::UNITS;
+use crate::time::{Marks, UNITS};
 
 /// Decode JSON messages into one schema.
 #[pyclass]
 struct Decoder {
     reader: Reader,
     objects: Vec<String>,
+    times: Vec<String>,
 }
 
 #[pymethods]
@@ -39,10 +39,10 @@ impl Decoder {
             "suspect" => OnUnknown::Suspect,
             other => return Err(PyValueError::new_err(format!("on_unknown {other}"))),
         };
-        let mut planner = Planner { insensitive, objects: vec![] };
+        let mut planner = Planner { insensitive, objects: vec![], times: vec![] };
         let root = planner.object("", fields).map_err(PyValueError::new_err)?;
         let reader = Reader::new(root, Limits { max_bytes, max_depth, on_unknown });
-        Ok(Decoder { reader, objects: planner.objects })
+        Ok(Decoder { reader, objects: planner.objects, times: planner.times })
     }
 
     /// Read all chunks of binary messages, which are left as they are.
@@ -63,8 +63,10 @@ impl Decoder {
         let reader = &mut self.reader;
         let places = py.detach(|| batch::read(reader, &borrowed));
         let places = places.ok_or_else(|| PyOverflowError::new_err("more than 2 GiB at a time"))?;
-        let mut marks = Vec::new();
-        reader.root.columns.iter_mut().for_each(|column| collect_marks(column, &mut marks));
+        let units = |mask: u8| (0..4).filter(|bit| mask >> bit & 1 == 1).map(|bit| UNITS[bit]).collect();
+        let marked = reader.notes.take().into_iter().zip(&self.times).filter(|(marks, _)| *marks != Marks::default());
+        let marks = marked.map(|(marks, path)| (path.clone(), units(marks.units), units(marks.unlikely), marks.cut));
+        let marks = marks.collect();
         let unknown = reader.unknown.take().into_iter().map(|field| {
             let name = String::from_utf8_lossy(&field.name).into_owned();
             (self.objects[field.object].clone(), name, field.records, field.first)
@@ -81,22 +83,6 @@ impl Decoder {
 
 /// A column's path, the digits of the units its numbers had, those that gave unlikely times, and whether times were cut.
 type Mark = (String, Vec<u32>, Vec<u32>, bool);
-
-fn collect_marks(column: &mut Column, found: &mut Vec<Mark>) {
-    match &mut column.values {
-        Values::Time { path, clock, .. } => {
-            let marks = std::mem::take(&mut clock.marks);
-            let units = |mask: u8| (0..4).filter(|bit| mask >> bit & 1 == 1).map(|bit| UNITS[bit]).collect();
-            if marks != Default::default() {
-                found.push((path.clone(), units(marks.units), units(marks.unlikely), marks.cut));
-            }
-        }
-        Values::List { items, .. } => collect_marks(items, found),
-        Values::Map { values, .. } => collect_marks(values, found),
-        Values::Struct(object) => object.columns.iter_mut().for_each(|column| collect_marks(column, found)),
-        _ => {}
-    }
-}
 
 /// What became of a batch. Each of the three addresses is one of an `ArrowArray`, good for one import.
 #[pyclass(frozen)]

@@ -24,6 +24,50 @@ pub struct Marks {
     pub cut: bool,
 }
 
+impl Marks {
+    fn with(self, more: Marks) -> Marks {
+        Marks { units: self.units | more.units, unlikely: self.unlikely | more.unlikely, cut: self.cut | more.cut }
+    }
+}
+
+/// The marks of all columns of times, by their numbers.
+#[derive(Default)]
+pub struct Notes {
+    kept: Vec<Marks>,
+    /// Those of the row at hand that say something new.
+    here: Vec<(usize, Marks)>,
+}
+
+impl Notes {
+    #[inline(always)]
+    fn add(&mut self, column: usize, marks: Marks) {
+        if self.kept.get(column).is_none_or(|kept| kept.with(marks) != *kept) {
+            self.here.push((column, marks));
+        }
+    }
+
+    /// The row at hand is one.
+    #[inline(always)]
+    pub fn keep(&mut self) {
+        for (column, marks) in self.here.drain(..) {
+            if self.kept.len() <= column {
+                self.kept.resize(column + 1, Marks::default());
+            }
+            self.kept[column] = self.kept[column].with(marks);
+        }
+    }
+
+    /// The row at hand is none.
+    pub fn forget(&mut self) {
+        self.here.clear();
+    }
+
+    /// Hand out the marks by column and begin anew.
+    pub fn take(&mut self) -> Vec<Marks> {
+        std::mem::take(&mut self.kept)
+    }
+}
+
 /// Digits below the second of each unit, in the order of their bits.
 pub const UNITS: [u32; 4] = [0, 3, 6, 9];
 
@@ -34,21 +78,38 @@ const POWERS: [i64; 10] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000
 
 /// Read the times of one column: `digits` below the second is its unit.
 pub struct Clock {
+    /// The column's number among those of times.
+    number: usize,
     digits: u32,
     epoch: Epoch,
-    pub marks: Marks,
+    /// Of the value at hand.
+    marks: Marks,
     /// The last day: records that come together were mostly made on one.
     day: ([u8; 10], i64),
 }
 
 impl Clock {
-    pub fn new(digits: u32, epoch: Epoch) -> Clock {
-        Clock { digits, epoch, marks: Marks::default(), day: (*b"1970-01-01", 0) }
+    pub fn new(number: usize, digits: u32, epoch: Epoch) -> Clock {
+        Clock { number, digits, epoch, marks: Marks::default(), day: (*b"1970-01-01", 0) }
     }
 
     /// The time that a text in ISO 8601 says, or one of digits alone.
     #[inline]
-    pub fn of_text(&mut self, text: &[u8]) -> Option<i64> {
+    pub fn text(&mut self, text: &[u8], notes: &mut Notes) -> Option<i64> {
+        let found = self.of_text(text);
+        notes.add(self.number, std::mem::take(&mut self.marks));
+        found
+    }
+
+    /// The time that a number means.
+    #[inline]
+    pub fn count(&mut self, value: &Number, notes: &mut Notes) -> Option<i64> {
+        let found = self.of_number(value);
+        notes.add(self.number, std::mem::take(&mut self.marks));
+        found
+    }
+
+    fn of_text(&mut self, text: &[u8]) -> Option<i64> {
         let Some(date) = text.first_chunk::<10>() else { return self.of_digits(text) };
         if *date != self.day.0 {
             if date[4] != b'-' {
@@ -123,8 +184,7 @@ impl Clock {
         Some(value * POWERS[self.digits as usize - kept.len()])
     }
 
-    /// The time that a number means.
-    pub fn of_number(&mut self, value: &Number) -> Option<i64> {
+    fn of_number(&mut self, value: &Number) -> Option<i64> {
         if value.big || self.epoch == Epoch::Unstated {
             return None;
         }
@@ -236,9 +296,10 @@ mod tests {
     use super::*;
 
     fn read(text: &str, digits: u32, epoch: Epoch) -> (Option<i64>, Marks) {
-        let mut clock = Clock::new(digits, epoch);
-        let found = clock.of_text(text.as_bytes());
-        (found, clock.marks)
+        let mut notes = Notes::default();
+        let found = Clock::new(0, digits, epoch).text(text.as_bytes(), &mut notes);
+        notes.keep();
+        (found, notes.take()[0])
     }
 
     #[test]
@@ -279,6 +340,16 @@ mod tests {
         assert_eq!(read("99999999", 3, Epoch::Auto).1, Marks { units: 1, unlikely: 1, cut: false });
         assert_eq!(read("20260131", 3, Epoch::Unit(0)).0, Some(20_260_131_000));
         assert_eq!(read("20260131", 3, Epoch::Unstated).0, None);
+    }
+
+    #[test]
+    fn a_row_that_is_none_leaves_no_marks() {
+        let (mut notes, mut clock) = (Notes::default(), Clock::new(0, 0, Epoch::Auto));
+        assert_eq!(clock.text(b"1970-01-01T00:00:00.5", &mut notes), Some(0));
+        notes.forget();
+        assert_eq!(clock.text(b"1970-01-01T00:00:00.0", &mut notes), Some(0));
+        notes.keep();
+        assert_eq!(notes.take(), [Marks::default()]);
     }
 
     #[test]
