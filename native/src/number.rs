@@ -169,9 +169,9 @@ mod tests {
     use super::*;
     use crate::cursor::Cursor;
 
-    fn read(text: &str) -> Number<'static> {
-        let room: &'static [u8] = format!("{text}}}").leak().as_bytes();
-        Cursor::new(room, room.len()).number().unwrap()
+    fn read<T>(text: &str, made: impl Fn(Number) -> T) -> T {
+        let room = format!("{text}}}");
+        made(Cursor::new(room.as_bytes(), room.len()).number().unwrap())
     }
 
     #[test]
@@ -188,31 +188,34 @@ mod tests {
             ("0.00000000000000000000", Some(0)),
             ("1e99999999999", None),
         ] {
-            assert_eq!(read(text).whole(), value, "{text}");
+            assert_eq!(read(text, |number| number.whole()), value, "{text}");
         }
     }
 
     #[test]
     fn floats_round_fractions_and_keep_integers() {
-        assert_eq!(read("0.1").f64(), Some(0.1));
-        assert_eq!(read("9007199254740993.0").f64(), Some(9007199254740992.0));
-        assert_eq!(read("9007199254740993").f64(), None);
-        assert_eq!(read("1e400").f64(), None);
-        assert_eq!(read("1e-400").f64(), Some(0.0));
-        assert_eq!(read("16777217").f32(), None);
-        assert_eq!(read("16777217.0").f32(), Some(16777216.0));
-        assert!(read("-0").f64().is_some_and(f64::is_sign_negative));
+        assert_eq!(read("0.1", |number| number.f64()), Some(0.1));
+        assert_eq!(read("9007199254740993.0", |number| number.f64()), Some(9007199254740992.0));
+        assert_eq!(read("9007199254740993", |number| number.f64()), None);
+        assert_eq!(read("1e400", |number| number.f64()), None);
+        assert_eq!(read("1e-400", |number| number.f64()), Some(0.0));
+        assert_eq!(read("16777217", |number| number.f32()), None);
+        assert_eq!(read("16777217.0", |number| number.f32()), Some(16777216.0));
+        assert!(read("-0", |number| number.f64()).is_some_and(f64::is_sign_negative));
     }
 
     #[test]
     fn decimals_are_exact_in_precision_and_scale() {
-        assert_eq!(read("12.50").decimal(4, 2), Some(1250));
-        assert_eq!(read("-12.5").decimal(4, 2), Some(-1250));
-        assert_eq!(read("123.45").decimal(4, 2), None);
-        assert_eq!(read("1.255").decimal(10, 2), None);
-        assert_eq!(read("1700").decimal(10, -2), Some(17));
-        assert_eq!(read("123456789012345678901234567890.5").decimal(38, 1), Some(1234567890123456789012345678905));
-        assert_eq!(read("-1").decimal_wide(76, 0), Some([u64::MAX; 4]));
-        assert_eq!(read("1e70").decimal_wide(60, 0), None);
+        assert_eq!(read("12.50", |number| number.decimal(4, 2)), Some(1250));
+        assert_eq!(read("-12.5", |number| number.decimal(4, 2)), Some(-1250));
+        assert_eq!(read("123.45", |number| number.decimal(4, 2)), None);
+        assert_eq!(read("1.255", |number| number.decimal(10, 2)), None);
+        assert_eq!(read("1700", |number| number.decimal(10, -2)), Some(17));
+        assert_eq!(
+            read("123456789012345678901234567890.5", |number| number.decimal(38, 1)),
+            Some(1234567890123456789012345678905)
+        );
+        assert_eq!(read("-1", |number| number.decimal_wide(76, 0)), Some([u64::MAX; 4]));
+        assert_eq!(read("1e70", |number| number.decimal_wide(60, 0)), None);
     }
 }

@@ -267,7 +267,7 @@ fn days(year: i64, month: i64, day: i64) -> Option<i64> {
 fn two(text: &[u8], at: usize) -> Option<i64> {
     let pair = text.get(at..at + 2)?;
     let (tens, ones) = (pair[0].wrapping_sub(b'0'), pair[1].wrapping_sub(b'0'));
-    (tens < 10 && ones < 10).then_some((tens * 10 + ones) as i64)
+    (tens < 10 && ones < 10).then(|| (tens * 10 + ones) as i64)
 }
 
 /// Seconds east of Greenwich.
