@@ -54,6 +54,10 @@ class SettingRefused(ConfigurationError):
     exit_code = 2
 
 
+class ExtensionMissing(ConfigurationError):
+    """Refuse to start without a part of the installation that the settings require."""
+
+
 class Unreachable(BatcherError):
     """Give up at start-up because a server does not answer."""
 

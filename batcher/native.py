@@ -11,7 +11,7 @@ from functools import cache
 from types import ModuleType
 from typing import Final, Literal
 
-from batcher.errors import ConfigurationError
+from batcher.errors import ExtensionMissing
 
 Choice = Literal["auto", "off", "require"]
 """`auto` uses the extension where it is there, `require` refuses to start without it."""
@@ -30,7 +30,7 @@ _failures: set[str] = set()
 def extension(choice: Choice) -> ModuleType | None:
     """Return the extension, or None where it is not there or not wanted.
 
-    Raise ConfigurationError with `require` where there is none that can be used.
+    Raise ExtensionMissing with `require` where there is none that can be used.
     """
     if choice == "off":
         return None
@@ -38,7 +38,7 @@ def extension(choice: Choice) -> ModuleType | None:
     if module is None and reason != _MISSING:
         _failures.add(reason)
     if module is None and choice == "require":
-        raise ConfigurationError(
+        raise ExtensionMissing(
             f"--native require: {reason}; install kafka-batcher[native], or use --native auto for the same in Python"
         )
     return module

@@ -6,6 +6,7 @@ What was built once is kept in the user's cache, by a hash of its source.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import platform
@@ -49,14 +50,15 @@ def _installed() -> str:
         reasons = [line for line in done.stderr.splitlines() if line.startswith("error")] or [f"code {done.returncode}"]
         return f"not built, cargo says {reasons[0]}; {WITHOUT}"
     target = Path(os.environ.get("CARGO_TARGET_DIR") or HERE / "target") / "release"
-    built = next((target / name for name in ("libbatcher_native.so", "libbatcher_native.dylib") if (target / name).exists()), None)
+    built = next(
+        (target / name for name in ("libbatcher_native.so", "libbatcher_native.dylib") if (target / name).exists()),
+        None,
+    )
     if built is None:
         return f"not built, cargo left nothing in {target}; {WITHOUT}"
     _copy(built, place)
-    try:
+    with contextlib.suppress(OSError):  # the next clone builds it again
         _copy(built, kept)
-    except OSError:
-        pass  # the next clone builds it again
     return f"built in {time.monotonic() - began:.0f} s"
 
 

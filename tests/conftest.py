@@ -3,6 +3,7 @@
 import gc
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +27,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Take `-m long` for a wish for the long form; it is set before any test is read, and for all processes."""
     if "long" in config.option.markexpr.split() and "not long" not in config.option.markexpr:
         os.environ["BATCHER_TEST_LONG"] = "1"
+    if os.environ.get("BATCHER_NATIVE") == "off":
+        # Subprocesses read the variable; for what runs in this process the extension is not there.
+        sys.modules["batcher_native"] = None  # type: ignore[assignment]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

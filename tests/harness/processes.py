@@ -45,6 +45,8 @@ ROOT: Final = Path(__file__).parents[2]
 
 # A setting of the shell that runs the tests must not become one of the tests.
 _SETTINGS: Final = ("BATCHER_", "CLICKHOUSE_")
+# But for this one: with `off`, all tests run without the native extension.
+_PATH: Final = "BATCHER_NATIVE"
 
 
 class Ending(NamedTuple):
@@ -71,7 +73,7 @@ def clean_environment(**added: str) -> dict[str, str]:
 
     A process with another working directory finds the project of this one as well.
     """
-    inherited = {name: text for name, text in os.environ.items() if not name.startswith(_SETTINGS)}
+    inherited = {name: text for name, text in os.environ.items() if name == _PATH or not name.startswith(_SETTINGS)}
     path = os.pathsep.join(filter(None, (str(ROOT), inherited.get("PYTHONPATH"))))
     return {**inherited, "PYTHONPATH": path, **added}
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from batcher.errors import ConfigurationError, SettingRefused
+from batcher.errors import ConfigurationError, ExtensionMissing, SettingRefused
 from batcher.options import Section
 from batcher.plugins import PluginContext, Registry, RetryWaits, registry_of
 from batcher.settings import Settings, UsageError, own_section, routed, routes, secrets, section_of
@@ -36,10 +36,13 @@ DRAIN_TIMEOUT_S: Final = 20.0
 
 @contextmanager
 def before_opening() -> Iterator[None]:
-    """Turn every refusal of a part that is made but not opened into a SettingRefused: nothing outside was asked."""
+    """Turn every refusal of a part that is made but not opened into a SettingRefused: nothing outside was asked.
+
+    The command line is not to blame for what is not installed.
+    """
     try:
         yield
-    except SettingRefused:
+    except (SettingRefused, ExtensionMissing):
         raise
     except ConfigurationError as error:
         raise SettingRefused(str(error)) from error

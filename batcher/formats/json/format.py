@@ -50,7 +50,7 @@ _MISFITS: Final = 2_000
 class JsonFormat:
     """Make decoders for JSON objects (`protocols.Format`).
 
-    Raise ConfigurationError where the options require the native extension and it cannot be used.
+    Raise ExtensionMissing where the options require the native extension and it cannot be used.
     """
 
     def __init__(self, options: JsonOptions = JsonOptions()) -> None:  # noqa: B008 - frozen

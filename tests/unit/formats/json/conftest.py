@@ -1,0 +1,31 @@
+"""The tests of JSON run on both paths: without the native extension, and with it where it is built."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from batcher import native
+
+PATHS_COMPARED = frozenset({"test_hostile"})
+"""Modules of random input: tests/property/test_native.py holds one path against the other for the same input."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if metafunc.module.__name__.rpartition(".")[2] not in PATHS_COMPARED:
+        metafunc.parametrize("_path", ["python", "native"], indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _path(request: pytest.FixtureRequest) -> Iterator[None]:
+    path = getattr(request, "param", "auto")
+    with pytest.MonkeyPatch.context() as patch:
+        if path == "python":
+            patch.setitem(sys.modules, native.MODULE, None)
+            native._loaded.cache_clear()
+        elif path == "native" and native._loaded()[0] is None:
+            pytest.skip("the native extension is not built")
+        yield
+    native._loaded.cache_clear()
