@@ -96,7 +96,8 @@ mod tests {
 
     #[test]
     fn every_byte_in_every_place_is_seen_as_one_by_one() {
-        for byte in 0..=255 {
+        let step = if cfg!(miri) { 31 } else { 1 }; // an interpreter takes its time
+        for byte in (0..=255).step_by(step) {
             for other in [b'a', 0x80, b'"', 0x1f, 0x20, 0x21, 0xff] {
                 for at in 0..BLOCK {
                     let mut block = [other; BLOCK];

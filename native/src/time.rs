@@ -355,7 +355,8 @@ mod tests {
     #[test]
     fn days_count_on_from_one_to_the_next() {
         let mut before = days(0, 1, 1).unwrap() - 1;
-        for year in 0..10_000 {
+        let last = if cfg!(miri) { 9 } else { 9999 };
+        for year in 0..=last {
             for month in 1..=12 {
                 for day in 1..=31 {
                     if let Some(found) = days(year, month, day) {
@@ -365,6 +366,6 @@ mod tests {
                 }
             }
         }
-        assert_eq!(before, days(9999, 12, 31).unwrap());
+        assert_eq!(before, days(last, 12, 31).unwrap());
     }
 }
