@@ -39,7 +39,6 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NamedTuple, NoRe
 
 from batcher import __version__
 from batcher.errors import BatcherError, ConfigurationError
-from batcher.native import MODULE, Choice
 from batcher.options import Section
 from batcher.options.section import AnySection, section_among
 
@@ -53,7 +52,7 @@ DISTRIBUTION: Final = "kafka-batcher"
 
 # The extra of ours that provides a module which the core install does not have.
 EXTRAS: Final[Mapping[str, str]] = {
-    MODULE: "native",
+    "batcher_native": "native",
     "boto3": "sqs",
     "botocore": "sqs",
     "chdb": "embedded",
@@ -134,7 +133,7 @@ class PluginContext:
     """Topics that are never read: dead letters go there."""
     workers: int = 1
     """Processes that share the work."""
-    native: Choice = "auto"
+    native: Literal["auto", "off", "require"] = "auto"
     """Whether the native extension may be used, or has to be."""
     drain_timeout_s: float = 20.0
     """How long a partition that is taken away is held for its batch in flight."""

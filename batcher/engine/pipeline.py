@@ -166,12 +166,8 @@ class Pipeline:
         Raise Unreachable or SinkMisconfigured when it cannot start, DrainTimeout when the stop was cut short, and
         any error that ended a thread.
         """
-        if not structlog.is_configured():
-            # Used as a library. structlog's own default would put logs among the program's output.
-            structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
+        _begin_log()
         self._started = time.monotonic()
-        if native.failure():
-            log.warning("native_extension_not_used", reason=native.failure(), hint="Python does the same, slower")
         stuck: list[str] = []
         try:
             source = self._source_info = self._open()
@@ -437,3 +433,11 @@ def _target(sink: Sink, format_: Format | None) -> Target:
     if format_ is None:
         raise ConfigurationError("a pipeline into one sink needs a format: give Pipeline(source, sink, format_, …)")
     return Target(sink, format_)
+
+
+def _begin_log() -> None:
+    if not structlog.is_configured():
+        # Used as a library. structlog's own default would put logs among the program's output.
+        structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
+    if native.failure():
+        log.warning("native_extension_not_used", reason=native.failure(), hint="Python does the same, slower")

@@ -16,6 +16,7 @@ Sources and targets
     source_table    a table as Debezium writes about it, and what a target has to show of it
     targets         Parquet roots and tables for orders: made empty, loaded, counted
     object_store    an object store in memory whose uploads fail when told to
+    mutated         documents broken at random, and whether both ways of decoding make the same of them
     documents       made-up documents whose fields and types drift
     scripted_nsqd   a server that speaks NSQ's protocol as a test tells it, also wrongly
     protobuf        Protobuf written by hand, for what no serializer makes
