@@ -246,7 +246,7 @@ def _families(status: Status) -> Iterator[Metric]:
     stopped = sum(bool(one.stopped) for one in status.partitions.values())
     yield gauge("stopped_partitions", "Partitions not read because of their intent, or without a target.", stopped)
     native = GaugeMetricFamily(
-        "batcher_native", "1 for a job that the native extension does, 0 where Python does it.", labels=["job"]
+        "batcher_native_state", "1 for a job that the native extension does, 0 where Python does it.", labels=["job"]
     )
     for job in JOBS:
         native.add_metric([job], float(job in status.native))

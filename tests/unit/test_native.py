@@ -120,7 +120,7 @@ def test_status_metric_version_and_first_line_say_what_the_extension_does(capsys
     assert pipeline.status().to_dict()["native"] == ["decode"]
     assert '"native": "decode"' in lines[0]
     found = {family.name: family for family in text_string_to_metric_families(metrics.render())}
-    assert [(one.labels, one.value) for one in found["batcher_native"].samples] == [({"job": "decode"}, 1.0)]
+    assert [(one.labels, one.value) for one in found["batcher_native_state"].samples] == [({"job": "decode"}, 1.0)]
     assert main(["--version"]) == 0
     assert f"native extension {native.VERSION}" in capsys.readouterr().out
 
