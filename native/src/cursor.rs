@@ -4,7 +4,10 @@
 //! * Everything JSON forbids is a `Suspect`. Some of what it allows may be one too; that costs time, never a record.
 //! * The place never leaves the message. What lies behind it in the same buffer may be looked at, and decides nothing.
 //! * A string that is handed out is UTF-8, has no control character, and only escapes that mean a character.
+//!
+//! It is long because all tokens move the same place, which nothing outside can touch.
 
+use crate::escape::{check_escapes, unescape};
 use crate::lanes;
 use crate::number::Number;
 
@@ -362,81 +365,4 @@ impl Key {
         let plain = !name.bytes().any(|byte| matches!(byte, b'"' | b'\\' | 0..=0x1f));
         Key { length: if plain { length } else { usize::MAX / 2 }, words: words.collect(), mask }
     }
-}
-
-/// Append what a string between quotes says.
-pub fn unescape(raw: &[u8], out: &mut Vec<u8>) -> Res<()> {
-    let mut rest = raw;
-    while let Some(next) = rest.iter().position(|byte| *byte == b'\\') {
-        out.extend_from_slice(&rest[..next]);
-        let (letter, length) = escape(&rest[next..])?;
-        out.extend_from_slice(letter.encode_utf8(&mut [0; 4]).as_bytes());
-        rest = &rest[next + length..];
-    }
-    out.extend_from_slice(rest);
-    Ok(())
-}
-
-fn check_escapes(raw: &[u8]) -> Res<()> {
-    let mut rest = raw;
-    while let Some(next) = rest.iter().position(|byte| *byte == b'\\') {
-        rest = &rest[next + escape(&rest[next..])?.1..];
-    }
-    Ok(())
-}
-
-/// The character of an escape, and how many bytes write it. Half a surrogate pair is none.
-fn escape(text: &[u8]) -> Res<(char, usize)> {
-    let letter = match text.get(1) {
-        Some(&byte @ (b'"' | b'\\' | b'/')) => byte,
-        Some(b'n') => b'\n',
-        Some(b't') => b'\t',
-        Some(b'r') => b'\r',
-        Some(b'b') => 8,
-        Some(b'f') => 12,
-        Some(b'u') => {
-            let code = hexadecimal(text, 2)?;
-            if !(0xd800..0xdc00).contains(&code) {
-                return Ok((char::from_u32(code).ok_or(Suspect)?, 6));
-            }
-            if text.get(6..8) != Some(b"\\u") {
-                return Err(Suspect);
-            }
-            let low = hexadecimal(text, 8)?;
-            if !(0xdc00..0xe000).contains(&low) {
-                return Err(Suspect);
-            }
-            return Ok((char::from_u32(0x10000 + ((code - 0xd800) << 10) + (low - 0xdc00)).ok_or(Suspect)?, 12));
-        }
-        _ => return Err(Suspect),
-    };
-    Ok((letter as char, 2))
-}
-
-fn hexadecimal(text: &[u8], at: usize) -> Res<u32> {
-    let digits = text.get(at..at + 4).ok_or(Suspect)?;
-    digits.iter().try_fold(0, |code, digit| Ok(code * 16 + (*digit as char).to_digit(16).ok_or(Suspect)?))
-}
-
-/// Append a string as Python's `json` writes it without `ensure_ascii`, quotes included.
-pub fn quote(plain: &[u8], out: &mut Vec<u8>) {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    out.push(b'"');
-    for &byte in plain {
-        match byte {
-            b'"' => out.extend_from_slice(b"\\\""),
-            b'\\' => out.extend_from_slice(b"\\\\"),
-            b'\n' => out.extend_from_slice(b"\\n"),
-            b'\r' => out.extend_from_slice(b"\\r"),
-            b'\t' => out.extend_from_slice(b"\\t"),
-            8 => out.extend_from_slice(b"\\b"),
-            12 => out.extend_from_slice(b"\\f"),
-            0..=0x1f => {
-                out.extend_from_slice(b"\\u00");
-                out.extend_from_slice(&[HEX[(byte >> 4) as usize], HEX[(byte & 15) as usize]]);
-            }
-            _ => out.push(byte),
-        }
-    }
-    out.push(b'"');
 }

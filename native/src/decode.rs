@@ -6,9 +6,12 @@
 //!   refuses. So a doubt costs time, never a record, and every reason and message is worded in one place.
 //! * What is accepted has the value that the reference gives it.
 //! * Recursion is bounded by `MAX_DEPTH`.
+//!
+//! It is long because the values of all types are one table of functions that call each other.
 
 use crate::column::{Column, Object, Takes, Values};
-use crate::cursor::{Cursor, Res, Suspect, quote, unescape};
+use crate::cursor::{Cursor, Res, Suspect};
+use crate::escape::{quote, unescape};
 use crate::time::{self, Notes};
 use crate::unknown::Unknown;
 

@@ -8,6 +8,7 @@ pub mod batch;
 pub mod column;
 pub mod cursor;
 pub mod decode;
+pub mod escape;
 mod lanes;
 pub mod number;
 pub mod plan;

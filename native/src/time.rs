@@ -2,6 +2,8 @@
 //!
 //! Laws: what is finer than the unit is floored, and noted. A text that may be a date without separators is left to the
 //! reference where the size of a number tells its unit. The notes are for lines in the log; no result depends on them.
+//!
+//! It is long because text and numbers of one column share its unit and its marks; a third are tests.
 
 use crate::number::Number;
 
