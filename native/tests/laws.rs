@@ -218,3 +218,37 @@ fn every_cut_and_every_changed_byte_of_a_record_leaves_the_columns_whole() {
     }
     hold(&messages.join(&0));
 }
+
+#[test]
+fn what_is_not_plainly_right_is_left_and_nothing_of_it_stays() {
+    let messages = [
+        r#"{"id":1,"id":2}"#,
+        r#"{"id":1,"\u0069d":2}"#,
+        r#"{"id":1,"labels":{"a":{},"a":{}}}"#,
+        r#"{"id":1,"doc":{"a":1,"a":1}}"#,
+        r#"{"id":1,"geo":{"id":1,"id":1}}"#,
+        r#"{"id":1}{"id":1}"#,
+        r#"{"id":1},"#,
+        r#"{"id":1,}"#,
+        r#"{"id":null}"#,
+        r#"{"text":"no id"}"#,
+        r#"{"id":01}"#,
+        r#"{"id":1,"ratio":9007199254740993}"#,
+        r#"{"id":1,"price":1.255}"#,
+        r#"{"id":1,"text":"\ud800"}"#,
+        r#"{"id":1,"new":"\ud800"}"#,
+        r#"{"id":1,"new":[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]}"#,
+        r#"{"id":1,"nothing":0}"#,
+        "",
+        "[]",
+    ];
+    for message in messages {
+        let mut reader = reader(OnUnknown::Skip, false);
+        assert!(reader.read(RECORD.as_bytes(), RECORD.len(), 0).is_ok());
+        let before = row_of(&reader.root, 0);
+        assert!(reader.read(message.as_bytes(), message.len(), 1).is_err(), "{message}");
+        check_object(&reader.root);
+        assert_eq!((reader.root.len, row_of(&reader.root, 0)), (1, before));
+    }
+    hold(messages.join("\0").as_bytes());
+}
