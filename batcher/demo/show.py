@@ -15,9 +15,9 @@ from batcher.demo.audit import Sums, audit
 from batcher.demo.kafka import SmallKafka
 from batcher.demo.log import POISON, DemoLog, DemoOrders
 from batcher.demo.queue import SmallQueue
-from batcher.demo.targets import Answer, ClickHouseTarget, ParquetTarget, Target
+from batcher.demo.targets import Answer, ClickHouseTarget, DemoTarget, ParquetTarget
 from batcher.demo.view import DemoProgress, DemoView
-from batcher.demo.worker import Event, Worker, typed
+from batcher.demo.worker import DemoWorker, Event, typed
 from batcher.embedded.jars import Unavailable
 from batcher.errors import BatcherError, Unreachable
 
@@ -86,7 +86,7 @@ class Show:
 
     def __init__(self, sink: str, records: int, directory: Path, view: DemoView, source: str = "kafka") -> None:
         self._source = source
-        self._target: Target = ClickHouseTarget(directory) if sink == "clickhouse" else ParquetTarget(directory)
+        self._target: DemoTarget = ClickHouseTarget(directory) if sink == "clickhouse" else ParquetTarget(directory)
         self._records = records
         self._directory = directory
         self._letters = directory / "dead-letters"
@@ -161,8 +161,8 @@ class Show:
         return [*self._target.flags, *log.flags, "--dlq.path", str(self._letters), *log.rejoin]
 
     @contextmanager
-    def _worker(self, command: list[str]) -> Iterator[Worker]:
-        worker = Worker(command, self._log)
+    def _worker(self, command: list[str]) -> Iterator[DemoWorker]:
+        worker = DemoWorker(command, self._log)
         try:
             yield worker
         finally:
@@ -170,14 +170,14 @@ class Show:
             worker.wait(DRAIN_S)
             self._batches += worker.batches
 
-    def _until_open(self, worker: Worker) -> None:
+    def _until_open(self, worker: DemoWorker) -> None:
         deadline = time.monotonic() + STALL_S
         while (event := worker.next_event(LOOK_S)) is None or event["event"] != "pipeline_started":
             self._check(worker, event)
             if time.monotonic() > deadline:
                 raise self._failed("did not start")
 
-    def _until_kill(self, log: DemoLog, orders: DemoOrders, worker: Worker) -> int:
+    def _until_kill(self, log: DemoLog, orders: DemoOrders, worker: DemoWorker) -> int:
         written = 0
         while True:
             event = worker.next_event(LOOK_S)
@@ -190,14 +190,14 @@ class Show:
                     return int(event["rows"])
             self._look(log, orders, worker, event)
 
-    def _until_done(self, log: DemoLog, orders: DemoOrders, worker: Worker) -> None:
+    def _until_done(self, log: DemoLog, orders: DemoOrders, worker: DemoWorker) -> None:
         everything = False
         while not everything:
             done = orders.done  # asked first: afterwards no more are confirmed
             everything = self._look(log, orders, worker, worker.next_event(LOOK_S)) >= orders.confirmed and done
         self._view.progress(self._progress(orders, worker, orders.confirmed), final=True)
 
-    def _look(self, log: DemoLog, orders: DemoOrders, worker: Worker, event: Event) -> int:
+    def _look(self, log: DemoLog, orders: DemoOrders, worker: DemoWorker, event: Event) -> int:
         """Show the numbers and return how many orders are committed; raise where there is no progress any more."""
         self._check(worker, event)
         if event is not None and event["event"] == "batch_written" and event["replayed"]:
@@ -214,7 +214,7 @@ class Show:
         self._view.progress(self._progress(orders, worker, loaded))
         return loaded
 
-    def _progress(self, orders: DemoOrders, worker: Worker, loaded: int) -> DemoProgress:
+    def _progress(self, orders: DemoOrders, worker: DemoWorker, loaded: int) -> DemoProgress:
         return DemoProgress(
             wanted=self._records,
             produced=orders.confirmed,
@@ -228,7 +228,7 @@ class Show:
     def _refused(self) -> int:
         return len({(letter["partition"], letter["offset"]) for letter in read_letters(self._letters)})
 
-    def _check(self, worker: Worker, event: Event) -> None:
+    def _check(self, worker: DemoWorker, event: Event) -> None:
         if event is not None and event["event"] == "":
             code = worker.wait(DRAIN_S)
             raise self._failed(f"ended with exit code {code}: {worker.last_words}", code or 1)

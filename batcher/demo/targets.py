@@ -68,7 +68,7 @@ class Answer:
     rows: Sequence[tuple[str, int, float]]
 
 
-class Target(Protocol):
+class DemoTarget(Protocol):
     """Prepare a target, give the flags that write to it, and read it when no other process has it open.
 
     `own_flags` are for another topic, so that its rows and those of the demo do not get mixed up.

@@ -34,7 +34,7 @@ Event = Mapping[str, Any] | None
 _ENDED: Final[Mapping[str, Any]] = {"event": ""}
 
 
-class Worker:
+class DemoWorker:
     """Start one pipeline process; its log is appended to `log`. `next_event` returns what it logs."""
 
     def __init__(self, arguments: Sequence[str], log: Path) -> None:

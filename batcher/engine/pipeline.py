@@ -9,6 +9,8 @@
 Stopping: `stop` ends reading. Everything buffered is sealed, written and committed; then the group is left. `abort`, or
 the deadline, ends retries at once and commits nothing more. Both only set flags, so that a signal handler may call
 them. A thread that dies takes the pipeline with it: its exception comes out of `run`.
+
+It is long because it is the whole of the Python API: what is given, the life of a run, and what is told of it.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from batcher.options import Duration, Fault, Flag, SecretStr, Section, password_
 _OTHERWISE: Final = "give the password with BATCHER_REGISTRY_PASSWORD or BATCHER_REGISTRY_PASSWORD_FILE"
 
 
-class Registry(Section):
+class SchemaRegistryOptions(Section):
     """The schema registry, for records that name the schema they were written with."""
 
     url: Annotated[SecretStr | None, Flag(metavar="URL")] = None

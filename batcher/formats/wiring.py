@@ -13,7 +13,7 @@ from batcher.formats.json.scalars import ScalarFormat
 from batcher.formats.keyed import DOTTED, KEY, KeyedFormat, key_flags
 from batcher.formats.packed import PackedFormat
 from batcher.formats.raw.format import RawFormat, RawOptions
-from batcher.formats.registry_options import Registry
+from batcher.formats.registry_options import SchemaRegistryOptions
 from batcher.formats.schema_registry import FileSchemas, RegistrySchemas
 from batcher.formats.whole import FIELD
 from batcher.formats.writer_schema import WriterSchema, WriterSchemas
@@ -83,7 +83,9 @@ def _text(decode: Decode) -> Format:
     return RawFormat(RawOptions(FIELD, "text", int(decode.max_message_bytes), "skip", decode.on_unknown, advice))
 
 
-def unpacked(format_: Format, decode: Decode, registry: Registry | None = None, *, keys: bool = False) -> Format:
+def unpacked(
+    format_: Format, decode: Decode, registry: SchemaRegistryOptions | None = None, *, keys: bool = False
+) -> Format:
     """Return the format that reads what is in packed messages, or `keys`; the same one where they are not packed."""
     if decode.validation == "on" and decode.format != "json":
         raise ConfigurationError(f"--decode.validate: checks JSON records; --decode.format is {decode.format}")
@@ -94,7 +96,7 @@ def unpacked(format_: Format, decode: Decode, registry: Registry | None = None, 
     if decode.message:
         raise ConfigurationError(f"--decode.message: --decode.format {decode.format} has no messages to choose from")
     if decode.validation == "on":
-        return _checked(format_, decode, registry or Registry())
+        return _checked(format_, decode, registry or SchemaRegistryOptions())
     if decode.writer_schema is not None:
         advice = "; --decode.validate on checks records with it" if decode.format == "json" else ""
         raise ConfigurationError(
@@ -108,7 +110,7 @@ def unpacked(format_: Format, decode: Decode, registry: Registry | None = None, 
     return PackedFormat(format_, framing, decode.compression)
 
 
-def _checked(format_: Format, decode: Decode, registry: Registry) -> Format:
+def _checked(format_: Format, decode: Decode, registry: SchemaRegistryOptions) -> Format:
     """Return a format of JSON that sees only records which keep their schema. Raise ConfigurationError."""
     from batcher.formats.json_schema import SchemaCheck, validator_of  # noqa: PLC0415 - few pipelines check
 
@@ -128,7 +130,7 @@ def _json_file(file: str, validator_of: Callable[[WriterSchema], object]) -> Wri
 
 
 def _schemas(
-    decode: Decode, registry: Registry, flag: str, of_file: Callable[[str], WriterSchemas]
+    decode: Decode, registry: SchemaRegistryOptions, flag: str, of_file: Callable[[str], WriterSchemas]
 ) -> tuple[WriterSchemas, FramingKind]:
     """Return where schemas come from, and how records are framed there. Raise ConfigurationError."""
     if decode.writer_schema is not None:
@@ -144,7 +146,7 @@ def _schemas(
     return RegistrySchemas(registry), "confluent"
 
 
-def written_format(codec: Codec, registry: Registry, context: PluginContext) -> WrittenFormat:
+def written_format(codec: Codec, registry: SchemaRegistryOptions, context: PluginContext) -> WrittenFormat:
     """Return the format of a codec. Raise ConfigurationError where nothing says where its schemas are."""
     decode = context.section(Decode)
     flag = f"--decode.format {codec.kind}"

@@ -1,4 +1,7 @@
-"""What the pipeline asks of a sink."""
+"""What the pipeline asks of a sink.
+
+It is long because it is the contract: most of it is what each call means.
+"""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ _OCTET: Final = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _IPV4: Final = rf"^{_OCTET}\.{_OCTET}\.{_OCTET}\.{_OCTET}$"
 
 
-class Codec(Protocol):
+class ColumnCodec(Protocol):
     """Know one ClickHouse type: `decoded` is what comes from the decoder, `encode` makes what is sent."""
 
     @property
@@ -71,7 +71,7 @@ class Slot:
     """Name a place for values: a column, a part of a tuple, an element."""
 
     name: str
-    codec: Codec
+    codec: ColumnCodec
     nullable: bool
     raw_json: bool = False
     type_name: str = ""
@@ -291,7 +291,7 @@ def slot_for(name: str, type_name: str) -> Slot:
     if base == "SimpleAggregateFunction":
         return slot_for(name, definition.values[1])
     if base in _PLAIN:
-        codec: Codec = Plain(_PLAIN[base])
+        codec: ColumnCodec = Plain(_PLAIN[base])
     elif base in _MADE:
         codec = _MADE[base](definition)
     else:
@@ -332,19 +332,19 @@ def _tuple(definition: TypeDef) -> Tupled:
     return Tupled(tuple(slot_for(name, text) for name, text in zip(names, definition.values, strict=True)))
 
 
-def _enum(sent: pa.DataType) -> Callable[[TypeDef], Codec]:
+def _enum(sent: pa.DataType) -> Callable[[TypeDef], ColumnCodec]:
     return lambda definition: EnumText(tuple(definition.keys), tuple(definition.values), sent)
 
 
-def _wide(*, signed: bool) -> Callable[[TypeDef], Codec]:
+def _wide(*, signed: bool) -> Callable[[TypeDef], ColumnCodec]:
     return lambda _: WideInt(signed)
 
 
-def _fixed_digits(digits: int) -> Callable[[TypeDef], Codec]:
+def _fixed_digits(digits: int) -> Callable[[TypeDef], ColumnCodec]:
     return lambda definition: Plain(_decimal(digits, definition.values[0]))
 
 
-_MADE: Final[dict[str, Callable[[TypeDef], Codec]]] = {
+_MADE: Final[dict[str, Callable[[TypeDef], ColumnCodec]]] = {
     "Array": lambda definition: Listed(slot_for("item", definition.values[0])),
     "Map": lambda definition: Mapped(slot_for("key", definition.values[0]), slot_for("value", definition.values[1])),
     "Tuple": _tuple,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sinks.clickhouse.columns import Codec, Listed, Mapped, Plain, Slot, Tupled
+from sinks.clickhouse.columns import ColumnCodec, Listed, Mapped, Plain, Slot, Tupled
 
 
-def takes_headers(codec: Codec) -> bool:
+def takes_headers(codec: ColumnCodec) -> bool:
     """Return whether a column takes names and values of headers, as a Map or as an Array of Tuples."""
     if isinstance(codec, Mapped):
         parts: tuple[Slot, ...] = (codec.key, codec.value)
@@ -19,7 +19,7 @@ def takes_headers(codec: Codec) -> bool:
     return [part.codec for part in parts] == [Plain(pa.string())] * 2
 
 
-def headers_for(values: pa.ListArray, codec: Codec) -> pa.Array:
+def headers_for(values: pa.ListArray, codec: ColumnCodec) -> pa.Array:
     """Return headers as a Map or an Array has them, empty for a record without any; their values stay bytes."""
     pairs = values.flatten()
     names, texts = pc.struct_field(pairs, [0]), pc.struct_field(pairs, [1])

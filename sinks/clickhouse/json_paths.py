@@ -20,7 +20,7 @@ from clickhouse_connect.datatypes.base import TypeDef
 from clickhouse_connect.datatypes.registry import parse_name
 
 from sinks.clickhouse.faults import UnsupportedType
-from sinks.clickhouse.json_values import JsonNumber, Refusal, bent
+from sinks.clickhouse.json_values import JsonNumber, JsonRefusal, bent
 
 DAY_S: Final = 86_400
 # 1900-01-01 and 2299-12-31: what ClickHouse documents for Date32 and DateTime64. It stores more and computes wrongly.
@@ -50,7 +50,7 @@ _LONGEST: Final = 100
 _WIDE: Final = Context(prec=400)
 
 Check = Callable[[Any], Any]
-"""Return the value of a path as it is sent, or a Refusal; numbers are `JsonNumber`, and a missing value is None."""
+"""Return the value of a path as it is sent, or a JsonRefusal; numbers are `JsonNumber`, and a missing value is None."""
 
 
 def typed_paths(definition: TypeDef) -> Mapping[str, Check]:
@@ -63,12 +63,12 @@ def typed_paths(definition: TypeDef) -> Mapping[str, Check]:
     return typed
 
 
-def put(document: dict[str, Any], typed: Mapping[str, Check]) -> tuple[str, Refusal] | None:
+def put(document: dict[str, Any], typed: Mapping[str, Check]) -> tuple[str, JsonRefusal] | None:
     """Put the values of typed paths in place as they are sent; return the first refused path, and why."""
     for path, check in typed.items():
         owner, key = _place(document, path.split("."))
         found = check(None if owner is None else owner[key])
-        if isinstance(found, Refusal):
+        if isinstance(found, JsonRefusal):
             return path, found
         if owner is not None:
             owner[key] = found
@@ -99,7 +99,7 @@ def _optional(check: Check) -> Check:
 
 
 def _required(check: Check, type_name: str) -> Check:
-    missing = Refusal("missing", f"has no value, and the type {type_name} cannot be null")
+    missing = JsonRefusal("missing", f"has no value, and the type {type_name} cannot be null")
     return lambda value: missing if value is None else check(value)
 
 
@@ -118,18 +118,18 @@ def _plain_check(base: str, type_name: str, definition: TypeDef) -> Check:
 
 
 def _kind(wanted: type, words: str, type_name: str) -> Check:
-    refusal = Refusal("type", f"is not {words}; the type is {type_name}")
+    refusal = JsonRefusal("type", f"is not {words}; the type is {type_name}")
     return lambda value: value if type(value) is wanted else refusal
 
 
 def _integer(low: int, high: int, type_name: str) -> Check:
     def check(value: Any) -> Any:
         if type(value) is not JsonNumber:
-            return Refusal("type", f"is not a number; the type is {type_name}")
+            return JsonRefusal("type", f"is not a number; the type is {type_name}")
         if not value.lstrip("-").isdigit():
-            return Refusal("precision", f"is not written as an integer; the type is {type_name}")
+            return JsonRefusal("precision", f"is not written as an integer; the type is {type_name}")
         if len(value) > _LONGEST or not low <= int(value) <= high:
-            return Refusal("overflow", f"is outside the range of {type_name}")
+            return JsonRefusal("overflow", f"is outside the range of {type_name}")
         return value
 
     return check
@@ -140,16 +140,16 @@ def _float(type_name: str, _: TypeDef) -> Check:
 
     def check(value: Any) -> Any:
         if type(value) is not JsonNumber:
-            return Refusal("type", f"is not a number; the type is {type_name}")
+            return JsonRefusal("type", f"is not a number; the type is {type_name}")
         try:
             near = float(value)
             near = struct.unpack("<f", struct.pack("<f", near))[0] if single else near
         except OverflowError:
             near = float("inf")
         if isinf(near):
-            return Refusal("overflow", f"is outside the range of {type_name}")
+            return JsonRefusal("overflow", f"is outside the range of {type_name}")
         if value.lstrip("-").isdigit() and int(near) != int(value):
-            return Refusal("precision", f"is an integer that {type_name} would round")
+            return JsonRefusal("precision", f"is an integer that {type_name} would round")
         return value
 
     return check
@@ -158,13 +158,13 @@ def _float(type_name: str, _: TypeDef) -> Check:
 def _decimal(precision: int, scale: int, type_name: str) -> Check:
     def check(value: Any) -> Any:
         if type(value) not in (JsonNumber, str) or not _DECIMAL.fullmatch(value):
-            return Refusal("type", f"is not a number; the type is {type_name}")
+            return JsonRefusal("type", f"is not a number; the type is {type_name}")
         number = _exact(value)
         if number is None or (number and number.adjusted() >= precision - scale):
-            return Refusal("overflow", f"is outside the range of {type_name}")
+            return JsonRefusal("overflow", f"is outside the range of {type_name}")
         held = number.quantize(Decimal(1).scaleb(-scale), context=_WIDE)
         if number != held:
-            return Refusal("precision", f"has more fraction digits than {type_name}")
+            return JsonRefusal("precision", f"has more fraction digits than {type_name}")
         return f"{held:f}"
 
     return check
@@ -174,9 +174,9 @@ def _time(scale: int, low: int, high: int, type_name: str) -> Check:
     def check(value: Any) -> Any:
         ticks = _ticks(value, scale)
         if ticks is None:
-            return Refusal("timestamp", f"is no time in ISO 8601 or number since 1970; the type is {type_name}")
+            return JsonRefusal("timestamp", f"is no time in ISO 8601 or number since 1970; the type is {type_name}")
         if not low * 10**scale <= ticks < high * 10**scale:
-            return Refusal("range", f"is outside the range of {type_name}")
+            return JsonRefusal("range", f"is outside the range of {type_name}")
         seconds, rest = divmod(abs(ticks), 10**scale)
         fraction = f".{rest:0{scale}}" if scale else ""
         if not seconds and ticks < 0:
@@ -213,9 +213,9 @@ def _date(low: int, high: int, type_name: str) -> Check:
         except ValueError:
             day = None
         if day is None:
-            return Refusal("timestamp", f"is no date of the form YYYY-MM-DD; the type is {type_name}")
+            return JsonRefusal("timestamp", f"is no date of the form YYYY-MM-DD; the type is {type_name}")
         if not low <= day.toordinal() - date(1970, 1, 1).toordinal() <= high:
-            return Refusal("range", f"is outside the range of {type_name}")
+            return JsonRefusal("range", f"is outside the range of {type_name}")
         return value
 
     return check
@@ -228,7 +228,7 @@ def _list(type_name: str, definition: TypeDef) -> Check:
 def _items(element: Check, type_name: str) -> Check:
     def check(value: Any) -> Any:
         if type(value) is not list:
-            return Refusal("type", f"is not a list; the type is {type_name}")
+            return JsonRefusal("type", f"is not a list; the type is {type_name}")
         sent = [element(item) for item in value]
         return _refused(sent) or sent
 
@@ -242,7 +242,7 @@ def _map(type_name: str, definition: TypeDef) -> Check:
 
     def check(value: Any) -> Any:
         if type(value) is not dict:
-            return Refusal("type", f"is not an object; the type is {type_name}")
+            return JsonRefusal("type", f"is not an object; the type is {type_name}")
         sent = {key: element(item) for key, item in value.items()}
         return _refused(sent.values()) or sent
 
@@ -259,9 +259,9 @@ def _tuple(type_name: str, definition: TypeDef) -> Check:
         if not names and type(value) is list and len(value) == len(parts):
             value = dict(zip(numbers, value, strict=True))
         if type(value) is not dict:
-            return Refusal("type", f"is not an object; the type is {type_name}")
+            return JsonRefusal("type", f"is not an object; the type is {type_name}")
         if not value.keys() <= set(names or numbers):
-            return Refusal("unknown", f"has a field that {type_name} has no place for")
+            return JsonRefusal("unknown", f"has a field that {type_name} has no place for")
         sent = {name: part(value.get(name)) for name, part in zip(names or numbers, parts, strict=True)}
         return _refused(sent.values()) or sent
 
@@ -277,15 +277,15 @@ def _object(type_name: str, definition: TypeDef) -> Check:
 
     def check(value: Any) -> Any:
         if type(value) is not dict:
-            return Refusal("type", f"is not an object; the type is {type_name}")
+            return JsonRefusal("type", f"is not an object; the type is {type_name}")
         refused = next(bent(value, apart=typed), None) or put(value, typed)
-        return value if refused is None else Refusal(refused[1].reason, f"{refused[0]} {refused[1].message}")
+        return value if refused is None else JsonRefusal(refused[1].reason, f"{refused[0]} {refused[1].message}")
 
     return check
 
 
-def _refused(values: Iterable[Any]) -> Refusal | None:
-    return next((value for value in values if isinstance(value, Refusal)), None)
+def _refused(values: Iterable[Any]) -> JsonRefusal | None:
+    return next((value for value in values if isinstance(value, JsonRefusal)), None)
 
 
 def _exact(number: str) -> Decimal | None:

@@ -19,7 +19,7 @@ from clickhouse_connect.datatypes.registry import parse_name
 
 from sinks.clickhouse.faults import Faults
 from sinks.clickhouse.json_paths import Check, put, typed_paths
-from sinks.clickhouse.json_values import SUSPECT, JsonNumber, Refusal, bent
+from sinks.clickhouse.json_values import SUSPECT, JsonNumber, JsonRefusal, bent
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class JsonText:
             return values
         return pa.array([sent.get(row, text) for row, text in enumerate(values.to_pylist())], values.type)
 
-    def _looked_at(self, text: str) -> str | tuple[str, Refusal]:
+    def _looked_at(self, text: str) -> str | tuple[str, JsonRefusal]:
         """Return a document as it is sent, or the path that is refused and why."""
         try:
             document = json.loads(
@@ -54,10 +54,12 @@ class JsonText:
             refused = next(bent(document, apart=self.typed), None) or put(document, self.typed)
             return refused or (_text(document) if self.typed else text)
         except RecursionError:
-            return "", Refusal("depth", "is nested too deeply")
+            return "", JsonRefusal("depth", "is nested too deeply")
         except ValueError as error:
             known = isinstance(error, _RepeatedKey)
-            return "", Refusal("duplicate", "has a key twice") if known else Refusal("json", "is not valid JSON")
+            return "", JsonRefusal("duplicate", "has a key twice") if known else JsonRefusal(
+                "json", "is not valid JSON"
+            )
 
 
 class _RepeatedKey(ValueError):

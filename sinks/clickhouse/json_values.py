@@ -22,7 +22,7 @@ class JsonNumber(str):
     __slots__ = ()
 
 
-class Refusal(NamedTuple):
+class JsonRefusal(NamedTuple):
     """Say why a value cannot be stored as it is: a word for counting, and a message."""
 
     reason: str
@@ -38,15 +38,19 @@ _HOURS: Final = 24
 _MINUTES: Final = 60
 _NANOSECONDS: Final = 9
 
-_MIXED: Final = Refusal("mixed", "the list has booleans beside other values, which the column would change")
-_ROUNDED: Final = Refusal("precision", "the list has fractions beside an integer that the column would round")
-_NULL: Final = Refusal("null", "the list has a null beside lists, which the column would make an empty list")
-_LONG: Final = Refusal("overflow", "the integer has more than 64 bits, and the column would make text of it")
+_MIXED: Final = JsonRefusal("mixed", "the list has booleans beside other values, which the column would change")
+_ROUNDED: Final = JsonRefusal("precision", "the list has fractions beside an integer that the column would round")
+_NULL: Final = JsonRefusal("null", "the list has a null beside lists, which the column would make an empty list")
+_LONG: Final = JsonRefusal("overflow", "the integer has more than 64 bits, and the column would make text of it")
 
 
 _MOMENT: Final = re.compile(r"(\d{4})[-/:](\d{1,2})[-/:](\d{1,2})(?:[ T](\d\d):(\d\d):(\d\d)(?:\.(\d*))?)?", re.ASCII)
-_NO_MOMENT: Final = Refusal("timestamp", "the text looks like a time that does not exist, and the column would move it")
-_FINE: Final = Refusal("precision", "the text looks like a time finer than nanoseconds, and the column would cut it")
+_NO_MOMENT: Final = JsonRefusal(
+    "timestamp", "the text looks like a time that does not exist, and the column would move it"
+)
+_FINE: Final = JsonRefusal(
+    "precision", "the text looks like a time finer than nanoseconds, and the column would cut it"
+)
 
 _SPACE: Final = r"[ \t\r\n]*"
 _DAY: Final = r"[0-9]{4}[-/:][0-9]{1,2}[-/:][0-9]{1,2}"
@@ -62,7 +66,7 @@ SUSPECT: Final = "|".join(
 """A pattern for Arrow that matches every document in which something is changed, and few others."""
 
 
-def bent(value: Any, path: str = "", apart: Collection[str] = ()) -> Iterator[tuple[str, Refusal]]:
+def bent(value: Any, path: str = "", apart: Collection[str] = ()) -> Iterator[tuple[str, JsonRefusal]]:
     """Yield the paths of what the engine would change, and why; paths in `apart` have a type of their own."""
     if path in apart:
         return
@@ -79,7 +83,7 @@ def bent(value: Any, path: str = "", apart: Collection[str] = ()) -> Iterator[tu
         yield path, _LONG
 
 
-def _bent_items(items: list[Any], path: str, apart: Collection[str]) -> Iterator[tuple[str, Refusal]]:
+def _bent_items(items: list[Any], path: str, apart: Collection[str]) -> Iterator[tuple[str, JsonRefusal]]:
     """Yield what is changed among items that the engine brings to one type: of a list, or of lists side by side."""
     there = [item for item in items if item is not None]
     if there and all(isinstance(item, list) for item in there):
@@ -104,7 +108,7 @@ def _whole(number: JsonNumber) -> bool:
     return number.lstrip("-").isdigit()
 
 
-def _moved(text: str) -> Refusal | None:
+def _moved(text: str) -> JsonRefusal | None:
     """Return why a text that the engine takes for a time would not be that time."""
     found = _MOMENT.fullmatch(text)
     if found is None:

@@ -12,7 +12,7 @@ import pytest
 
 from batcher.formats import registry
 from batcher.formats.delimited import CsvSection
-from batcher.formats.registry_options import Registry
+from batcher.formats.registry_options import SchemaRegistryOptions
 from batcher.options import Section
 from batcher.plugins import PluginContext
 from batcher.settings.model import Decode
@@ -92,8 +92,8 @@ OPTIONS: list[Decode] = [Decode(), Decode(text=("any",), epoch=("ms",)), Decode(
 """What each format is tried with."""
 
 SECTIONS: dict[str, Section] = {
-    "avro": Registry(),
-    "protobuf": Registry(),
+    "avro": SchemaRegistryOptions(),
+    "protobuf": SchemaRegistryOptions(),
     "csv": CsvSection(columns=("id", "name", "at", "tags")),
 }
 """The sections of formats that have one of their own."""

@@ -12,7 +12,7 @@ import pytest
 from batcher.embedded.apicurio import Apicurio
 from batcher.errors import SchemasUnavailable
 from batcher.formats.framing import Framing
-from batcher.formats.registry_options import Registry
+from batcher.formats.registry_options import SchemaRegistryOptions
 from batcher.formats.schema_registry import RegistrySchemas, SchemaAwaited
 from batcher.formats.writer_schema import SchemaKey, SchemaUnknown
 from batcher.options import SecretStr
@@ -48,7 +48,7 @@ def schemas(registry: Apicurio, clock: ManualClock) -> Iterator[RegistrySchemas]
 
 
 def open_schemas(registry: Apicurio, clock: ManualClock) -> RegistrySchemas:
-    return RegistrySchemas(Registry(url=SecretStr(registry.url)), clock=clock)
+    return RegistrySchemas(SchemaRegistryOptions(url=SecretStr(registry.url)), clock=clock)
 
 
 def serialized(client: Any, topic: str, schema: str, rows: list[dict[str, Any]]) -> list[bytes]:
@@ -136,7 +136,7 @@ def test_a_schema_that_does_not_exist_is_awaited_and_then_given_up(
 @pytest.mark.broker
 def test_a_path_that_is_not_the_registrys_makes_no_dead_letters(registry: Apicurio, clock: ManualClock) -> None:
     wrong = registry.url.replace("/apis/ccompat/v7", "")
-    schemas = RegistrySchemas(Registry(url=SecretStr(wrong)), clock=clock)
+    schemas = RegistrySchemas(SchemaRegistryOptions(url=SecretStr(wrong)), clock=clock)
     for _ in range(2):
         with pytest.raises(SchemasUnavailable, match="check the path") as raised:
             schemas.get(SchemaKey(1))
@@ -180,7 +180,7 @@ def test_records_with_a_guid_in_their_header_are_read_with_its_schema(clock: Man
             values.append(serializer(row, context))
             headers.append(tuple(context.headers))
         batch = make_batch(make_records(values, headers=headers))
-        schemas = RegistrySchemas(Registry(url=SecretStr("http://unused")), clock=clock, client=client)
+        schemas = RegistrySchemas(SchemaRegistryOptions(url=SecretStr("http://unused")), clock=clock, client=client)
 
         assert decoded(schemas, Framing("confluent"), batch) == dict(enumerate(rows))
         assert all(group.key is not None and group.key.guid for group in Framing("confluent").split(batch).groups)

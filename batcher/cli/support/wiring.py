@@ -1,4 +1,7 @@
-"""Make the parts of a pipeline from the settings: each by its plug-in, which gets its section."""
+"""Make the parts of a pipeline from the settings: each by its plug-in, which gets its section.
+
+It is long because every part is made in one place, and all of them from the same context.
+"""
 
 from __future__ import annotations
 
@@ -280,7 +283,7 @@ def _format(settings: Settings, *, keys: bool = False) -> Format:
     from batcher.formats import registry_options
     from batcher.formats.wiring import unpacked
 
-    return unpacked(format_, decode, settings.section(registry_options.Registry), keys=keys)
+    return unpacked(format_, decode, settings.section(registry_options.SchemaRegistryOptions), keys=keys)
 
 
 @before_opening()

@@ -1,4 +1,7 @@
-"""`batcher queue`: an embedded queue from the shell."""
+"""`batcher queue`: an embedded queue from the shell.
+
+It is long because its seven verbs share flags, and each is a few lines.
+"""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ _LONG_RUN: Final = 32
 _INT: Final = (-(2**31), 2**31 - 1)
 
 
-class Meaning(NamedTuple):
+class NumberMeaning(NamedTuple):
     """Say what integers mean: the column's type, and the range that it has values for, None where it takes all."""
 
     type: pa.DataType
@@ -28,17 +28,17 @@ class Meaning(NamedTuple):
 
 
 MEANINGS: Final = {
-    "int": Meaning(pa.int32()),
-    "long": Meaning(pa.int64()),
-    "date": Meaning(pa.date32()),
-    "time-millis": Meaning(pa.time32("ms"), (0, 86_400_000 - 1)),
-    "time-micros": Meaning(pa.time64("us"), (0, 86_400_000_000 - 1)),
-    "timestamp-millis": Meaning(pa.timestamp("ms", "UTC")),
-    "timestamp-micros": Meaning(pa.timestamp("us", "UTC")),
-    "timestamp-nanos": Meaning(pa.timestamp("ns", "UTC")),
-    "local-timestamp-millis": Meaning(pa.timestamp("ms")),
-    "local-timestamp-micros": Meaning(pa.timestamp("us")),
-    "local-timestamp-nanos": Meaning(pa.timestamp("ns")),
+    "int": NumberMeaning(pa.int32()),
+    "long": NumberMeaning(pa.int64()),
+    "date": NumberMeaning(pa.date32()),
+    "time-millis": NumberMeaning(pa.time32("ms"), (0, 86_400_000 - 1)),
+    "time-micros": NumberMeaning(pa.time64("us"), (0, 86_400_000_000 - 1)),
+    "timestamp-millis": NumberMeaning(pa.timestamp("ms", "UTC")),
+    "timestamp-micros": NumberMeaning(pa.timestamp("us", "UTC")),
+    "timestamp-nanos": NumberMeaning(pa.timestamp("ns", "UTC")),
+    "local-timestamp-millis": NumberMeaning(pa.timestamp("ms")),
+    "local-timestamp-micros": NumberMeaning(pa.timestamp("us")),
+    "local-timestamp-nanos": NumberMeaning(pa.timestamp("ns")),
 }
 
 
@@ -139,7 +139,7 @@ class FloatStep(Step):
 class IntegerStep(Step):
     """Read integers of 32 (`int`) or 64 bits, and what they mean."""
 
-    def __init__(self, path: str, meaning: Meaning, *, long: bool) -> None:
+    def __init__(self, path: str, meaning: NumberMeaning, *, long: bool) -> None:
         super().__init__(path)
         self.type = meaning.type
         self._long = long

@@ -1,4 +1,7 @@
-"""Fit whole tables: names, structs, lists and maps, what may be null, and what no column takes."""
+"""Fit whole tables: names, structs, lists and maps, what may be null, and what no column takes.
+
+It is long because a struct, a list and a map are fitted by each other.
+"""
 
 from __future__ import annotations
 

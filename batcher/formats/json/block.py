@@ -59,7 +59,7 @@ _PARTED: Final = 4
 
 
 @dataclass(slots=True)
-class Outcome:
+class BlockOutcome:
     """Collect what becomes of the messages of one block; rows are numbers in that block."""
 
     tables: list[pa.Table] = field(default_factory=list)
@@ -111,7 +111,7 @@ class BlockReader:
             return False
         return True
 
-    def read(self, texts: pa.Array, outcome: Outcome, *, no_unknown: bool) -> None:
+    def read(self, texts: pa.Array, outcome: BlockOutcome, *, no_unknown: bool) -> None:
         """Read what can be read into the outcome, and leave the rest open.
 
         With `no_unknown` the outcome says whether what was read has unknown fields. That is worth asking for where they
@@ -137,7 +137,7 @@ class BlockReader:
             texts, rows = _rewritten(kept, texts, rows, outcome)
         self._read(texts, rows, outcome)
 
-    def _read(self, texts: pa.Array, rows: pa.Array, outcome: Outcome) -> None:
+    def _read(self, texts: pa.Array, rows: pa.Array, outcome: BlockOutcome) -> None:
         if not self._uneven and self._whole(texts, rows, self._numeric, outcome):
             return
         forms = self._forms(texts)
@@ -151,7 +151,7 @@ class BlockReader:
                 continue
             self._sift(texts.filter(part), rows.filter(part), numeric, outcome)
 
-    def _sift(self, texts: pa.Array, rows: pa.Array, numeric: shape.Numeric, outcome: Outcome) -> None:
+    def _sift(self, texts: pa.Array, rows: pa.Array, numeric: shape.Numeric, outcome: BlockOutcome) -> None:
         """Read what msgspec passes; then the rest in other forms, as long as it is many messages."""
         tried: set[shape.Numeric] = set()
         while len(texts) > _FEW and numeric not in tried:
@@ -172,14 +172,14 @@ class BlockReader:
             rows = rows.filter(pc.invert(passed))
         outcome.open += rows.to_pylist()
 
-    def _whole(self, texts: pa.Array, rows: pa.Array, numeric: shape.Numeric, outcome: Outcome) -> bool:
+    def _whole(self, texts: pa.Array, rows: pa.Array, numeric: shape.Numeric, outcome: BlockOutcome) -> bool:
         """Read messages into the outcome if all can be read; else change no row of it."""
         with contextlib.suppress(reader.Unreadable):
             self._finish(self._arrays(texts, numeric, outcome), texts, rows, numeric, outcome)
             return True
         return False
 
-    def _arrays(self, texts: pa.Array, numeric: shape.Numeric, outcome: Outcome) -> list[pa.Array]:
+    def _arrays(self, texts: pa.Array, numeric: shape.Numeric, outcome: BlockOutcome) -> list[pa.Array]:
         """Return the columns of messages as they are read; raise Unreadable when not all can be."""
         schema, _ = self._compile(numeric)
         try:
@@ -195,7 +195,7 @@ class BlockReader:
         return reader.read(texts, schema, reject_unknown=reject_unknown, block_bytes=self._block_bytes)
 
     def _finish(
-        self, arrays: list[pa.Array], texts: pa.Array, rows: pa.Array, numeric: shape.Numeric, outcome: Outcome
+        self, arrays: list[pa.Array], texts: pa.Array, rows: pa.Array, numeric: shape.Numeric, outcome: BlockOutcome
     ) -> None:
         table, unsettled = self._finisher.finish(arrays)
         if unsettled:
@@ -207,7 +207,7 @@ class BlockReader:
         outcome.rows.append(rows)
 
     def _leave(
-        self, texts: pa.Array, unsettled: pa.Array, rows: pa.Array, numeric: shape.Numeric, outcome: Outcome
+        self, texts: pa.Array, unsettled: pa.Array, rows: pa.Array, numeric: shape.Numeric, outcome: BlockOutcome
     ) -> None:
         """Leave rows open that their columns cannot settle; read them in another form where they are many."""
         # A number that is written as a text is read well as a text, and is no time in that form.
@@ -219,7 +219,7 @@ class BlockReader:
                 return
         outcome.open += rows.to_pylist()
 
-    def _advance(self, texts: pa.Array, rows: pa.Array, numeric: shape.Numeric, outcome: Outcome) -> None:
+    def _advance(self, texts: pa.Array, rows: pa.Array, numeric: shape.Numeric, outcome: BlockOutcome) -> None:
         """Read what msgspec passed, around the little that Arrow still refuses (a key that occurs twice, say).
 
         It goes on in pieces that shrink at each failure and grow at each success. So neither a few such messages nor a
@@ -353,7 +353,7 @@ class BlockReader:
         return made
 
 
-def _rewritten(by: Rewriter, texts: pa.Array, rows: pa.Array, outcome: Outcome) -> tuple[pa.Array, pa.Array]:
+def _rewritten(by: Rewriter, texts: pa.Array, rows: pa.Array, outcome: BlockOutcome) -> tuple[pa.Array, pa.Array]:
     """Return the messages with values replaced, and leave open those of which that is not certain."""
     try:
         texts, certain = by.rewritten(texts)

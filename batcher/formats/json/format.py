@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from batcher import native
 from batcher.formats.json import reader, shape
-from batcher.formats.json.block import BlockReader, Outcome
+from batcher.formats.json.block import BlockOutcome, BlockReader
 from batcher.formats.json.census import Census
 from batcher.formats.json.columns import Finisher
 from batcher.formats.json.emptiness import empty_lists
@@ -142,7 +142,7 @@ class JsonDecoder:
         """Decode one piece; positions are rows of the piece."""
         guarded = guard(values, self._options)
         self._strict.met.unknown = self._strict.met.untyped = False
-        outcome = Outcome()
+        outcome = BlockOutcome()
         if self._rewriting:
             outcome.open = list(range(len(guarded.texts)))
             outcome.clean = True
@@ -204,7 +204,7 @@ class JsonDecoder:
         self._unclean = bool(seen.fields)
         return tuple(renumbered(seen.fields, positions)), seen.estimated
 
-    def _settle(self, texts: pa.Array, outcome: Outcome) -> list[tuple[int, Refused]]:
+    def _settle(self, texts: pa.Array, outcome: BlockOutcome) -> list[tuple[int, Refused]]:
         """Check the open rows one by one; read those that pass and return the others with the reason."""
         refused: list[tuple[int, Refused]] = []
         passed: list[int] = []
@@ -266,7 +266,7 @@ def _added_up(pieces: list[Decoded], step: int) -> tuple[UnknownField, ...]:
     return tuple(found.values())
 
 
-def _merged(outcome: Outcome, schema: pa.Schema) -> tuple[pa.Table, pa.Array]:
+def _merged(outcome: BlockOutcome, schema: pa.Schema) -> tuple[pa.Table, pa.Array]:
     """Return one table of one chunk, in the order of the rows, and the rows."""
     if not outcome.tables:
         return schema.empty_table(), pa.array([], pa.int64())

@@ -12,6 +12,8 @@ closer to 1970 can only be given in seconds. A text of digits that is a year or 
 
 What is finer than the column's unit is floored. This is the one loss that is allowed: nanosecond text into millisecond
 columns is common, and refusing it would dead-letter whole topics.
+
+It is long because the rules stand here twice, for one value and for a column, and have to be read side by side.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 The twin (`twin.py`) has every value as it stands in the record, null where the record has none. A step gives one place
 of the schema its meaning. Steps work on whole columns; only JSON text and dates look at values one by one, at each
 different date once.
+
+It is long because there is a class for each kind of place, and they hold each other.
 """
 
 from __future__ import annotations
@@ -86,7 +88,7 @@ class ScalarStep(ProtoStep):
         return ProtoColumn(column)
 
 
-class EnumStep(ProtoStep):
+class TwinEnumStep(ProtoStep):
     """Turn numbers into names; a number without a name becomes its digits. `default` is a number, or None."""
 
     type = pa.string()
@@ -231,7 +233,7 @@ class TimestampStep(MomentStep):
         return pc.add(pc.multiply(seconds, 1_000_000), micros).view(self.type), wrong
 
 
-class DurationStep(MomentStep):
+class TwinDurationStep(MomentStep):
     """Read durations in seconds."""
 
     type = pa.decimal128(21, 9)
@@ -273,7 +275,7 @@ class DateStep(MomentStep):
         return pa.array(days, self.type).take(wide.indices), pa.array(bad, pa.bool_()).take(wide.indices)
 
 
-class TextStep(ProtoStep):
+class TwinTextStep(ProtoStep):
     """Read messages as JSON text; the text null is a null.
 
     In the twin each is a list of its pieces: more than one where a writer cut it up.
@@ -320,7 +322,7 @@ class TextStep(ProtoStep):
         return None
 
 
-class ListStep(ProtoStep):
+class TwinListStep(ProtoStep):
     """Read repeated fields."""
 
     def __init__(self, item: ProtoStep) -> None:
@@ -334,7 +336,7 @@ class ListStep(ProtoStep):
         return _by_list(held, found, pa.ListArray.from_arrays(held.offsets, found.array, type=self.type))
 
 
-class MapStep(ProtoStep):
+class TwinMapStep(ProtoStep):
     """Read maps, whose entries are messages of a key and a value in the twin. Keys become text."""
 
     def __init__(self, key: ScalarStep, value: ProtoStep) -> None:

@@ -26,17 +26,17 @@ from batcher.formats.fault import fault_at
 from batcher.formats.json.shape import inner_path, item_path
 from batcher.formats.protobuf.steps import (
     DateStep,
-    DurationStep,
-    EnumStep,
-    ListStep,
-    MapStep,
     MessageStep,
     ProtoMember,
     ProtoStep,
     ScalarStep,
-    TextStep,
     TimestampStep,
     TimeUnit,
+    TwinDurationStep,
+    TwinEnumStep,
+    TwinListStep,
+    TwinMapStep,
+    TwinTextStep,
     WrapperStep,
 )
 from batcher.formats.protobuf.words import ProtoWords, enum_names, is_map, is_wrapper
@@ -121,14 +121,14 @@ class Twin:
             return ProtoMember(field.name, self._map(field, path, outer, twin), nullable=False)
         if field.is_repeated:
             item = self._value(field, item_path(path), outer, twin, repeated=True)
-            return ProtoMember(field.name, ListStep(item), nullable=False)
+            return ProtoMember(field.name, TwinListStep(item), nullable=False)
         step = self._value(field, path, outer, twin)
         if field.is_required:
             missing = fault_at(path, "missing", "is required and not there")
             return ProtoMember(field.name, step, step.gaps, missing)
         return ProtoMember(field.name, step, field.has_presence and not field.has_default_value)
 
-    def _map(self, field: FieldDescriptor, path: str, outer: tuple[str, ...], twin: DescriptorProto) -> MapStep:
+    def _map(self, field: FieldDescriptor, path: str, outer: tuple[str, ...], twin: DescriptorProto) -> TwinMapStep:
         entry = self.file.message_type.add(name=f"M{len(self.file.message_type)}")
         fields = field.message_type.fields_by_name
         inner = item_path(path)
@@ -136,7 +136,7 @@ class Twin:
         value = self._value(fields["value"], inner, outer, entry, default=True)
         self._add(twin, field, FieldDescriptorProto.TYPE_MESSAGE, repeated=True, message=entry.name)
         assert isinstance(key, ScalarStep)
-        return MapStep(key, value)
+        return TwinMapStep(key, value)
 
     def _value(
         self,
@@ -157,7 +157,7 @@ class Twin:
         absent = None if repeated or (field.has_presence and not (default or field.has_default_value)) else True
         if field.enum_type is not None:
             self._add(twin, field, FieldDescriptorProto.TYPE_INT32, repeated=repeated)
-            return EnumStep(enum_names(field), absent and field.default_value)
+            return TwinEnumStep(enum_names(field), absent and field.default_value)
         self._add(twin, field, field.type, repeated=repeated)
         kind, zero = _SCALARS[field.type]
         return ScalarStep(kind, absent and (field.default_value if field.has_default_value else zero))
@@ -170,7 +170,7 @@ class Twin:
         if name in _TEXTS or name in outer or not descriptor.fields or len(outer) >= MAX_LEVELS:
             # Pieces of one message are its bytes one after the other: so says the encoding.
             self._add(twin, field, FieldDescriptorProto.TYPE_BYTES, repeated=True)
-            return TextStep(path, descriptor, self._words, whole=repeated)
+            return TwinTextStep(path, descriptor, self._words, whole=repeated)
         step, message = self._message(descriptor, path, outer)
         self._add(twin, field, FieldDescriptorProto.TYPE_MESSAGE, repeated=repeated, message=message)
         return self._meant(descriptor, step, path)
@@ -187,7 +187,7 @@ class Twin:
                 self.times.append(time)
                 return time
             case "google.protobuf.Duration":
-                return DurationStep(path)
+                return TwinDurationStep(path)
             case "google.type.Date":
                 return DateStep(path)
             case _:

@@ -13,20 +13,20 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 from batcher.formats.json.shape import inner_path, item_path
 from batcher.formats.protobuf.steps import (
-    EnumStep,
-    ListStep,
-    MapStep,
     MessageStep,
     ProtoMember,
     ProtoStep,
     ScalarStep,
-    TextStep,
+    TwinEnumStep,
+    TwinListStep,
+    TwinMapStep,
+    TwinTextStep,
 )
 
 Find = Callable[[Any, set[str]], None]
 """Add to a set the paths of what is in a message, or in a field of it."""
 
-_WITHOUT: Final = (ScalarStep, EnumStep, TextStep)
+_WITHOUT: Final = (ScalarStep, TwinEnumStep, TwinTextStep)
 """Places that have no message, or look for themselves."""
 
 
@@ -59,9 +59,9 @@ def _member(member: ProtoMember, path: str) -> Find | None:
     name, step = member.name, member.step
     if isinstance(step, _WITHOUT):
         return None
-    if isinstance(step, MapStep):
+    if isinstance(step, TwinMapStep):
         return _entries(name, step, item_path(path))
-    if isinstance(step, ListStep):
+    if isinstance(step, TwinListStep):
         if isinstance(step.item, _WITHOUT):
             return None
         find_item = finder(step.item, item_path(path))
@@ -80,7 +80,7 @@ def _member(member: ProtoMember, path: str) -> Find | None:
     return of_message
 
 
-def _entries(name: str, step: MapStep, path: str) -> Find:
+def _entries(name: str, step: TwinMapStep, path: str) -> Find:
     find = None if isinstance(step.value, _WITHOUT) else finder(step.value, path)
 
     def of_entries(message: Any, found: set[str]) -> None:

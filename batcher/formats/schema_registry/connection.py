@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from batcher.errors import ConfigurationError
-from batcher.formats.registry_options import Registry
+from batcher.formats.registry_options import SchemaRegistryOptions
 from batcher.options import SecretStr, masked_url
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RegistryPlace:
     """Say where the registry is: URLs as the client takes them, a name for people, and the user in the URL."""
 
     urls: tuple[str, ...]
@@ -24,18 +24,18 @@ class Place:
     password: str = ""
 
 
-def place_of(options: Registry) -> Place:
+def place_of(options: SchemaRegistryOptions) -> RegistryPlace:
     """Return where the registry is. The URLs are without users: the HTTP client logs them as they are."""
     parts = [urlsplit(url) for url in options.urls()]
     named = next((one for one in parts if one.username), None)
     urls = tuple(_without_user(one) for one in parts)
     name = ",".join(map(masked_url, urls))
     if named is None:
-        return Place(urls, name)
-    return Place(urls, name, unquote(named.username or ""), unquote(named.password or ""))
+        return RegistryPlace(urls, name)
+    return RegistryPlace(urls, name, unquote(named.username or ""), unquote(named.password or ""))
 
 
-def connect(options: Registry) -> SchemaRegistryClient:
+def connect(options: SchemaRegistryOptions) -> SchemaRegistryClient:
     """Return a client that asks once and neither sleeps nor repeats; nothing is sent yet.
 
     Raise ConfigurationError without the extra, and for files and settings that the client does not take.
@@ -55,7 +55,7 @@ def connect(options: Registry) -> SchemaRegistryClient:
         ) from error
 
 
-def _properties(options: Registry) -> dict[str, Any]:
+def _properties(options: SchemaRegistryOptions) -> dict[str, Any]:
     place = place_of(options)
     properties: dict[str, Any] = {
         "url": ",".join(place.urls),

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import structlog
 
 from batcher.errors import SchemasUnavailable
-from batcher.formats.registry_options import Registry
+from batcher.formats.registry_options import SchemaRegistryOptions
 from batcher.formats.schema_registry.connection import connect, place_of
 from batcher.formats.writer_schema import SchemaKey, SchemaKind, SchemaUnknown, WriterSchema, WriterSchemas
 
@@ -56,7 +56,7 @@ class RegistrySchemas:
 
     def __init__(
         self,
-        options: Registry,
+        options: SchemaRegistryOptions,
         *,
         clock: Callable[[], float] = time.monotonic,
         client: SchemaRegistryClient | None = None,

@@ -25,7 +25,7 @@ from batcher.sources.nsq.finder import ServerFinder
 from batcher.sources.nsq.inbox import Handle, Inbox
 from batcher.sources.nsq.link import Link, Subscription
 from batcher.sources.nsq.ready import Flow, shares
-from batcher.sources.nsq.wire import CLOSE_WAIT, CLS, HEARTBEAT, NOP, Answer, Delivery, Garbled, requeue, touch
+from batcher.sources.nsq.wire import CLOSE_WAIT, CLS, HEARTBEAT, NOP, Delivery, Garbled, ServerReply, requeue, touch
 from batcher.sources.receipts.gateway import Received
 
 log = structlog.get_logger(__name__)
@@ -295,14 +295,14 @@ class NsqClient:
         ]
         with self._changed:
             for frame in frames:
-                if isinstance(frame, Answer):
+                if isinstance(frame, ServerReply):
                     self._hear(link, frame)
                 else:
                     link.in_flight[frame.id] = link.heard_at
             self._inbox.add(received)
             self._changed.notify_all()
 
-    def _hear(self, link: Link, answer: Answer) -> None:
+    def _hear(self, link: Link, answer: ServerReply) -> None:
         if answer.text == HEARTBEAT:
             link.out += NOP
         elif answer.text == CLOSE_WAIT:

@@ -12,7 +12,7 @@ from typing import Any, Final, Self
 from batcher import __version__
 from batcher.errors import ConfigurationError
 from batcher.sources.nsq.settings import Nsq
-from batcher.sources.nsq.wire import HEARTBEAT, MAGIC, NOP, OK, Answer, FrameReader, Garbled, identify
+from batcher.sources.nsq.wire import HEARTBEAT, MAGIC, NOP, OK, FrameReader, Garbled, ServerReply, identify
 
 CHUNK: Final = 256 << 10
 """Bytes to read at a time."""
@@ -25,7 +25,7 @@ _REFUSED_FOR_GOOD: Final = frozenset(
 class Declined(Exception):
     """Report a command that nsqd answered with an error; `for_good` says that it would do so again."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: ServerReply) -> None:
         super().__init__(answer.message)
         self.code = answer.code
         self.for_good = answer.code in _REFUSED_FOR_GOOD
@@ -59,7 +59,7 @@ class Dialogue:
         self.address = address
         self.sock = socket.create_connection(address, timeout_s)
         self.reader = FrameReader()
-        self._answers: list[Answer] = []
+        self._answers: list[ServerReply] = []
         try:
             self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.sock.sendall(MAGIC)
@@ -101,7 +101,7 @@ class Dialogue:
             self._expect_ok(self.ask(b"", timeout_s))
         return terms
 
-    def ask(self, command: bytes, timeout_s: float) -> Answer:
+    def ask(self, command: bytes, timeout_s: float) -> ServerReply:
         """Send a command and return its answer. Raise Declined for an error, Garbled, or OSError."""
         deadline_s = time.monotonic() + timeout_s
         self.sock.settimeout(timeout_s)
@@ -119,7 +119,7 @@ class Dialogue:
 
     def _take(self, piece: bytes) -> None:
         for frame in self.reader.feed(piece):
-            if not isinstance(frame, Answer):
+            if not isinstance(frame, ServerReply):
                 raise Garbled("a message before one was asked for")
             if frame.text == HEARTBEAT:
                 self.sock.sendall(NOP)
@@ -135,7 +135,7 @@ class Dialogue:
         self.sock.close()
 
     @staticmethod
-    def _expect_ok(answer: Answer) -> None:
+    def _expect_ok(answer: ServerReply) -> None:
         if answer.text != OK:
             raise Garbled("an answer that is not OK")
 

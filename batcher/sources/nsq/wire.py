@@ -41,7 +41,7 @@ class Delivery(NamedTuple):
     body: bytes
 
 
-class Answer(NamedTuple):
+class ServerReply(NamedTuple):
     """Hold a frame that is no message: `error` says which of the two other kinds it is."""
 
     text: bytes
@@ -58,7 +58,7 @@ class Answer(NamedTuple):
         return " ".join(self.text.decode("utf-8", "replace").split())[:300]
 
 
-Frame: TypeAlias = Delivery | Answer
+Frame: TypeAlias = Delivery | ServerReply
 
 
 class FrameReader:
@@ -87,7 +87,7 @@ class FrameReader:
                     timestamp_ns, attempts, name = _MESSAGE_HEAD.unpack_from(rest, begin + _HEAD.size)
                     frames.append(Delivery(timestamp_ns, attempts, name, bytes(view[begin + _BODY_AT : after])))
                 else:
-                    frames.append(Answer(bytes(view[begin + _HEAD.size : after]), kind == _ERROR))
+                    frames.append(ServerReply(bytes(view[begin + _HEAD.size : after]), kind == _ERROR))
                 begin = after
         del rest[:begin]
         return frames

@@ -47,7 +47,7 @@ _OF_CONSUMERS: Final = ("group.", "partition.assignment", "session.timeout", "he
 """Beginnings of properties that only members of ordinary groups know."""
 
 
-class Place(NamedTuple):
+class LogPlace(NamedTuple):
     """Name a record that is held."""
 
     topic: str
@@ -162,7 +162,7 @@ class ShareGateway:
 
     def _settled(self, receipts: Sequence[Receipt], kind: Any, timeout_s: float) -> Sequence[Receipt]:
         """Say what becomes of records, and return those that were not ours any more."""
-        places = [one for one in receipts if isinstance(one, Place)]
+        places = [one for one in receipts if isinstance(one, LogPlace)]
         for place in places:
             if place in self._open:
                 # Whatever the answer is, the client takes no other word for it. Without one the record comes again.
@@ -184,7 +184,7 @@ class ShareGateway:
             lapsed.add((at.topic, at.partition))
         return [one for one in places if (one.topic, one.partition) in lapsed]
 
-    def _say(self, place: Place, kind: Any) -> None:
+    def _say(self, place: LogPlace, kind: Any) -> None:
         try:
             self._consumer.acknowledge_offset(place.topic, place.partition, place.offset, kind)
         except KafkaException as error:  # it is not in flight any more: it comes again
@@ -222,7 +222,7 @@ class ShareGateway:
 
 def _received(message: Message) -> Received:
     """Return a record as a delivery; one without a value is an empty message, as a queue has it."""
-    place = Place(message.topic() or "", message.partition() or 0, message.offset() or 0)
+    place = LogPlace(message.topic() or "", message.partition() or 0, message.offset() or 0)
     kind, timestamp_ms = message.timestamp()
     headers: Any = message.headers() or []
     return Received(

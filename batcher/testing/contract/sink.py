@@ -1,6 +1,8 @@
 """The laws that every sink keeps, as tests to inherit: `class TestMine(SinkLaws)` with a fixture `case`.
 
 A case is one fresh target: it makes sinks on it, looks into it, and knows a way to break it.
+
+It is long because a sink has many laws.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 One record makes one row or none, and a replay makes the same one. So there is no FROM, no subquery, no aggregate, no
 window, nothing that makes several rows of one, and no function whose result is not made of its arguments alone. What a
 function is, DuckDB's catalog says.
+
+It is long because every shape that DuckDB's tree may have is named, as allowed or with the reason why not.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from batcher.formats.framing import Framing, FramingKind
 from batcher.formats.json.format import JsonFormat
 from batcher.formats.json_schema import SchemaCheck, validator_of
 from batcher.formats.packed import PackedFormat
-from batcher.formats.registry_options import Registry
+from batcher.formats.registry_options import SchemaRegistryOptions
 from batcher.formats.wiring import unpacked
 from batcher.formats.writer_schema import SchemaKey, SchemaUnknown, WriterSchema
 from batcher.formats.written import SchemaBroken
@@ -174,7 +174,7 @@ class TestSettings:
         return str(tmp_path / "order.json")
 
     def made(self, **given: Any) -> Any:
-        return unpacked(JsonFormat(), Decode.model_validate({"validate": "on", **given}), Registry())
+        return unpacked(JsonFormat(), Decode.model_validate({"validate": "on", **given}), SchemaRegistryOptions())
 
     def test_a_file_is_for_records_without_frames(self, file: str) -> None:
         assert told(decode(b'{"id": "x"}', GOOD, format_=self.made(writer_schema=file))) == [(0, "schema", "id")]

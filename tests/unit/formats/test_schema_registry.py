@@ -16,7 +16,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from batcher.errors import ConfigurationError, SchemasUnavailable
-from batcher.formats.registry_options import Registry
+from batcher.formats.registry_options import SchemaRegistryOptions
 from batcher.formats.schema_registry import FileSchemas, RegistrySchemas, SchemaAwaited, find_all, registry
 from batcher.formats.schema_registry.connection import connect
 from batcher.formats.writer_schema import SchemaKey, SchemaUnknown, WriterSchema
@@ -47,8 +47,8 @@ def schemas(server: FakeRegistry, clock: ManualClock) -> Iterator[RegistrySchema
     opened.close()
 
 
-def options(url: str, **given: Any) -> Registry:
-    return Registry(url=SecretStr(url), **given)
+def options(url: str, **given: Any) -> SchemaRegistryOptions:
+    return SchemaRegistryOptions(url=SecretStr(url), **given)
 
 
 def outlast_grace(schemas: RegistrySchemas, clock: ManualClock, key: SchemaKey) -> None:
@@ -457,7 +457,7 @@ SECRET = SecretStr("s3cret")
     ],
 )
 def test_options_that_cannot_work_are_named_without_their_secrets(given: dict[str, Any], field: str) -> None:
-    faults = list(Registry(**given).impossible())
+    faults = list(SchemaRegistryOptions(**given).impossible())
 
     assert [fault.field for fault in faults] == [field]
     assert "s3c" not in faults[0].message

@@ -12,7 +12,7 @@ from batcher.formats.avro import plugin as avro
 from batcher.formats.framing import Framing
 from batcher.formats.json.format import JsonFormat
 from batcher.formats.packed import PackedFormat
-from batcher.formats.registry_options import Registry
+from batcher.formats.registry_options import SchemaRegistryOptions
 from batcher.formats.wiring import unpacked
 from batcher.formats.written import WrittenFormat
 from batcher.options import SecretStr
@@ -20,11 +20,11 @@ from batcher.plugins import PluginContext
 from batcher.settings.model import Decode
 
 SCHEMA = '{"type": "record", "name": "E", "fields": [{"name": "id", "type": "long"}]}'
-NOWHERE = Registry()
-REGISTRY = Registry(url=SecretStr("http://127.0.0.1:1"))
+NOWHERE = SchemaRegistryOptions()
+REGISTRY = SchemaRegistryOptions(url=SecretStr("http://127.0.0.1:1"))
 
 
-def made(registry: Registry = NOWHERE, **decode: Any) -> WrittenFormat:
+def made(registry: SchemaRegistryOptions = NOWHERE, **decode: Any) -> WrittenFormat:
     found = avro(registry, PluginContext(sections=(Decode(format="avro", **decode), registry)))
     assert isinstance(found, WrittenFormat)
     return found

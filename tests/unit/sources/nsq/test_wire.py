@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batcher.sources.nsq.wire import Answer, Delivery, FrameReader, Garbled, finish, publish, ready, requeue
+from batcher.sources.nsq.wire import Delivery, FrameReader, Garbled, ServerReply, finish, publish, ready, requeue
 
 
 def frame(kind: int, payload: bytes) -> bytes:
@@ -28,11 +28,11 @@ STREAM = (
     + frame(0, b"_heartbeat_")
 )
 FRAMES = [
-    Answer(b"OK", error=False),
+    ServerReply(b"OK", error=False),
     Delivery(10**18, 3, b"0123456789abcdef", b'{"a":1}'),
-    Answer(b"E_FIN_FAILED FIN 0123456789abcdef failed ID not in flight", error=True),
+    ServerReply(b"E_FIN_FAILED FIN 0123456789abcdef failed ID not in flight", error=True),
     Delivery(10**18, 1, b"fedcba9876543210", b""),
-    Answer(b"_heartbeat_", error=False),
+    ServerReply(b"_heartbeat_", error=False),
 ]
 
 
@@ -69,7 +69,7 @@ def test_what_is_no_frame_is_refused_and_not_waited_for(bytes_of_something_else:
 
 
 def test_an_error_says_its_name_and_one_line() -> None:
-    answer = Answer(b'E_BAD_TOPIC SUB topic name "a b"\nis not valid', error=True)
+    answer = ServerReply(b'E_BAD_TOPIC SUB topic name "a b"\nis not valid', error=True)
 
     assert answer.code == "E_BAD_TOPIC"
     assert answer.message == 'E_BAD_TOPIC SUB topic name "a b" is not valid'
