@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import structlog
 
@@ -19,6 +20,10 @@ pytest_plugins = [
     "batcher.testing.clickhouse_plugin",
     "batcher.testing.sqs_plugin",
 ]
+
+# A test is no slower for being run on a busy machine.
+hypothesis.settings.register_profile("batcher", deadline=None)
+hypothesis.settings.load_profile("batcher")
 
 CRASH = Path(__file__).parent / "crash"
 
