@@ -39,7 +39,7 @@ def extension(choice: Choice) -> ModuleType | None:
         _failures.add(reason)
     if module is None and choice == "require":
         raise ExtensionMissing(
-            f"--native require: {reason}; install kafka-batcher[native], or use --native auto for the same in Python"
+            f"--native require: {reason}; pip install ./native in a checkout, or --native auto for the same in Python"
         )
     return module
 

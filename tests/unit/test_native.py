@@ -95,7 +95,7 @@ def test_what_is_required_and_missing_ends_the_start(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     without(monkeypatch)
-    with pytest.raises(ExtensionMissing, match=r"is not installed; install kafka-batcher\[native\]"):
+    with pytest.raises(ExtensionMissing, match=r"is not installed; pip install \./native"):
         JsonFormat(JsonOptions(native="require"))
 
     words = ["--sink", "null", "-b", "localhost:1", "-t", "events", "-g", "group", "--native", "require"]
