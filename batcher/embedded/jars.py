@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -42,7 +43,10 @@ def kafka_jars() -> Path:
 
     Raise Unavailable without Java, or without Maven where there is something to download.
     """
-    return fetched(cache_dir() / f"kafka-{KAFKA_VERSION}" / "lib", f"Kafka {KAFKA_VERSION}", _download)
+    what = f"Kafka {KAFKA_VERSION}"
+    return fetched(
+        cache_dir() / f"kafka-{KAFKA_VERSION}" / "lib", what, partial(with_dependencies, what, _DEPENDENCIES)
+    )
 
 
 def fetched(place: Path, what: str, download: Callable[[str, Path], Path]) -> Path:
@@ -58,6 +62,14 @@ def fetched(place: Path, what: str, download: Callable[[str, Path], Path]) -> Pa
     maven = shutil.which("mvn")
     if maven is None:
         raise Unavailable(f"no mvn on the PATH, and no jars of {what} in {place}")
+    return made_once(place, partial(download, maven))
+
+
+def made_once(place: Path, make: Callable[[Path], Path]) -> Path:
+    """Return a directory, which is made once for all processes.
+
+    `make` is given an empty directory, and returns the directory inside it that becomes `place`.
+    """
     home = place.parent
     home.mkdir(parents=True, exist_ok=True)
     with (home / "lock").open("w") as lock:
@@ -65,9 +77,30 @@ def fetched(place: Path, what: str, download: Callable[[str, Path], Path]) -> Pa
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not place.is_dir():
             with tempfile.TemporaryDirectory(dir=home) as scratch:
-                # A rename within one directory: the final name always holds all of them.
-                download(maven, Path(scratch)).rename(place)
+                # A rename within one directory: the final name always holds all of it.
+                make(Path(scratch)).rename(place)
     return place
+
+
+def with_dependencies(what: str, dependencies: Sequence[tuple[str, str, str]], maven: str, scratch: Path) -> Path:
+    """Fetch artifacts (group, artifact, version) and what they need; return the directory of the jars, for `fetched`.
+
+    Raise Unavailable when Maven cannot have them.
+    """
+    pom = scratch / "pom.xml"
+    listed = "".join(
+        f"<dependency><groupId>{group}</groupId><artifactId>{artifact}</artifactId><version>{version}</version></dependency>"
+        for group, artifact, version in dependencies
+    )
+    pom.write_text(
+        '<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>'
+        "<groupId>batcher.testing</groupId><artifactId>server</artifactId><version>1</version>"
+        f"<dependencies>{listed}</dependencies></project>",
+        encoding="utf-8",
+    )
+    command = [maven, "-q", "-B", "-f", str(pom), "dependency:copy-dependencies"]
+    run_maven(what, [*command, f"-DoutputDirectory={scratch}/lib", "-DincludeScope=runtime"])
+    return scratch / "lib"
 
 
 def run_maven(what: str, command: Sequence[str]) -> None:
@@ -81,23 +114,3 @@ def run_maven(what: str, command: Sequence[str]) -> None:
     if done.returncode != 0:
         lines = [line for line in done.stdout.splitlines() if "ERROR" in line] or ["no message"]
         raise Unavailable(f"Maven could not fetch {what}: {lines[0][:300]}")
-
-
-def _download(maven: str, scratch: Path) -> Path:
-    pom = scratch / "pom.xml"
-    pom.write_text(_pom(), encoding="utf-8")
-    command = [maven, "-q", "-B", "-f", str(pom), "dependency:copy-dependencies"]
-    run_maven(f"Kafka {KAFKA_VERSION}", [*command, f"-DoutputDirectory={scratch}/lib", "-DincludeScope=runtime"])
-    return scratch / "lib"
-
-
-def _pom() -> str:
-    dependencies = "".join(
-        f"<dependency><groupId>{group}</groupId><artifactId>{artifact}</artifactId><version>{version}</version></dependency>"
-        for group, artifact, version in _DEPENDENCIES
-    )
-    return (
-        '<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>'
-        "<groupId>batcher.testing</groupId><artifactId>broker</artifactId><version>1</version>"
-        f"<dependencies>{dependencies}</dependencies></project>"
-    )

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import fcntl
 import http.client
-import os
 import shutil
 import signal
 import socket
 import subprocess
-import tempfile
-import time
-import urllib.request
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Final, Self
+from typing import Final
 
-from batcher.embedded.jars import Unavailable, cache_dir
-from batcher.embedded.tether import free_ports, tethered
+from batcher.embedded.jars import Unavailable, cache_dir, made_once
+from batcher.embedded.server import LocalServer, got
+from batcher.embedded.tether import free_ports
 
 NSQ_VERSION: Final = "1.3.0"
 
 BUILD_TIMEOUT_S: Final = 600
 """A minute on two cores."""
 
-START_TIMEOUT_S: Final = 30.0
 PORT_ATTEMPTS: Final = 3
-STOP_TIMEOUT_S: Final = 15.0
 
 _WHAT: Final = f"NSQ {NSQ_VERSION}"
 
@@ -53,14 +48,7 @@ def nsq_programs() -> Path:
     go = shutil.which("go")
     if go is None:
         raise Unavailable(f"no go on the PATH, and no {_WHAT} in {place}")
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with (place.parent / "lock").open("w") as lock:
-        # The second process waits here and then finds the work done.
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not place.is_dir():
-            with tempfile.TemporaryDirectory(dir=place.parent) as scratch:
-                _build(go, Path(scratch)).rename(place)
-    return place
+    return made_once(place, partial(_build, go))
 
 
 def _build(go: str, scratch: Path) -> Path:
@@ -80,28 +68,22 @@ def _build(go: str, scratch: Path) -> Path:
     return built
 
 
-class NsqServer:
-    """Run one of NSQ's programs on free ports of loopback, in a directory of its own; `start` again after `kill`.
+class NsqServer(LocalServer):
+    """Run one of NSQ's programs on free ports of loopback (see `LocalServer`).
 
-    Start it from a thread that lives as long as it is needed: on Linux it dies with that thread. Raise Unavailable
-    where it cannot be built, or when it does not come up.
+    Raise Unavailable where it cannot be built, or when it does not come up.
     """
 
     program: str
+    start_timeout_s = 30.0
+    look_every_s = 0.01
 
     def __init__(self, *options: str) -> None:
+        super().__init__()
+        self.what, self.prefix = self.program, f"batcher-{self.program}-"
         self._options = options
         # Two ports that follow one another, as NSQ has them by default: its HTTP is found above its TCP.
         self.port, self.http_port = adjacent_ports()
-        self._directory: Path | None = None
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, kind: object, error: object, traceback: object) -> None:
-        self.stop()
 
     @property
     def address(self) -> str:
@@ -115,35 +97,18 @@ class NsqServer:
 
     def start(self) -> None:
         """Start it and wait until it answers, with what its directory has. It may run already."""
-        if self._process is not None:
-            return
-        program = nsq_programs() / self.program
-        if self._directory is not None:
-            self._launch(program, self._directory)
-            return
-        self._directory = Path(tempfile.mkdtemp(prefix=f"batcher-{self.program}-"))
-        for attempt in range(PORT_ATTEMPTS):
+        # Who knows it by its ports finds it at the same ones.
+        attempts = 1 if self._directory is not None else PORT_ATTEMPTS
+        for left in reversed(range(attempts)):
             try:
-                self._launch(program, self._directory)
+                super().start()
             except Unavailable:
-                if attempt == PORT_ATTEMPTS - 1:
+                if not left:
                     raise
                 # Somebody else may have taken one of the ports meanwhile.
                 self.port, self.http_port = adjacent_ports()
             else:
                 return
-
-    def _launch(self, program: Path, directory: Path) -> None:
-        command = [str(program), f"-tcp-address={self.address}", f"-http-address={self.http_address}"]
-        log_path = directory / "log"
-        with log_path.open("ab") as log:
-            self._process = subprocess.Popen(  # noqa: S603 (a fixed command)
-                tethered([*command, *self._own_options(directory), *self._options]),
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd=directory,
-            )
-        self._wait_until_ready(log_path)
 
     def kill(self) -> None:
         """End it at once, by SIGKILL: what it had in memory is gone."""
@@ -158,51 +123,32 @@ class NsqServer:
         if self._process is not None:
             self._process.send_signal(signal.SIGSTOP if frozen else signal.SIGCONT)
 
-    def stop(self) -> None:
-        """End it and remove what it stored. A second call is harmless."""
-        self.kill()
-        if self._directory is not None:
-            shutil.rmtree(self._directory, ignore_errors=True)
-            self._directory = None
-
     def get(self, path: str, body: bytes | None = None) -> bytes:
         """Ask it over HTTP; with a body, post it. Raise OSError."""
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(f"http://{self.http_address}{path}", data=body, timeout=5.0) as answer:
-            return bytes(answer.read())
+        return got(f"http://{self.http_address}{path}", body)
 
     def log(self) -> str:
         """Return what it has logged."""
-        return "" if self._directory is None else (self._directory / "log").read_text(encoding="utf-8")
+        return "" if self._directory is None else self._log(self._directory).read_text(encoding="utf-8")
+
+    def fetch(self) -> Path:
+        return nsq_programs() / self.program
+
+    def _command(self, directory: Path) -> Sequence[str]:
+        listening = [f"-tcp-address={self.address}", f"-http-address={self.http_address}"]
+        return [str(self.fetch()), *listening, *self._own_options(directory), *self._options]
 
     def _own_options(self, directory: Path) -> Sequence[str]:
         del directory
         return ()
 
-    def _end(self, number: int) -> None:
-        process, self._process = self._process, None
-        if process is None:
-            return
-        process.send_signal(number)
+    def _is_ready(self) -> bool:
         try:
-            process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-    def _wait_until_ready(self, log: Path) -> None:
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while self._process is not None and self._process.poll() is None and time.monotonic() < deadline:
-            try:
-                self.get("/ping")
-            except (OSError, http.client.HTTPException):
-                # As long as it does not listen, a connection to a free port can be one to itself.
-                time.sleep(0.01)
-            else:
-                return
-        tail = log.read_text(encoding="utf-8", errors="replace")[-500:]
-        self.kill()
-        raise Unavailable(f"{self.program} did not start within {START_TIMEOUT_S:.0f} s: {os.linesep}{tail}")
+            self.get("/ping")
+        except (OSError, http.client.HTTPException):
+            # As long as it does not listen, a connection to a free port can be one to itself.
+            return False
+        return True
 
 
 class NsqLookupd(NsqServer):

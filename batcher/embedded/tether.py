@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 import sys
 from collections.abc import Sequence
 from typing import Final
@@ -18,6 +19,16 @@ _RUN_TETHERED: Final = (
 def tethered(command: Sequence[str]) -> list[str]:
     """Return the command that runs another one; on Linux it ends when the thread that starts it does."""
     return [sys.executable, "-c", _RUN_TETHERED, *command]
+
+
+def ended(process: subprocess.Popen[bytes], number: int, timeout_s: float) -> None:
+    """Send a process a signal and return when it has ended: killed where that takes longer than `timeout_s`."""
+    process.send_signal(number)
+    try:
+        process.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def free_ports(count: int) -> list[int]:

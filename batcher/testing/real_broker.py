@@ -17,7 +17,7 @@ from typing import Final, Self
 from confluent_kafka import KafkaException
 
 from batcher.embedded.jars import Unavailable, kafka_jars
-from batcher.embedded.tether import free_ports, tethered
+from batcher.embedded.tether import ended, free_ports, tethered
 from batcher.records import Partition
 from batcher.testing.kafka import Broker
 
@@ -171,14 +171,8 @@ class RealBroker(Broker):
 
     def _end(self, number: int) -> None:
         process, self._process = self._process, None
-        if process is None:
-            return
-        process.send_signal(number)
-        try:
-            process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        if process is not None:
+            ended(process, number, STOP_TIMEOUT_S)
 
 
 def _listens(address: str) -> bool:

@@ -4,45 +4,45 @@ from __future__ import annotations
 
 import shutil
 import socket
-import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from batcher.embedded.tether import free_ports, tethered
+from batcher.embedded.jars import Unavailable
+from batcher.embedded.server import LocalServer
+from batcher.embedded.tether import free_ports
 from batcher.off_switch import redis_says
 from batcher.off_switch.redis import RedisKey
-from tests.harness.patience import wait_for
+from tests.harness.patience import PATIENCE_S
 
 
-class Redis:
+class Redis(LocalServer):
     """A redis-server on loopback, and what one says to it."""
 
-    def __init__(self, directory: Path, port: int) -> None:
-        self._directory = directory
-        self.port = port
-        self._process: subprocess.Popen[bytes] | None = None
+    what = "redis-server"
+    prefix = "batcher-redis-"
+    start_timeout_s = PATIENCE_S
 
-    def start(self) -> None:
-        self._process = subprocess.Popen(
-            tethered(["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--requirepass", "s@cret"]),
-            cwd=self._directory,
-            stdout=subprocess.DEVNULL,
-        )
-        wait_for(self._answers, "redis-server")
+    def __init__(self) -> None:
+        super().__init__()
+        [self.port] = free_ports(1)
 
-    def stop(self) -> None:
-        process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            process.wait()
+    def fetch(self) -> Path:
+        found = shutil.which("redis-server")
+        if found is None:
+            raise Unavailable("no redis-server on the PATH (Debian: redis-server)")
+        return Path(found)
 
     def set(self, value: str, database: int = 0) -> None:
         one = RedisKey(f"redis://:s%40cret@127.0.0.1:{self.port}/{database}", "switch")
         assert one.ask("SET", "switch", value) == b"OK"
 
-    def _answers(self) -> bool:
+    def _command(self, directory: Path) -> Sequence[str]:
+        del directory
+        return [str(self.fetch()), "--port", str(self.port), "--bind", "127.0.0.1", "--requirepass", "s@cret"]
+
+    def _is_ready(self) -> bool:
         try:
             socket.create_connection(("127.0.0.1", self.port), 1.0).close()
         except OSError:
@@ -51,14 +51,12 @@ class Redis:
 
 
 @pytest.fixture
-def redis(tmp_path: Path) -> Iterator[Redis]:
-    if shutil.which("redis-server") is None:
-        pytest.skip("no redis-server on the PATH (Debian: redis-server)")
-    [port] = free_ports(1)
-    one = Redis(tmp_path, port)
-    one.start()
-    yield one
-    one.stop()
+def redis() -> Iterator[Redis]:
+    try:
+        with Redis() as one:
+            yield one
+    except Unavailable as error:
+        pytest.skip(str(error))
 
 
 def test_the_key_says_stopped_and_nothing_else_does_also_after_redis_was_away(redis: Redis) -> None:
