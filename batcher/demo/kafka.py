@@ -6,17 +6,14 @@ not yet committed.
 
 from __future__ import annotations
 
-import threading
 import time
-from array import array
 from collections.abc import Callable, Sequence
 from typing import Final, Self
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from batcher.demo.log import GROUP, PARTITIONS, POISON, TICK_S, TOPIC, DemoOrders
+from batcher.demo.log import GROUP, PARTITIONS, TICK_S, TOPIC, DemoOrders
 from batcher.embedded.mock_cluster import MockCluster
-from batcher.generate.events import EventGenerator
 
 BACKLOG: Final = 14_000
 """Records of a partition that may wait: at 210 bytes each 56 % of what the mock keeps, if nothing compresses."""
@@ -63,19 +60,13 @@ class SmallKafka:
         return Orders(self.bootstrap, count, rate, self.committed)
 
 
-class Orders:
-    """Send made-up orders, `rate` a second (see `DemoOrders`). `made` counts what was handed to the client."""
+class Orders(DemoOrders):
+    """Send made-up orders. `made` counts what was handed to the client."""
 
     def __init__(self, bootstrap: str, count: int, rate: float, committed: Callable[[], Sequence[int]]) -> None:
-        self.offsets: Sequence[array[int]] = [array("q") for _ in range(PARTITIONS)]
+        super().__init__(count, rate)
         self.made = 0
-        self.throttled = False
-        self.error = ""
-        self._count = count
-        self._rate = rate
         self._committed = committed
-        self._stop = threading.Event()
-        self._generator = EventGenerator(poison=POISON)
         self._producer = Producer(
             {
                 "bootstrap.servers": bootstrap,
@@ -86,34 +77,8 @@ class Orders:
                 "log_level": 0,
             }
         )
-        self._thread = threading.Thread(target=self._guarded, name="orders", daemon=True)
 
-    @property
-    def poisoned(self) -> int:
-        """Return how many of the orders made so far are unreadable."""
-        return self._generator.poisoned
-
-    @property
-    def confirmed(self) -> int:
-        """Return how many orders the broker has confirmed."""
-        return sum(len(run) for run in self.offsets)
-
-    @property
-    def done(self) -> bool:
-        """Return whether the thread has ended."""
-        return not self._thread.is_alive()
-
-    def start(self) -> None:
-        """Begin to send."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Send no more, and return when the thread has ended. A second call is harmless."""
-        self._stop.set()
-        if self._thread.ident is not None:
-            self._thread.join()
-
-    def _guarded(self) -> None:
+    def _append_all(self) -> None:
         try:
             self._send_all()
         except KafkaException as error:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Sequence
 from typing import Final, Protocol, Self
+
+from batcher.generate.events import EventGenerator
 
 TOPIC: Final = "orders"
 PARTITIONS: Final = 4
@@ -15,34 +19,51 @@ TICK_S: Final = 0.05
 """Between two lots of orders."""
 
 
-class DemoOrders(Protocol):
-    """Append made-up orders on a thread of their own, until all are there or until stopped.
+class DemoOrders(ABC):
+    """Append made-up orders, `rate` a second, on a thread of their own, until all are there or until stopped.
 
     `offsets` are those that the log confirmed, by partition. `throttled` says whether the pipeline is waited for.
     `error` says what ended it early.
     """
 
-    offsets: Sequence[array[int]]
-    throttled: bool
-    error: str
+    def __init__(self, count: int, rate: float) -> None:
+        self.offsets: Sequence[array[int]] = [array("q") for _ in range(PARTITIONS)]
+        self.throttled = False
+        self.error = ""
+        self._count = count
+        self._rate = rate
+        self._stop = threading.Event()
+        self._generator = EventGenerator(poison=POISON)
+        self._thread = threading.Thread(target=self._append_all, name="orders", daemon=True)
 
     @property
     def poisoned(self) -> int:
         """Return how many of the orders made so far are unreadable."""
+        return self._generator.poisoned
 
     @property
     def confirmed(self) -> int:
         """Return how many orders the log has."""
+        return sum(len(run) for run in self.offsets)
 
     @property
     def done(self) -> bool:
         """Return whether the thread has ended."""
+        return not self._thread.is_alive()
 
     def start(self) -> None:
         """Begin."""
+        self._thread.start()
 
     def stop(self) -> None:
         """Append no more, and return when the thread has ended. A second call is harmless."""
+        self._stop.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    @abstractmethod
+    def _append_all(self) -> None:
+        """Append until all are there or `_stop` is set; put what ends it early into `error`."""
 
 
 class DemoLog(Protocol):

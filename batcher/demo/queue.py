@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from array import array
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Self
 
-from batcher.demo.log import GROUP, PARTITIONS, POISON, TICK_S, TOPIC, DemoOrders
+from batcher.demo.log import GROUP, PARTITIONS, TICK_S, TOPIC, DemoOrders
 from batcher.errors import BatcherError
-from batcher.generate.events import EventGenerator
 from batcher.protocols import Outgoing
 from batcher.records import Partition
 from batcher.sources.queue.file import QueueShape, create, opened
@@ -55,47 +52,14 @@ class SmallQueue:
         return QueueOrders(self._path, count, rate)
 
 
-class QueueOrders:
-    """Publish made-up orders (see `DemoOrders`). What is in the file can wait there, so nothing is throttled."""
-
-    throttled = False
+class QueueOrders(DemoOrders):
+    """Publish made-up orders. What is in the file can wait there, so nothing is throttled."""
 
     def __init__(self, path: Path, count: int, rate: float) -> None:
-        self.offsets: Sequence[array[int]] = [array("q") for _ in range(PARTITIONS)]
-        self.error = ""
+        super().__init__(count, rate)
         self._path = path
-        self._count = count
-        self._rate = rate
-        self._stop = threading.Event()
-        self._generator = EventGenerator(poison=POISON)
-        self._thread = threading.Thread(target=self._guarded, name="orders", daemon=True)
 
-    @property
-    def poisoned(self) -> int:
-        """Return how many of the orders made so far are unreadable."""
-        return self._generator.poisoned
-
-    @property
-    def confirmed(self) -> int:
-        """Return how many orders are durable in the queue."""
-        return sum(len(run) for run in self.offsets)
-
-    @property
-    def done(self) -> bool:
-        """Return whether the thread has ended."""
-        return not self._thread.is_alive()
-
-    def start(self) -> None:
-        """Begin to publish."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Publish no more, and return when the thread has ended. A second call is harmless."""
-        self._stop.set()
-        if self._thread.ident is not None:
-            self._thread.join()
-
-    def _guarded(self) -> None:
+    def _append_all(self) -> None:
         try:
             self._publish_all()
         except BatcherError as error:

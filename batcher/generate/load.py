@@ -6,6 +6,7 @@ import os
 import select
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
@@ -26,12 +27,34 @@ Keys = Callable[[bytes], bytes | None]
 """Return the key of an event."""
 
 
-class Load:
-    """Send chunks of events and count the delivery report of each. For one thread; `stop` may be set by others.
+class EventLoad(ABC):
+    """Send chunks of events and count what was confirmed. For one thread; `stop` may be set by others.
 
-    `rate` is in events a second; None means as fast as the brokers take them. `delivered` and `failed` are reports,
-    `nbytes` is the bytes sent, `first_error` is what the first failure said.
+    `rate` is in events a second; None means as fast as they are taken. `delivered` and `failed` are what was confirmed
+    and refused, `nbytes` is the bytes sent, `first_error` is what the first failure said.
     """
+
+    def __init__(
+        self, *, keys: Keys | None = None, rate: float | None = None, stop: threading.Event | None = None
+    ) -> None:
+        self.delivered = 0
+        self.failed = 0
+        self.nbytes = 0
+        self.first_error = ""
+        self._keys = keys
+        self._rate = rate
+        self._stop = stop or threading.Event()
+
+    @abstractmethod
+    def send(self, chunks: Iterable[list[bytes]], timeout_s: float = 30.0) -> int:
+        """Send everything, until stopped; return of how many events nothing is known."""
+
+    def _key(self, event: bytes) -> bytes | None:
+        return None if self._keys is None else self._keys(event)
+
+
+class Load(EventLoad):
+    """Send to a topic, and count the delivery report of each event; the arguments are those of `EventLoad`."""
 
     def __init__(
         self,
@@ -42,15 +65,9 @@ class Load:
         rate: float | None = None,
         stop: threading.Event | None = None,
     ) -> None:
-        self.delivered = 0
-        self.failed = 0
-        self.nbytes = 0
-        self.first_error = ""
+        super().__init__(keys=keys, rate=rate, stop=stop)
         self._producer = producer
         self._topic = topic
-        self._keys = keys
-        self._rate = rate
-        self._stop = stop or threading.Event()
         self._sent = 0
 
     def send(self, chunks: Iterable[list[bytes]], timeout_s: float = 30.0) -> int:
@@ -93,8 +110,8 @@ class Load:
             self._producer.poll(min(left_s, TICK_S))
 
 
-class PublisherLoad:
-    """Publish chunks of events in batches. For one thread; the arguments and the counts are those of `Load`."""
+class PublisherLoad(EventLoad):
+    """Publish events in batches; the arguments are those of `EventLoad`."""
 
     def __init__(
         self,
@@ -104,14 +121,8 @@ class PublisherLoad:
         rate: float | None = None,
         stop: threading.Event | None = None,
     ) -> None:
-        self.delivered = 0
-        self.failed = 0
-        self.nbytes = 0
-        self.first_error = ""
+        super().__init__(keys=keys, rate=rate, stop=stop)
         self._publisher = publisher
-        self._keys = keys
-        self._rate = rate
-        self._stop = stop or threading.Event()
 
     def send(self, chunks: Iterable[list[bytes]], timeout_s: float = 30.0) -> int:
         """Send everything, until stopped or until the queue does not answer; return of how many nothing is known."""
@@ -138,9 +149,6 @@ class PublisherLoad:
             if self._stop.is_set():
                 break
         return 0
-
-    def _key(self, event: bytes) -> bytes | None:
-        return None if self._keys is None else self._keys(event)
 
 
 def pieces(chunks: Iterable[list[bytes]], size: int | None) -> Iterator[list[bytes]]:

@@ -17,7 +17,7 @@ from batcher.cli.support.kafka_topic import TIMEOUT_S, producer_of, require_topi
 from batcher.cli.support.publishing import publisher_of, publishing, queues, sections
 from batcher.cli.support.signals import setting
 from batcher.generate.events import CHUNK, ORDERS, EventGenerator, Poison
-from batcher.generate.load import Keys, Load, PublisherLoad, limited, lines, per_tick
+from batcher.generate.load import EventLoad, Keys, Load, PublisherLoad, limited, lines, per_tick
 from batcher.settings import Parser, Settings, UsageError, add_config_flag, load, secrets
 from batcher.sources.kafka.settings import Kafka
 
@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
     stop = threading.Event()
     poison = Poison(arguments.poison)
     chunks = limited(_chunks(arguments, stop), arguments.count, poison)
-    sending: Load | PublisherLoad
+    sending: EventLoad
     with ExitStack() as stack:
         if found is None:
             producer = producer_of(settings, arguments)
@@ -69,7 +69,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _sent(
-    sending: Load | PublisherLoad,
+    sending: EventLoad,
     topic: str,
     arguments: argparse.Namespace,
     *,
@@ -213,7 +213,7 @@ def _keys(field: str | None) -> Keys | None:
     return key
 
 
-def _progress(load: Load | PublisherLoad, count: int | None, *, shown: bool) -> AbstractContextManager[object]:
+def _progress(load: EventLoad, count: int | None, *, shown: bool) -> AbstractContextManager[object]:
     if not (shown and sys.stderr.isatty()):
         return nullcontext()
     from rich.console import Console
