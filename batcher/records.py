@@ -316,9 +316,18 @@ class Batch:
 
     def record(self, position: int) -> Record:
         """Return the record at a position; raise IndexError if there is no such record."""
+        run, row = self._row(position)
+        return run.record(row)
+
+    def place(self, position: int) -> tuple[Partition, int]:
+        """Return partition and offset of the record at a position; raise IndexError if there is no such record."""
+        run, row = self._row(position)
+        return run.partition, run.offsets[row].as_py()
+
+    def _row(self, position: int) -> tuple[Records, int]:
         for run in self.runs:
             if position < len(run):
-                return run.record(position)
+                return run, position
             position -= len(run)
         raise IndexError("position is beyond the batch")
 

@@ -59,14 +59,14 @@ class UnknownFields:
                 self._say_full()
                 return
             self._named[field.path] = None
-            record = batch.record(field.position)
+            partition, offset = batch.place(field.position)
             log.warning(
                 "unknown_field",
                 field=field.path,
                 target=self._target,
-                topic=record.partition.topic,
-                partition=record.partition.number,
-                offset=record.offset,
+                topic=partition.topic,
+                partition=partition.number,
+                offset=offset,
                 records=field.records,
                 **({"estimated": True} if estimated else {}),
                 hint=self._hint(field.path),

@@ -205,8 +205,8 @@ def _by_offset(batch: Batch, released: Mapping[int, float]) -> Releases:
     """Return rows to give back, named by their positions in a batch, by their partitions and offsets."""
     found: dict[Partition, dict[int, float]] = {}
     for position, delay_s in released.items():
-        record = batch.record(position)
-        found.setdefault(record.partition, {})[record.offset] = delay_s
+        partition, offset = batch.place(position)
+        found.setdefault(partition, {})[offset] = delay_s
     return found
 
 

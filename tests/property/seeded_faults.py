@@ -260,7 +260,7 @@ RECEIPTS = [
     Fault(
         "give back by positions",
         "_by_offset",
-        "[record.offset] = delay_s",
+        "[offset] = delay_s",
         "[position] = delay_s",
     ),
     Fault("a stop keeps what is to be given back", "PipelineState.drained", "or self._releases ", ""),

@@ -56,3 +56,10 @@ def test_a_target_with_the_columns_gets_them_and_a_sink_of_raw_columns_too() -> 
 def test_records_of_a_source_that_names_no_messages_have_nulls_there() -> None:
     batch = Batch((run(1, named=False),), "rows").joined()
     assert batch.coordinate("_message_id").null_count == batch.coordinate("_attempt").null_count == 3
+
+
+def test_the_place_of_a_record_is_that_of_the_record() -> None:
+    batch = Batch((run(1), run(4)), "rows")
+    for position in range(batch.rows):
+        record = batch.record(position)
+        assert batch.place(position) == (record.partition, record.offset) == (LANE, position + 1)
