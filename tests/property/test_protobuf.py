@@ -116,7 +116,10 @@ TYPE_NAMES: Final = {getattr(FieldDescriptor, f"TYPE_{name.upper()}"): name for 
 
 
 def fill(draw: Any, message: Any, depth: int = 3) -> None:
-    """Give a message drawn values."""
+    """Give a message drawn values.
+
+    Below the depth only what is required is filled. That ends: a message requires only messages before it.
+    """
     kind = message.DESCRIPTOR.full_name
     if kind == "google.protobuf.Timestamp":
         message.seconds = draw(st.sampled_from([0, -62_135_596_800, 253_402_300_799, 1_700_000_000]))
@@ -140,7 +143,7 @@ def _fill_value(draw: Any, message: Any, depth: int) -> None:
     if name == "list_value":
         message.list_value.SetInParent()
         for _ in range(draw(st.integers(0, 2)) if depth else 0):
-            _fill_value(draw, message.list_value.values.add(), depth - 1)
+            _fill_value(draw, message.list_value.values.add(), _below(depth))
     elif name == "number_value":
         message.number_value = draw(st.sampled_from([0.0, 5.0, -1.5, 1e300, math.inf]))
     elif name:
@@ -154,14 +157,14 @@ def _fill_field(draw: Any, message: Any, field: FieldDescriptor, depth: int) -> 
         for _ in range(draw(st.integers(0, 2)) if depth else 0):
             key = draw(_scalars(field.message_type.fields_by_name["key"]))
             if value.message_type is not None:
-                fill(draw, held[key], depth - 1)
+                fill(draw, held[key], _below(depth))
             else:
                 held[key] = draw(_scalars(value))
     elif field.is_repeated:
         held = getattr(message, field.name)
         for _ in range(draw(st.integers(0, 3)) if depth else 0):
             if field.message_type is not None:
-                fill(draw, held.add(), depth - 1)
+                fill(draw, held.add(), _below(depth))
             else:
                 held.append(draw(_scalars(field)))
     elif field.is_required or draw(st.booleans()):
@@ -169,7 +172,12 @@ def _fill_field(draw: Any, message: Any, field: FieldDescriptor, depth: int) -> 
             setattr(message, field.name, draw(_scalars(field)))
         elif depth or field.is_required:
             getattr(message, field.name).SetInParent()
-            fill(draw, getattr(message, field.name), depth - 1)
+            fill(draw, getattr(message, field.name), _below(depth))
+
+
+def _below(depth: int) -> int:
+    # Never below zero: a required message is filled also there, and -1 would count as deep enough again.
+    return max(depth - 1, 0)
 
 
 def _scalars(field: FieldDescriptor) -> st.SearchStrategy[Any]:  # noqa: PLR0911 - one for each kind
