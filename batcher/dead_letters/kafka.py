@@ -18,9 +18,9 @@ from typing import Any, Final
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from batcher.dead_letters.encoding import added_headers, coordinates, from_headers, now, one_line
-from batcher.errors import ConfigurationError, DeadLetterFailed, Unreachable
+from batcher.errors import ConfigurationError, DeadLetterFailed
 from batcher.records import DeadLetter
-from batcher.sources.kafka.asking import asked
+from batcher.sources.kafka.asking import Complaints, asked, unanswered
 from batcher.sources.kafka.headers import headers_of
 from batcher.sources.kafka.properties import accepted
 
@@ -56,16 +56,8 @@ BAD_TIME: Final = frozenset({KafkaError.INVALID_TIMESTAMP})
 REFUSED: Final = TOO_LARGE | BAD_TIME | {KafkaError.INVALID_RECORD, KafkaError._INVALID_DIFFERENT_RECORD}  # noqa: SLF001
 """Refusals that may be the fault of another record in the same request. The underscore marks librdkafka's own codes."""
 
-WRONG_SETTINGS: Final = frozenset(
-    {
-        KafkaError._AUTHENTICATION,  # noqa: SLF001  librdkafka's own codes begin with an underscore
-        KafkaError._SSL,  # noqa: SLF001
-        KafkaError.SASL_AUTHENTICATION_FAILED,
-        KafkaError.TOPIC_AUTHORIZATION_FAILED,
-        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-    }
-)
-"""Errors at start-up that do not pass by waiting."""
+OPEN_TIMEOUT_S: Final = 8.0
+"""The time for the first answer: less than an attempt at the start may take, so that its reason is heard."""
 
 PARTS: Final = ("value", "key", "headers")
 """The parts of a record, in the order in which they are omitted when the topic takes no record that large."""
@@ -98,24 +90,22 @@ class KafkaDeadLetterQueue:
         self._timeout_s = timeout_s
         self._properties = producer_properties(brokers, properties or {}, timeout_s)
         self._producer: Producer | None = None
-        self._last_error: KafkaError | None = None
+        self._complaints = Complaints()
 
     def open(self) -> None:
         """Connect and check that the topic is there; it is never created, least of all with default settings.
 
-        Raise Unreachable when no broker answers, ConfigurationError for a missing topic and for rights, SettingRefused
-        for properties that librdkafka refuses.
+        Raise Unreachable when no broker answers, ConfigurationError for a missing topic, for rights and for a refused
+        connection, SettingRefused for properties that librdkafka refuses.
         """
         with accepted(self._properties, "producer of --dlq.topic"):
             producer = self._connected()
         try:
-            found = asked(partial(producer.list_topics, self._topic), self._timeout_s).topics[self._topic].error
+            ask, reason = partial(producer.list_topics, self._topic), self._complaints.of(producer)
+            found = asked(ask, min(self._timeout_s, OPEN_TIMEOUT_S), reason=reason).topics[self._topic].error
         except KafkaException as error:
-            producer.poll(0)
-            reason = self._last_error if self._last_error is not None else error.args[0]
             self._disconnect()
-            text = one_line(f"no broker answers for --dlq.topic {self._topic}: {reason.str()}; check brokers and -X")
-            raise (ConfigurationError if reason.code() in WRONG_SETTINGS else Unreachable)(text) from error
+            raise unanswered(error, f"--dlq.topic {self._topic}") from error
         if found is not None and not found.retriable():
             self._disconnect()
             raise ConfigurationError(
@@ -192,8 +182,8 @@ class KafkaDeadLetterQueue:
 
     def _connected(self) -> Producer:
         if self._producer is None:
-            self._last_error = None
-            self._producer = Producer({**self._properties, "error_cb": self._note}, logger=log)
+            self._complaints = Complaints()
+            self._producer = Producer({**self._properties, "error_cb": self._complaints}, logger=log)
         return self._producer
 
     def _disconnect(self) -> None:
@@ -203,9 +193,6 @@ class KafkaDeadLetterQueue:
             producer.purge()
             producer.flush(1.0)
             producer.close()
-
-    def _note(self, error: KafkaError) -> None:
-        self._last_error = error
 
 
 class _Undelivered(Exception):

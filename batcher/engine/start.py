@@ -148,7 +148,4 @@ class _Attempt(Generic[T]):
 
 
 def _gave_up(patience: Patience) -> Unreachable:
-    return Unreachable(
-        f"{patience.what} took the connection and has not answered; waited {patience.timeout_s:g} s for it, see "
-        "--start-timeout"
-    )
+    return Unreachable(f"{patience.what} took the connection and has not answered")

@@ -332,7 +332,7 @@ _BEFORE_SENDING: Final = {
     "ConnectionRefusedError": "nothing listens at the port (connection refused)",
     "NewConnectionError": "no connection can be made",
     "ConnectTimeoutError": "no connection within the time for it",
-    "SSLCertVerificationError": "the certificate of the server is not trusted; see ca_cert in --clickhouse.dsn",
+    "SSLCertVerificationError": "its certificate is not trusted, or for another host; see ca_cert in --clickhouse.dsn",
 }
 _WHILE_SENDING: Final = {
     "ConnectionResetError": "the connection was reset",

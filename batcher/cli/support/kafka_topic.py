@@ -13,6 +13,8 @@ from batcher.sources.kafka.settings import Kafka
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError, Producer
 
+    from batcher.sources.kafka.asking import Complaints
+
 TIMEOUT_S: Final = 30.0
 """How long a broker may take to answer at the start, and a record to be delivered."""
 
@@ -23,8 +25,8 @@ by one."""
 PAUSE_S: Final = 0.1
 
 
-def producer_of(settings: Settings, arguments: argparse.Namespace) -> Producer:
-    """Return the client that sends. Raise ConfigurationError for properties that it refuses."""
+def producer_of(settings: Settings, arguments: argparse.Namespace, complaints: Complaints) -> Producer:
+    """Return the client that sends, and tells its complaints. Raise ConfigurationError for refused properties."""
     import logging
 
     from confluent_kafka import Producer
@@ -43,29 +45,32 @@ def producer_of(settings: Settings, arguments: argparse.Namespace) -> Producer:
         "queue.buffering.max.messages": 1_000_000,
     }
     with accepted(properties):
-        return Producer(properties, logger=logging.getLogger("librdkafka"))
+        return Producer({**properties, "error_cb": complaints}, logger=logging.getLogger("librdkafka"))
 
 
-def require_topic(topic: str, producer: Producer, settings: Settings, arguments: argparse.Namespace) -> None:
+def require_topic(
+    topic: str, producer: Producer, complaints: Complaints, settings: Settings, arguments: argparse.Namespace
+) -> None:
     """See that the topic is there, made where that was asked. Raise ConfigurationError or Unreachable."""
     from confluent_kafka import KafkaError, KafkaException
 
-    from batcher.errors import ConfigurationError, Unreachable
+    from batcher.errors import ConfigurationError
+    from batcher.sources.kafka.asking import unanswered
 
     try:
-        if arguments.create:
+        error = topic_error(topic, producer, complaints)
+        if arguments.create and error is not None and error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
             create_topic(topic, settings, arguments)
-        error = topic_error(topic, producer, made=arguments.create)
+            error = topic_error(topic, producer, complaints, made=True)
     except KafkaException as failure:
-        brokers = settings.section(Kafka).brokers
-        raise Unreachable(f"no broker answers at {brokers}: {failure.args[0].str()}") from failure
+        raise unanswered(failure, f"-b {settings.section(Kafka).brokers}") from failure
     if error is not None:
         absent = error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART and not arguments.create
         raise ConfigurationError(f"topic {topic}: {error.str()}{'; --create makes it' if absent else ''}")
 
 
-def topic_error(topic: str, producer: Producer, *, made: bool) -> KafkaError | None:
-    """Return the error of a topic, or None.
+def topic_error(topic: str, producer: Producer, complaints: Complaints, *, made: bool = False) -> KafkaError | None:
+    """Return the error of a topic, or None. Raise KafkaException where no broker answers.
 
     The brokers get time to give a new topic its leaders, and to hear of one that was `made` just now.
     """
@@ -76,7 +81,8 @@ def topic_error(topic: str, producer: Producer, *, made: bool) -> KafkaError | N
     passing = {Codes.LEADER_NOT_AVAILABLE, *([Codes.UNKNOWN_TOPIC_OR_PART] if made else [])}
     deadline_s = time.monotonic() + KNOWN_S
     while True:
-        error: KafkaError | None = asked(partial(producer.list_topics, topic), TIMEOUT_S).topics[topic].error
+        ask, reason = partial(producer.list_topics, topic), complaints.of(producer)
+        error: KafkaError | None = asked(ask, TIMEOUT_S, reason=reason).topics[topic].error
         if error is None or error.code() not in passing or time.monotonic() >= deadline_s:
             return error
         time.sleep(PAUSE_S)

@@ -57,8 +57,11 @@ def main(argv: Sequence[str]) -> int:
     sending: EventLoad
     with ExitStack() as stack:
         if found is None:
-            producer = producer_of(settings, arguments)
-            require_topic(topic, producer, settings, arguments)
+            from batcher.sources.kafka.asking import Complaints
+
+            complaints = Complaints()
+            producer = producer_of(settings, arguments, complaints)
+            require_topic(topic, producer, complaints, settings, arguments)
             sending = Load(producer, topic, keys=_keys(arguments.key), rate=arguments.rate, stop=stop)
         else:
             publisher = publisher_of(found, create=arguments.create)

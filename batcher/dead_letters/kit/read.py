@@ -20,9 +20,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from batcher.dead_letters.directory import SUFFIX
 from batcher.dead_letters.encoding import CONNECT, from_fields, from_parts, one_line, parted
 from batcher.dead_letters.kit.select import StoredLetter
-from batcher.errors import ConfigurationError, SourceLost, Unreachable
+from batcher.errors import ConfigurationError, SourceLost
 from batcher.records import Partition
-from batcher.sources.kafka.asking import Stopped, asked
+from batcher.sources.kafka.asking import Complaints, Stopped, asked, unanswered
 from batcher.sources.kafka.headers import headers_of
 from batcher.sources.kafka.properties import accepted
 
@@ -107,10 +107,10 @@ class Topic:
         stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         self._topic = topic
-        self._properties = {**properties, "error_cb": self._note}
+        self._complaints = Complaints()
+        self._properties = {**properties, "error_cb": self._complaints}
         self._timeout_s = timeout_s
         self._stopped = stopped
-        self._last_error: KafkaError | None = None
         self.label = f"--dlq.topic {topic}"
         self.found = self.passed_over = 0
 
@@ -138,9 +138,9 @@ class Topic:
     def messages(self) -> Iterator[Message]:
         """Yield every record of the topic, dead letter or not.
 
-        Raise ConfigurationError for a topic that is not there, SettingRefused for refused properties, Unreachable when
-        no broker answers, SourceLost when one falls silent on the way, Stopped when `stopped` says so during the wait
-        for one.
+        Raise ConfigurationError for a topic that is not there and for a refused connection, SettingRefused for refused
+        properties, Unreachable when no broker answers, SourceLost when one falls silent on the way, Stopped when
+        `stopped` says so during the wait for one.
         """
         with accepted(self._properties, "reader of --dlq.topic"):
             consumer = Consumer(self._properties, logger=log)
@@ -152,11 +152,10 @@ class Topic:
 
     def _partitions(self, consumer: Consumer) -> Sequence[Partition]:
         try:
-            cluster = asked(partial(consumer.list_topics, self._topic), self._timeout_s, self._stopped)
+            ask, reason = partial(consumer.list_topics, self._topic), self._complaints.of(consumer)
+            cluster = asked(ask, self._timeout_s, self._stopped, reason=reason)
         except KafkaException as error:
-            reason = self._last_error if self._last_error is not None else error.args[0]
-            text = f"no broker answers for --dlq.topic {self._topic}: {reason.str()}; check brokers and -X"
-            raise Unreachable(one_line(text)) from error
+            raise unanswered(error, f"--dlq.topic {self._topic}") from error
         found = cluster.topics[self._topic]
         if found.error is not None:
             raise ConfigurationError(one_line(f"--dlq.topic {self._topic}: {found.error.str()}"))
@@ -175,7 +174,7 @@ class Topic:
         while position < end:
             messages = self._consumed(consumer)
             if not messages and time.monotonic() - heard_at > self._timeout_s:
-                raise self._lost(partition, self._last_error)
+                raise self._lost(partition, self._complaints.last)
             for message in messages:
                 refusal = message.error()
                 offset = cast("int", message.offset())
@@ -202,9 +201,6 @@ class Topic:
     def _lost(self, partition: Partition, error: KafkaError | None) -> SourceLost:
         reason = error.str() if error is not None else f"no answer within {self._timeout_s:g} s"
         return SourceLost(one_line(f"reading {partition} failed: {reason}; what was done is done, start again"))
-
-    def _note(self, error: KafkaError) -> None:
-        self._last_error = error
 
 
 def of_message(message: Message) -> StoredLetter:

@@ -14,12 +14,10 @@ from typing import Any, Final
 
 from confluent_kafka import KafkaException, Producer
 
-from batcher.dead_letters.encoding import one_line
 from batcher.dead_letters.kafka import deliver, producer_properties
 from batcher.dead_letters.kit.report import ReplayReport
 from batcher.dead_letters.kit.select import ATTEMPTS, StoredLetter
-from batcher.errors import Unreachable
-from batcher.sources.kafka.asking import asked
+from batcher.sources.kafka.asking import Complaints, asked, unanswered
 from batcher.sources.kafka.properties import accepted
 
 TIMEOUT_S: Final = 30.0
@@ -51,16 +49,21 @@ class Resender:
         self._dry_run = dry_run
         self._stopped = stopped
         made = producer_properties(brokers, properties, timeout_s)
+        self._complaints = Complaints()
         with accepted(made, "producer of --to topic"):
-            self._producer = Producer(made, logger=log)
+            self._producer = Producer({**made, "error_cb": self._complaints}, logger=log)
 
     def open(self) -> None:
-        """Raise Unreachable when no broker answers, Stopped when `stopped` says so before one does."""
+        """Ask the brokers for their topics, so that a wrong address is found before the first record.
+
+        Raise Unreachable when none answers, ConfigurationError when they refuse the connection, Stopped when `stopped`
+        says so before one does.
+        """
         try:
-            asked(partial(self._producer.list_topics, None), self._timeout_s, self._stopped)
+            ask, reason = partial(self._producer.list_topics, None), self._complaints.of(self._producer)
+            asked(ask, self._timeout_s, self._stopped, reason=reason)
         except KafkaException as error:
-            reason = one_line(error.args[0].str())
-            raise Unreachable(f"no broker answers for --to topic: {reason}; check brokers and -X") from error
+            raise unanswered(error, "--to topic") from error
 
     def take(self, step: Sequence[StoredLetter]) -> None:
         """Send the records of a step and count what became of each."""

@@ -15,7 +15,7 @@ from confluent_kafka.admin import ClusterMetadata  # type: ignore[attr-defined]
 
 from batcher.errors import ConfigurationError, Unreachable
 from batcher.records import Partition
-from batcher.sources.kafka.asking import asked
+from batcher.sources.kafka.asking import CHECK, asked
 from batcher.sources.kafka.errors import (
     AUTHENTICATION,
     AWAY,
@@ -24,6 +24,7 @@ from batcher.sources.kafka.errors import (
     GONE,
     error_of,
     forbidden,
+    refused,
     text_of,
 )
 from batcher.sources.kafka.options import KafkaOptions
@@ -123,7 +124,7 @@ def first_look(
             # subscribed, this could swallow a record.
             consumer.poll(0)
             error = incidents.last or error_of(exception)
-            if error.code() in FORBIDDEN:
+            if refused(error):
                 raise forbidden(error, f"broker {options.brokers} refuses the connection") from exception
             if incidents.down and clock() - began >= DOWN_AFTER_S:
                 raise _silent(options, error) from exception
@@ -145,7 +146,7 @@ def first_look(
 
 
 def _silent(options: KafkaOptions, error: KafkaError) -> Unreachable:
-    return Unreachable(f"broker {options.brokers} does not answer: {text_of(error)}; check -b and that it is running")
+    return Unreachable(f"broker {options.brokers} does not answer: {text_of(error)}; check -b, {CHECK}")
 
 
 def cluster_of(found: ClusterMetadata, options: KafkaOptions) -> Cluster:

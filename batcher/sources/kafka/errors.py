@@ -134,9 +134,19 @@ def text_of(error: KafkaError) -> str:
     return f"{' '.join(error.str().split())} ({error.name()})"
 
 
+def refused(error: KafkaError) -> bool:
+    """Return whether a broker turns this client away: for its rights, its credentials or its certificate."""
+    # A broker that wants a certificate says so after the handshake, and librdkafka takes it for a broken connection.
+    return error.code() in FORBIDDEN or (error.code() == KafkaError._TRANSPORT and "tls alert" in error.str())
+
+
 def forbidden(error: KafkaError, what: str) -> ConfigurationError:
     """Return the error for missing rights or wrong credentials."""
-    return ConfigurationError(f"{what}: {text_of(error)}; check the credentials (-X sasl.*, -X ssl.*) and the ACLs")
+    if error.code() in {KafkaError._SSL, KafkaError._TRANSPORT}:
+        check = "check -X ssl.*, and the broker's certificate: its authority, host name and dates"
+    else:
+        check = "check the credentials (-X sasl.*, -X ssl.*) and the ACLs"
+    return ConfigurationError(f"{what}: {text_of(error)}; {check}")
 
 
 class ClientDead(SourceLost):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import structlog
@@ -23,6 +24,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 )
 
 from batcher.errors import CommitUnconfirmed, ConfigurationError, SourceLost, Unreachable
+from batcher.sources.kafka.asking import Complaints, asked
 from batcher.sources.kafka.errors import AWAY, COMMIT_NEVER, COMMIT_RETRIED, FORBIDDEN, error_of, forbidden, text_of
 from batcher.sources.kafka.options import KafkaOptions
 from batcher.sources.receipts.gateway import QueueInfo, Receipt, Received
@@ -81,9 +83,12 @@ class ShareGateway:
             "bootstrap.servers": options.brokers,
         }
         log.warning("share_group_preview", group=options.group, hint="share groups are a preview of Kafka's client")
-        admin = AdminClient(properties)
+        complaints = Complaints()
+        asking: dict[str, Any] = {**properties, "error_cb": complaints}
+        admin = AdminClient(asking)
         try:
-            found = admin.list_topics(self._topic, timeout=ASK_S).topics[self._topic]
+            ask = partial(admin.list_topics, self._topic)
+            found = asked(ask, ASK_S, reason=complaints.of(admin)).topics[self._topic]
             if found.error is not None:
                 raise self._refused(KafkaException(found.error), f"topic {self._topic}")
             self._choose_start(admin)

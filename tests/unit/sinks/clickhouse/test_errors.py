@@ -174,7 +174,7 @@ def test_a_status_that_stays_halts(status: int) -> None:
         (ConnectionResetError(104, "Connection reset by peer"), "was reset; the outcome of the insert is unknown"),
         (ConnectionRefusedError(111, "refused"), "connection refused); nothing was sent"),
         (socket.gaierror(-2, "Name or service not known"), "name of the host is not known; correct --clickhouse.dsn"),
-        (ssl.SSLCertVerificationError("bad"), "the certificate of the server is not trusted"),
+        (ssl.SSLCertVerificationError("bad"), "its certificate is not trusted"),
         (ssl.SSLError("wrong version"), "is it the port for https"),
         (ssl.SSLEOFError("eof"), "in the middle of TLS; is it the port for https?; the outcome"),
         (TimeoutError("timed out"), "no answer within"),

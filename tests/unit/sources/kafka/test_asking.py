@@ -18,7 +18,7 @@ from batcher.cli import main as cli
 from batcher.dead_letters.directory import DirectoryDeadLetterQueue
 from batcher.dead_letters.kafka import KafkaDeadLetterQueue
 from batcher.records import DeadLetter, Partition, Record
-from batcher.sources.kafka.asking import Stopped, asked
+from batcher.sources.kafka.asking import Complaints, Stopped, asked
 
 AWAY = KafkaException(KafkaError(KafkaError._TRANSPORT))
 SLOW = KafkaException(KafkaError(KafkaError._TIMED_OUT))
@@ -45,8 +45,13 @@ class Asking:
         self.now_s += min(timeout_s, self.fails_after_s)
         raise self.error
 
-    def ask(self, timeout_s: float, stopped: Callable[[], bool] = lambda: False) -> str:
-        return asked(self, timeout_s, stopped, clock=lambda: self.now_s)
+    def ask(
+        self,
+        timeout_s: float,
+        stopped: Callable[[], bool] = lambda: False,
+        reason: Callable[[], KafkaError | None] = lambda: None,
+    ) -> str:
+        return asked(self, timeout_s, stopped, clock=lambda: self.now_s, reason=reason)
 
 
 def test_what_nobody_answers_takes_the_whole_time_in_slices_and_fails_as_the_last_of_them() -> None:
@@ -55,6 +60,36 @@ def test_what_nobody_answers_takes_the_whole_time_in_slices_and_fails_as_the_las
         asking.ask(1.75)
     assert raised.value is AWAY
     assert asking.times == [0.5, 0.5, 0.5, 0.25]
+
+
+CERTIFICATE = KafkaError(KafkaError._SSL, "certificate verify failed")
+ALERT = KafkaError(KafkaError._TRANSPORT, "Receive failed: ssl/tls alert bad certificate")
+BROKEN = KafkaError(KafkaError._TRANSPORT, "Connection refused")
+DOWN = KafkaError(KafkaError._ALL_BROKERS_DOWN)
+
+
+@pytest.mark.parametrize("error", [CERTIFICATE, ALERT])
+def test_a_client_that_is_turned_away_asks_once_and_says_why(error: KafkaError) -> None:
+    asking = Asking(SLOW)
+    with pytest.raises(KafkaException) as raised:
+        asking.ask(30.0, reason=lambda: error)
+    assert raised.value.args[0] is error
+    assert len(asking.times) == 1
+
+
+def test_a_broker_that_may_come_is_asked_to_the_end_and_what_the_client_said_is_the_reason() -> None:
+    asking = Asking(SLOW)
+    with pytest.raises(KafkaException) as raised:
+        asking.ask(1.75, reason=lambda: BROKEN)
+    assert raised.value.args[0] is BROKEN
+    assert sum(asking.times) == 1.75
+
+
+def test_the_reason_outlives_the_news_that_all_brokers_are_down() -> None:
+    complaints = Complaints()
+    for error in (DOWN, BROKEN, DOWN):
+        complaints(error)
+    assert complaints.last is BROKEN
 
 
 def test_a_broker_that_was_asked_and_is_slow_gets_longer_and_longer() -> None:
