@@ -10,7 +10,7 @@ LOCK := requirements/development.lock
 JOBS ?= 5
 # Tests of a module stay together, for the topics they share; a process that has none left takes some from another.
 PARALLEL := -n $(JOBS) --dist worksteal
-SOURCES := batcher sinks tests benchmarks native/build.py
+SOURCES := batcher sinks tests benchmarks deploy native/build.py
 # The core, everything that users may install, and what the tests need as well: each agrees with the one before it.
 LOCKS := runtime full development
 NEEDS_runtime :=
