@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tomllib
 import urllib.request
 import zipfile
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
+import kubernetes_validate
 import pytest
+import yaml
 
 from batcher.generate.events import ORDERS, EventGenerator
 from batcher.settings import Settings, load
@@ -28,12 +33,17 @@ from tests.harness.processes import ROOT, run_code
 
 COMPOSE = ROOT / "docker-compose.yml"
 DOCKERFILE = ROOT / "Dockerfile"
-KUBERNETES = ROOT / "deploy" / "kubernetes" / "batcher.yaml"
-QUEUES = {source: ROOT / "deploy" / "kubernetes" / f"{source}.yaml" for source in ("nsq", "sqs")}
+MANIFESTS = ROOT / "deploy" / "kubernetes"
+KUBERNETES = MANIFESTS / "batcher.yaml"
+SCALING = MANIFESTS / "scaling.yaml"
+QUEUES = {source: MANIFESTS / f"{source}.yaml" for source in ("nsq", "sqs")}
 SYSTEMD = ROOT / "deploy" / "systemd" / "batcher.service"
 TABLES = ROOT / "deploy" / "clickhouse"
 STACK_S = 180.0
 """How long the stack may take for each step: its images may still have to be fetched."""
+
+VALIDATED = "1.34"
+"""The version of Kubernetes whose schemas the manifests have to fit."""
 
 ADDRESS = re.compile(r"127\.0\.0\.1:\d+:\d+")
 
@@ -48,16 +58,25 @@ print(engine.query(request["question"], "JSON"))
 """
 
 
-def arguments_in(file: Path) -> list[str]:
-    """Return the flags that a YAML file passes to batcher."""
-    return re.findall(r"^\s*- (--\S+)$", file.read_text(), re.MULTILINE)
+def documents_of(file: Path) -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all(file.read_text()))
+
+
+def container_of(file: Path) -> tuple[list[str], dict[str, Any]]:
+    """Return the flags and the variables with which a file runs batcher."""
+    if file == COMPOSE:
+        service = documents_of(file)[0]["services"]["batcher"]
+        return service["command"], service["environment"]
+    (workload,) = [one for one in documents_of(file) if "template" in one.get("spec", {})]
+    (container,) = workload["spec"]["template"]["spec"]["containers"]
+    return container["args"], {one["name"]: one.get("value", "from elsewhere") for one in container["env"]}
 
 
 def settings_of(file: Path) -> Settings:
     from batcher.cli.verbs.run import parser
 
-    variables = {"BATCHER_CLICKHOUSE_PASSWORD": "secret"}
-    return load(parser(), arguments_in(file), variables, runnable=True).settings
+    arguments, variables = container_of(file)
+    return load(parser(), arguments, variables, runnable=True).settings
 
 
 def ask_chdb(statements: list[str], question: str) -> dict[str, list[dict[str, object]]]:
@@ -104,6 +123,44 @@ def test_the_flags_of_the_service_are_accepted(file: Path) -> None:
     assert settings.http.addr == "0.0.0.0:9100"
 
 
+@pytest.mark.parametrize("file", sorted(MANIFESTS.glob("*.yaml")), ids=lambda file: file.stem)
+def test_each_manifest_is_what_kubernetes_takes(file: Path) -> None:
+    for document in documents_of(file):
+        # KEDA's own kinds have no schema here, and a Kustomization stays with its tool.
+        if not document["apiVersion"].startswith(("keda.sh/", "kustomize.")):
+            kubernetes_validate.validate(document, VALIDATED, strict=True)
+
+
+def test_the_base_of_kustomize_is_the_manifest() -> None:
+    if shutil.which("kubectl") is None:
+        pytest.skip("no kubectl on the PATH")
+    done = subprocess.run(["kubectl", "kustomize", MANIFESTS], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    made = {(one["kind"], one["metadata"]["name"]): one for one in yaml.safe_load_all(done.stdout)}
+    assert made == {(one["kind"], one["metadata"]["name"]): one for one in documents_of(KUBERNETES)}
+
+
+def test_each_replica_is_a_member_of_its_own_that_comes_back_as_itself() -> None:
+    workload = documents_of(KUBERNETES)[0]
+    assert workload["kind"] == "StatefulSet"
+    (container,) = workload["spec"]["template"]["spec"]["containers"]
+    (instance,) = [one for one in container["env"] if one["name"] == "BATCHER_KAFKA_INSTANCE"]
+    assert instance["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.name"
+
+
+def test_everything_for_kubernetes_speaks_of_the_same_pods() -> None:
+    (scaled,) = documents_of(SCALING)
+    workload, *others = documents_of(KUBERNETES)
+    labels = workload["spec"]["template"]["metadata"]["labels"]
+    assert scaled["spec"]["scaleTargetRef"] == {"kind": workload["kind"], "name": workload["metadata"]["name"]}
+    selected = [one["spec"].get("podSelector", one["spec"].get("selector", {})) for one in others]
+    assert [one.get("matchLabels", one) for one in selected] == [labels] * 3
+    kafka = settings_of(KUBERNETES).section(Kafka)
+    (trigger,) = scaled["spec"]["triggers"]
+    asked = {name: trigger["metadata"][name] for name in ("bootstrapServers", "consumerGroup", "topic")}
+    assert asked == {"bootstrapServers": kafka.brokers, "consumerGroup": kafka.group, "topic": kafka.topics[0]}
+
+
 @pytest.mark.parametrize("source", list(QUEUES))
 def test_the_flags_of_the_deployments_for_queues_are_accepted_and_their_scaling_names_the_same_queue(
     source: str,
@@ -147,6 +204,25 @@ def test_the_unit_does_not_restart_what_stays_wrong() -> None:
     assert "RestartPreventExitStatus=2 78" in unit
 
 
+def test_the_image_keeps_what_it_writes_in_a_volume_and_says_whether_it_is_well() -> None:
+    dockerfile = DOCKERFILE.read_text()
+    assert re.search(r"^VOLUME /data$", dockerfile, re.MULTILINE)
+    joined = dockerfile.replace("\\\n", "")
+    command = json.loads(re.findall(r"^HEALTHCHECK .* CMD (\[.*\])$", joined, re.MULTILINE)[0])
+    silent = subprocess.run([sys.executable, *command[1:]], env={}, check=False, timeout=60, capture_output=True)
+    assert silent.returncode == 0, silent.stderr
+    address = {"BATCHER_HTTP_ADDR": "0.0.0.0:1"}
+    away = subprocess.run([sys.executable, *command[1:]], env=address, check=False, timeout=60, capture_output=True)
+    assert away.returncode != 0
+
+
+def test_no_example_writes_into_the_layer_of_its_container() -> None:
+    for file in (COMPOSE, KUBERNETES, *QUEUES.values()):
+        assert "parquet.path" not in file.read_text()
+    for command in re.findall(r"docker run .*", DOCKERFILE.read_text()):
+        assert "-v " in command or "parquet.path" not in command
+
+
 def test_the_image_runs_as_nobody_and_drains_when_stopped() -> None:
     dockerfile = DOCKERFILE.read_text()
     assert re.search(r"^USER [1-9]\d+$", dockerfile, re.MULTILINE)
@@ -172,7 +248,10 @@ def test_the_full_image_has_what_every_extra_needs_and_the_other_one_none_of_it(
     assert not (extras - core) & slim
 
 
-def test_the_wheel_builds_from_what_the_image_is_given(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the wheel, built from nothing but what the image is given."""
+    tmp_path = tmp_path_factory.mktemp("image")
     sent = tmp_path / "context"
     for source in copied_into_the_image():
         (sent / source).parent.mkdir(parents=True, exist_ok=True)
@@ -182,9 +261,65 @@ def test_the_wheel_builds_from_what_the_image_is_given(tmp_path: Path) -> None:
             shutil.copy(ROOT / source, sent / source)
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(tmp_path)]
     subprocess.run([*build, str(sent)], check=True, timeout=120)
-    (wheel,) = tmp_path.glob("*.whl")
+    (found,) = tmp_path.glob("*.whl")
+    return found
+
+
+def test_the_wheel_builds_from_what_the_image_is_given(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as files:
         assert {"batcher/__init__.py", "sinks/__init__.py"} <= set(files.namelist())
+
+
+AS_IN_THE_CONTAINER = """
+set -e
+mount --make-rprivate /
+mount -o remount,ro,bind /
+mount -t tmpfs -o uid=10001,mode=700 tmpfs "$VOLUME"
+# Python may be in the home of another user.
+mount --bind "$PREFIX" "$PYTHON_AT"
+cd "$VOLUME"
+exec setpriv --reuid 10001 --regid 10001 --clear-groups bash -ec '
+    ! touch /tmp/x 2> /dev/null
+    "$PYTHON" -m batcher --version
+    "$PYTHON" -c "import batcher; print(batcher.__file__)"
+    "$PYTHON" -m batcher produce --to queue --queue.path q.db --create --count 500
+    "$PYTHON" -m batcher --source queue --queue.path q.db --sink parquet --parquet.path events --until-eof
+    "$PYTHON" -c "import pyarrow.parquet as pq; print(pq.read_table(\\"events\\").num_rows)"
+    id -u
+'
+"""
+
+
+def test_the_installed_wheel_loads_as_nobody_on_a_read_only_system_with_one_volume(wheel: Path, tmp_path: Path) -> None:
+    probe = ["unshare", "--mount", "bash", "-c", "mount --make-rprivate / && mount -o remount,ro,bind /"]
+    if shutil.which("setpriv") is None or shutil.which("unshare") is None:
+        pytest.skip("no unshare and setpriv on the PATH")
+    if subprocess.run(probe, capture_output=True, check=False, timeout=30).returncode:
+        pytest.skip("this user may not make a mount namespace")
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(tmp_path / "installed")]
+    subprocess.run([*pip, str(wheel)], check=True, timeout=120)
+    for name in ("volume", "python"):
+        (tmp_path / name).mkdir()
+    for directory in (tmp_path, *tmp_path.parents[:3]):
+        directory.chmod(0o755)
+    paths = [str(tmp_path / "installed"), sysconfig.get_path("platlib")]
+    variables = {
+        "BATCHER_QUEUE_GROUP": "files",
+        "VOLUME": str(tmp_path / "volume"),
+        "PREFIX": sys.base_prefix,
+        "PYTHON_AT": str(tmp_path / "python"),
+        "PYTHON": str(tmp_path / "python" / "bin" / f"python3.{sys.version_info.minor}"),
+        "PYTHONPATH": os.pathsep.join(paths),
+        "LD_LIBRARY_PATH": str(tmp_path / "python" / "lib"),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PATH": os.environ["PATH"],
+    }
+    command = ["unshare", "--mount", "bash", "-c", AS_IN_THE_CONTAINER]
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    said = done.stdout.splitlines()
+    assert str(tmp_path / "installed" / "batcher" / "__init__.py") in said
+    assert said[-2:] == ["500", "10001"]
 
 
 def test_the_daemon_gets_everything_the_image_copies_and_nothing_else() -> None:
