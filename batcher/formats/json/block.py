@@ -33,6 +33,7 @@ from batcher.formats.json.rewriter import Impossible, Rewriter, rewriter
 from batcher.formats.json.spelling import Names, Speller
 from batcher.formats.json.syntax import NumberText, Pairs, parse_object
 from batcher.formats.json.timestamps import decimal
+from batcher.formats.json.twice import TwiceSeen
 
 _FEW: Final = 64
 """At most this many messages are settled one by one: that costs about as much as another attempt with Arrow."""
@@ -97,6 +98,7 @@ class BlockReader:
         """The last block could not be read whole."""
         self._stride = 0
         """Messages of the last piece that Arrow could read where msgspec had passed them; 0 for all."""
+        self._twice = TwiceSeen()
         self._compiled: dict[Any, tuple[pa.Schema, msgspec.json.Decoder[Any]]] = {}
         self._rewriters: dict[Any, tuple[Rewriter | None, Rewriter | None]] = {}
         self._possible = self._can_rewrite()
@@ -146,10 +148,13 @@ class BlockReader:
             if self._whole(texts, rows, forms.numeric, outcome):
                 return
         self._numeric, self._uneven = forms.numeric, bool(forms.mixed)
+        if not forms.mixed:
+            self._sift(texts, rows, forms.numeric, outcome)
+            return
         for part, numeric in self._parts(texts, forms):
-            if forms.mixed and self._whole(texts.filter(part), rows.filter(part), numeric, outcome):
-                continue
-            self._sift(texts.filter(part), rows.filter(part), numeric, outcome)
+            some, numbers = texts.filter(part), rows.filter(part)
+            if not self._whole(some, numbers, numeric, outcome):
+                self._sift(some, numbers, numeric, outcome)
 
     def _sift(self, texts: pa.Array, rows: pa.Array, numeric: shape.Numeric, outcome: BlockOutcome) -> None:
         """Read what msgspec passes; then the rest in other forms, as long as it is many messages."""
@@ -235,6 +240,9 @@ class BlockReader:
                 done.append(self._arrays(texts.slice(start, length), numeric, outcome))
             except reader.Unreadable as failure:
                 self._uneven = True
+                if not done and self._twice.learn(failure.twice):
+                    texts, rows = self._once(texts, rows, outcome)
+                    continue
                 # In a single block of the reader, Arrow says which message is to blame.
                 most = max(_FEW, self._block_bytes // 2 * len(texts) // texts.nbytes)
                 size = max(min(length // 2, _PIECE), _FEW)
@@ -261,10 +269,22 @@ class BlockReader:
         arrays = done[0] if len(done) == 1 else [pa.concat_arrays(pieces) for pieces in zip(*done, strict=True)]
         self._finish(arrays, texts, rows, numeric, outcome)
 
+    def _once(self, texts: pa.Array, rows: pa.Array, outcome: BlockOutcome) -> tuple[pa.Array, pa.Array]:
+        """Leave messages open in which a key may occur twice, and return the others."""
+        twice = self._twice.rows(texts)
+        if not twice:
+            return texts, rows
+        outcome.open += rows.take(pa.array(twice, pa.int64())).to_pylist()
+        rest = _all_but(twice, len(rows))
+        return texts.filter(rest), rows.filter(rest)
+
     def _sifted(self, texts: pa.Array, numeric: shape.Numeric) -> pa.Array:
-        """Return for each message whether msgspec takes it. It errs on both sides, which costs only time."""
+        """Return for each message whether msgspec takes it. It errs on both sides, which costs only time.
+
+        A message in which a key may occur twice does not pass either, where Arrow found one before.
+        """
         _, sieve = self._compile(numeric)
-        refused: list[int] = []
+        refused = self._twice.rows(texts)
         joined = memoryview(reader.join(texts))
         starts = [*range(0, len(texts), _SIEVED), len(texts)]
         lengths = pc.cumulative_sum(pc.add(pc.binary_length(texts).cast(pa.int64()), 1))

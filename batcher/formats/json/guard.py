@@ -92,13 +92,18 @@ class _Sorter:
         self.texts = text.cast(pa.binary())
 
     def braces(self) -> None:
-        braced = self._in_braces()
+        braced = _in_braces(self.texts)
         if pc.all(braced).as_py() in (True, None):
             return
-        self.texts = pc.ascii_trim(self.texts.cast(pa.string()), _BLANK).cast(pa.binary())
-        braced = self._in_braces()
-        if not pc.all(braced).as_py():
-            self._examine(pc.invert(braced))
+        bare = pc.invert(braced)
+        # Few are odd, and then only they are copied.
+        some = _trimmed(self.texts.filter(bare))
+        if pc.any(_in_braces(some)).as_py():
+            self.texts = _trimmed(self.texts)
+            bare = pc.invert(_in_braces(self.texts))
+            some = self.texts.filter(bare)
+        if len(some):
+            self._examine(bare, some)
 
     def constants(self) -> None:
         everything = whole(self.texts)
@@ -128,20 +133,21 @@ class _Sorter:
             return True
         return False
 
-    def _in_braces(self) -> pa.Array:
-        return pc.and_(pc.starts_with(self.texts, b"{"), pc.ends_with(self.texts, b"}"))
-
     def _byte_range(self) -> tuple[int, int]:
         """Return the least and the greatest byte of all messages."""
         span = pc.min_max(_as_bytes(_joined(self.texts))).as_py()
         return (_SPACE, 0) if span["min"] is None else (span["min"], span["max"])
 
-    def _examine(self, suspect: pa.Array, *, only_if_bad: bool = False) -> None:
-        """Find out why each suspect is no JSON object; with `only_if_bad` suspects that are one may stay."""
+    def _examine(self, suspect: pa.Array, texts: pa.Array | None = None, *, only_if_bad: bool = False) -> None:
+        """Find out why each suspect is no JSON object; with `only_if_bad` suspects that are one may stay.
+
+        `texts` are those of the suspects, where they are at hand.
+        """
         refused: list[int] = []
         rows = pc.indices_nonzero(suspect)
+        texts = self.texts.take(rows) if texts is None else texts
         for row, position, raw in zip(
-            rows.to_pylist(), self.positions.take(rows).to_pylist(), self.texts.take(rows).to_pylist(), strict=True
+            rows.to_pylist(), self.positions.take(rows).to_pylist(), texts.to_pylist(), strict=True
         ):
             try:
                 parse_object(raw, self._options.max_depth)
@@ -160,6 +166,14 @@ class _Sorter:
     def _keep(self, mask: pa.Array) -> None:
         self.texts = self.texts.filter(mask)
         self.positions = self.positions.filter(mask)
+
+
+def _in_braces(texts: pa.Array) -> pa.Array:
+    return pc.and_(pc.starts_with(texts, b"{"), pc.ends_with(texts, b"}"))
+
+
+def _trimmed(texts: pa.Array) -> pa.Array:
+    return pc.ascii_trim(texts.cast(pa.string()), _BLANK).cast(pa.binary())
 
 
 def _joined(texts: pa.Array) -> Any:

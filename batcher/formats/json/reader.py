@@ -22,6 +22,8 @@ _ROW: Final = re.compile(r"^JSON parse error: .* in row (\d+)$")
 
 _UNKNOWN: Final = "unexpected field"
 
+_TWICE: Final = re.compile(r"^JSON parse error: Column\((.*)\) was specified twice", re.DOTALL)
+
 
 _FAR: Final = (
     r'[:\[,\s"][+-]?(?:[\d.]+[eE]-0*[1-9]\d|[\d.]{25,}[eE]-\d)'
@@ -34,13 +36,15 @@ class Unreadable(Exception):
     """Say that not every message of a block is one document of the schema.
 
     `row` is one that is to blame, where Arrow names it: for what it finds while parsing, in a single block.
-    `unknown` says that a field is to blame that the schema does not have.
+    `unknown` says that a field is to blame that the schema does not have, `twice` is the path of a column whose key
+    occurs twice.
     """
 
-    def __init__(self, row: int | None = None, *, unknown: bool = False) -> None:
+    def __init__(self, row: int | None = None, *, unknown: bool = False, twice: str | None = None) -> None:
         super().__init__()
         self.row = row
         self.unknown = unknown
+        self.twice = twice
 
 
 def block_bytes(columns: int) -> int:
@@ -87,7 +91,8 @@ def read(texts: pa.Array, schema: pa.Schema, *, reject_unknown: bool, block_byte
     except (pa.ArrowInvalid, pa.ArrowCapacityError) as error:
         named = _ROW.search(str(error)) if buffer.size <= options.block_size else None
         row = int(named[1]) if named and int(named[1]) < len(texts) else None
-        raise Unreadable(row, unknown=_UNKNOWN in str(error)) from error
+        twice = _TWICE.search(str(error))
+        raise Unreadable(row, unknown=_UNKNOWN in str(error), twice=twice and twice[1]) from error
     if table.num_rows != len(texts):
         raise Unreadable
     # One call for all: after each call, the interpreter lock has to be waited for.

@@ -194,6 +194,14 @@ def column_of_text(texts: pa.Array, to: pa.TimestampType) -> tuple[pa.Array, lis
     fitting = _fitting(texts.drop_null() if texts.null_count else texts, to)
     if fitting:
         with contextlib.suppress(pa.ArrowInvalid):
+            return _first(texts, fitting, to), []
+        # A few that are no times at all would cost a failed cast of each piece that they are in.
+        formed = pc.fill_null(pc.match_substring_regex(texts, _FORM), True)
+        odd = _rows(pc.invert(formed))
+        if odd:
+            column, left = column_of_text(pc.if_else(formed, texts, pa.scalar(None, texts.type)), to)
+            return column, odd + left
+        with contextlib.suppress(pa.ArrowInvalid):
             return piecewise(
                 texts,
                 lambda part: _first(part, fitting, to),
