@@ -62,9 +62,9 @@ def admit(values: pa.Array, *, max_message_bytes: int, tombstones: Tombstones) -
     return Admitted(values, positions, tuple(sorted(rejections, key=lambda one: one.position)), skipped)
 
 
-def piece_rows(values: pa.ChunkedArray) -> int:
-    """Return how many values make a piece: PIECE_BYTES in the mean, and one at least."""
-    pieces = max(1, math.ceil(int(values.nbytes) / PIECE_BYTES))
+def piece_rows(values: pa.ChunkedArray, piece_bytes: int = PIECE_BYTES) -> int:
+    """Return how many values make a piece: so many bytes in the mean, and one value at least."""
+    pieces = max(1, math.ceil(int(values.nbytes) / piece_bytes))
     return max(1, math.ceil(len(values) / pieces))
 
 

@@ -32,5 +32,6 @@ pub fn read(reader: &mut Reader, chunks: &[Binary]) -> Option<Places> {
             number += 1;
         }
     }
+    reader.root.finish();
     Some(places)
 }

@@ -3,6 +3,8 @@
 //! Laws:
 //! * `len` is the number of values. While an object is read, a column of it that is longer than the object has had its
 //!   field; that is how a key that occurs twice is seen.
+//! * A column may be shorter than its object: what its last rows lack is added when it has a value again, or at the end,
+//!   all at once. So an object that is absent costs one step, however many columns are in it.
 //! * `cut(len)` undoes everything that was added since the column had that length, also half a value.
 //! * A column that may not be null never has a null: below an object that is null it has a zero or nothing.
 
@@ -119,33 +121,51 @@ impl Column {
     /// Add a null; the caller has seen that the column may have one.
     #[inline(never)]
     pub fn push_null(&mut self) {
-        self.validity.get_or_insert_with(|| Bits::ones(self.len)).push(false);
-        self.nulls += 1;
-        self.len += 1;
-        self.fill();
+        self.lack(1);
     }
 
-    /// Add what stands below an object that is null.
-    fn pad(&mut self) {
+    /// Add what stands for nothing in so many rows: nulls, or below an object that is null, where none may be, zeros.
+    fn lack(&mut self, rows: usize) {
         if self.nullable {
-            return self.push_null();
+            self.validity.get_or_insert_with(|| Bits::ones(self.len)).extend(false, rows);
+            self.nulls += rows;
+        } else if let Some(bits) = &mut self.validity {
+            bits.extend(true, rows);
         }
-        self.count();
-        self.fill();
+        self.len += rows;
+        self.fill(rows);
     }
 
-    /// Write a value that means nothing.
-    fn fill(&mut self) {
-        each_vector!(&mut self.values, vector => vector.push(Default::default()), _ => match &mut self.values {
-            Values::Bool(bits) => bits.push(false),
-            Values::Text { ends, .. } | Values::List { ends, .. } | Values::Map { ends, .. } => {
-                ends.push(ends.last().copied().unwrap_or(0));
-            }
-            Values::Struct(object) => {
-                object.len += 1;
-                object.columns.iter_mut().for_each(Column::pad);
-            }
+    /// Bring the column to a length that it may be short of.
+    #[cold]
+    pub fn catch_up(&mut self, len: usize) {
+        if self.len < len {
+            self.lack(len - self.len);
+        }
+    }
+
+    /// Bring the column, and all that is in it, to their lengths.
+    fn finish(&mut self, len: usize) {
+        self.catch_up(len);
+        match &mut self.values {
+            Values::List { items, .. } => items.finish(items.len),
+            Values::Map { values, .. } => values.finish(values.len),
+            Values::Struct(object) => object.finish(),
             _ => {}
+        }
+    }
+
+    /// Write values that mean nothing.
+    fn fill(&mut self, rows: usize) {
+        each_vector!(&mut self.values, vector => vector.resize(vector.len() + rows, Default::default()), _ => {
+            match &mut self.values {
+                Values::Bool(bits) => bits.extend(false, rows),
+                Values::Text { ends, .. } | Values::List { ends, .. } | Values::Map { ends, .. } => {
+                    ends.resize(ends.len() + rows, ends.last().copied().unwrap_or(0));
+                }
+                Values::Struct(object) => object.len += rows,
+                _ => {}
+            }
         })
     }
 
@@ -194,6 +214,8 @@ pub struct Object {
     pub keys: Vec<Key>,
     pub columns: Vec<Column>,
     pub len: usize,
+    /// How many columns may not be null.
+    pub required: usize,
     names: Vec<Box<[u8]>>,
     insensitive: bool,
     slots: Vec<usize>,
@@ -210,6 +232,7 @@ impl Object {
             keys: fields.iter().map(|(name, _)| Key::new(name)).collect(),
             names: fields.iter().map(|(name, _)| name.as_bytes().into()).collect(),
             after: (1..=fields.len()).chain([0]).collect(),
+            required: fields.iter().filter(|(_, column)| !column.nullable).count(),
             slots: vec![FREE; (fields.len() * 2 + 1).next_power_of_two()],
             columns: fields.into_iter().map(|(_, column)| column).collect(),
             len: 0,
@@ -253,6 +276,11 @@ impl Object {
         self.columns.iter_mut().for_each(|column| column.cut(len));
         self.len = self.len.min(len);
     }
+
+    /// Bring all columns to the length of the object, once everything is read.
+    pub fn finish(&mut self) {
+        self.columns.iter_mut().for_each(|column| column.finish(self.len));
+    }
 }
 
 /// Bits in Arrow's order.
@@ -278,6 +306,20 @@ impl Bits {
             _ => self.bytes.push(bit as u8),
         }
         self.len += 1;
+    }
+
+    /// Push the same bit so many times.
+    pub fn extend(&mut self, bit: bool, count: usize) {
+        let end = self.len + count;
+        while self.len < end && !self.len.is_multiple_of(8) {
+            self.push(bit);
+        }
+        let whole = (end - self.len) / 8;
+        self.bytes.resize(self.bytes.len() + whole, if bit { 0xff } else { 0 });
+        self.len += whole * 8;
+        while self.len < end {
+            self.push(bit);
+        }
     }
 
     pub fn get(&self, at: usize) -> bool {
@@ -309,6 +351,33 @@ mod tests {
         bits.push(false);
         bits.push(true);
         assert_eq!((bits.bytes.as_slice(), bits.len), (&[0xff, 0b1011][..], 12));
+    }
+
+    #[test]
+    fn many_bits_at_once_are_as_many_one_by_one() {
+        for (before, count) in [(0, 0), (3, 2), (3, 5), (3, 30), (8, 8), (7, 1), (9, 100)] {
+            for bit in [false, true] {
+                let (mut at_once, mut singly) = (Bits::ones(before), Bits::ones(before));
+                at_once.extend(bit, count);
+                (0..count).for_each(|_| singly.push(bit));
+                assert_eq!((at_once.bytes, at_once.len), (singly.bytes, singly.len), "{before} {count}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_short_of_its_object_has_nulls_at_the_end_and_zeros_where_none_may_be() {
+        let inner = vec![
+            ("a".into(), Column::new(true, Values::I64(vec![]))),
+            ("b".into(), Column::new(false, Values::Bool(Bits::default()))),
+        ];
+        let column = Column::new(true, Values::Struct(Box::new(Object::new(1, inner, false))));
+        let mut object = Object::new(0, vec![("o".into(), column)], false);
+        object.len = 3;
+        object.finish();
+        let Values::Struct(inner) = &object.columns[0].values else { panic!() };
+        assert_eq!((object.columns[0].nulls, inner.len, inner.required), (3, 3, 1));
+        assert_eq!(inner.columns.iter().map(|one| (one.len, one.nulls)).collect::<Vec<_>>(), [(3, 3), (3, 0)]);
     }
 
     #[test]

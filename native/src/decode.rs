@@ -110,19 +110,22 @@ impl Parser<'_, '_> {
 
     fn object(&mut self, object: &mut Object, depth: u32) -> Res<()> {
         let row = object.len;
-        let mut filled = 0;
+        let (mut required, noted) = (0, self.unknown.noted());
         let mut last = object.columns.len();
         let mut more = self.cursor.open(b'{')?;
         while more {
-            match self.key(object, last)? {
+            match self.key(object, last, noted)? {
                 Found::Column(index) => {
                     self.cursor.colon()?;
                     let column = &mut object.columns[index];
                     if column.len != row {
-                        return Err(Suspect); // the key has been here before
+                        if column.len > row {
+                            return Err(Suspect); // the key has been here before
+                        }
+                        column.catch_up(row);
                     }
+                    required += !column.nullable as usize;
                     self.value(column, depth)?;
-                    filled += 1;
                     last = index;
                 }
                 Found::Unknown => {
@@ -132,13 +135,8 @@ impl Parser<'_, '_> {
             }
             more = self.cursor.more(b'}')?;
         }
-        if filled < object.columns.len() {
-            for column in object.columns.iter_mut().filter(|column| column.len == row) {
-                if !column.nullable {
-                    return Err(Suspect);
-                }
-                column.push_null();
-            }
+        if required < object.required {
+            return Err(Suspect);
         }
         object.len = row + 1;
         Ok(())
@@ -146,16 +144,16 @@ impl Parser<'_, '_> {
 
     /// Which column the key here is. Most messages have theirs in the order of the one before.
     #[inline(always)]
-    fn key(&mut self, object: &mut Object, last: usize) -> Res<Found> {
+    fn key(&mut self, object: &mut Object, last: usize, noted: usize) -> Res<Found> {
         let next = object.after[last];
         if object.keys.get(next).is_some_and(|key| self.cursor.key(key)) {
             return Ok(Found::Column(next));
         }
-        self.other_key(object, last)
+        self.other_key(object, last, noted)
     }
 
     #[inline(never)]
-    fn other_key(&mut self, object: &mut Object, last: usize) -> Res<Found> {
+    fn other_key(&mut self, object: &mut Object, last: usize, noted: usize) -> Res<Found> {
         let text = self.cursor.text()?;
         let name = if text.escaped {
             self.scratch.clear();
@@ -175,6 +173,8 @@ impl Parser<'_, '_> {
                 self.cursor.colon()?;
                 if self.cursor.peek() != b'n' {
                     self.unknown.note(object.number, name);
+                } else if self.unknown.noted() > noted {
+                    self.unknown.withdraw(object.number, name, noted);
                 }
                 self.cursor.back_to(place);
             }

@@ -1,7 +1,7 @@
 //! The fields that no column takes, counted.
 //!
 //! Laws: a row counts once for a field, however often it has it, and only if it stays a row. A field that is null does
-//! not count: nothing is lost with it. At most `MOST` different fields are told apart at a time: a dictionary in place
+//! not count: nothing is lost with it. Of a key that occurs twice in one object the last value counts. At most `MOST` different fields are told apart at a time: a dictionary in place
 //! of a record has one for each key.
 
 use std::collections::HashMap;
@@ -41,6 +41,25 @@ impl Unknown {
             self.found.push(Field { object, name: name.into(), records: 0, first: 0, last: usize::MAX });
             self.here.push(place);
         }
+    }
+
+    /// How many fields of the row at hand were noted so far.
+    #[inline(always)]
+    pub fn noted(&self) -> usize {
+        self.here.len()
+    }
+
+    /// A field of an object is null after all; what was noted of that object begins at `since`.
+    pub fn withdraw(&mut self, object: usize, name: &[u8], since: usize) {
+        let place = self.places.get(object).and_then(|places| places.get(name)).copied();
+        let mut kept = since;
+        for at in since..self.here.len() {
+            if Some(self.here[at]) != place {
+                self.here[kept] = self.here[at];
+                kept += 1;
+            }
+        }
+        self.here.truncate(kept);
     }
 
     /// The row at hand is one.
@@ -87,6 +106,21 @@ mod tests {
         let found: Vec<_> = unknown.take().iter().map(|f| (f.object, f.name.to_vec(), f.records, f.first)).collect();
         assert_eq!(found, [(0, b"a".to_vec(), 2, 3), (1, b"a".to_vec(), 2, 3)]);
         assert!(unknown.take().is_empty());
+    }
+
+    #[test]
+    fn of_a_key_that_occurs_twice_the_last_value_counts() {
+        let mut unknown = Unknown::default();
+        unknown.note(1, b"a");
+        let since = unknown.noted();
+        unknown.note(0, b"a");
+        unknown.note(1, b"a");
+        unknown.note(0, b"b");
+        unknown.withdraw(0, b"a", since);
+        unknown.withdraw(0, b"never", since);
+        unknown.keep(7);
+        let found: Vec<_> = unknown.take().iter().map(|f| (f.object, f.name.to_vec())).collect();
+        assert_eq!(found, [(1, b"a".to_vec()), (0, b"b".to_vec())]);
     }
 
     #[test]

@@ -30,6 +30,7 @@ from batcher.formats.json import reader, shape
 from batcher.formats.json.columns import Finisher
 from batcher.formats.json.limits import JsonOptions, Refused
 from batcher.formats.json.rewriter import Impossible, Rewriter, rewriter
+from batcher.formats.json.sparse import SparseReader
 from batcher.formats.json.spelling import Names, Speller
 from batcher.formats.json.syntax import NumberText, Pairs, parse_object
 from batcher.formats.json.timestamps import decimal
@@ -78,6 +79,15 @@ class _Forms:
     mixed: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class _Compiled:
+    """Hold what reads messages that write their columns in some form, and what sifts them before."""
+
+    schema: pa.Schema
+    reader: SparseReader
+    sieve: msgspec.json.Decoder[Any]
+
+
 class BlockReader:
     """Read blocks into the columns of one schema. Not for several threads at once."""
 
@@ -99,7 +109,7 @@ class BlockReader:
         self._stride = 0
         """Messages of the last piece that Arrow could read where msgspec had passed them; 0 for all."""
         self._twice = TwiceSeen()
-        self._compiled: dict[Any, tuple[pa.Schema, msgspec.json.Decoder[Any]]] = {}
+        self._compiled: dict[Any, _Compiled] = {}
         self._rewriters: dict[Any, tuple[Rewriter | None, Rewriter | None]] = {}
         self._possible = self._can_rewrite()
 
@@ -186,18 +196,18 @@ class BlockReader:
 
     def _arrays(self, texts: pa.Array, numeric: shape.Numeric, outcome: BlockOutcome) -> list[pa.Array]:
         """Return the columns of messages as they are read; raise Unreadable when not all can be."""
-        schema, _ = self._compile(numeric)
+        made = self._compile(numeric)
         try:
-            return self._raw(texts, schema, reject_unknown=outcome.clean or self._reject_unknown)
+            return self._raw(texts, made, reject_unknown=outcome.clean or self._reject_unknown)
         except reader.Unreadable as failure:
             if not (failure.unknown and outcome.clean) or self._reject_unknown:
                 raise
         outcome.clean = False
-        return self._raw(texts, schema, reject_unknown=False)
+        return self._raw(texts, made, reject_unknown=False)
 
-    def _raw(self, texts: pa.Array, schema: pa.Schema, *, reject_unknown: bool) -> list[pa.Array]:
-        reader.refuse_far_exponents(texts, schema)
-        return reader.read(texts, schema, reject_unknown=reject_unknown, block_bytes=self._block_bytes)
+    def _raw(self, texts: pa.Array, made: _Compiled, *, reject_unknown: bool) -> list[pa.Array]:
+        reader.refuse_far_exponents(texts, made.schema)
+        return made.reader.read(texts, reject_unknown=reject_unknown, block_bytes=self._block_bytes)
 
     def _finish(
         self, arrays: list[pa.Array], texts: pa.Array, rows: pa.Array, numeric: shape.Numeric, outcome: BlockOutcome
@@ -283,7 +293,7 @@ class BlockReader:
 
         A message in which a key may occur twice does not pass either, where Arrow found one before.
         """
-        _, sieve = self._compile(numeric)
+        sieve = self._compile(numeric).sieve
         refused = self._twice.rows(texts)
         joined = memoryview(reader.join(texts))
         starts = [*range(0, len(texts), _SIEVED), len(texts)]
@@ -349,7 +359,7 @@ class BlockReader:
             ]
         yield from parts
 
-    def _compile(self, numeric: shape.Numeric) -> tuple[pa.Schema, msgspec.json.Decoder[Any]]:
+    def _compile(self, numeric: shape.Numeric) -> _Compiled:
         key = (numeric, tuple(sorted(self._names.items())))
         compiled = self._compiled.get(key)
         if compiled is None:
@@ -357,7 +367,7 @@ class BlockReader:
                 self._compiled.clear()
             schema = shape.reading_schema(self._schema, numeric, self._names)
             sieve = shape.sieve(self._schema, numeric, self._names, reject_unknown=self._reject_unknown)
-            compiled = self._compiled[key] = (schema, sieve)
+            compiled = self._compiled[key] = _Compiled(schema, SparseReader(schema), sieve)
         return compiled
 
     def _rewriters_for(self) -> tuple[Rewriter | None, Rewriter | None]:

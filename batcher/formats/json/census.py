@@ -122,16 +122,12 @@ def spelled(key: str, known: Known, present: Collection[str]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return what the strict parser gives as dicts and lists; of a key that occurs twice, a value that is not null."""
+    """Return what the strict parser gives as dicts and lists; of a key that occurs twice, the last value."""
     if type(value) is list:
         return [_plain(item) for item in value]
     if type(value) is not Pairs:
         return value
-    found: dict[str, Any] = {}
-    for key, item in value.items:
-        if found.get(key) is None:
-            found[key] = _plain(item)
-    return found
+    return {key: _plain(item) for key, item in value.items}
 
 
 ANY: Final = "\0"

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batcher import native
-from batcher.formats.json import reader, shape
+from batcher.formats.json import shape
 from batcher.formats.json.block import BlockOutcome, BlockReader
 from batcher.formats.json.census import Census
 from batcher.formats.json.columns import Finisher
@@ -28,10 +28,11 @@ from batcher.formats.json.limits import JsonOptions, Refused
 from batcher.formats.json.per_column import per_column, with_texts
 from batcher.formats.json.recognition import recognised
 from batcher.formats.json.remainder import Remainder
+from batcher.formats.json.sparse import SparseReader
 from batcher.formats.json.strict import StrictReader
 from batcher.formats.json.times import Times
 from batcher.formats.outcome import ascending, renumbered
-from batcher.formats.policy import piece_rows
+from batcher.formats.policy import PIECE_BYTES, piece_rows
 from batcher.growth import has_untyped
 from batcher.records import RESCUED, Batch, Decoded, Rejection, UnknownField, as_one
 
@@ -39,6 +40,9 @@ __all__ = ["JsonDecoder", "JsonFormat", "JsonOptions"]
 
 _FINER: Final = r"\d:\d\d\.\d{6}\d*[1-9]"
 """A time with digits below the microsecond, anywhere in a message."""
+
+_COLUMN_BYTES: Final = 8192
+"""A piece has at least this for each column: to put pieces together costs some 50 us a column."""
 
 _CHECKED: Final = 16_384
 """Messages of a first batch that are checked against a schema at once."""
@@ -123,7 +127,8 @@ class JsonDecoder:
         self._block = BlockReader(schema, options, chosen.texts, self._finisher)
         self._rewriting = False
         """Every record is read by itself, and rewritten: it is for comparison with what is read whole."""
-        self._rewritten = shape.rewritten_schema(schema)
+        self._rewritten = SparseReader(shape.rewritten_schema(schema))
+        self._piece_bytes = max(PIECE_BYTES, _COLUMN_BYTES * shape.leaves(schema))
 
     @property
     def schema(self) -> pa.Schema:
@@ -134,7 +139,7 @@ class JsonDecoder:
 
     def decode_values(self, values: pa.ChunkedArray) -> Decoded:
         """Decode messages; positions are theirs."""
-        step = piece_rows(values)
+        step = piece_rows(values, self._piece_bytes)
         pieces = [self.decode_texts(as_one(values.slice(start, step))) for start in range(0, len(values), step)]
         return pieces[0] if len(pieces) == 1 else _in_a_row(pieces, step)
 
@@ -217,7 +222,7 @@ class JsonDecoder:
             except Refused as why:
                 refused.append((row, recognised(text, why).kept()))
         if passed:
-            arrays = reader.read(pa.array(rewritten, pa.binary()), self._rewritten, reject_unknown=False)
+            arrays = self._rewritten.read(pa.array(rewritten, pa.binary()), reject_unknown=False)
             table, _ = self._finisher.finish(arrays)
             outcome.tables.append(table)
             outcome.rows.append(pa.array(passed, pa.int64()))

@@ -18,6 +18,7 @@ from batcher.formats.json.limits import Refused
 _STRING: Final = re.compile(r'"(?>[^"\\]+|\\.)*+"?', re.DOTALL)
 """A string, or the rest of the text where one is not closed. So a scan never starts over and stays linear."""
 
+_NO_BRACKETS: Final = bytes(set(range(256)) - set(b'[]{}"\\'))
 _NOT_BRACKET: Final = re.compile(r"[^\[\]{}]+")
 
 _ESCAPE: Final = re.compile(
@@ -90,13 +91,22 @@ def check_depth(text: str, max_depth: int) -> None:
     if text.count("[") + text.count("{") <= max_depth:
         return
     depth = 0
-    for bracket in _NOT_BRACKET.sub("", _STRING.sub("", text)):
-        if bracket in "[{":
+    for bracket in _brackets(text):
+        if bracket in b"[{":
             depth += 1
             if depth > max_depth:
                 raise Refused("too_deep", f"nested deeper than {max_depth} levels")
         else:
             depth -= 1
+
+
+def _brackets(text: str) -> bytes:
+    """Return the brackets outside strings."""
+    found = text.encode().translate(None, _NO_BRACKETS)
+    if b"\\" in found:
+        # What these stand before, or for, ends no string.
+        return _NOT_BRACKET.sub("", _STRING.sub("", text)).encode()
+    return b"".join(found.split(b'"')[::2])
 
 
 def kind(value: Any) -> str:
