@@ -4,6 +4,9 @@ The same orders are loaded as JSON, as Avro and as Protobuf, each encoding from 
 
     python -m benchmarks.bench_pipeline                     2 million records, three rounds, some minutes
     python -m benchmarks.bench_pipeline --records 200000 --rounds 1 --only consume,parquet
+    python -m benchmarks.bench_pipeline --only consume,parquet,parquet-python      natively, and in Python
+
+`--native` and `BATCHER_NATIVE` are those of batcher; `-python` behind a name turns the extension off for that one.
 
 The figure to quote is the ratio to bare `consume()` within one run: absolute numbers belong to one machine on one day.
 """
@@ -11,7 +14,9 @@ The figure to quote is the ratio to bare `consume()` within one run: absolute nu
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
+import sys
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -58,8 +63,11 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=2_000_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", default=",".join(contenders.CONTENDERS), help="contenders, separated by commas")
+    parser.add_argument("--native", choices=("auto", "off", "require"), help="as the flag of batcher")
     parser.add_argument("--json", type=Path, default=RESULTS / "pipeline.json", help="where to write")
     arguments = parser.parse_args()
+    if arguments.native:
+        os.environ["BATCHER_NATIVE"] = arguments.native
     from batcher.testing.brokers import available_broker
 
     with available_broker() as broker:
@@ -76,7 +84,8 @@ def main() -> None:
             share = contenders.NAIVE_SHARE if name == "naive" else 1
             return contenders.measure(name, broker.bootstrap, topic, arguments.records // share)
 
-        results = in_rounds(names, arguments.rounds, measure)
+        failed: dict[str, str] = {}
+        results = in_rounds(names, arguments.rounds, measure, failed)
     text = write(
         arguments.json,
         results,
@@ -84,8 +93,11 @@ def main() -> None:
         baseline="consume",
         title="The pipeline beside bare consume()",
         remarks=[*cost_of_exactly_once(results), *speed_of_encodings(results)],
+        failed=failed,
     )
     print(f"\n{text}\n\nwritten to {arguments.json}")
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

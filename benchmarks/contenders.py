@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
 from batcher.protocols import PartitionListener, SourceInfo
 from batcher.records import Partition, Position, Records
 from benchmarks import encodings
-from benchmarks.harness import Measured, Stopwatch
+from benchmarks.harness import Measured, Stopwatch, TurnFailed, reason_of
 from benchmarks.orders import COLUMNS, NAMES
 
 PARTITIONS: Final = 4
@@ -107,7 +108,8 @@ def pipeline(contender: str, bootstrap: str, topic: str, records: int, *flags: s
     from batcher.settings import load
     from batcher.telemetry import logs
 
-    words = ["-b", bootstrap, "-t", topic, "-g", f"bench-{uuid.uuid4()}", "--until-eof", *flags]
+    choice = ("--native", os.environ.get("BATCHER_NATIVE") or "auto")
+    words = ["-b", bootstrap, "-t", topic, "-g", f"bench-{uuid.uuid4()}", "--until-eof", *choice, *flags]
     settings = load(parser(), words, {}, runnable=True).settings
     logs.setup("json", "error")
     made = pipeline_of(settings)
@@ -116,9 +118,18 @@ def pipeline(contender: str, bootstrap: str, topic: str, records: int, *flags: s
     tune_collector()
     tune_memory()
     summary = made.run()
-    if summary.written != records:
+    settled = summary.written + (summary.dead_lettered if "--dlq.path" in flags else 0)
+    if settled != records:
         sys.exit(f"{contender}: wrote {summary.written} of {records} records")
-    return watch.measured(contender, records)
+    return replace(watch.measured(contender, records), path=path_taken())
+
+
+def path_taken() -> str:
+    """Say what this process did natively and what in Python."""
+    from batcher import native
+
+    words = [f"{job} {'native' if job in native.jobs() else 'Python'}" for job in ("decode", "fetch")]
+    return ", ".join(words)
 
 
 def null(bootstrap: str, topic: str, records: int, scratch: Path) -> Measured:
@@ -160,9 +171,23 @@ def clickhouse(
 ) -> Measured:
     """Insert into a MergeTree of the embedded engine, with coordinates and a window for tokens."""
     dsn = engine(scratch, "events", COORDINATES)
-    flags = ("--sink", "clickhouse", "--clickhouse.dsn", dsn, "--clickhouse.table", "events", "--delivery", delivery)
+    flags = (*_into(dsn), "--delivery", delivery)
     name = "clickhouse-merged" if more else _named("clickhouse", delivery)
     return pipeline(name, bootstrap, topic, records, *flags, *more)
+
+
+def clickhouse_over_http(bootstrap: str, topic: str, records: int, scratch: Path) -> Measured:
+    """Insert over HTTP on loopback; the engine is in another process, whose CPU and memory are not counted."""
+    from batcher.testing.clickhouse import ClickHouseServer
+
+    with ClickHouseServer(scratch / "engine") as server:
+        server.query(statement("events", COORDINATES))
+        flags = (*_into(server.dsn), "--delivery", "exactly-once")
+        return pipeline("clickhouse-http", bootstrap, topic, records, *flags)
+
+
+def _into(dsn: str) -> tuple[str, ...]:
+    return ("--sink", "clickhouse", "--clickhouse.dsn", dsn, "--clickhouse.table", "events")
 
 
 def clickhouse_merged(bootstrap: str, topic: str, records: int, scratch: Path) -> Measured:
@@ -249,16 +274,29 @@ CONTENDERS: Mapping[str, Callable[[str, str, int, Path], Measured]] = {
     "parquet-protobuf": encoded("parquet", "protobuf"),
     "parquet-at-least-once": parquet_once_or_more,
     "clickhouse": clickhouse,
+    "clickhouse-http": clickhouse_over_http,
     "clickhouse-merged": clickhouse_merged,
     "clickhouse-at-least-once": clickhouse_once_or_more,
     "naive": naive,
 }
 
 
-def engine(scratch: Path, table: str, coordinates: str, of: str = COLUMNS) -> str:
+IN_PYTHON: Final = "-python"
+"""Ends the name of a contender that runs without the native extension."""
+
+
+def statement(table: str, coordinates: str, of: str = COLUMNS, order: str = "id") -> str:
+    """Return what makes a table of these columns."""
+    columns = ", ".join(part for part in (of, coordinates) if part)
+    return (
+        f"CREATE TABLE IF NOT EXISTS {table} ({columns}) ENGINE = MergeTree ORDER BY {order} "
+        "SETTINGS non_replicated_deduplication_window = 10000"
+    )
+
+
+def engine(scratch: Path, table: str, coordinates: str, of: str = COLUMNS, order: str = "id") -> str:
     """Make a table in an embedded engine and return the engine's address."""
     # In a process of its own: the engine's path is open in one process at a time, and its start is not measured.
-    columns = ", ".join(part for part in (of, coordinates) if part)
     dsn = f"chdb://{scratch / 'engine'}"
     code = (
         "import clickhouse_connect, sys\n"
@@ -266,21 +304,22 @@ def engine(scratch: Path, table: str, coordinates: str, of: str = COLUMNS) -> st
         "client.command(sys.argv[2])\n"
         "client.close()\n"
     )
-    statement = (
-        f"CREATE TABLE IF NOT EXISTS {table} ({columns}) ENGINE = MergeTree ORDER BY id "
-        "SETTINGS non_replicated_deduplication_window = 10000"
-    )
-    subprocess.run([sys.executable, "-c", code, dsn, statement], check=True)
+    subprocess.run([sys.executable, "-c", code, dsn, statement(table, coordinates, of, order)], check=True)
     return dsn
 
 
 def measure(contender: str, bootstrap: str, topic: str, records: int) -> Measured:
-    """Give a contender its turn in a fresh process."""
-    command = [sys.executable, "-m", "benchmarks.contenders", contender, bootstrap, topic, str(records)]
-    done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
+    """Give a contender its turn in a fresh process; with `-python` behind its name, without the native extension.
+
+    Raise TurnFailed where it fails or rows are missing.
+    """
+    name = contender.removesuffix(IN_PYTHON)
+    variables = os.environ | ({"BATCHER_NATIVE": "off"} if name != contender else {})
+    command = [sys.executable, "-m", "benchmarks.contenders", name, bootstrap, topic, str(records)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=variables)
     if done.returncode:
-        sys.exit(f"{contender} failed with exit code {done.returncode}")
-    return Measured(**json.loads(done.stdout.splitlines()[-1]))
+        raise TurnFailed(f"exit code {done.returncode}: {reason_of(done.stderr)}")
+    return replace(Measured(**json.loads(done.stdout.splitlines()[-1])), contender=contender)
 
 
 def turn(contender: str, bootstrap: str, topic: str, records: int) -> None:

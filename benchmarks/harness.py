@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 RESULTS: Final = Path(__file__).parent / "results"
@@ -25,7 +26,10 @@ PACKAGES: Final = ("kafka-batcher", "confluent-kafka", "pyarrow", "clickhouse-co
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Hold one contender's turn. Rates are a second, CPU is microseconds a record, memory is the peak."""
+    """Hold one contender's turn. Rates are a second, CPU is microseconds a record, memory is the peak.
+
+    `path` says what decoded and what fetched, where that is a choice: natively or Python.
+    """
 
     contender: str
     records: int
@@ -33,6 +37,17 @@ class Measured:
     rows_per_second: float
     cpu_us_per_row: float
     peak_rss_mb: float
+    path: str = ""
+
+
+class TurnFailed(RuntimeError):
+    """Say in one line why a contender's turn gave no figure."""
+
+
+def reason_of(output: str) -> str:
+    """Return the last line of what a process that failed wrote: Python ends with the reason."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    return lines[-1][:200] if lines else "no message"
 
 
 class Stopwatch:
@@ -59,12 +74,27 @@ class Stopwatch:
         return Measured(contender, records, seconds, records / seconds, cpu / records * 1e6, peak_mb)
 
 
-def in_rounds(names: Sequence[str], rounds: int, measure: Callable[[str], Measured]) -> list[Measured]:
-    """Give each contender a turn, and all of them so many times, and return the results as they came."""
+def in_rounds(
+    names: Sequence[str], rounds: int, measure: Callable[[str], Measured], failed: dict[str, str] | None = None
+) -> list[Measured]:
+    """Give each contender a turn, and all of them so many times, and return the results as they came.
+
+    With `failed`, a contender whose turn raises TurnFailed is noted there with the reason and has no further turn; what
+    the others gave stays. Without, the error is the caller's.
+    """
     results = []
     for round_ in range(rounds):
         for name in names:
-            result = measure(name)
+            if failed and name in failed:
+                continue
+            try:
+                result = measure(name)
+            except TurnFailed as error:
+                if failed is None:
+                    raise
+                failed[name] = str(error)
+                print(f"round {round_ + 1}: {name:<28}failed: {error}", flush=True)
+                continue
             results.append(result)
             print(f"round {round_ + 1}: {name:<28}{result.rows_per_second:>12,.0f} rows/s", flush=True)
     return results
@@ -98,12 +128,20 @@ def best_ratios(results: Sequence[Measured], baseline: str) -> dict[str, float]:
     }
 
 
-def table(results: Sequence[Measured], baseline: str, called: str | None = None) -> str:
-    """Return a Markdown table: medians, the spread of the rate, and the ratios to the baseline in this run."""
+def table(
+    results: Sequence[Measured],
+    baseline: str,
+    called: str | None = None,
+    failed: Mapping[str, str] = MappingProxyType({}),
+) -> str:
+    """Return a Markdown table: medians, the spread of the rate, the ratios to the baseline in this run, and the path.
+
+    A contender in `failed` has a row that says why.
+    """
     medians, best = ratios(results, baseline), best_ratios(results, baseline)
     lines = [
-        f"| contender | rows/s | lowest to highest | of {called or baseline} | best round | CPU µs a row | peak MB |",
-        "|---|---:|---:|---:|---:|---:|---:|",
+        f"| contender | rows/s | lowest to highest | of {called or baseline} | best round | µs CPU | peak MB | path |",
+        "|---|---:|---:|---:|---:|---:|---:|---|",
     ]
     for name, found in by_contender(results).items():
         rates = sorted(one.rows_per_second for one in found)
@@ -112,8 +150,9 @@ def table(results: Sequence[Measured], baseline: str, called: str | None = None)
         peak = max(one.peak_rss_mb for one in found)
         lines.append(
             f"| {name} | {statistics.median(rates):,.0f} | {rates[0]:,.0f} to {rates[-1]:,.0f} | {ratio} "
-            f"| {cpu:.2f} | {peak:,.0f} |"
+            f"| {cpu:.2f} | {peak:,.0f} | {found[0].path} |"
         )
+    lines += [f"| {name} | failed: {reason} |  |  |  |  |  |  |" for name, reason in failed.items()]
     return "\n".join(lines)
 
 
@@ -137,17 +176,22 @@ def write(
     title: str,
     remarks: Sequence[str] = (),
     also: Mapping[str, Any] | None = None,
+    failed: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
     """Write `NAME.json`, and beside it the table (`.md`) and the chart (`.svg`); return the table with the remarks.
 
-    `to` is the JSON file; `also` holds more facts for it. Without matplotlib there is no chart.
+    `to` is the JSON file; `also` holds more facts for it, `failed` why contenders have no figure. Without matplotlib
+    there is no chart.
     """
-    text = "\n".join([table(results, baseline), *(f"\n{remark}" for remark in remarks)])
+    text = "\n".join([table(results, baseline, failed=failed), *(f"\n{remark}" for remark in remarks)])
+    if failed:
+        also = {**(also or {}), "failed": dict(failed)}
     facts = {"machine": machine(), "parameters": dict(parameters), **(also or {})}
     to.parent.mkdir(parents=True, exist_ok=True)
     to.write_text(json.dumps({**facts, "results": [asdict(one) for one in results]}, indent=1) + "\n")
     to.with_suffix(".md").write_text(f"# {title}\n\n{text}\n")
-    chart(to.with_suffix(".svg"), results, title)
+    if results:
+        chart(to.with_suffix(".svg"), results, title)
     return text
 
 

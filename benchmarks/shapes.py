@@ -1,34 +1,64 @@
-"""Records of several shapes: tiny ones, the usual orders, wide ones with objects and lists inside."""
+"""Records of several shapes: tiny, the usual orders, wide, deep like webhooks, and orders of which some are poison."""
 
 from __future__ import annotations
 
 import itertools
+import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from batcher.generate.events import ORDERS, EventGenerator
+from benchmarks import hooks
 from benchmarks.orders import COLUMNS
 
 DIFFERENT: Final = 20_000
 """Different records of a shape; they repeat then, far apart enough that no codec sees it."""
 
+DOCUMENTS: Final = 2730
+"""Different ones of the deep documents."""
+
+SHARE_OF_POISON: Final = 0.001
+
+POISON: Final = (
+    b'{"id":"one"}',
+    b'{"id":1',
+    b'{"id":99999999999999999999}',
+    b'{"id":1,"ts":"soon"}',
+    b'{"id":1,"id":2}',
+    b"not json at all",
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Hold what records look like: a template, the columns of a ClickHouse table, and how many bytes a record has.
+    """Hold what records look like: a template, the columns and the order of a ClickHouse table, and its flags.
 
-    `share` is what the wide shapes have of the records of a run, so that their bytes do not take all of its time.
+    `share` is what the large shapes have of the records of a run, so that their bytes do not take all of its time. Of
+    `poisoned` ones, one in a thousand is poison. Without a template they are `hooks.documents`.
     """
 
     template: str
     columns: str
     share: float = 1.0
+    order: str = "id"
+    clickhouse_flags: tuple[str, ...] = ()
+    poisoned: bool = False
 
     def records(self, count: int) -> Iterator[bytes]:
         """Yield so many records, the same in every run."""
+        if not self.template:
+            return itertools.islice(itertools.cycle(hooks.documents(min(count, DOCUMENTS))), count)
         different = EventGenerator(self.template, seed=1).take(min(count, DIFFERENT))
-        return itertools.islice(itertools.cycle(different), count)
+        records = itertools.islice(itertools.cycle(different), count)
+        return _with_poison(records) if self.poisoned else records
+
+
+def _with_poison(records: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield the records, one in a thousand of them poison of a kind at random."""
+    dice = random.Random(1)  # noqa: S311 - the same records in every run
+    for record in records:
+        yield dice.choice(POISON) if dice.random() < SHARE_OF_POISON else record
 
 
 def _wide() -> Shape:
@@ -60,10 +90,19 @@ def _wide() -> Shape:
     return Shape("{" + ",".join(fields) + "}", ", ".join(columns), share=0.1)
 
 
+def _deep() -> Shape:
+    """Return webhooks of 11.6 KB; in ClickHouse each object is one text."""
+    names = ["repository", "sender", *(f"part_{number}" for number in range(hooks.PARTS))]
+    columns = ", ".join(["delivery UInt64", "action String", *(f"{name} Nullable(String)" for name in names)])
+    return Shape("", columns, share=0.005, order="delivery", clickhouse_flags=("--decode.text", "any"))
+
+
 SHAPES: Final[Mapping[str, Shape]] = {
     "tiny": Shape(
         '{"id":{{int 100000000000 999999999999}},"n":{{int 100000 999999}},"ok":true}', "id UInt64, n Int64, ok Bool"
     ),
     "standard": Shape(ORDERS, COLUMNS),
     "wide": _wide(),
+    "deep": _deep(),
+    "poisoned": Shape(ORDERS, COLUMNS, poisoned=True),
 }

@@ -1,5 +1,6 @@
 """What the comparison says of the promised ratios, and what it takes for a rival's turn to count."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -8,13 +9,13 @@ import pytest
 
 from batcher.embedded.jars import Unavailable
 from benchmarks import bench_compare, contenders
-from benchmarks.bench_compare import available, verdicts
+from benchmarks.bench_compare import available, failed_of_ours, verdicts
 from benchmarks.compare import rivals, turn
 from benchmarks.compare.environments import REQUIREMENTS, is_ready
 from benchmarks.compare.files import Files, check_files
 from benchmarks.compare.rivals import RIVALS
 from benchmarks.compare.turn import Turn
-from benchmarks.harness import Measured
+from benchmarks.harness import Measured, TurnFailed, in_rounds, reason_of, table
 
 ORDER = {
     "ts": "2026-01-01T00:00:00.001Z",
@@ -89,6 +90,41 @@ def test_a_rival_that_cannot_be_had_is_left_out_with_the_reason(
 
     assert pythons == {"arroyo": tmp_path / "arroyo"}
     assert reasons == ["quix is left out: no network"]
+
+
+def test_a_contender_that_fails_has_a_row_that_says_why_and_the_others_keep_their_figures() -> None:
+    took: list[str] = []
+
+    def take(name: str) -> Measured:
+        took.append(name)
+        if name == "quix" or len(took) == 5:
+            raise TurnFailed(f"exit code 1: {name} lost its broker")
+        return turns(name, 100)[0]
+
+    failed: dict[str, str] = {}
+    results = in_rounds(["consume", "quix", "parquet"], 2, take, failed)
+
+    assert took == ["consume", "quix", "parquet", "consume", "parquet"]
+    assert failed == {"quix": "exit code 1: quix lost its broker", "parquet": "exit code 1: parquet lost its broker"}
+    shown = table(results, "consume", failed=failed)
+    assert "| quix | failed: exit code 1: quix lost its broker |" in shown
+    assert [one.contender for one in results] == ["consume", "parquet", "consume"]
+
+
+def test_only_a_failure_of_batcher_itself_fails_the_run() -> None:
+    assert failed_of_ours({"quix": "", "naive": "", "consume": "", "spark": ""}) == []
+    assert failed_of_ours({"parquet-python": "", "clickhouse, deep": ""}) == ["parquet-python", "clickhouse, deep"]
+
+
+def test_what_runs_natively_is_held_to_more() -> None:
+    results = [*turns("consume", 1000), *(replace(one, path="decode native") for one in turns("parquet", 900))]
+
+    assert verdicts(results) == ["parquet / consume: 0.90 in the best round, at least 1.00 wanted: missed by 0.10"]
+
+
+def test_a_process_that_fails_gives_its_last_line_as_the_reason() -> None:
+    assert reason_of("Traceback\n  File x\nValueError: no such topic\n\n") == "ValueError: no such topic"
+    assert reason_of("") == "no message"
 
 
 def test_spark_is_left_out_without_java(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.contenders import COORDINATES, engine, pipeline
-from benchmarks.harness import Measured, Stopwatch
+from benchmarks.harness import Measured, Stopwatch, TurnFailed, reason_of
 from benchmarks.shapes import SHAPES
 
 CONSUME: Final = "consume"
@@ -33,11 +33,11 @@ class Turn:
     flags: Sequence[str] = ()
 
     def take(self) -> Measured:
-        """Load everything in a fresh process; raise RuntimeError when it fails or rows are missing."""
+        """Load everything in a fresh process; raise TurnFailed when it fails or rows are missing."""
         command = [sys.executable, "-m", "benchmarks.turn", json.dumps(asdict(self))]
-        done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
         if done.returncode:
-            raise RuntimeError(f"{self.name} failed with exit code {done.returncode}")
+            raise TurnFailed(f"exit code {done.returncode}: {reason_of(done.stderr)}")
         return Measured(**json.loads(done.stdout.splitlines()[-1]))
 
     def run(self, scratch: Path) -> Measured:
@@ -48,8 +48,11 @@ class Turn:
         if self.sink == "parquet":
             flags += ["--parquet.path", str(scratch / "out")]
         if self.sink == "clickhouse":
-            dsn = engine(scratch, "events", COORDINATES, SHAPES[self.shape].columns)
-            flags += ["--clickhouse.dsn", dsn, "--clickhouse.table", "events"]
+            shape = SHAPES[self.shape]
+            dsn = engine(scratch, "events", COORDINATES, shape.columns, shape.order)
+            flags += ["--clickhouse.dsn", dsn, "--clickhouse.table", "events", *shape.clickhouse_flags]
+        if SHAPES[self.shape].poisoned:
+            flags += ["--dlq.path", str(scratch / "dead")]
         if self.sink != "null":
             flags += ["--delivery", "exactly-once"]
         return pipeline(self.name, self.bootstrap, self.topic, self.records, *flags, *self.flags)

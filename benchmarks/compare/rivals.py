@@ -15,7 +15,7 @@ from typing import Final
 
 from batcher.embedded.jars import Unavailable
 from benchmarks.compare.environments import REQUIREMENTS, ROOT, python_of
-from benchmarks.harness import Measured
+from benchmarks.harness import Measured, TurnFailed, reason_of
 
 TURN_TIMEOUT_S: Final = 1800
 
@@ -69,7 +69,7 @@ def versions(names: Iterable[str]) -> dict[str, list[str]]:
 
 
 def measure(name: str, python: Path, bootstrap: str, topic: str, records: int) -> Measured:
-    """Give a rival its turn; end the process if it fails, and so if a row is missing."""
+    """Give a rival its turn; raise TurnFailed if it fails, and so if a row is missing."""
     rival = RIVALS[name]
     # What is on our path must not be found before what is in the rival's environment.
     variables = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
@@ -80,8 +80,8 @@ def measure(name: str, python: Path, bootstrap: str, topic: str, records: int) -
             done = subprocess.run(
                 command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=TURN_TIMEOUT_S, check=False
             )
-        except subprocess.TimeoutExpired:
-            sys.exit(f"{name} did not end within {TURN_TIMEOUT_S} s")
+        except subprocess.TimeoutExpired as error:
+            raise TurnFailed(f"did not end within {TURN_TIMEOUT_S} s") from error
     if done.returncode:
-        sys.exit(f"{name} failed with exit code {done.returncode}:\n{done.stderr[-2000:]}")
+        raise TurnFailed(f"exit code {done.returncode}: {reason_of(done.stderr)}")
     return Measured(**json.loads(done.stdout.splitlines()[-1]))

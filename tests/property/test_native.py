@@ -16,6 +16,7 @@ from batcher.formats.json.format import JsonDecoder, JsonFormat, JsonOptions
 from batcher.generate.events import POISON, EventGenerator
 from batcher.records import RAW_JSON, Decoded
 from batcher.testing.values import make_batch, make_records
+from benchmarks import hooks
 from tests.harness.mutated import OPTIONS, SCHEMA, messages, outcome
 from tests.harness.patience import LONG
 from tests.property import test_decode_laws as laws
@@ -143,6 +144,30 @@ def test_every_kind_of_poison_gives_the_same_letters(name: str, spoil: Any) -> N
 
     assert settled(native) == settled(python)
     assert [one.position for one in native.rejections] == list(range(5, 40, 7))
+
+
+def test_poison_of_all_kinds_at_random_gives_the_same_letters() -> None:
+    dice = Random(4)
+    events = EventGenerator(seed=3).take(3000)
+    schema = JsonFormat(JsonOptions(native="off")).infer(make_batch(make_records(events[:100])))
+    events = [dice.choice(POISON)[1](event) if dice.random() < 0.03 else event for event in events]
+
+    python, native = both(make_batch(make_records(events)), schema, JsonOptions())
+
+    assert settled(native) == settled(python)
+    assert len({one.reason for one in native.rejections}) > 5
+
+
+def test_both_paths_make_the_same_of_documents_of_many_kinds() -> None:
+    batch = make_batch(make_records(hooks.documents(60)))
+    schema = JsonFormat(JsonOptions(native="off")).infer(batch)
+
+    python, native = both(batch, schema, JsonOptions())
+
+    native.table.validate(full=True)
+    python.table.validate(full=True)
+    assert native.table.equals(python.table)
+    assert (native.rejections, native.unknown) == (python.rejections, python.unknown)
 
 
 def test_documents_broken_at_random_have_the_same_outcome() -> None:

@@ -32,7 +32,8 @@ _TOGETHER: Final = 32
 """Messages that msgspec sees in one call."""
 
 _MARK: Final = b"true"
-_NULL: Final = b"null"
+_OBJECT: Final = ord("{")
+_NULL: Final = ord("n")
 _ERRORS: Final = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
@@ -112,9 +113,9 @@ class SparseReader:
                     if raw is None:
                         continue
                     value = memoryview(raw)
-                    if value == _NULL:
+                    if value[0] == _NULL:
                         continue
-                    if value[0] != ord("{"):
+                    if value[0] != _OBJECT:
                         return None
                     found[name][row] = value
                     cuts.append((pa.py_buffer(raw).address - base, len(value)))
@@ -142,7 +143,9 @@ def _objects(
         sizes.append(sizes[-1] + len(value))
     rows = list(found)
     try:
-        children = reader.read(_array(list(found.values()), sizes), pa.schema(list(kind)), reject_unknown=reject_unknown)
+        children = reader.read(
+            _array(list(found.values()), sizes), pa.schema(list(kind)), reject_unknown=reject_unknown
+        )
     except reader.Unreadable as failure:
         row = None if failure.row is None else rows[failure.row]
         raise reader.Unreadable(row, unknown=failure.unknown, twice=failure.twice) from failure

@@ -8,6 +8,7 @@ time. This is a guess by the text of the key, wherever it stands: it changes the
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any, Final
 
 import msgspec
@@ -49,7 +50,7 @@ class TwiceSeen:
 
     def rows(self, texts: pa.Array) -> list[int]:
         """Return the messages that may have a key twice, ascending."""
-        if not self._marks:
+        if not self._marks or not len(texts):
             return []
         found: set[int] = set()
         for mark in list(self._marks):
@@ -70,7 +71,7 @@ def _rows(texts: pa.Array, mark: bytes) -> list[int]:
     starts = [*range(0, len(texts), _TOGETHER), len(texts)]
     ends = _ends(texts, starts)
     rows: list[int] = []
-    for (first, begin), (last, end) in zip(zip(starts, ends, strict=True), zip(starts[1:], ends[1:], strict=True)):
+    for (first, begin), (last, end) in pairwise(zip(starts, ends, strict=True)):
         if bytes(everything[begin:end]).count(mark) > last - first:
             rows += [row for row, text in enumerate(_of(texts, first, last), first) if text.count(mark) > 1]
     return rows

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from batcher.formats.json import strict
+from batcher.formats.json import reader, shape, strict
 from batcher.formats.json.census import Census
 from batcher.formats.json.format import JsonFormat, JsonOptions
 from batcher.records import RAW_JSON, Decoded
@@ -36,6 +36,97 @@ def settled(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 
     monkeypatch.setattr(strict.StrictReader, "rewrite", noted)
     return seen
+
+
+@pytest.fixture
+def readings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Return how many messages and columns, however deep, Arrow's reader was given each time."""
+    seen: list[tuple[int, int]] = []
+    read = reader.read
+
+    def noted(texts: pa.Array, schema: pa.Schema, **options: Any) -> list[pa.Array]:
+        seen.append((len(texts), shape.leaves(schema)))
+        return read(texts, schema, **options)
+
+    monkeypatch.setattr(reader, "read", noted)
+    return seen
+
+
+def test_many_keys_that_occur_twice_cost_two_readings_and_not_one_each(readings: list[tuple[int, int]]) -> None:
+    values: list[Any] = [{"id": n, "text": f"t{n}"} for n in range(6000)]
+    values[::100] = ['{"id":1,"id":2}'] * 60
+
+    schema = pa.schema([("id", pa.int64()), ("text", pa.string())])
+    decoded = decode(values, schema, on_unknown="ignore", native="off")
+
+    assert [one.position for one in decoded.rejections] == list(range(0, 6000, 100))
+    assert {one.reason for one in decoded.rejections} == {"duplicate"}
+    assert decoded.positions.to_pylist() == [n for n in range(6000) if n % 100]
+    assert len(readings) <= 4
+
+
+def test_a_key_that_inner_objects_have_as_well_is_no_sign_of_anything(readings: list[tuple[int, int]]) -> None:
+    schema = pa.schema([("id", pa.int64()), ("in", pa.struct([("id", pa.int64())]))])
+    values: list[Any] = [{"id": n, "in": {"id": n}} for n in range(3000)]
+    values[1234] = '{"id":1,"id":2}'
+
+    decoded = decode(values, schema, on_unknown="ignore", native="off")
+
+    assert [one.position for one in decoded.rejections] == [1234]
+    assert decoded.table.num_rows == 2999
+
+
+def kinds(count: int) -> list[dict[str, Any]]:
+    """Return records of 60 kinds, each with an object of its own of 10 fields."""
+    return [{"id": n, f"of_{n % 60}": {f"f{field}": n + field for field in range(10)}} for n in range(count)]
+
+
+SPARSE = pa.schema(
+    [
+        ("id", pa.int64()),
+        *((f"of_{kind}", pa.struct([(f"f{field}", pa.int64()) for field in range(10)])) for kind in range(60)),
+    ]
+)
+
+
+def test_objects_that_few_records_have_are_read_by_themselves(readings: list[tuple[int, int]]) -> None:
+    values = kinds(600)
+
+    decoded = decode(values, SPARSE, native="off")
+
+    assert decoded.table.num_rows == 600
+    for number in (0, 59, 60, 599):
+        row = {
+            name: value for name, value in decoded.table.slice(number, 1).to_pylist()[0].items() if value is not None
+        }
+        assert row == values[number]
+    decoded.table.validate(full=True)
+    # Together they would be 600 messages of 601 columns.
+    assert max(messages * columns for messages, columns in readings) < 600 * 100
+
+
+@pytest.mark.parametrize(
+    ("odd", "reason"),
+    [
+        ('{"id":1,"of_3":{"f0":1,"f0":2}}', "duplicate"),
+        ('{"id":1,"of_3":{"f0":1},"of_3":{"f0":2}}', "duplicate"),
+        ('{"id":1,"of_3":{"f0":1},"of_\\u0033":null}', "duplicate"),
+        ('{"id":1,"of_3":true}', "type"),
+        ('{"id":1,"of_3":[{"f0":1}]}', "type"),
+        ('{"id":1,"of_3":{"f0":"x"}}', "type"),
+        ('{"id":1,"of_3":{"f0":1e30}}', "overflow"),
+        ('{"id":1,"of_3":{"new":1}}', "unknown_field"),
+        ('{"id":1,"of_3":{"f0":1}}{"id":2}', "trailing_data"),
+    ],
+)
+def test_what_is_wrong_with_an_object_that_few_records_have_is_found(odd: str, reason: str) -> None:
+    values: list[Any] = kinds(300)
+    values[100] = odd
+
+    decoded = decode(values, SPARSE, on_unknown="reject", native="off")
+
+    assert [(one.position, one.reason) for one in decoded.rejections] == [(100, reason)]
+    assert decoded.positions.to_pylist() == [n for n in range(300) if n != 100]
 
 
 CASES: dict[str, tuple[pa.Field, Any]] = {
