@@ -58,7 +58,7 @@ SORTED: Final = b"batcher.sorted"
 """Field metadata key: the target keeps its rows in the order of this column, with others or alone. Rows that are equal
 there may be one row to it."""
 
-Trigger = Literal["rows", "bytes", "age", "memory", "end", "stop", "range", "saturated"]
+Trigger = Literal["rows", "bytes", "age", "memory", "end", "stop", "range", "saturated", "asked"]
 """Why a batch was sealed. `memory`: the buffer was full and nothing else was due. `range`: a range that an intent
 announces was read to its end. `saturated`: the source hands out nothing more until something is committed."""
 

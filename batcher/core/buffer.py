@@ -159,6 +159,7 @@ class Buffer:
         self._factor = 1
         self.hurried = False
         """Whatever waits is due at once: nothing more comes until something is committed."""
+        self._asked = False
 
     @property
     def rows(self) -> int:
@@ -251,6 +252,7 @@ class Buffer:
             return None
         if (
             self.hurried
+            or self._asked
             or self.above_high_watermark
             or any(self._filled(lane) is not None for lane in self._lanes.values())
         ):
@@ -270,6 +272,7 @@ class Buffer:
         if not due and self.above_high_watermark and self._lanes:
             largest = max(self._lanes, key=lambda key: self._lanes[key].nbytes)
             return [self._seal(largest, "memory")]
+        self._asked = False
         due.sort(key=lambda found: found[0])
         batches = [self._seal(key, trigger) for _, key, trigger in due]
         self._spread([key for _, key, _ in due])
@@ -285,6 +288,10 @@ class Buffer:
             return replays
         self._replays.clear()
         return [self._seal(key, trigger) for key in sorted(self._lanes, key=lambda key: self._lanes[key].since)]
+
+    def flush(self) -> None:
+        """Make everything that waits now due at once, each lane once."""
+        self._asked = bool(self._lanes)
 
     def release(self, batch: Batch) -> None:
         """Count a batch that was taken as gone."""
@@ -340,7 +347,11 @@ class Buffer:
         return "bytes" if lane.nbytes >= self._limits.max_bytes else None
 
     def _trigger(self, lane: _Lane, now: float) -> Trigger | None:
-        return self._filled(lane) or ("age" if now >= self._due_at(lane) else "saturated" if self.hurried else None)
+        if filled := self._filled(lane):
+            return filled
+        if now >= self._due_at(lane):
+            return "age"
+        return "saturated" if self.hurried else "asked" if self._asked else None
 
     def _take_replays(self, now: float) -> list[Batch]:
         found = []

@@ -410,6 +410,10 @@ class PipelineState:
         """Make the batches that are still to be cut this many times as large as the settings say."""
         self._buffer.scale(factor)
 
+    def flush(self) -> None:
+        """Make everything that waits due at once, whatever the policy says."""
+        self._buffer.flush()
+
     def resize(self, memory_bytes: int) -> None:
         """Hold this many bytes from now on, see `Buffer.resize`."""
         self._buffer.resize(memory_bytes)

@@ -128,7 +128,7 @@ class Pipeline:
             evolution,
             rate,
         )
-        self._switch = switch
+        self._switch = switch or OffSwitch()
         self._counters = Counters()
         self._events = Events(self._counters, *subscribers)
         self._fetch = FetchLoop(source, self._events, drain_timeout_s=drain_timeout_s)
@@ -162,6 +162,20 @@ class Pipeline:
         """Ask for the end at once, committing nothing more. Safe in a signal handler."""
         self._stops = 2
 
+    def pause(self, by: str) -> None:
+        """Read and write nothing until `resume`; `by` says who did it, for `status`. Any thread, also before `run`."""
+        self._switch.pause(by)
+
+    def resume(self) -> None:
+        """End a `pause`. What its off switch holds stays held. Any thread."""
+        self._switch.resume()
+
+    def flush(self) -> None:
+        """Write what waits at this moment, due or not; while it is held, afterwards. Any thread."""
+        for one in list(self._targets.open.values()):
+            with one.shared.changing() as state:
+                state.flush()
+
     def run(self) -> Summary:
         """Run until stopped or until the source comes to its end, and return what was done.
 
@@ -184,13 +198,11 @@ class Pipeline:
             for one in self._targets.open.values():
                 states.add(one.shared)
                 supervisor.add(one)
-            if self._switch is not None:
-                self._switch.start(self._switched)
+            self._switch.start(lambda: states.hold(held=self._switch.holding))
             self._fetch.begin(states)
             stuck = supervisor.run()
         finally:
-            if self._switch is not None:
-                self._switch.close()
+            self._switch.close()
             self._targets.end()
             for one in self._targets.open.values():
                 one.writer.decoding.settle()
@@ -246,7 +258,7 @@ class Pipeline:
             return False, state
         if not self._fetch.joined:
             return False, "no partitions assigned yet"
-        if self._switch is not None and self._switch.off:
+        if self._switch.off:
             # Whatever the target does: nothing is written to it, or everything is dropped.
             return self._switch.dropping, self._switch.doing
         errors = [one.counters.last_error for one in self._targets.open.values()]
@@ -270,7 +282,7 @@ class Pipeline:
             uptime_s=self._uptime_s,
             native=native.jobs(),
             columns_without_value=self._columns_without_value,
-            off_switch="" if self._switch is None else self._switch.doing,
+            off_switch=self._switch.doing,
             measures=self._measures,
         )
         status = with_counters(status, self._counted)
@@ -332,12 +344,6 @@ class Pipeline:
         states: Mapping[str, State] = {"running": "running", "draining": "draining", "aborted": "stopped"}
         return states[self._states.phase]
 
-    def _switched(self, off: bool) -> None:  # noqa: FBT001 - what the switch calls
-        assert self._states is not None, "the switch begins with them"
-        assert self._switch is not None
-        if self._switch.action == "hold":
-            self._states.hold(held=off)
-
     def _targets_for(self, subscribers: tuple[Subscriber, ...]) -> Targets:
         several = self._routes is not None
         queue = self._dead_letters
@@ -345,7 +351,7 @@ class Pipeline:
             SharedQueue(queue) if several and queue is not None else queue,
             RecordLimit(self._options.max_records),
             subscribers,
-            lambda: self._switch is not None and self._switch.dropping,
+            lambda: self._switch.dropping,
             several,
         )
         return Targets(self._routes, self._options, around, self._added)

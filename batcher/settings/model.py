@@ -7,6 +7,7 @@ The sections of sources, formats, sinks and dead-letter queues come from these t
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import timedelta
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -41,6 +42,16 @@ def _address(value: str) -> str:
     if not separator or not host or "@" in host or not port.isdecimal() or int(port) > 65535:
         raise ValueError("needs the form HOST:PORT, such as 127.0.0.1:9100")
     return value
+
+
+def _is_loopback(addr: str) -> bool:
+    host = addr.rpartition(":")[0].strip("[]")
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _rate(value: object) -> object:
@@ -171,10 +182,35 @@ class Pause(Section):
 
 
 class Http(Section):
-    """Metrics, health and status over HTTP."""
+    """A page for people, metrics, health and status over HTTP."""
 
     addr: Annotated[str | None, Flag(metavar="HOST:PORT"), AfterValidator(lambda v: v and _address(v))] = None
-    """Serve /metrics, /livez, /readyz and /status here, worker I of --workers on port + I; not when it is not given."""
+    """Serve a page, /metrics, /livez, /readyz and /status here, worker I of --workers on port + I; not when it is not
+    given."""
+    payloads: bool = False
+    """Show keys and values of some dead letters on the page."""
+    control: bool = False
+    """Let those who have the token pause, resume, flush and drain on the page."""
+    token_file: Annotated[str | None, Flag(metavar="FILE", public=True)] = None
+    """The file with that token: one line of 16 characters or more, readable by its owner only."""
+    remote_control: bool = False
+    """Allow control where --http.addr is no loopback address. The token travels as it is: put TLS in front."""
+
+    def lacking(self) -> Iterator[Fault]:
+        if not self.control:
+            for field, given in (("token_file", self.token_file), ("remote_control", self.remote_control)):
+                if given:
+                    yield Fault(field, "does nothing without --http.control")
+            return
+        if self.addr is None:
+            yield Fault("control", "needs --http.addr")
+        if self.token_file is None:
+            yield Fault("control", "needs --http.token-file")
+        if self.addr is not None and not self.remote_control and not _is_loopback(self.addr):
+            yield Fault(
+                "control",
+                f"{self.addr} is open to other machines: listen on 127.0.0.1, or say --http.remote-control",
+            )
 
 
 class LogSection(Section):
@@ -243,7 +279,7 @@ class Settings(BaseSettings):
     pause: Pause = Pause()
     """Pause a pipeline from outside, without ending it."""
     http: Http = Http()
-    """Metrics, health and status over HTTP."""
+    """A page for people, metrics, health and status over HTTP."""
     log: LogSection = LogSection()
     """Logs, on stderr."""
 

@@ -77,6 +77,7 @@ def missing(settings: Settings) -> Iterator[Problem]:
         yield Problem((("sink",),), f"where to write? {known}, or a name from `batcher plugins`")
     for kind in REGISTRIES:
         yield from lacking(settings, kind)
+    yield from _located("http", settings.http.lacking())
 
 
 def unread(settings: Settings) -> Iterator[Problem]:

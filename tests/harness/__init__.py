@@ -36,5 +36,6 @@ What arrived
     crash_score     the table of docs/testing.md with the verdicts of a long run
 
 Pages
+    page_scene      a pipeline in this process with its web page
     pages           where the pages for people are, and the code that they show
 """

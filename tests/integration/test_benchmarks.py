@@ -69,6 +69,14 @@ def test_the_handler_benchmark_measures_every_way(tmp_path: Path) -> None:
     assert len({(one["work"], one["way"]) for one in json.loads(written.read_text())["results"]}) == 9
 
 
+def test_the_page_benchmark_compares_a_run_alone_with_one_that_is_watched(tmp_path: Path) -> None:
+    written = tmp_path / "page.json"
+
+    bench("page", "--records", "4000", "--rounds", "1", "--json", str(written))
+
+    assert {one["contender"] for one in json.loads(written.read_text())["results"]} == {"alone", "watched"}
+
+
 def test_the_decode_benchmark_runs(tmp_path: Path) -> None:
     bench("decode", "--rows", "400", "--repeats", "1", "--json", str(tmp_path / "decode.json"))
 

@@ -6,7 +6,7 @@ It is long because every part is made in one place, and all of them from the sam
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -19,6 +19,7 @@ from batcher.settings import Settings, UsageError, own_section, routed, routes, 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from batcher.cli.support.page import PipelinePage, Tell
     from batcher.core.buffer import FlushPolicy
     from batcher.core.limits import DeadLetterPolicy
     from batcher.core.rate import RatePolicy
@@ -60,9 +61,27 @@ def metrics_of(settings: Settings) -> Metrics | None:
     return Metrics(settings.sink or "")
 
 
+def page_of(settings: Settings) -> PipelinePage | None:
+    """Return what the page hears of, or None where there is none."""
+    if settings.http.addr is None:
+        return None
+    from batcher.cli.support.page import PipelinePage
+
+    return PipelinePage(settings)
+
+
 @contextmanager
-def answering(settings: Settings, metrics: Metrics | None, pipeline: Pipeline) -> Iterator[None]:
-    """Answer over HTTP while the context is open, where the settings say so. Raise ConfigurationError."""
+def answering(
+    settings: Settings,
+    metrics: Metrics | None,
+    pipeline: Pipeline,
+    page: PipelinePage | None = None,
+    tell: Tell | None = None,
+) -> Iterator[None]:
+    """Answer over HTTP while the context is open, where the settings say so. Raise ConfigurationError.
+
+    `tell` hears of the address and of each observation of the page.
+    """
     if metrics is None or settings.http.addr is None:
         yield
         return
@@ -75,17 +94,20 @@ def answering(settings: Settings, metrics: Metrics | None, pipeline: Pipeline) -
     def ready() -> tuple[bool, str]:
         return pipeline.ready
 
-    server = WebServer(settings.http.addr, metrics, pipeline.status, alive, ready)
-    server.start()
-    logs.get(__name__).info("listening", addr=server.addr, paths="/metrics /livez /readyz /status")
-    try:
+    with ExitStack() as ends:
+        pages = None if page is None else ends.enter_context(page.of(pipeline, tell))
+        server = WebServer(settings.http.addr, metrics, pipeline.status, alive, ready, pages=pages)
+        server.start()
+        ends.callback(server.stop)
+        paths = "/metrics /livez /readyz /status"
+        logs.get(__name__).info("listening", addr=server.addr, paths=paths if pages is None else f"/ {paths}")
+        if tell is not None:
+            tell({"addr": server.addr})
         yield
-    finally:
-        server.stop()
 
 
 @before_opening()
-def pipeline_of(settings: Settings, metrics: Metrics | None = None) -> Pipeline:
+def pipeline_of(settings: Settings, metrics: Metrics | None = None, page: PipelinePage | None = None) -> Pipeline:
     """Return the pipeline that the settings describe; nothing is opened yet. Raise SettingRefused."""
     from batcher.engine.pipeline import Pipeline
 
@@ -96,7 +118,7 @@ def pipeline_of(settings: Settings, metrics: Metrics | None = None) -> Pipeline:
         several or sink_of(settings),
         None if several else format_of(settings),
         name=name_of(settings),
-        dead_letters=dead_letters_of(settings),
+        dead_letters=dead_letters_of(settings) if page is None else page.watched(dead_letters_of(settings)),
         flush=flush_of(settings),
         memory_bytes=int(batch.memory),
         retry=retry_of(settings),
@@ -113,7 +135,7 @@ def pipeline_of(settings: Settings, metrics: Metrics | None = None) -> Pipeline:
         evolution=evolution_of(settings),
         rate=rate_of(settings),
         switch=switch_of(settings),
-        subscribers=() if metrics is None else (metrics,),
+        subscribers=[*([] if metrics is None else [metrics]), *([] if page is None else [page.subscriber])],
     )
     if metrics is not None:
         metrics.watch(pipeline.status)

@@ -22,12 +22,20 @@ if TYPE_CHECKING:
     from batcher.engine.pipeline import Pipeline
 
 
+SIGNAL: Final = b"."
+PAUSE: Final = b"p"
+RESUME: Final = b"r"
+FLUSH: Final = b"f"
+"""What the parent says."""
+
 TELL_EVERY_S: Final = 2.0
 """How often a worker says how much is left to read."""
 
 
 class ParentLink:
-    """Do what the parent says: its first word is a stop, its second an abort; its end is a stop, too.
+    """Do what the parent says: the first `.` is a stop, the second an abort; its end is a stop, too.
+
+    `p`, `r` and `f` are what its page was told: pause, resume, flush.
 
     `line` is closed with the process. Where none is given it is the standard input. With `tells` it says how much is
     left to read, one JSON object a line.
@@ -63,20 +71,26 @@ class ParentLink:
         with suppress(OSError), self._said:
             self._line.sendall(json.dumps(facts).encode())
 
+    def tell(self, facts: Mapping[str, Any]) -> None:
+        """Send something before the summary, one JSON object a line. Any thread."""
+        with suppress(OSError), self._said:
+            if not self._ended.is_set():
+                self._line.sendall(json.dumps(facts).encode() + b"\n")
+
     def _tell(self, pipeline: Pipeline) -> None:
         while not self._ended.wait(TELL_EVERY_S):
             records, whole = pipeline.backlog
-            if records is None:
-                continue
-            with suppress(OSError), self._said:
-                if not self._ended.is_set():
-                    self._line.sendall(json.dumps({"backlog": records, "whole": whole}).encode() + b"\n")
+            if records is not None:
+                self.tell({"backlog": records, "whole": whole})
 
     def _obey(self, pipeline: Pipeline) -> None:
         from batcher.telemetry import logs
 
         with suppress(OSError):
-            while self._line.recv(1):
+            while word := self._line.recv(1):
+                if word != SIGNAL:
+                    _obeyed(word, pipeline)
+                    continue
                 self.seen += 1
                 if self.seen > 1:
                     pipeline.abort()
@@ -85,12 +99,26 @@ class ParentLink:
         pipeline.stop()
 
 
+def _obeyed(word: bytes, pipeline: Pipeline) -> None:
+    if word == PAUSE:
+        pipeline.pause("the page")
+    elif word == RESUME:
+        pipeline.resume()
+    elif word == FLUSH:
+        pipeline.flush()
+
+
 def own(settings: Settings, number: int) -> Settings:
-    """Return the settings of one worker: those that only one process can have become its own."""
+    """Return the settings of one worker: those that only one process can have become its own.
+
+    Its parent has the address itself, where it answers for the first worker too. Only the parent is controlled.
+    """
     http = settings.http
     if http.addr is not None:
         host, _, port = http.addr.rpartition(":")
         # 0 gives each worker any port that is free.
-        http = http.model_copy(update={"addr": f"{host}:{int(port) + number if int(port) else 0}"})
+        addr = f"{host}:{int(port) + number if int(port) else 0}" if number else "127.0.0.1:0"
+        alone = {"addr": addr, "control": False, "token_file": None, "remote_control": False}
+        http = http.model_copy(update=alone)
     own_sections = {name: getattr(settings, name).of_worker(number) for name in settings.owners}
     return settings.model_copy(update={**own_sections, "http": http})

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import FrameType
 from typing import Any, Final, Literal
@@ -23,6 +23,7 @@ from batcher.cli.support.outcome import INTERRUPTED
 from batcher.cli.support.refused import ALL_REFUSED, all_refused
 from batcher.cli.support.scaling import Backlog, ScalePolicy, Scaler
 from batcher.cli.support.signals import heard_by
+from batcher.cli.support.team_page import TeamPage
 from batcher.cli.support.totals import Facts, total
 from batcher.settings import Settings
 from batcher.telemetry import logs
@@ -50,17 +51,19 @@ def supervise(settings: Settings, argv: Sequence[str], *, as_json: bool) -> int:
     """Run the workers of the settings to their end and return the exit code.
 
     `argv` is the command line of `run`; its flags are those of every worker. With `as_json` one summary of all goes
-    to stdout.
+    to stdout. Raise ConfigurationError where the page cannot be served.
     """
     began = time.monotonic()
     least = settings.workers.least
     policy = ScalePolicy(least, settings.workers, settings.worker_backlog)
-    team = WorkerSupervisor(
-        [arguments_of(argv, number) for number in range(settings.workers)],
-        until_eof=settings.until_eof,
-        policy=policy if least < settings.workers else None,
-    )
-    code = team.run()
+    with TeamPage.of(settings) as page:
+        team = WorkerSupervisor(
+            [arguments_of(argv, number) for number in range(settings.workers)],
+            until_eof=settings.until_eof,
+            policy=policy if least < settings.workers else None,
+            page=page,
+        )
+        code = team.run()
     seconds = time.monotonic() - began
     facts = total(team.reports, seconds, code)
     if code == 0 and (message := all_refused(facts)):
@@ -109,13 +112,19 @@ class WorkerSupervisor:
     """
 
     def __init__(
-        self, commands: Sequence[Sequence[str]], *, until_eof: bool, policy: ScalePolicy | None = None
+        self,
+        commands: Sequence[Sequence[str]],
+        *,
+        until_eof: bool,
+        policy: ScalePolicy | None = None,
+        page: TeamPage | None = None,
     ) -> None:
         self._members = [WorkerProcess(number, command) for number, command in enumerate(commands)]
         self._scaler = None if policy is None else Scaler(policy)
         for member in self._members[len(commands) if policy is None else policy.least :]:
             member.idle = True
         self._until_eof = until_eof
+        self._page = page
         self._signals = 0
         self._passed_on = 0
         self._halted: int | None = None
@@ -141,6 +150,8 @@ class WorkerSupervisor:
                     for member in self._members:
                         if not (member.over or member.idle):
                             self._look_after(member)
+                    if self._page is not None:
+                        self._signals += self._page.look(self._members, stopping=self._stopping)
                     time.sleep(LOOK_S)
         finally:
             # After a bug: the workers that still run learn that the parent is gone, and stop.
@@ -236,12 +247,16 @@ class WorkerProcess:
         """It was told to stop, because fewer are enough."""
         self._said = b""
         self._backlog: Backlog | None = None
+        self.addr = ""
+        """Where its metrics are, once it has told."""
+        self.seen: Mapping[str, Any] | None = None
+        """What it told last for the page."""
         self.report: Facts | None = None
 
     def start(self) -> None:
         """Start a process; where the system refuses one, start it later."""
         self._started_at, self._told, self.report = time.monotonic(), 0, None
-        self._said, self._backlog = b"", None
+        self._said, self._backlog, self.addr, self.seen = b"", None, "", None
         ours, theirs = socket.socketpair()
         with theirs:
             try:
@@ -276,6 +291,17 @@ class WorkerProcess:
             with suppress(OSError):  # it has just ended
                 self._line.send(b".")
 
+    def say(self, word: bytes) -> None:
+        """Pass on what the page was told."""
+        if self._line is not None:
+            with suppress(OSError):  # it has just ended
+                self._line.send(word)
+
+    @property
+    def running(self) -> bool:
+        """Return whether there is a process."""
+        return self._line is not None
+
     def heard(self) -> Backlog | None:
         """Return what it said last about what is left to read; None where it has said nothing."""
         if self._line is not None:
@@ -286,9 +312,16 @@ class WorkerProcess:
         *lines, self._said = self._said.split(b"\n")
         for line in lines:
             with suppress(ValueError, TypeError, KeyError):
-                found = json.loads(line)
-                self._backlog = Backlog(int(found["backlog"]), bool(found["whole"]))
+                self._take(json.loads(line))
         return self._backlog
+
+    def _take(self, found: Facts) -> None:
+        if "page" in found:
+            self.seen = found["page"]
+        elif "addr" in found:
+            self.addr = str(found["addr"])
+        else:
+            self._backlog = Backlog(int(found["backlog"]), bool(found["whole"]))
 
     def ended(self) -> int | None:
         """Return the exit code once the process has ended, with what it said in `report`; else None."""

@@ -137,11 +137,13 @@ def run(
         from batcher.cli.support import wiring
 
         metrics = wiring.metrics_of(settings)
-        pipeline = wiring.pipeline_of(settings, metrics)
+        page = wiring.page_of(settings)
+        pipeline = wiring.pipeline_of(settings, metrics, page)
         tune_collector()
         tune_memory()
         view = _live_line(pipeline) if live and sys.stderr.isatty() else nullcontext()
-        with signals.sent_to(pipeline), wiring.answering(settings, metrics, pipeline), view:
+        tell = None if tether is None else tether.tell
+        with signals.sent_to(pipeline), wiring.answering(settings, metrics, pipeline, page, tell), view:
             pipeline.run()
         if tether is None:  # for workers the sum decides: one may have had only a bad record
             _require_something_loaded(pipeline.summary())

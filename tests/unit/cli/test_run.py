@@ -45,7 +45,7 @@ def ending(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[[ScriptedPipeline | Exception], tuple[int, dict[str, object], str]]:
     def end(pipeline: ScriptedPipeline | Exception) -> tuple[int, dict[str, object], str]:
-        def made(_settings: Settings, _metrics: object) -> ScriptedPipeline:
+        def made(_settings: Settings, *_: object) -> ScriptedPipeline:
             if isinstance(pipeline, Exception):
                 raise pipeline
             return pipeline

@@ -204,7 +204,7 @@ def test_what_only_one_process_can_have_each_worker_has_for_itself() -> None:
 
     changed = [own(settings, number) for number in range(3)]
 
-    assert [one.http.addr for one in changed] == ["[::1]:9100", "[::1]:9101", "[::1]:9102"]
+    assert [one.http.addr for one in changed] == ["127.0.0.1:0", "[::1]:9101", "[::1]:9102"]
     assert [one.section(Kafka).instance for one in changed] == ["loader-0", "loader-1", "loader-2"]
     others = changed[1].model_copy(update={"http": settings.http, "kafka": settings.section(Kafka)})
     assert others.model_dump() == settings.model_dump()

@@ -14,9 +14,10 @@ import pytest
 
 from batcher.errors import ConfigurationError
 from batcher.records import Partition
-from batcher.telemetry import http as web
-from batcher.telemetry.http import WebServer, parse_address
+from batcher.telemetry import server as web
+from batcher.telemetry.http import WebServer
 from batcher.telemetry.metrics import Metrics
+from batcher.telemetry.server import parse_address
 from batcher.telemetry.status import PartitionStatus, Status
 
 
