@@ -56,6 +56,7 @@ EXTRAS: Final[Mapping[str, str]] = {
     "boto3": "sqs",
     "botocore": "sqs",
     "chdb": "embedded",
+    "deltalake": "delta",
     "duckdb": "sql",
     "google": "protobuf",
     "grpc_tools": "protobuf",

@@ -27,6 +27,7 @@ registry: Final[Registry[Sink]] = Registry(
     group="batcher.sinks",
     built_in={
         "clickhouse": "sinks.clickhouse:plugin",
+        "delta": "sinks.delta:plugin",
         "handler": "sinks.handler:plugin",
         "null": "sinks.null:plugin",
         "parquet": "sinks.parquet:plugin",

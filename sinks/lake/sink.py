@@ -11,13 +11,15 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batcher.errors import SchemaChanged, SinkMisconfigured, SinkUnavailable, Unreachable
+from batcher.errors import ConfigurationError, SchemaChanged, SinkMisconfigured, SinkUnavailable, Unreachable
 from batcher.growth import grown, stored
+from batcher.plugins import PluginContext
 from batcher.protocols import COPIES, Sink, SinkCapability, SinkInfo
 from batcher.protocols.measure import Measure
 from batcher.records import COORDINATES, RAW_JSON, Block, Partition, Range
 from sinks.lake import memory, position, types
-from sinks.lake.coordinate import NEEDED, of_table, topic_of
+from sinks.lake.coordinate import NEEDED, chosen, of_table, topic_of
+from sinks.lake.settings import LakeSection
 from sinks.lake.table import LakeTable
 
 CAPABILITIES: Final[frozenset[SinkCapability]] = frozenset({"pin", "evolve", "query", "count", "remove", "measure"})
@@ -322,3 +324,14 @@ class LakeSink:
 
     def _offsets(self, asked: Range) -> pa.Int64Array:
         return self._table.copies(*asked)["offset"].combine_chunks()
+
+
+def lake_options(section: LakeSection, context: PluginContext, flag: str) -> LakeOptions:
+    """Return what a section of a lake table says, with what the pipeline knows; raise ConfigurationError."""
+    words = set(section.coordinates) - {"default"}
+    twice = sorted({f"_{word}" for word in words} & context.decoded_coordinates)
+    if twice:
+        where = flag.rpartition(".")[0]
+        raise ConfigurationError(f"{where}.coordinates: {twice[0]} is a column already, with what the format reads")
+    schema = None if context.schema is None else context.schema()
+    return LakeOptions(chosen(words), section.lake_id, schema, flag)

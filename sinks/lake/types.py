@@ -219,3 +219,19 @@ def _misfits(given: pa.ChunkedArray, kind: pa.DataType) -> list[int]:
 
     search(0, len(given))
     return found
+
+
+def plain(field: pa.Field) -> pa.Field:
+    """Return a column as Arrow's own types say it, without what a library says about it."""
+    return pa.field(field.name, _plain_type(field.type), field.nullable)
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    """Return a type with the names that Arrow gives to what is in a list or a map, so that types can be compared."""
+    if pa.types.is_list(kind):
+        return pa.list_(_plain_type(kind.value_type))
+    if pa.types.is_map(kind):
+        return pa.map_(_plain_type(kind.key_type), _plain_type(kind.item_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([(one.name, _plain_type(one.type)) for one in kind])
+    return kind

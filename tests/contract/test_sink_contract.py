@@ -15,6 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
+import deltalake
 import pyarrow as pa
 import pyarrow.dataset
 import pytest
@@ -26,6 +27,7 @@ from batcher.errors import BatcherError, ConfigurationError, SinkMisconfigured, 
 from batcher.protocols import (
     Sink,
 )
+from batcher.records import Block
 from batcher.testing.clickhouse import EmbeddedEngine
 from batcher.testing.contract.sink import (
     SCHEMA,
@@ -35,6 +37,7 @@ from batcher.testing.contract.sink import (
 )
 from batcher.testing.sinks import MemorySink, ScriptedSink
 from sinks.handler.sink import HandlerSink
+from sinks.lake.types import converted, plain
 from sinks.parquet.objects import ObjectStore
 from sinks.parquet.options import ParquetOptions
 from sinks.parquet.sink import ParquetSink
@@ -201,6 +204,41 @@ def text_of(value: object) -> object:
     return value.decode() if isinstance(value, bytes) else value
 
 
+class DeltaCase(SinkCase):
+    """Own a Delta table on disk."""
+
+    def __init__(self, path: Path, partition_by: tuple[str, ...] = ()) -> None:
+        self.path = path
+        self.options = {"path": str(path), "partition_by": partition_by}
+
+    def sink(self) -> Sink:
+        return sinks.load("delta")(self.options)
+
+    def rows(self) -> Rows:
+        if not self.path.exists():
+            return []
+        rows: Rows = deltalake.DeltaTable(self.path).to_pyarrow_table().to_pylist()
+        return rows
+
+    def copy(self, sink: Sink, block: Block) -> None:
+        """Append as another writer does, which knows nothing of positions."""
+        table = deltalake.DeltaTable(self.path)
+        columns = pa.schema([plain(field) for field in pa.schema(table.schema().to_arrow())])
+        deltalake.write_deltalake(table, converted(block.table, columns), mode="append")
+
+    @contextmanager
+    def failing(self, sink: Sink) -> Iterator[None]:
+        away = self.path.with_name("away")
+        self.path.rename(away)
+        yield
+        away.rename(self.path)
+
+    def missing(self) -> tuple[Sink, tuple[type[BatcherError], ...]]:
+        file = self.path.with_name("file")
+        file.write_bytes(b"")
+        return sinks.load("delta")({"path": str(file)}), (SinkMisconfigured,)
+
+
 def parquet_root(request: pytest.FixtureRequest) -> Path:
     path: Path = request.getfixturevalue("tmp_path")
     return path / "root"
@@ -255,6 +293,8 @@ class HandlerCase(SinkCase):
 
 
 CASES: Final[Mapping[str, Callable[[pytest.FixtureRequest], SinkCase]]] = {
+    "delta": lambda request: DeltaCase(parquet_root(request)),
+    "delta:partitioned": lambda request: DeltaCase(parquet_root(request), ("country", "bucket(id, 4)", "month(at)")),
     "handler": lambda _: HandlerCase(asynchronous=False),
     "handler:async": lambda _: HandlerCase(asynchronous=True),
     "memory": lambda _: MemoryCase(MemorySink(SCHEMA)),

@@ -77,6 +77,13 @@ class SinkCase(ABC):
         del sink
         return None
 
+    def copy(self, sink: Sink, block: Block) -> None:
+        """Put a block into the target although it may have some of its rows.
+
+        A sink that never stores a record twice needs a way around it: another writer could do it.
+        """
+        sink.write(block)
+
     def missing(self) -> tuple[Sink, tuple[type[BatcherError], ...]] | None:
         """Return a sink whose target is not there, and what `open` may raise; None where that cannot happen."""
         return None
@@ -322,7 +329,7 @@ class SinkLaws:
         assert asked.present(EVENTS_0._replace(number=1), 0, 100).to_pylist() == []
         assert asked.present(EVENTS_0, 0, 100).type == pa.int64()
 
-    def test_an_auditable_sink_counts_the_rows_of_each_offset(self, sink: Sink) -> None:
+    def test_an_auditable_sink_counts_the_rows_of_each_offset(self, case: SinkCase, sink: Sink) -> None:
         info, schema = opened(sink)
         counted = countable(sink, info)
         if counted is None:
@@ -330,7 +337,7 @@ class SinkLaws:
         other = EVENTS_0._replace(number=1)
         assert counted.copies(EVENTS_0, 0, 100).equals(COPIES.empty_table())
         for first_offset, rows in ((12, ROWS), (10, ROWS), (40, ROWS.slice(0, 1))):
-            sink.write(block_for(info, schema, rows, first_offset))
+            case.copy(sink, block_for(info, schema, rows, first_offset))
         found = elsewhere(lambda: counted.copies(EVENTS_0, 0, 100))
         assert found.schema.equals(COPIES)
         assert found["offset"].to_pylist() == [10, 11, 12, 13, 14, 15, 40]
@@ -338,7 +345,7 @@ class SinkLaws:
         assert counted.copies(EVENTS_0, 11, 13).to_pydict() == {"offset": [11, 12, 13], "copies": [1, 2, 2]}
         assert counted.copies(EVENTS_0, 16, 39).num_rows == counted.copies(other, 0, 100).num_rows == 0
 
-    def test_what_a_sink_removes_is_gone_in_every_copy_and_nothing_else_is(self, sink: Sink) -> None:
+    def test_what_a_sink_removes_is_gone_in_every_copy_and_nothing_else_is(self, case: SinkCase, sink: Sink) -> None:
         info, schema = opened(sink)
         removing, counted = removable(sink, info), countable(sink, info)
         if removing is None:
@@ -350,7 +357,7 @@ class SinkLaws:
             replace(block, token=f"{block.token}, again"),
             block_for(info, schema, ROWS.slice(0, 1), first_offset=40),
         ):
-            sink.write(one)
+            case.copy(sink, one)
         for_another = make_block(
             ROWS.cast(schema), partition=EVENTS_0._replace(number=1), first_offset=10, coordinates=info.coordinates
         )
