@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from batcher.errors import RowsRejected
 from batcher.records import Rejection
@@ -177,7 +178,7 @@ def _recast(values: pa.Array, kind: pa.DataType) -> pa.Array:
             _recast(inner[field.name], field.type) if field.name in inner else pa.nulls(len(values), field.type)
             for field in kind
         ]
-        return pa.StructArray.from_arrays(children, fields=list(kind), mask=values.is_null())
+        return pa.StructArray.from_arrays(children, fields=list(kind), mask=_nulls(values))
     if pa.types.is_list(kind):
         return _relist(values, kind)
     if pa.types.is_map(kind):
@@ -186,11 +187,18 @@ def _recast(values: pa.Array, kind: pa.DataType) -> pa.Array:
 
 
 def _relist(values: pa.Array, kind: pa.DataType) -> pa.Array:
-    plain = values if pa.types.is_list(values.type) else values.cast(pa.list_(values.type.value_type))
-    start = plain.offsets[0].as_py()
-    inner = _recast(plain.values.slice(start, plain.offsets[-1].as_py() - start), kind.value_type)
-    offsets = pa.compute.subtract(plain.offsets, pa.scalar(start, pa.int32()))
-    return pa.ListArray.from_arrays(offsets, inner, type=kind, mask=plain.is_null())
+    # Made anew from values and lengths: the offsets of a slice that was cast from a wider list crash Arrow.
+    inner = _recast(values.flatten(), kind.value_type)
+    lengths = pc.fill_null(pc.list_value_length(values), 0).cast(pa.int32())
+    return pa.ListArray.from_arrays(_offsets(lengths), inner, type=kind, mask=_nulls(values))
+
+
+def _offsets(lengths: pa.Int32Array) -> pa.Int32Array:
+    return pa.concat_arrays([pa.array([0], pa.int32()), pc.cumulative_sum(lengths)])
+
+
+def _nulls(values: pa.Array) -> pa.BooleanArray | None:
+    return values.is_null() if values.null_count else None
 
 
 def _remap(values: pa.Array, kind: pa.DataType) -> pa.Array:
@@ -198,8 +206,8 @@ def _remap(values: pa.Array, kind: pa.DataType) -> pa.Array:
     length = values.offsets[-1].as_py() - start
     keys = _recast(values.keys.slice(start, length), kind.key_type)
     items = _recast(values.items.slice(start, length), kind.item_type)
-    offsets = pa.compute.subtract(values.offsets, pa.scalar(start, pa.int32()))
-    return pa.MapArray.from_arrays(offsets, keys, items, type=kind, mask=values.is_null())
+    offsets = pc.subtract(values.offsets, pa.scalar(start, pa.int32()))
+    return pa.MapArray.from_arrays(offsets, keys, items, type=kind, mask=_nulls(values))
 
 
 def _misfits(given: pa.ChunkedArray, kind: pa.DataType) -> list[int]:

@@ -32,15 +32,19 @@ def impatient_broker() -> Iterator[RealBroker]:
 def disturbed(
     impatient_broker: RealBroker, tmp_path: Path, request: pytest.FixtureRequest
 ) -> Callable[..., GroupScene]:
-    """Return what makes a scene: with a membership, a target (`Parquet`, or a table), and whatever a scene takes."""
+    """Return what makes a scene: with a membership, a target (`Parquet`, or a table), and what scenes take."""
 
-    def target_of(kind: str | TableKind) -> Target:
+    def target_of(kind: str | TableKind | Target) -> Target:
+        if not isinstance(kind, str | TableKind):
+            return kind
         if kind == "Parquet":
             return ParquetDirectory(tmp_path / "out", tmp_path / "orders.arrow")
         table = kind if isinstance(kind, TableKind) else TABLE
         return ClickHouseTable(request.getfixturevalue("clickhouse_server"), f"orders_{uuid4().hex[:8]}", table)
 
-    def make(membership: Membership, kind: str | TableKind, *, partitions: int = 3, **options: Any) -> GroupScene:
+    def make(
+        membership: Membership, kind: str | TableKind | Target, *, partitions: int = 3, **options: Any
+    ) -> GroupScene:
         topic = f"orders-{uuid4().hex[:8]}"
         impatient_broker.create_topic(topic, partitions)
         return GroupScene(

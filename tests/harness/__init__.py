@@ -15,6 +15,7 @@ Sources and targets
     live_orders     a producer that goes on while a test does
     source_table    a table as Debezium writes about it, and what a target has to show of it
     targets         Parquet roots and tables for orders: made empty, loaded, counted
+    lakes           lake tables for orders, and their sinks with the check taken out
     object_store    an object store in memory whose uploads fail when told to
     mutated         documents broken at random, and whether both ways of decoding make the same of them
     documents       made-up documents whose fields and types drift

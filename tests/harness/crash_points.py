@@ -218,7 +218,19 @@ def _trapped_sink(points: Points, sink: Any) -> Any:
         _trap_files(points)
     elif type(sink).__module__.startswith("sinks.clickhouse"):
         _trap_inserts(points)
+    elif type(sink).__module__.startswith("sinks.lake"):
+        _trap_commits(points, sink)
     return sink
+
+
+def _trap_commits(points: Points, sink: Any) -> None:
+    """Pass `mid_write` between the look for positions and the commit; a kill comes at some moment of the commit."""
+
+    def append(original: Wrapper, *arguments: Any) -> Any:
+        points.at("mid_write", points.some_ms())
+        return original(*arguments)
+
+    wrap(sink._table, "append", append)
 
 
 def _trap_files(points: Points) -> None:

@@ -1,0 +1,100 @@
+"""Lake tables for orders, and the same sinks with the check taken out: the control of their kill loops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import deltalake
+import pyarrow as pa
+
+import sinks
+from batcher.records import Partition
+from sinks.lake.sink import LakeSink
+from tests.harness.targets import ORDER_SCHEMA, Loaded
+
+
+class DeltaOrders:
+    """Keep orders in a Delta table. `storage` are options of an object store; `sink` is another one that writes it."""
+
+    def __init__(
+        self,
+        path: str,
+        schema_file: Path,
+        *,
+        storage: Mapping[str, str] | None = None,
+        sink: str = "delta",
+        partition_by: Sequence[str] = (),
+    ) -> None:
+        self.path = path
+        self._schema_file = schema_file
+        self._storage = dict(storage or {})
+        self._sink = sink
+        self._partition_by = partition_by
+        with pa.ipc.new_file(str(schema_file), ORDER_SCHEMA):
+            pass
+
+    @property
+    def arguments(self) -> Sequence[str]:
+        given = ["--decode.schema", str(self._schema_file)]
+        for name, value in self._storage.items():
+            given += ["--delta.option", f"{name}={value}"]
+        if self._partition_by:
+            given += ["--delta.partition-by", ",".join(self._partition_by)]
+        return ("--sink", self._sink, "--delta.path", self.path, *given)
+
+    def loaded(self) -> Loaded:
+        table = deltalake.DeltaTable(self.path, storage_options=self._storage or None)
+        return loaded_from(table.to_pyarrow_table(columns=["_topic", "_partition", "_offset", "id"]))
+
+
+def loaded_from(rows: pa.Table) -> Loaded:
+    """Return what the rows of a table are."""
+    columns = (rows[name].to_pylist() for name in ("_topic", "_partition", "_offset"))
+    places = [(Partition(topic, number), offset) for topic, number, offset in zip(*columns, strict=True)]
+    ids = rows["id"].to_pylist()
+    return Loaded(places, sum(ids), ids)
+
+
+def unchecked_delta(options: Any) -> Any:
+    """Return a Delta sink that commits what it is given, for a command line: what kills do without the check."""
+    return unchecked(sinks.load("delta"))(options)
+
+
+for _name in ("options", "section"):
+    setattr(unchecked_delta, _name, getattr(sinks.load("delta"), _name))
+
+
+def unchecked(make: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that makes a sink which neither looks for rows nor keeps positions."""
+
+    def made(options: Any) -> Any:
+        sink = make(options)
+        assert isinstance(sink, LakeSink)
+        write, append = sink.write, sink._table.append
+
+        def careless(block: Any) -> None:
+            with without_check():
+                write(block)
+
+        sink.write = careless  # type: ignore[method-assign]
+        sink._table.append = partial(_without_positions, append)  # type: ignore[method-assign]
+        return sink
+
+    return made
+
+
+def _without_positions(append: Callable[..., None], rows: pa.Table, positions: object) -> None:
+    del positions
+    append(rows, {})
+
+
+@contextmanager
+def without_check() -> Iterator[None]:
+    """Let no row be taken for one that is there."""
+    with patch("sinks.lake.position.doubtful", lambda *_: []):
+        yield
