@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ import pyarrow as pa
 from batcher.errors import SinkMisconfigured, SinkUnavailable
 from batcher.protocols import COPIES, Measure
 from batcher.records import COORDINATES, Partition
-from sinks.delta.errors import fault, faults
+from sinks.delta.errors import fault, faults, words
 from sinks.delta.options import DeltaOptions
 from sinks.delta.protocol import unwritable
 from sinks.lake.coordinate import writer_of
@@ -295,10 +296,11 @@ class DeltaLakeTable:
         given = {name: value for name, value in self._options.properties.items() if name.startswith("delta.")}
         if not given:
             return
-        try:
-            deltalake.DeltaTable.create("memory:///checked", pa.schema([("x", pa.int64())]), configuration=given)
-        except Exception as error:
-            raise SinkMisconfigured(f"--delta.property: {fault(error, 'a new table', 'its properties')}") from error
+        with tempfile.TemporaryDirectory() as apart:
+            try:
+                deltalake.DeltaTable.create(apart, pa.schema([("x", pa.int64())]), configuration=given)
+            except Exception as error:
+                raise SinkMisconfigured(f"--delta.property: {words(error)}") from error
 
     def _computed_fields(self, columns: pa.Schema) -> list[pa.Field]:
         return [

@@ -23,7 +23,7 @@ from tests.harness.patience import LONG
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
 
-KILLS = 20 if LONG else 4
+KILLS = 20 if LONG else 3
 FREEZES = 4 if LONG else 1
 SEED = int(os.environ.get("BATCHER_TEST_SEED", "1"))
 PARTITIONS = 3

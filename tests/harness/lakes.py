@@ -13,6 +13,7 @@ import deltalake
 import pyarrow as pa
 
 import sinks
+from batcher.plugins import PluginContext
 from batcher.records import Partition
 from sinks.lake.sink import LakeSink
 from tests.harness.targets import ORDER_SCHEMA, Loaded
@@ -60,32 +61,27 @@ def loaded_from(rows: pa.Table) -> Loaded:
     return Loaded(places, sum(ids), ids)
 
 
-def unchecked_delta(options: Any) -> Any:
+def unchecked_delta(options: Any, context: PluginContext) -> Any:
     """Return a Delta sink that commits what it is given, for a command line: what kills do without the check."""
-    return unchecked(sinks.load("delta"))(options)
+    return unchecked(sinks.load("delta")(options, context=context))
 
 
 for _name in ("options", "section"):
     setattr(unchecked_delta, _name, getattr(sinks.load("delta"), _name))
 
 
-def unchecked(make: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function that makes a sink which neither looks for rows nor keeps positions."""
+def unchecked(sink: Any) -> Any:
+    """Return a sink that from now on neither looks for rows nor keeps positions."""
+    assert isinstance(sink, LakeSink)
+    write, append = sink.write, sink._table.append
 
-    def made(options: Any) -> Any:
-        sink = make(options)
-        assert isinstance(sink, LakeSink)
-        write, append = sink.write, sink._table.append
+    def careless(block: Any) -> None:
+        with without_check():
+            write(block)
 
-        def careless(block: Any) -> None:
-            with without_check():
-                write(block)
-
-        sink.write = careless  # type: ignore[method-assign]
-        sink._table.append = partial(_without_positions, append)  # type: ignore[method-assign]
-        return sink
-
-    return made
+    sink.write = careless  # type: ignore[method-assign]
+    sink._table.append = partial(_without_positions, append)  # type: ignore[method-assign]
+    return sink
 
 
 def _without_positions(append: Callable[..., None], rows: pa.Table, positions: object) -> None:
