@@ -117,6 +117,10 @@ def agreed(source: SourceInfo, sink: SinkInfo, options: PipelineOptions) -> Agre
         raise ConfigurationError(
             f"--on-existing skip: {sink.target} cannot be completed row by row; use halt, or write to load all"
         )
+    if options.on_existing == "write" and sink.once:
+        raise ConfigurationError(
+            f"--on-existing write: {sink.target} stores no record a second time; use skip to load what is missing"
+        )
     guarantee: Guarantee = "at-least-once" if options.delivery == "at-least-once" else weaker.guarantee
     return Agreement(source, sink, guarantee, weaker.reason, _merges(guarantee, sink, options))
 

@@ -74,7 +74,8 @@ class SinkInfo:
     `capabilities` are what else it can do; it has the methods of `SINK_METHODS` for each. With `raw` each block comes
     with the raw values, keys, times and headers of its rows. With `discards` it keeps nothing, and larger batches make
     it no faster. With `acts` it does something with each record, and a person may have it done again. `condition` says
-    how a target whose `repeats` is `merge` has to be read, such as `under FINAL`.
+    how a target whose `repeats` is `merge` has to be read, such as `under FINAL`. With `once` it stores no record a
+    second time, whatever it is told.
     """
 
     target: str
@@ -87,6 +88,7 @@ class SinkInfo:
     discards: bool = False
     acts: bool = False
     condition: str = ""
+    once: bool = False
 
     @property
     def guarantee(self) -> Guarantee:

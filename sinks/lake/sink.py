@@ -81,7 +81,7 @@ class LakeSink:
         except BaseException:
             self._table.close()
             raise
-        return SinkInfo(self._table.label, self._schema, self._coordinates, "query", REASON, CAPABILITIES)
+        return SinkInfo(self._table.label, self._schema, self._coordinates, "query", REASON, CAPABILITIES, once=True)
 
     def pin(self, proposed: pa.Schema) -> pa.Schema:
         """Make the table for a schema, without its fields that are named like coordinates, unless there is one.

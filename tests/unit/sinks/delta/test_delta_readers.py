@@ -1,0 +1,116 @@
+"""What other programs see of a table: DuckDB, Polars, pandas, Arrow and ClickHouse's engine, with every type."""
+
+from __future__ import annotations
+
+import datetime as dt
+import subprocess
+import sys
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import deltalake
+import duckdb
+import polars as pl
+import pyarrow as pa
+import pytest
+
+import sinks
+from batcher.testing.clickhouse import embedded_engine_missing
+from batcher.testing.values import make_block
+
+DAY = dt.date(2026, 1, 31)
+NOON = dt.datetime(2026, 1, 31, 12, 0, 0, 1000, dt.UTC)
+
+TABLE = pa.table(
+    {
+        "id": pa.array([1, 2, 3], pa.uint64()),
+        "i8": pa.array([-1, 2, None], pa.int8()),
+        "u8": pa.array([255, 2, None], pa.uint8()),
+        "u32": pa.array([2**32 - 1, 2, None], pa.uint32()),
+        "f32": pa.array([0.5, None, -1.0], pa.float32()),
+        "paid": pa.array([True, None, False]),
+        "country": ["DE", None, "a/b c"],
+        "day": pa.array([DAY, DAY, None], pa.date32()),
+        "at": pa.array([NOON, None, NOON], pa.timestamp("ns", "Europe/Berlin")),
+        "local": pa.array([NOON.replace(tzinfo=None), None, None], pa.timestamp("ms")),
+        "price": pa.array([Decimal("1.50"), None, Decimal("-2.25")], pa.decimal128(18, 2)),
+        "tags": pa.array([["a"], [], None], pa.list_(pa.string())),
+        "place": pa.array([{"x": 1.5}, None, {"x": None}], pa.struct([("x", pa.float64())])),
+        "map": pa.array([[("k", 1)], None, []], pa.map_(pa.string(), pa.int64())),
+        "raw": pa.array([b"\x00", None, b""], pa.binary()),
+    }
+)
+
+
+@pytest.fixture(params=[(), ("country", "day(at)")], ids=["flat", "partitioned"])
+def table(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    path = tmp_path / "table"
+    sink = sinks.load("delta")({"path": str(path), "partition_by": request.param})
+    info = sink.open()
+    sink.pin(TABLE.schema)  # type: ignore[attr-defined]
+    sink.write(make_block(TABLE, coordinates=info.coordinates))
+    sink.write(make_block(TABLE, first_offset=3, coordinates=info.coordinates))
+    sink.close()
+    return path
+
+
+EXPECTED: list[dict[str, Any]] = [
+    {**row, "at": row["at"] and row["at"].astimezone(dt.UTC), "id": Decimal(row["id"])} for row in TABLE.to_pylist()
+]
+
+
+def test_arrow_and_pandas_read_every_type(table: Path) -> None:
+    read = deltalake.DeltaTable(table).to_pyarrow_table().sort_by("_offset")
+    assert read.select(TABLE.column_names).slice(0, 3).to_pylist() == EXPECTED
+    frame = deltalake.DeltaTable(table).to_pandas()
+    assert sorted(frame["_offset"]) == list(range(6))
+    assert int(frame["u8"].sum()) == 2 * 257
+
+
+def test_polars_reads_every_type(table: Path) -> None:
+    frame = pl.read_delta(str(table)).sort("_offset")
+    assert frame["_offset"].to_list() == list(range(6))
+    for name in ("id", "u8", "u32", "country", "day", "at", "local", "price", "tags", "raw"):
+        assert frame[name].to_list()[:3] == [row[name] for row in EXPECTED], name
+    assert frame["map"].to_list()[0] == {"k": 1}
+
+
+def test_duckdb_reads_every_type(table: Path) -> None:
+    with duckdb.connect() as connection:
+        try:
+            connection.execute("LOAD delta")
+        except duckdb.Error:
+            pytest.skip("DuckDB has its extension delta to download, and is not let")
+        rows = connection.execute(f"SELECT id, u8, _offset FROM delta_scan('{table}') ORDER BY _offset").fetchall()
+    assert [row[2] for row in rows] == list(range(6))
+    assert [row[1] for row in rows[:3]] == [255, 2, None]
+
+
+def test_duckdb_reads_it_through_arrow_without_its_extension(table: Path) -> None:
+    rows = deltalake.DeltaTable(table).to_pyarrow_dataset()
+    with duckdb.connect() as connection:
+        connection.register("rows", rows)
+        found = connection.execute("SELECT sum(u8), count(DISTINCT _offset), max(price) FROM rows").fetchall()
+    assert found == [(514, 6, Decimal("1.50"))]
+
+
+# The engine of chDB 4.4 does not find a partition column beside nested ones.
+@pytest.mark.parametrize("table", [()], indirect=True, ids=["flat"])
+def test_clickhouses_engine_reads_the_numbers_texts_and_nested_values(table: Path) -> None:
+    if (reason := embedded_engine_missing()) is not None:
+        pytest.skip(reason)
+    query = (
+        "SELECT sum(u8), sum(u32), count(), countIf(country = 'a/b c'), max(price), max(at), max(map['k']), "
+        f"max(place.x), max(tags[1]) FROM deltaLakeLocal('{table}')"
+    )
+    # It reads files below its working directory only, so it gets a process of its own.
+    code = f"import chdb; print(chdb.query({query!r}, 'TSV'), end='')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=table.parent, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found = done.stdout.rstrip("\n").split("\t")
+    assert found[:5] == ["514", str(2 * (2**32 + 1)), "6", "2", "1.5"]
+    assert found[5].startswith("2026-01-31 ")
+    assert found[6:] == ["1", "1.5", "a"]
