@@ -46,6 +46,7 @@ from benchmarks.readme import IN_README, table
 from sinks.clickhouse.errors import RULES, rule_for
 from sinks.clickhouse.options import PINNED_SETTINGS
 from sinks.handler.sink import HandlerSink
+from sinks.lake.metric import CommitTimes
 from tests.harness.pages import DOCS, README, ROOT, code_blocks
 from tests.harness.processes import run_shell
 
@@ -203,7 +204,7 @@ def test_every_metric_is_documented_and_every_documented_metric_is_there() -> No
         assert set(re.findall(r"\bbatcher_[a-z_]+\b", page.read_text())) <= exposed, page.name
 
 
-MEASURED = tuple(HandlerSink("mail:handle").measures())
+MEASURED = (*HandlerSink("mail:handle").measures(), *CommitTimes().measures("Versions of the table."))
 """What sinks measure of themselves."""
 
 

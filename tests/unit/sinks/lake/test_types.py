@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -61,7 +62,7 @@ def test_values_are_converted_with_their_nulls_wherever_a_slice_begins() -> None
             ("s", pa.struct([("t", pa.timestamp("ns", "Europe/Berlin"))])),
         ]
     )
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"n": 2**64 - 1, "l": [{"a": 255}, None], "m": [("k", 1)], "s": {"t": 1_000}},
         {"n": None, "l": None, "m": None, "s": None},
         {"n": 1, "l": [], "m": [], "s": {"t": None}},
