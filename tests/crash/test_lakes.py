@@ -18,7 +18,7 @@ from tests.harness import crash_score
 from tests.harness.attack import Scene, Worker
 from tests.harness.disturbance import GroupScene
 from tests.harness.kill_loop import WITH_INTENTS, WITHOUT_INTENTS, kill_loop
-from tests.harness.lakes import DeltaOrders
+from tests.harness.lakes import DeltaOrders, s3_bucket
 from tests.harness.patience import LONG
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
@@ -79,6 +79,22 @@ def test_a_delta_table_has_every_record_once_even_without_intents(
         verdict = scene.settle()
     crash_score.add("Delta, partitioned, without intents", verdict)
     assert verdict.exact, verdict
+
+
+@pytest.mark.long
+def test_a_kill_at_any_moment_leaves_every_record_once_in_a_delta_table_on_s3(
+    new_scene: Callable[..., Scene], tmp_path: Path
+) -> None:
+    with s3_bucket("orders") as storage:
+        target = DeltaOrders("s3://orders/table", tmp_path / "orders.arrow", storage=storage)
+        with new_scene(target, delivery="exactly-once") as scene:
+            scene.start()
+            kill_loop(scene, KILLS, WITH_INTENTS)
+            verdict = scene.settle()
+    crash_score.add("Delta on S3 (moto), merged partitions", verdict)
+    assert verdict.exact, verdict
+    assert verdict.kills >= KILLS
+    assert verdict.replays, verdict
 
 
 def test_with_the_check_taken_out_the_same_kills_duplicate_records_and_this_test_sees_it(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -9,8 +10,10 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import boto3
 import deltalake
 import pyarrow as pa
+from moto.server import ThreadedMotoServer
 
 import sinks
 from batcher.plugins import PluginContext
@@ -94,3 +97,25 @@ def without_check() -> Iterator[None]:
     """Let no row be taken for one that is there."""
     with patch("sinks.lake.position.doubtful", lambda *_: []):
         yield
+
+
+@contextmanager
+def s3_bucket(name: str) -> Iterator[dict[str, str]]:
+    """Run an S3 server in this process with one bucket, and yield the options that a Delta table there needs."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        keys = {"aws_access_key_id": "anybody", "aws_secret_access_key": "not-a-secret", "region_name": "us-east-1"}
+        client: Any = boto3.client("s3", endpoint_url=f"http://{host}:{port}", **keys)
+        client.create_bucket(Bucket=name)
+        yield {
+            "access_key_id": "anybody",
+            "secret_access_key": "not-a-secret",
+            "region": "us-east-1",
+            "endpoint_url": f"http://{host}:{port}",
+            "allow_http": "true",
+        }
+    finally:
+        server.stop()

@@ -2,45 +2,35 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
 
-import boto3
 import deltalake
 import pyarrow as pa
 import pytest
-from moto.server import ThreadedMotoServer
 
 import sinks
 from batcher.errors import SinkMisconfigured, SinkUnavailable, Unreachable
 from batcher.testing.contract.sink import block_for, opened
 from batcher.testing.values import EVENTS_0
 from sinks.lake.sink import LakeSink
+from tests.harness.lakes import s3_bucket
 
 KEYS = {"access_key_id": "anybody", "secret_access_key": "not-a-secret", "region": "us-east-1"}
 
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
-    """Return where an S3 server answers."""
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    """Return where an S3 server answers that has the bucket `lake`."""
+    with s3_bucket("lake") as storage:
+        yield storage["endpoint_url"]
 
 
 @pytest.fixture
-def path(endpoint: str) -> str:
-    """Return a place in a bucket of its own."""
-    name = f"bucket-{uuid4().hex[:8]}"
-    keys = {"aws_access_key_id": "anybody", "aws_secret_access_key": "not-a-secret", "region_name": "us-east-1"}
-    client: Any = boto3.client("s3", endpoint_url=endpoint, **keys)
-    client.create_bucket(Bucket=name)
-    return f"s3://{name}/lake/events"
+def path() -> str:
+    """Return a place in the bucket that nobody has used."""
+    return f"s3://lake/{uuid4().hex[:8]}/events"
 
 
 def sink_at(path: str, endpoint: str, **options: str) -> LakeSink:

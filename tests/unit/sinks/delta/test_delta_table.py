@@ -171,6 +171,27 @@ def test_a_topic_made_anew_is_loaded_beside_the_old_one_under_an_id(tmp_path: Pa
     ]
 
 
+def test_compaction_beside_a_writer_gets_in_nobodys_way_and_changes_no_row(tmp_path: Path) -> None:
+    sink, info = open_numbers(tmp_path / "t")
+    sink.write(numbers(info, [0], 0))
+    over = threading.Event()
+
+    def compact() -> int:
+        done = 0
+        while not over.is_set():
+            done += deltalake.DeltaTable(tmp_path / "t").optimize.compact()["numFilesRemoved"]
+        return done
+
+    with ThreadPoolExecutor(1) as pool:
+        joined = pool.submit(compact)
+        for offset in range(1, 15):
+            sink.write(numbers(info, [offset], offset))
+        over.set()
+    assert joined.result() > 0
+    assert offsets_at(tmp_path / "t") == list(range(15))
+    assert sink.max_offset_above({EVENTS_0: 0}) == {EVENTS_0: 14}
+
+
 # Made, joined, changed
 
 
