@@ -62,6 +62,8 @@ EXTRAS: Final[Mapping[str, str]] = {
     "grpc_tools": "protobuf",
     "numpy": "avro",
     "ptars": "protobuf",
+    "pyiceberg": "iceberg",
+    "sqlalchemy": "iceberg",
 }
 
 REGISTRIES: Final[Mapping[str, str]] = {

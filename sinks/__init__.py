@@ -29,6 +29,7 @@ registry: Final[Registry[Sink]] = Registry(
         "clickhouse": "sinks.clickhouse:plugin",
         "delta": "sinks.delta:plugin",
         "handler": "sinks.handler:plugin",
+        "iceberg": "sinks.iceberg:plugin",
         "null": "sinks.null:plugin",
         "parquet": "sinks.parquet:plugin",
     },

@@ -1,4 +1,4 @@
-"""The catalog that says where a table is: made from the properties of `--iceberg.catalog`, with bounds for every call."""
+"""The catalog that says where a table is, from the properties of `--iceberg.catalog`, with a bound for every call."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import pyiceberg.catalog
 import pyiceberg.catalog.rest
@@ -71,8 +71,9 @@ def opened(properties: Mapping[str, str], timeout_s: float) -> Catalog:
     wanted = {key: value for key, value in bounded.items() if key not in merged}
     try:
         if "py-catalog-impl" not in known and _kind(name, known) is CatalogType.REST:
-            every = {key: value for key, value in merged.items() if value is not None}
-            return RestCatalogInTime(name, **{**every, **wanted, REQUEST_TIMEOUT: str(timeout_s)})
+            # `auth` and `ssl` of pyiceberg's file are mappings themselves.
+            every: dict[str, Any] = {**merged, **wanted, REQUEST_TIMEOUT: str(timeout_s)}
+            return RestCatalogInTime(name, **every)
         return load_catalog(name, **given, **wanted)
     except (ValueError, pyiceberg.exceptions.NoSuchPropertyException) as error:
         raise ConfigurationError(f"--iceberg.catalog: {said(error)}") from error

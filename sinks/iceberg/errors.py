@@ -1,4 +1,4 @@
-"""What failures of a catalog and of its files mean: one class of batcher's for each reaction, with the server's words."""
+"""What failures of a catalog and of its files mean: a class for each reaction, with the server's own words."""
 
 from __future__ import annotations
 
@@ -11,14 +11,10 @@ import pyarrow as pa
 from pyiceberg import exceptions
 from requests.exceptions import RequestException
 from requests.exceptions import SSLError as UntrustedError
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
 from batcher.errors import SinkMisconfigured, SinkUnavailable
 from sinks.iceberg.catalog import said
-
-try:
-    from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
-except ImportError:  # a REST catalog needs no SQL
-    SQLAlchemyError = DBAPIError = InterfaceError = OperationalError = type("Never", (Exception,), {})  # type: ignore[misc]
 
 _WAITS: Final = (
     exceptions.CommitFailedException,
@@ -60,27 +56,37 @@ def faults(label: str, doing: str) -> Iterator[None]:
     except (SinkUnavailable, SinkMisconfigured):
         raise
     except _GONE as error:
-        raise SinkMisconfigured(f"{label} is gone: {said(error)}; make it again, or choose another --iceberg.table") from error
-    except _WAITS as error:
-        raise SinkUnavailable(f"{doing} {label}: {said(error)}") from error
-    except exceptions.RESTError as error:
-        raise SinkMisconfigured(f"{doing} {label}: the catalog refuses it: {said(error)}") from error
-    except UntrustedError as error:
-        raise SinkMisconfigured(f"{doing} {label}: no safe connection to the catalog: {said(error)}") from error
-    except RequestException as error:
-        raise SinkUnavailable(f"{doing} {label}: the catalog does not answer: {said(error)}") from error
-    except SQLAlchemyError as error:
-        words = said(getattr(error, "orig", None) or error)
-        waits = isinstance(error, OperationalError) and not _OF_DATABASE.search(words)
-        raise (SinkUnavailable if waits else SinkMisconfigured)(f"{doing} {label}: the catalog says: {words}") from error
-    except OSError as error:
-        kind = SinkMisconfigured if refused_for_good(error) else SinkUnavailable
-        raise kind(f"{doing} {label}: {said(error)}") from error
+        raise SinkMisconfigured(
+            f"{label} is gone: {said(error)}; make it again, or choose another --iceberg.table"
+        ) from error
+    except (*_WAITS, exceptions.RESTError, RequestException, SQLAlchemyError, OSError) as error:
+        kind = SinkUnavailable if _passes(error) else SinkMisconfigured
+        raise kind(f"{doing} {label}: {_words(error)}") from error
     except ValueError as error:
         # Table.refresh has no class of its own for it.
         if "UUID does not match" not in str(error):
             raise
         raise SinkMisconfigured(f"{label} was made anew since batcher started: start it again") from error
+
+
+def _passes(error: Exception) -> bool:
+    """Return whether a failure can end by itself. It is also true where it is not known what was done."""
+    if isinstance(error, _WAITS):
+        return True
+    if isinstance(error, exceptions.RESTError | UntrustedError):
+        return False
+    if isinstance(error, RequestException):
+        return True
+    if isinstance(error, SQLAlchemyError):
+        return isinstance(error, OperationalError) and not _OF_DATABASE.search(str(error.orig))
+    return isinstance(error, OSError) and not refused_for_good(error)
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, RequestException):
+        return f"no connection to the catalog: {said(error)}"
+    # SQLAlchemy's own text has the statement too.
+    return f"the catalog says: {said(getattr(error, 'orig', None) or error)}"
 
 
 def refused_for_good(error: OSError) -> bool:

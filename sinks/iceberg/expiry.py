@@ -8,7 +8,7 @@ compaction replaced is removed by the tools for that (remove_orphan_files, expir
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from pyiceberg.table import Table
@@ -39,9 +39,7 @@ class Expiry:
         return self._keep + max(1, self._keep // SHARE)
 
     def after_commit(self, table: Table) -> None:
-        """Expire what is too old, if enough has gathered. It is no part of a write: what fails is logged and comes up
-        again later.
-        """
+        """Expire what is too old, if enough has gathered. What fails is logged and comes up again: it is no write."""
         count = len(table.metadata.snapshots)
         if not self._keep or count <= self._next:
             return
@@ -67,9 +65,10 @@ def expirable(metadata: TableMetadata, keep: int) -> list[Snapshot]:
 def _expire(table: Table, expired: Iterable[Snapshot]) -> None:
     expired = list(expired)
     transaction = PreparedTransaction(table)
+    removal: Any = RemoveSnapshotsUpdate  # to mypy its argument has the name that it has in JSON
     for one in expired:
         # One at a time: servers of before 1.9 take no more in one update.
-        transaction._stage((RemoveSnapshotsUpdate(snapshot_ids=[one.snapshot_id]),))  # noqa: SLF001
+        transaction._stage((removal(snapshot_ids=[one.snapshot_id]),))  # noqa: SLF001
     transaction.commit_once()
     removed = unreachable(table, expired)
     for path in removed:

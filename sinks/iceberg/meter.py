@@ -31,6 +31,8 @@ class CommitMeter:
     def measures(self) -> Sequence[Measure]:
         """Return the seconds of commits and the number of snapshots."""
         return (
-            Measure("lake_commit_seconds", "Seconds that a commit took, files included.", "histogram", {"": self._seconds}),
+            Measure(
+                "lake_commit_seconds", "Seconds that a commit took, files included.", "histogram", {"": self._seconds}
+            ),
             Measure("lake_versions", "Snapshots that the table keeps.", "gauge", {"": float(self._snapshots)}),
         )

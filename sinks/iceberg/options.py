@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from batcher.errors import ConfigurationError
 from sinks.iceberg.partition import TablePartition, of_rules
 from sinks.iceberg.settings import Iceberg
 from sinks.parquet.directory import rules_of
@@ -32,9 +33,17 @@ class IcebergOptions:
         return IcebergOptions(
             dict(section.catalog),
             tuple((section.table or "").split(".")),
-            of_rules(rules_of(section.partition_by, flag="--iceberg.partition-by")),
+            _partitions(section),
             dict(section.property),
             section.snapshots,
             section.timeout.total_seconds(),
             section.lake_id,
         )
+
+
+def _partitions(section: Iceberg) -> tuple[TablePartition, ...]:
+    try:
+        return of_rules(rules_of(section.partition_by))
+    except ConfigurationError as error:
+        # The rules are those of directories, and so are the messages.
+        raise ConfigurationError(str(error).replace("--parquet.", "--iceberg.")) from error

@@ -9,11 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from hashlib import sha256
 from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyiceberg.partitioning import PARTITION_FIELD_ID_START, PartitionField, PartitionFieldValue, PartitionKey, PartitionSpec
+from pyiceberg.partitioning import (
+    PARTITION_FIELD_ID_START,
+    PartitionField,
+    PartitionFieldValue,
+    PartitionKey,
+    PartitionSpec,
+)
 from pyiceberg.schema import Schema
 from pyiceberg.transforms import (
     BucketTransform,
@@ -31,12 +38,19 @@ from batcher.errors import SinkMisconfigured
 from sinks.parquet.directory import DirectoryRule
 from sinks.parquet.function import keys, unscaled, unsuited
 
-_TIMED: Final[dict[str, type[Transform[Any, Any]]]] = {
+_TIMED: Final[dict[str, Any]] = {
     "year": YearTransform,
     "month": MonthTransform,
     "day": DayTransform,
     "hour": HourTransform,
 }
+
+
+MAX_NAME: Final = 200
+"""Characters of a directory's name, after it was encoded: file systems take 255."""
+
+MAX_PATH: Final = 600
+"""Characters of the path below the data: object stores take 1,024 for the whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +60,24 @@ class TablePartition:
     column: str
     name: str
     transform: Transform[Any, Any]
+
+
+class ShortPathKey(PartitionKey):
+    """Name the directory of a partition by a hash where its values make too long a name.
+
+    The table says which files belong to a partition. Their paths are for people.
+    """
+
+    def to_path(self) -> str:
+        """Return the directory below that of the data."""
+        path = super().to_path()
+        parts = [part if len(part) <= MAX_NAME else _short(part) for part in path.split("/")]
+        short = "/".join(parts)
+        return short if len(short) <= MAX_PATH else _short(short)
+
+
+def _short(name: str) -> str:
+    return f"long-{sha256(name.encode()).hexdigest()[:32]}"
 
 
 def of_rules(rules: Sequence[DirectoryRule]) -> tuple[TablePartition, ...]:
@@ -58,7 +90,8 @@ def _transform(rule: DirectoryRule) -> Transform[Any, Any]:
         return BucketTransform(rule.number)
     if rule.function == "truncate":
         return TruncateTransform(rule.number)
-    return _TIMED[rule.function]() if rule.function else IdentityTransform()
+    made: Transform[Any, Any] = _TIMED[rule.function]() if rule.function else IdentityTransform()
+    return made
 
 
 def of_table(spec: PartitionSpec, schema: Schema) -> tuple[TablePartition, ...]:
@@ -74,7 +107,9 @@ def spec_for(fields: Sequence[TablePartition], schema: Schema) -> PartitionSpec:
     """Return the partitions of a table that is made with a schema."""
     return PartitionSpec(
         *(
-            PartitionField(schema.find_field(one.column).field_id, PARTITION_FIELD_ID_START + n, one.transform, one.name)
+            PartitionField(
+                schema.find_field(one.column).field_id, PARTITION_FIELD_ID_START + n, one.transform, one.name
+            )
             for n, one in enumerate(fields)
         )
     )
@@ -139,7 +174,7 @@ def parts(rows: pa.Table, spec: PartitionSpec, schema: Schema) -> Iterator[tuple
         found = [grouped[name][n].as_py() for name in names]
         field_values = [PartitionFieldValue(field, value) for field, value in zip(spec.fields, found, strict=True)]
         part = rows if grouped.num_rows == 1 else rows.take(mine)
-        yield PartitionKey(field_values, spec, schema), part
+        yield ShortPathKey(field_values, spec, schema), part
 
 
 def _values(rows: pa.Table, field: PartitionField, schema: Schema) -> pa.Array:
@@ -196,5 +231,6 @@ def _civil(day: int) -> tuple[int, int]:
 
 def _cut(value: Decimal, width: int) -> Decimal:
     # By its digits: arithmetic would round to the 28 digits of the context.
-    found = unscaled(value) // width * width
-    return Decimal((int(found < 0), tuple(map(int, str(abs(found)))), value.as_tuple().exponent))
+    found, exponent = unscaled(value) // width * width, value.as_tuple().exponent
+    assert isinstance(exponent, int)  # columns have no decimal that is not a number
+    return Decimal((int(found < 0), tuple(map(int, str(abs(found)))), exponent))

@@ -16,11 +16,11 @@ class Iceberg(LakeSection):
     """The target of `--sink iceberg`."""
 
     catalog: Annotated[Pairs, Flag(metavar="NAME=VALUE")] = {}  # noqa: RUF012 - pydantic copies it
-    """Property of pyiceberg's catalog, such as type=rest, uri=…, warehouse=…, credential=…, s3.endpoint=…; repeatable."""
+    """Property of pyiceberg's catalog, such as type=rest, uri=…, warehouse=…, s3.endpoint=…; may be repeated."""
     table: Annotated[str | None, Flag(metavar="NAMESPACE.TABLE")] = None
     """Table to load into; it is made where there is none, and its namespace too."""
     property: Annotated[Pairs, Flag(metavar="NAME=VALUE")] = {}  # noqa: RUF012 - pydantic copies it
-    """Property of a new table, such as write.parquet.compression-codec=snappy; repeatable."""
+    """Property of a new table, such as write.parquet.compression-codec=snappy; may be repeated."""
     snapshots: Annotated[int, Field(ge=0), Flag(metavar="N")] = 125
     """Keep about this many of the snapshots that batcher made, and expire older ones; 0: keep all, and pay for each."""
     timeout: Annotated[Duration, Field(gt=timedelta(0)), Flag(metavar="TIME")] = timedelta(seconds=60)
@@ -31,7 +31,7 @@ class Iceberg(LakeSection):
 
     def lacking(self) -> Iterator[Fault]:
         if not self.catalog:
-            yield Fault("catalog", "which catalog? type=rest uri=http://…, or type=sql uri=sqlite:///FILE warehouse=DIR")
+            yield Fault("catalog", "which? type=rest uri=http://…, or type=sql uri=sqlite:///FILE warehouse=DIR")
         if not self.table:
             yield Fault("table", "which table? NAMESPACE.TABLE")
 

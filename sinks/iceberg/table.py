@@ -6,11 +6,11 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import structlog
+from pyiceberg import expressions
 from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import (
     CommitFailedException,
@@ -19,7 +19,7 @@ from pyiceberg.exceptions import (
     NoSuchTableError,
     TableAlreadyExistsError,
 )
-from pyiceberg.expressions import And, BooleanExpression, EqualTo, GreaterThanOrEqual, LessThanOrEqual, Or
+from pyiceberg.expressions import BooleanExpression
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table, TableProperties
 from pyiceberg.table.refs import MAIN_BRANCH
@@ -34,6 +34,7 @@ from sinks.iceberg.errors import faults
 from sinks.iceberg.expiry import Expiry
 from sinks.iceberg.meter import CommitMeter
 from sinks.iceberg.options import IcebergOptions
+from sinks.iceberg.removal import without
 from sinks.lake import memory
 from sinks.lake.coordinate import topic_of
 
@@ -141,19 +142,16 @@ class IcebergTable:
         self._expiry.after_commit(self._loaded)
 
     def copies(self, partition: Partition, first: int, last: int) -> pa.Table:
-        within = And(_of(partition), GreaterThanOrEqual("_offset", first), LessThanOrEqual("_offset", last))
-        found = self._scanned(within, ("_offset",))
+        found = self._scanned(_between(partition, first, last), ("_offset",))
         counted = found.group_by("_offset").aggregate([("_offset", "count")]).sort_by("_offset")
         return pa.Table.from_arrays([counted["_offset"], counted["_offset_count"]], schema=COPIES)
 
     def remove(self, partition: Partition, spans: Sequence[tuple[int, int]]) -> None:
-        inside = [And(GreaterThanOrEqual("_offset", first), LessThanOrEqual("_offset", last)) for first, last in spans]
-        if not inside:
+        if not spans:
             return
+        first, last = min(first for first, _ in spans), max(last for _, last in spans)
         with faults(self.label, "removing rows from"):
-            transaction = PreparedTransaction(self._loaded)
-            held = {offsets.PROPERTY: offsets.written(self._held())}
-            transaction.delete(And(_of(partition), _any(inside)), snapshot_properties=held)
+            transaction = without(self._loaded, _between(partition, first, last), partition, spans)
             if transaction.changes():
                 transaction.commit_once()
             self._take(self._loaded)
@@ -298,16 +296,13 @@ class IcebergTable:
         return bool(self._catalog.namespace_exists(self._options.table[:-1]))
 
 
-def _of(one: Partition) -> BooleanExpression:
-    return And(EqualTo("_topic", one.topic), EqualTo("_partition", one.number))
-
-
-def _any(expressions: Sequence[BooleanExpression]) -> BooleanExpression:
-    """Return one expression as a balanced tree: a chain of many would be deeper than Python's stack."""
-    if len(expressions) == 1:
-        return expressions[0]
-    half = len(expressions) // 2
-    return Or(_any(expressions[:half]), _any(expressions[half:]))
+def _between(one: Partition, first: int, last: int) -> BooleanExpression:
+    made: Any = expressions  # to mypy their arguments are those of the models that they are
+    place = made.And(made.EqualTo("_topic", one.topic), made.EqualTo("_partition", one.number))
+    found: BooleanExpression = made.And(
+        place, made.GreaterThanOrEqual("_offset", first), made.LessThanOrEqual("_offset", last)
+    )
+    return found
 
 
 def _layout(table: Table) -> tuple[int, int]:

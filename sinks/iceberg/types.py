@@ -58,16 +58,18 @@ def _arrow_type(kind: ice.IcebergType, path: str) -> pa.DataType:
     if isinstance(kind, ice.MapType):
         value = pa.field("value", _arrow_type(kind.value_type, f"{path}.value"), nullable=not kind.value_required)
         return pa.map_(_arrow_type(kind.key_type, f"{path}.key"), value)
+    found = _sized(kind) or _ARROW.get(type(kind))
+    if found is None:
+        raise TypeError(f"column {path!r} is {kind}, which pyiceberg cannot write")
+    return found
+
+
+def _sized(kind: ice.IcebergType) -> pa.DataType | None:
     if isinstance(kind, ice.DecimalType):
         return pa.decimal128(kind.precision, kind.scale)
     if isinstance(kind, ice.FixedType):
         return pa.binary(len(kind))
-    if isinstance(kind, ice.UUIDType):
-        return pa.binary(16)
-    found = _ARROW.get(type(kind))
-    if found is None:
-        raise TypeError(f"column {path!r} is {kind}, which pyiceberg cannot write")
-    return found
+    return pa.binary(16) if isinstance(kind, ice.UUIDType) else None
 
 
 def required_inside(schema: Schema) -> str | None:
@@ -127,10 +129,12 @@ def _iceberg_type(kind: pa.DataType, take: Callable[[], int]) -> ice.IcebergType
         return ice.MapType(
             key, _iceberg_type(kind.key_type, take), value, _iceberg_type(kind.item_type, take), value_required=False
         )
+    return _plain(kind)
+
+
+def _plain(kind: pa.DataType) -> ice.PrimitiveType:
     if pa.types.is_decimal(kind):
         return ice.DecimalType(kind.precision, kind.scale)
-    if pa.types.is_time(kind):
-        return ice.TimeType()
     if pa.types.is_fixed_size_binary(kind):
         return ice.FixedType(kind.byte_width)
-    return _ICEBERG[kind]
+    return ice.TimeType() if pa.types.is_time(kind) else _ICEBERG[kind]

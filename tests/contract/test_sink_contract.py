@@ -20,6 +20,8 @@ import pyarrow as pa
 import pyarrow.dataset
 import pytest
 from pyarrow import fs
+from pyiceberg.exceptions import CommitStateUnknownException
+from pyiceberg.table import Table
 
 import sinks
 from batcher import Message
@@ -41,6 +43,7 @@ from sinks.lake.types import converted, plain
 from sinks.parquet.objects import ObjectStore
 from sinks.parquet.options import ParquetOptions
 from sinks.parquet.sink import ParquetSink
+from tests.harness.iceberg import Lake
 from tests.harness.object_store import Objects
 from tests.harness.pages import README, named_in
 from tests.plugins_outside.lines import Lines, LinesOptions
@@ -292,11 +295,50 @@ class HandlerCase(SinkCase):
         return HandlerSink("no_such_module:handle"), (ConfigurationError,)
 
 
+class IcebergCase(SinkCase):
+    """Own a table in a catalog of its own."""
+
+    one_copy = True
+
+    def __init__(self, directory: Path, **flags: object) -> None:
+        self.lake = Lake.in_directory(directory, **flags)
+        self.directory = directory
+
+    def sink(self) -> Sink:
+        return self.lake.sink()
+
+    def rows(self) -> Rows:
+        found: Rows = self.lake.rows().to_pylist()
+        return found
+
+    @contextmanager
+    def failing(self, sink: Sink) -> Iterator[None]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Table, "_do_commit", _lost)
+            yield
+
+    def missing(self) -> tuple[Sink, tuple[type[BatcherError], ...]]:
+        nowhere = {
+            "type": "sql",
+            "uri": f"sqlite:///{self.directory}/nowhere/catalog.db",
+            "warehouse": "file:///nowhere",
+        }
+        return self.lake.sink(catalog=nowhere), (SinkMisconfigured,)
+
+
+def _lost(table: Table, **_: object) -> None:
+    raise CommitStateUnknownException("told to fail")
+
+
 CASES: Final[Mapping[str, Callable[[pytest.FixtureRequest], SinkCase]]] = {
     "delta": lambda request: DeltaCase(parquet_root(request)),
     "delta:partitioned": lambda request: DeltaCase(parquet_root(request), ("country", "bucket(id, 4)", "month(at)")),
     "handler": lambda _: HandlerCase(asynchronous=False),
     "handler:async": lambda _: HandlerCase(asynchronous=True),
+    "iceberg": lambda request: IcebergCase(request.getfixturevalue("tmp_path")),
+    "iceberg:partitions": lambda request: IcebergCase(
+        request.getfixturevalue("tmp_path"), partition_by="country,bucket(id, 2)"
+    ),
     "memory": lambda _: MemoryCase(MemorySink(SCHEMA)),
     "memory:scripted": lambda _: ScriptedCase(ScriptedSink()),
     "null": lambda _: NullCase(),
