@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from batcher.errors import ConfigurationError
 from batcher.plugins import PluginContext, takes
 from sinks.iceberg.settings import Iceberg
 
@@ -24,13 +23,7 @@ def plugin(options: Iceberg, context: PluginContext = PluginContext()) -> Sink: 
     """
     from sinks.iceberg.options import IcebergOptions  # noqa: PLC0415 - as said above
     from sinks.iceberg.table import IcebergTable  # noqa: PLC0415 - as said above
-    from sinks.lake.coordinate import chosen  # noqa: PLC0415 - as said above
-    from sinks.lake.sink import LakeOptions, LakeSink  # noqa: PLC0415 - as said above
+    from sinks.lake.sink import LakeSink, lake_options  # noqa: PLC0415 - as said above
 
-    chosen_columns = chosen(options.coordinates)
-    twice = sorted(set(chosen_columns) & context.decoded_coordinates)
-    if twice:
-        raise ConfigurationError(f"--iceberg.coordinates: {twice[0]} is a column already, with what the format reads")
-    schema = None if context.schema is None else context.schema()
-    lake = LakeOptions(chosen_columns, options.lake_id, schema, "--iceberg.table")
+    lake = lake_options(options, context, "--iceberg.table")
     return LakeSink(lake, IcebergTable(IcebergOptions.of(options)))

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from batcher.errors import ConfigurationError
 from sinks.iceberg.partition import TablePartition, of_rules
 from sinks.iceberg.settings import Iceberg
-from sinks.parquet.directory import rules_of
+from sinks.lake.partition import lake_rules
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +32,9 @@ class IcebergOptions:
         return IcebergOptions(
             dict(section.catalog),
             tuple((section.table or "").split(".")),
-            _partitions(section),
+            of_rules(lake_rules(section.partition_by, "--iceberg.partition-by")),
             dict(section.property),
             section.snapshots,
             section.timeout.total_seconds(),
             section.lake_id,
         )
-
-
-def _partitions(section: Iceberg) -> tuple[TablePartition, ...]:
-    try:
-        return of_rules(rules_of(section.partition_by))
-    except ConfigurationError as error:
-        # The rules are those of directories, and so are the messages.
-        raise ConfigurationError(str(error).replace("--parquet.", "--iceberg.")) from error

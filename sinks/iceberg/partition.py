@@ -221,7 +221,7 @@ def _years(day: int) -> int:
 
 def _civil(day: int) -> tuple[int, int]:
     """Return year and month of a day since 1970. A timestamp has years that Python's dates end before."""
-    # Cycles of 400 years, which begin in March so that a leap day comes last (H. Hinnant, chrono-compatible algorithms).
+    # Cycles of 400 years that begin in March, so that a leap day comes last (H. Hinnant, chrono-compatible algorithms).
     cycle, of_cycle = divmod(day + 719_468, 146_097)
     year = (of_cycle - of_cycle // 1_460 + of_cycle // 36_524 - of_cycle // 146_096) // 365
     of_year = of_cycle - (365 * year + year // 4 - year // 100)

@@ -32,11 +32,11 @@ from sinks.iceberg import catalog, offsets, partition, types
 from sinks.iceberg.append import Append, PreparedTransaction, written
 from sinks.iceberg.errors import faults
 from sinks.iceberg.expiry import Expiry
-from sinks.iceberg.meter import CommitMeter
 from sinks.iceberg.options import IcebergOptions
 from sinks.iceberg.removal import without
 from sinks.lake import memory
 from sinks.lake.coordinate import topic_of
+from sinks.lake.metric import CommitTimes
 
 log = structlog.get_logger(__name__)
 
@@ -66,7 +66,7 @@ class IcebergTable:
         self._catalog: Catalog | None = None
         self._table: Table | None = None
         self._offsets: tuple[int | None, Mapping[Partition, int]] | None = None
-        self._meter = CommitMeter()
+        self._times = CommitTimes()
         self._expiry = Expiry(options.snapshots)
 
     @property
@@ -138,7 +138,7 @@ class IcebergTable:
         with faults(self.label, "committing to"):
             files = written(self._loaded, rows)
             self._commit(files, {self._stored(one): at for one, at in positions.items()})
-        self._meter.took(time.monotonic() - began)
+        self._times.add(time.monotonic() - began, len(self._loaded.metadata.snapshots))
         self._expiry.after_commit(self._loaded)
 
     def copies(self, partition: Partition, first: int, last: int) -> pa.Table:
@@ -189,7 +189,7 @@ class IcebergTable:
         self.close()
 
     def measures(self) -> Sequence[Measure]:
-        return self._meter.measures()
+        return self._times.measures("Snapshots that the table keeps.")
 
     def close(self) -> None:
         self._table, self._offsets = None, None
@@ -208,7 +208,7 @@ class IcebergTable:
         if wrong is not None:
             raise SinkMisconfigured(f"{self.label}: {wrong}")
         self._table, self._offsets = table, None
-        self._meter.kept(len(table.metadata.snapshots))
+        self._times.versions = len(table.metadata.snapshots)
 
     def _stored(self, one: Partition) -> Partition:
         return Partition(topic_of(self._options.lake_id, one.topic), one.number)

@@ -298,8 +298,6 @@ class HandlerCase(SinkCase):
 class IcebergCase(SinkCase):
     """Own a table in a catalog of its own."""
 
-    one_copy = True
-
     def __init__(self, directory: Path, **flags: object) -> None:
         self.lake = Lake.in_directory(directory, **flags)
         self.directory = directory
@@ -310,6 +308,9 @@ class IcebergCase(SinkCase):
     def rows(self) -> Rows:
         found: Rows = self.lake.rows().to_pylist()
         return found
+
+    def copy(self, sink: Sink, block: Block) -> None:
+        self.lake.append(block.table)
 
     @contextmanager
     def failing(self, sink: Sink) -> Iterator[None]:

@@ -16,8 +16,11 @@ from pyiceberg.table import Table
 from batcher.plugins import PluginContext
 from batcher.records import Partition
 from sinks.iceberg import plugin
+from sinks.iceberg.append import written
 from sinks.iceberg.settings import Iceberg
+from sinks.iceberg.types import columns_of
 from sinks.lake.sink import LakeSink
+from sinks.lake.types import converted
 from tests.harness.targets import Loaded
 
 
@@ -68,6 +71,14 @@ class Lake:
         """Yield the table, as a reader would have it. Raise NoSuchTableError."""
         with self.opened() as catalog:
             yield catalog.load_table(self.table)
+
+    def append(self, rows: pa.Table) -> None:
+        """Append as another writer does, which knows nothing of offsets."""
+        with self.read() as table:
+            files = written(table, converted(rows, columns_of(table.schema())))
+            with table.transaction() as transaction, transaction.update_snapshot().fast_append() as append:
+                for file in files:
+                    append.append_data_file(file)
 
     def rows(self) -> pa.Table:
         """Return everything in the table; no column where there is no table."""

@@ -58,13 +58,11 @@ class SinkCase(ABC):
     """Own one fresh target, for as long as a test runs.
 
     `keeps` is False where nothing can be read back. `keeps_schema` is False where any row can be written beside any
-    other, so that the target has no schema to hold on to. `one_copy` is True where the target takes a record once,
-    under whichever token it comes.
+    other, so that the target has no schema to hold on to.
     """
 
     keeps = True
     keeps_schema = True
-    one_copy = False
 
     @abstractmethod
     def sink(self) -> Sink:
@@ -343,9 +341,8 @@ class SinkLaws:
         found = elsewhere(lambda: counted.copies(EVENTS_0, 0, 100))
         assert found.schema.equals(COPIES)
         assert found["offset"].to_pylist() == [10, 11, 12, 13, 14, 15, 40]
-        two = 1 if case.one_copy else 2
-        assert found["copies"].to_pylist() == [1, 1, two, two, 1, 1, 1]
-        assert counted.copies(EVENTS_0, 11, 13).to_pydict() == {"offset": [11, 12, 13], "copies": [1, two, two]}
+        assert found["copies"].to_pylist() == [1, 1, 2, 2, 1, 1, 1]
+        assert counted.copies(EVENTS_0, 11, 13).to_pydict() == {"offset": [11, 12, 13], "copies": [1, 2, 2]}
         assert counted.copies(EVENTS_0, 16, 39).num_rows == counted.copies(other, 0, 100).num_rows == 0
 
     def test_what_a_sink_removes_is_gone_in_every_copy_and_nothing_else_is(self, case: SinkCase, sink: Sink) -> None:
@@ -368,8 +365,7 @@ class SinkLaws:
 
         removing.remove(EVENTS_0, [(11, 11), (13, 13), (20, 30)])
 
-        two = 1 if case.one_copy else 2
-        assert counted.copies(EVENTS_0, 0, 100).to_pydict() == {"offset": [10, 12, 40], "copies": [two, two, 1]}
+        assert counted.copies(EVENTS_0, 0, 100).to_pydict() == {"offset": [10, 12, 40], "copies": [2, 2, 1]}
         assert counted.copies(EVENTS_0._replace(number=1), 0, 100)["offset"].to_pylist() == [10, 11, 12, 13]
 
     def test_a_reconcilable_sink_knows_what_it_has_beyond_a_position(self, sink: Sink) -> None:
