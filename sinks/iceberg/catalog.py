@@ -16,6 +16,7 @@ from pyiceberg.catalog import Catalog, CatalogType, infer_catalog_type, load_cat
 from pyiceberg.catalog.rest import RestCatalog
 from pyiceberg.utils.config import Config, merge_config
 from requests import Session
+from sqlalchemy.exc import SQLAlchemyError
 
 from batcher.errors import ConfigurationError
 from batcher.options.masking import masked_url
@@ -74,7 +75,13 @@ def opened(properties: Mapping[str, str], timeout_s: float) -> Catalog:
             # `auth` and `ssl` of pyiceberg's file are mappings themselves.
             every: dict[str, Any] = {**merged, **wanted, REQUEST_TIMEOUT: str(timeout_s)}
             return RestCatalogInTime(name, **every)
-        return load_catalog(name, **given, **wanted)
+        try:
+            return load_catalog(name, **given, **wanted)
+        except SQLAlchemyError as error:
+            # Of two that make the tables of a new catalog, one is told so.
+            if "already exists" not in str(error):
+                raise
+            return load_catalog(name, **given, **wanted)
     except (ValueError, pyiceberg.exceptions.NoSuchPropertyException) as error:
         raise ConfigurationError(f"--iceberg.catalog: {said(error)}") from error
     except (ImportError, pyiceberg.exceptions.NotInstalledError) as error:
