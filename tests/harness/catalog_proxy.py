@@ -1,4 +1,4 @@
-"""Stand between a REST catalog and its clients, and spoil commits: refuse them, or lose the answer after they were made."""
+"""Stand between a REST catalog and its clients, and spoil commits: refuse them, or lose the answers to them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,20 @@ from typing import Final, Literal
 from urllib.parse import urlsplit
 
 Fault = Literal["none", "503", "reset", "lost", "504", "stall"]
-"""What becomes of a commit: `503` and `reset` before it is made, `lost` (reset) and `504` after it was, `stall` after it
-was, until the client has given up."""
+"""What becomes of a commit: `503` and `reset` before it is made; after it was `lost` (a reset), `504`, and `stall`, which
+says nothing until the client has given up."""
 
-BEFORE: Final = ("503", "reset")
+_SAID: Final = {
+    "503": b'{"error":{"message":"the catalog is busy","type":"SlowDown","code":503}}',
+    "504": b'{"error":{"message":"gateway timeout","type":"Timeout","code":504}}',
+}
+
+
+class _QuietServer(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:
+        """Say nothing of clients that gave up."""
 
 
 class CatalogProxy:
@@ -27,8 +37,7 @@ class CatalogProxy:
         self.faults: deque[Fault] = deque()
         self.done: list[Fault] = []
         self.released = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._server.daemon_threads = True
+        self._server = _QuietServer(("127.0.0.1", 0), self._handler())
 
     @property
     def uri(self) -> str:
@@ -77,24 +86,25 @@ class CatalogProxy:
             def answer(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 fault = proxy.next_fault(self.command, self.path)
-                if fault == "503":
-                    words = b'{"error":{"message":"the catalog is busy","type":"SlowDown","code":503}}'
-                    self.reply(503, words, "application/json")
+                if fault in ("503", "reset"):
+                    self.spoil(fault)
                     return
-                if fault == "reset":
-                    self.drop()
+                kind = self.headers.get("Content-Type", "")
+                answer = proxy.forwarded(self.command, self.path, body, kind)
+                if fault == "none":
+                    self.reply(*answer)
                     return
-                status, said, kind = proxy.forwarded(
-                    self.command, self.path, body, self.headers.get("Content-Type", "")
-                )
-                if fault == "504":
-                    status, said = 504, b'{"error":{"message":"gateway timeout","type":"Timeout","code":504}}'
                 if fault == "stall":
                     proxy.released.wait(60)
-                if fault in ("lost", "stall"):
-                    self.drop()
+                self.spoil(fault)
+
+            def spoil(self, fault: Fault) -> None:
+                if fault in _SAID:
+                    self.reply(int(fault), _SAID[fault], "application/json")
                     return
-                self.reply(status, said, kind)
+                # Closed by a reset, with nothing said.
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+                self.close_connection = True
 
             do_GET = do_POST = do_HEAD = do_DELETE = answer  # noqa: N815 - the names of the base class
 
@@ -105,11 +115,6 @@ class CatalogProxy:
                 self.end_headers()
                 if self.command != "HEAD":
                     self.wfile.write(body)
-
-            def drop(self) -> None:
-                # Closed by a reset, with nothing said.
-                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-                self.close_connection = True
 
             def log_message(self, *_: object) -> None:
                 pass
