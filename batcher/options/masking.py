@@ -15,7 +15,7 @@ HIDDEN: Final = "***"
 # hides locations of key files, which is harmless; `_key` coordinates never come through here. How the keys of records
 # are read is no secret.
 _SECRET_NAME: Final = re.compile(
-    r"pass|secret|token|key(?!_(?:format|framing|writer_schema)$)|pem|sasl\.username|sasl\.jaas|sasl\.oauthbearer\.config|credential",
+    r"pass|secret|token|key(?!_(?:format|framing|writer_schema)$)|pem|authorization|connection.string|sasl\.username|sasl\.jaas|sasl\.oauthbearer\.config|credential",
     re.IGNORECASE,
 )
 # From the first colon to the last @: a password may hold what ends the host of a URL (@ / # ?), and then no parser

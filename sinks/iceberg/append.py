@@ -8,11 +8,12 @@ once, and what follows a conflict is decided by the offsets.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import count
 from typing import Any
 
 import pyarrow as pa
+import structlog
 from pyiceberg.io.pyarrow import bin_pack_arrow_table, write_file
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table, TableProperties, Transaction, WriteTask
@@ -21,7 +22,10 @@ from pyiceberg.table.update import AssertTableUUID, TableUpdate
 from pyiceberg.utils.properties import property_as_int
 
 from sinks.iceberg import offsets
+from sinks.iceberg.catalog import said
 from sinks.iceberg.partition import parts
+
+log = structlog.get_logger(__name__)
 
 
 class PreparedTransaction(Transaction):
@@ -68,10 +72,20 @@ def written(table: Table, rows: pa.Table) -> list[DataFile]:
     return list(write_file(io=table.io, table_metadata=metadata, tasks=iter(tasks)))
 
 
+def discard(table: Table, paths: Iterable[str]) -> None:
+    """Remove files that nothing refers to; one that stays is only named in the log."""
+    for path in sorted(paths):
+        try:
+            table.io.delete(path)
+        except OSError as error:
+            log.warning("file_left", file=path, error=said(error))
+
+
 class Append:
     """Add files to a table in one commit, together with the offsets behind them."""
 
     def __init__(self, table: Table, files: Sequence[DataFile], next_offsets: Any) -> None:
+        self._table = table
         self._transaction = PreparedTransaction(table)
         properties = {offsets.PROPERTY: offsets.written(next_offsets)}
         self._producer = self._transaction._append_snapshot_producer(properties)  # noqa: SLF001
@@ -83,6 +97,18 @@ class Append:
         """Write the manifests and commit. Raise CommitFailedException where the table is not what it was."""
         self._producer.commit()
         self._transaction.commit_once()
+        self._discard_merged()
+
+    def _discard_merged(self) -> None:
+        """Remove a manifest that was merged into a larger one at once: no snapshot ever had it."""
+        made = set(self._producer._written_manifests)  # noqa: SLF001
+        if len(made) < 2:
+            return
+        snapshot = self._table.snapshot_by_id(self.snapshot_id)
+        if snapshot is None:  # another one expired it already
+            return
+        listed = {manifest.manifest_path for manifest in snapshot.manifests(self._table.io)}
+        discard(self._table, made - listed)
 
     def discard(self) -> None:
         """Remove the manifests. Only for a commit that is known not to have happened."""

@@ -16,7 +16,6 @@ from pyiceberg.catalog import Catalog, CatalogType, infer_catalog_type, load_cat
 from pyiceberg.catalog.rest import RestCatalog
 from pyiceberg.utils.config import Config, merge_config
 from requests import Session
-from sqlalchemy.exc import SQLAlchemyError
 
 from batcher.errors import ConfigurationError
 from batcher.options.masking import masked_url
@@ -77,8 +76,8 @@ def opened(properties: Mapping[str, str], timeout_s: float) -> Catalog:
             return RestCatalogInTime(name, **every)
         try:
             return load_catalog(name, **given, **wanted)
-        except SQLAlchemyError as error:
-            # Of two that make the tables of a new catalog, one is told so.
+        except Exception as error:
+            # Of two that make the tables of a new catalog in a database, one is told so.
             if "already exists" not in str(error):
                 raise
             return load_catalog(name, **given, **wanted)

@@ -11,7 +11,6 @@ import pyarrow as pa
 from pyiceberg import exceptions
 from requests.exceptions import RequestException
 from requests.exceptions import SSLError as UntrustedError
-from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
 from batcher.errors import SinkMisconfigured, SinkUnavailable
 from sinks.iceberg.catalog import said
@@ -24,7 +23,6 @@ _WAITS: Final = (
     exceptions.ServerError,
     exceptions.WaitingForLockException,
     exceptions.AuthorizationExpiredError,
-    InterfaceError,
     ConnectionError,
     TimeoutError,
     pa.ArrowCancelled,
@@ -59,7 +57,7 @@ def faults(label: str, doing: str) -> Iterator[None]:
         raise SinkMisconfigured(
             f"{label} is gone: {said(error)}; make it again, or choose another --iceberg.table"
         ) from error
-    except (*_WAITS, exceptions.RESTError, RequestException, SQLAlchemyError, OSError) as error:
+    except (*_WAITS, exceptions.RESTError, RequestException, OSError) as error:
         kind = SinkUnavailable if _passes(error) else SinkMisconfigured
         raise kind(f"{doing} {label}: {_words(error)}") from error
     except ValueError as error:
@@ -67,6 +65,23 @@ def faults(label: str, doing: str) -> Iterator[None]:
         if "UUID does not match" not in str(error):
             raise
         raise SinkMisconfigured(f"{label} was made anew since batcher started: start it again") from error
+    except Exception as error:
+        if not of_database(error):
+            raise
+        kind = SinkUnavailable if _database_is_away(error) else SinkMisconfigured
+        raise kind(f"{doing} {label}: {_words(error)}") from error
+
+
+def of_database(error: Exception) -> bool:
+    """Return whether an error is one of SQLAlchemy, which only catalogs in a database load: it takes half a second."""
+    return type(error).__module__.startswith("sqlalchemy.")
+
+
+def _database_is_away(error: Exception) -> bool:
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    if "InterfaceError" in kinds:
+        return True
+    return "OperationalError" in kinds and not _OF_DATABASE.search(str(getattr(error, "orig", error)))
 
 
 def _passes(error: Exception) -> bool:
@@ -77,8 +92,6 @@ def _passes(error: Exception) -> bool:
         return False
     if isinstance(error, RequestException):
         return True
-    if isinstance(error, SQLAlchemyError):
-        return isinstance(error, OperationalError) and not _OF_DATABASE.search(str(error.orig))
     return isinstance(error, OSError) and not refused_for_good(error)
 
 

@@ -17,7 +17,7 @@ from pyiceberg.table.snapshots import Snapshot
 from pyiceberg.table.update import RemoveSnapshotsUpdate
 
 from sinks.iceberg import offsets
-from sinks.iceberg.append import PreparedTransaction
+from sinks.iceberg.append import PreparedTransaction, discard
 from sinks.iceberg.catalog import said
 
 log = structlog.get_logger(__name__)
@@ -71,11 +71,7 @@ def _expire(table: Table, expired: Iterable[Snapshot]) -> None:
         transaction._stage((removal(snapshot_ids=[one.snapshot_id]),))  # noqa: SLF001
     transaction.commit_once()
     removed = unreachable(table, expired)
-    for path in removed:
-        try:
-            table.io.delete(path)
-        except OSError as error:
-            log.warning("file_left", file=path, error=said(error))
+    discard(table, removed)
     log.info("snapshots_expired", expired=len(expired), kept=len(table.metadata.snapshots), files=len(removed))
 
 

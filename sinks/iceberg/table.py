@@ -29,7 +29,7 @@ from batcher.protocols import COPIES
 from batcher.protocols.measure import Measure
 from batcher.records import Partition
 from sinks.iceberg import catalog, offsets, partition, types
-from sinks.iceberg.append import Append, PreparedTransaction, written
+from sinks.iceberg.append import Append, PreparedTransaction, discard, written
 from sinks.iceberg.errors import faults
 from sinks.iceberg.expiry import Expiry
 from sinks.iceberg.options import IcebergOptions
@@ -265,15 +265,8 @@ class IcebergTable:
             now = self._held()
             if {one: now.get(one) for one in after} != before or _layout(self._loaded) != layout:
                 break
-        for file in files:
-            self._discard(file)
+        discard(self._loaded, [file.file_path for file in files])
         raise SinkUnavailable(f"{self.label}: another writer was first ({catalog.said(conflict)})") from conflict
-
-    def _discard(self, file: DataFile) -> None:
-        try:
-            self._loaded.io.delete(file.file_path)
-        except OSError as error:
-            log.warning("file_left", table=self.label, file=file.file_path, error=catalog.said(error))
 
     def _same_columns(self, columns: pa.Schema) -> bool:
         return types.schema_for(columns) == types.schema_for(self.columns())

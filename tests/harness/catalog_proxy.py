@@ -13,7 +13,7 @@ from typing import Final, Literal
 from urllib.parse import urlsplit
 
 Fault = Literal["none", "503", "reset", "lost", "504", "stall"]
-"""What becomes of a commit: `503` and `reset` before it is made; after it was `lost` (a reset), `504`, and `stall`, which
+"""`503` and `reset` before it is made; after it was, `lost` (a reset), `504`, and `stall`, which
 says nothing until the client has given up."""
 
 _SAID: Final = {

@@ -75,7 +75,7 @@ class Lake:
     def append(self, rows: pa.Table) -> None:
         """Append as another writer does, which knows nothing of offsets."""
         with self.read() as table:
-            files = written(table, converted(rows, columns_of(table.schema())))
+            files = written(table, converted(rows, columns_of(table.schema()))) if rows.num_rows else []
             with table.transaction() as transaction, transaction.update_snapshot().fast_append() as append:
                 for file in files:
                     append.append_data_file(file)
