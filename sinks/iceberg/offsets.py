@@ -24,8 +24,9 @@ PROPERTY: Final = "batcher.offsets"
 class Held(NamedTuple):
     """Hold the next offset of each partition, by the names that the table knows them by.
 
-    `snapshot` is the id of the snapshot that says so; None where none does. With `lost` the ancestors that could have
-    said it were expired: the table may have rows of any partition.
+    `snapshot` is the id of the snapshot that says so; None where none does. With `lost` the table has rows and nothing
+    that says so: they are of others, or the snapshots with offsets were expired. pyiceberg removes even the trace that
+    there were ancestors.
     """
 
     next_offsets: Mapping[Partition, int]
@@ -35,18 +36,14 @@ class Held(NamedTuple):
 
 def read(metadata: TableMetadata) -> Held:
     """Return what the newest snapshot and its ancestors say. Raise SinkMisconfigured where it cannot be understood."""
-    snapshot = metadata.snapshot_by_name(MAIN_BRANCH)
+    head = snapshot = metadata.snapshot_by_name(MAIN_BRANCH)
     while snapshot is not None:
         text = text_of(snapshot)
         if text is not None:
             return Held(parsed(text, snapshot.snapshot_id), snapshot.snapshot_id)
-        if snapshot.parent_snapshot_id is None:
-            break
-        parent = metadata.snapshot_by_id(snapshot.parent_snapshot_id)
-        if parent is None:
-            return Held({}, lost=True)
-        snapshot = parent
-    return Held({})
+        above = snapshot.parent_snapshot_id
+        snapshot = None if above is None else metadata.snapshot_by_id(above)
+    return Held({}, lost=head is not None)
 
 
 def text_of(snapshot: Snapshot) -> str | None:

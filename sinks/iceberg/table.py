@@ -223,15 +223,17 @@ class IcebergTable:
         return self._offsets[1]
 
     def _behind_rows(self) -> Mapping[Partition, int]:
-        """Return offsets behind the last row of each partition: for a table that lost its snapshots with offsets.
+        """Return offsets behind the last row of each partition: for a table without snapshots that have offsets.
 
         What was refused behind the last row comes again, and is refused again.
         """
         rows = self._scanned(None, ("_topic", "_partition", "_offset"))
-        log.warning("offsets_recovered", table=self.label, rows=rows.num_rows)
         last = rows.group_by(["_topic", "_partition"]).aggregate([("_offset", "max")]).drop_null()
         columns = (last[name].to_pylist() for name in ("_topic", "_partition", "_offset_max"))
-        return {Partition(topic, number): offset + 1 for topic, number, offset in zip(*columns, strict=True)}
+        found = {Partition(topic, number): offset + 1 for topic, number, offset in zip(*columns, strict=True)}
+        if found:
+            log.warning("offsets_recovered", table=self.label, partitions=len(found))
+        return found
 
     def _scanned(self, within: BooleanExpression | None, columns: tuple[str, ...]) -> pa.Table:
         with faults(self.label, "reading"):

@@ -317,7 +317,14 @@ def test_a_table_of_others_is_joined_as_it_is(lake: Lake, sink: LakeSink) -> Non
 def test_a_table_that_cannot_be_written_is_refused_in_one_line(
     field: NestedField, properties: dict[str, str], words: str, lake: Lake, sink: LakeSink
 ) -> None:
-    joined(lake, field, properties=properties)
+    stored = {name: value for name, value in properties.items() if name != "format-version"}
+    joined(lake, field, properties=stored)
+    if stored != properties:
+        # pyiceberg makes none of them, but reads them.
+        with lake.read() as table:
+            file = Path(table.metadata_location.removeprefix("file://"))
+        known = json.loads(file.read_text())
+        file.write_text(json.dumps(known | {"format-version": 3, "next-row-id": 0}))
     with pytest.raises(SinkMisconfigured, match=words) as error:
         sink.open()
     assert "\n" not in str(error.value)
@@ -459,11 +466,8 @@ def test_fields_inside_of_structs_are_added_by_evolution_of_the_table(lake: Lake
 
 
 def test_two_transforms_of_one_column_and_columns_that_are_not_there_are_refused(lake: Lake) -> None:
-    for by, words in (
-        ("day(at),hour(at)", "there twice"),
-        ("nothing", "no column 'nothing'"),
-        ("day(id)", "day takes"),
-    ):
+    refusals = {"day(at),hour(at)": "there twice", "nothing": "no column 'nothing'", "day(id)": "day takes"}
+    for by, words in refusals.items():
         sink = lake.sink(partition_by=by)
         sink.open()
         with pytest.raises(SinkMisconfigured, match=words):
