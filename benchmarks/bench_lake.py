@@ -1,6 +1,6 @@
 """Measure the sinks of lake tables alone, on one thread, beside the Parquet sink: CPU and bytes a row, CPU a commit.
 
-    python -m benchmarks.bench_lake [--dir DIR] [--commits 1000] [--only parquet,delta] [--json FILE]
+    python -m benchmarks.bench_lake [--dir DIR] [--commits 1000] [--only parquet,delta,iceberg] [--json FILE]
 
 Large blocks say what a row costs. Small ones, 100 rows each, say what a commit costs when there were many before it:
 the mean of the last hundred. Blocks have 8 columns of an order and the coordinates of each sink.
@@ -28,9 +28,16 @@ SMALL_ROWS: Final = 100
 LAST: Final = 100
 """Commits at the end that are averaged."""
 
+
+def _catalog(root: Path) -> dict[str, str]:
+    root.mkdir(parents=True, exist_ok=True)
+    return {"type": "sql", "uri": f"sqlite:///{root}/catalog.db", "warehouse": f"file://{root}/warehouse"}
+
+
 SINKS: Final[Mapping[str, Callable[[Path], tuple[str, dict[str, Any]]]]] = {
     "parquet": lambda root: ("parquet", {"path": str(root)}),
     "delta": lambda root: ("delta", {"path": str(root)}),
+    "iceberg": lambda root: ("iceberg", {"catalog": _catalog(root), "table": "bench.orders"}),
 }
 """For each name the sink and its options; the table is in the directory, made by the sink."""
 

@@ -6,6 +6,7 @@ have in common is in `sinks.lake`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from batcher.plugins import PluginContext, takes
@@ -16,14 +17,14 @@ if TYPE_CHECKING:
 
 
 @takes(Iceberg, section="iceberg")
-def plugin(options: Iceberg, context: PluginContext = PluginContext()) -> Sink:  # noqa: B008
-    """Return an Iceberg sink that is not open yet. Raise ConfigurationError for what cannot work.
+def plugin(options: Iceberg | Mapping[str, object], context: PluginContext = PluginContext()) -> Sink:  # noqa: B008
+    """Return an Iceberg sink that is not open yet, from its section or a mapping with the fields of it.
 
-    Nothing heavy is imported before this is called.
+    Raise ConfigurationError for what cannot work. Nothing heavy is imported before this is called.
     """
     from sinks.iceberg.options import IcebergOptions  # noqa: PLC0415 - as said above
     from sinks.iceberg.table import IcebergTable  # noqa: PLC0415 - as said above
     from sinks.lake.sink import LakeSink, lake_options  # noqa: PLC0415 - as said above
 
-    lake = lake_options(options, context, "--iceberg.table")
-    return LakeSink(lake, IcebergTable(IcebergOptions.of(options)))
+    section = options if isinstance(options, Iceberg) else Iceberg.model_validate(dict(options))
+    return LakeSink(lake_options(section, context, "--iceberg.table"), IcebergTable(IcebergOptions.of(section)))

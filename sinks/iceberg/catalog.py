@@ -42,6 +42,10 @@ class RestCatalogInTime(RestCatalog):
         return session
 
 
+    def _delete_old_metadata(self, *_: object) -> None:
+        """Do nothing: the server removes old metadata itself, and pyiceberg would warn of each file that is gone."""
+
+
 class FewAttempts(AwsStandardS3RetryStrategy):  # type: ignore[misc]
     """Try a request to S3 twice. Everything else is tried again by batcher, with a line in the log each time."""
 

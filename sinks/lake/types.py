@@ -130,7 +130,8 @@ def takes(wanted: pa.DataType, kind: pa.DataType) -> bool:
         return takes(wanted.key_type, kind.key_type) and takes(wanted.item_type, kind.item_type)
     if _any(_LISTS, wanted) and _any(_LISTS, kind):
         return takes(wanted.value_type, kind.value_type)
-    return bool(wanted == lake_type(kind))
+    # Iceberg has no numbers of 8 and 16 bits.
+    return bool(wanted == lake_type(kind)) or (wanted == pa.int32() and lake_type(kind) in (pa.int8(), pa.int16()))
 
 
 def converted(rows: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -16,6 +16,10 @@ Sources and targets
     source_table    a table as Debezium writes about it, and what a target has to show of it
     targets         Parquet roots and tables for orders: made empty, loaded, counted
     lakes           lake tables for orders, and their sinks with the check taken out
+    iceberg         tables of Iceberg, read and written beside the sink
+    iceberg_rest    a REST catalog of Iceberg on loopback
+    iceberg_plugin  the fixtures for both
+    catalog_proxy   what stands before a REST catalog and spoils commits
     object_store    an object store in memory whose uploads fail when told to
     mutated         documents broken at random, and whether both ways of decoding make the same of them
     documents       made-up documents whose fields and types drift
