@@ -3,10 +3,10 @@
     python -m benchmarks.bench_scale
     python -m benchmarks.bench_scale --only batch --records 500000 --rounds 1
 
-`partitions`: the same records in 1 to 256 of them. `batch`: `--batch.max-rows` swept, then `--batch.max-wait`; the knee
-is the smallest setting within 5 % of the best. `workers`: processes of one group, started together, into one Parquet
-directory. `shapes`: tiny, usual and wide records, as ratios to bare `consume()` of the same topic. Each case has a turn
-in every round; ratios are those of medians within one run.
+`partitions`: the same records in 1 to 256 of them, also with one writer, and in ClickHouse without merging. `batch`:
+`--batch.max-rows` swept, then `--batch.max-wait`; the knee is the smallest setting within 5 % of the best. `workers`:
+processes of one group, started together, into one Parquet directory. `shapes`: tiny, usual and wide records, as ratios
+to bare `consume()` of the same topic. Each case has a turn in every round; ratios are those of medians within one run.
 """
 
 from __future__ import annotations
@@ -35,7 +35,11 @@ WORKER_PARTITIONS: Final = 16
 KNEE: Final = 0.95
 PATIENT: Final = ("--batch.max-wait", "10s", "--batch.max-bytes", "512MiB", "--batch.memory", "1GiB")
 """Lets the rows alone decide, up to half a million of the usual size in each of the partitions."""
-MERGED: Final = "clickhouse, merged"
+VARIANTS: Final[Mapping[str, Sequence[tuple[str, Sequence[str]]]]] = {
+    "clickhouse": [("apart", ("--no-batch.merge-partitions",))],
+    "parquet": [("one writer", ("--batch.writers", "1"))],
+}
+"""What is measured beside the settings that a sink has without a word."""
 
 Cases = Mapping[str, Callable[[], Measured]]
 Found = Mapping[str, Spread]
@@ -62,14 +66,15 @@ def rates(results: Sequence[Measured]) -> Found:
 def partition_part(broker: Broker, given: argparse.Namespace) -> tuple[list[Measured], list[Table], list[Panel]]:
     """Load the same records from topics with ever more partitions."""
     cases: dict[str, Callable[[], Measured]] = {}
-    names = [*given.sinks, *([MERGED] if "clickhouse" in given.sinks else [])]
+    flags: dict[str, Sequence[str]] = dict.fromkeys(given.sinks, ())
+    flags |= {f"{sink}, {name}": told for sink in given.sinks for name, told in VARIANTS.get(sink, ())}
+    names = list(flags)
     for partitions in given.partitions:
         topic, _ = topic_of(broker, given.records, partitions)
         for name in names:
-            sink, _, merged = name.partition(", ")
-            flags = ("--batch.merge-partitions",) if merged else ()
+            sink = name.partition(", ")[0]
             label = f"{name} @ {partitions}"
-            turn = Turn(label, sink, broker.bootstrap, topic, partitions, given.records, flags=flags)
+            turn = Turn(label, sink, broker.bootstrap, topic, partitions, given.records, flags=flags[name])
             cases[label] = turn.take
     results = measured(cases, given.rounds)
     found = rates(results)

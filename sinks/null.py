@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ class NullSink:
 
     def __init__(self, schema: pa.Schema | None = None) -> None:
         self._schema = schema
+        self._counting = threading.Lock()
         self.blocks = 0
         self.rows = 0
         self.nbytes = 0
@@ -36,6 +38,7 @@ class NullSink:
             reason="nothing is kept, so a repeat is not recognised",
             capabilities=frozenset({"pin", "evolve"}),
             discards=True,
+            concurrent=True,
         )
 
     def pin(self, proposed: pa.Schema) -> pa.Schema:
@@ -55,9 +58,10 @@ class NullSink:
         return self._schema
 
     def write(self, block: Block) -> None:
-        self.blocks += 1
-        self.rows += block.rows
-        self.nbytes += block.table.nbytes
+        with self._counting:
+            self.blocks += 1
+            self.rows += block.rows
+            self.nbytes += block.table.nbytes
 
     def close(self) -> None:
         """Do nothing: there is nothing to release."""

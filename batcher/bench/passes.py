@@ -18,7 +18,7 @@ from batcher.bench.readers import Stop, Watched, moment
 from batcher.core.buffer import Buffer, FlushPolicy
 from batcher.core.limits import DeadLetterLimit, DeadLetterPolicy
 from batcher.core.offsets import named
-from batcher.engine.assembly import DeliveryMode
+from batcher.engine.assembly import DeliveryMode, merging
 from batcher.engine.pipeline import Pipeline
 from batcher.engine.retry import RetryPolicy
 from batcher.engine.writer import Writer
@@ -118,7 +118,7 @@ class Plan:
     flush: FlushPolicy
     memory_bytes: int
     delivery: DeliveryMode
-    merge_partitions: bool
+    merge_partitions: bool | None
     retry: RetryPolicy
     stop_timeout_s: float
     records: int
@@ -127,7 +127,7 @@ class Plan:
     def merges(self, info: SinkInfo) -> bool:
         """Return whether partitions share a batch."""
         announces = info.guarantee == "exactly-once" and self.delivery != "at-least-once"
-        return self.merge_partitions if announces else info.mixes_partitions
+        return merging("exactly-once" if announces else "at-least-once", info, wanted=self.merge_partitions)
 
 
 Running = Callable[[Pipeline], AbstractContextManager[object]]

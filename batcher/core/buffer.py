@@ -58,13 +58,15 @@ class _Lane:
     `share` is what the next batch waits of the policy's time.
     """
 
-    __slots__ = ("arrivals", "nbytes", "rows", "share")
+    __slots__ = ("arrivals", "asked", "nbytes", "rows", "share")
 
     def __init__(self, share: float = 1.0) -> None:
         self.share = share
         self.arrivals: deque[tuple[Records, float]] = deque()
         self.rows = 0
         self.nbytes = 0
+        self.asked = 0
+        """How many of the first rows are due whatever their age, because that was asked for."""
 
     @property
     def since(self) -> float:
@@ -88,6 +90,7 @@ class _Lane:
             runs.append(run)
             rows += len(run)
             nbytes += run.nbytes
+        self.asked = max(self.asked - rows, 0)
         self.recount()
         return runs
 
@@ -159,7 +162,6 @@ class Buffer:
         self._factor = 1
         self.hurried = False
         """Whatever waits is due at once: nothing more comes until something is committed."""
-        self._asked = False
 
     @property
     def rows(self) -> int:
@@ -244,54 +246,58 @@ class Buffer:
             lane = self._lane_of(run.partition) if replay is None else replay.lane
             lane.add(run, now)
 
-    def due_in_s(self, now: float) -> float | None:
-        """Return the seconds until the next batch is due: 0.0 when one is, None when nothing is buffered."""
-        if any(replay.complete for replay in self._replays.values()):
-            return 0.0
-        if not self._lanes:
-            return None
-        if (
-            self.hurried
-            or self._asked
-            or self.above_high_watermark
-            or any(self._filled(lane) is not None for lane in self._lanes.values())
-        ):
-            return 0.0
-        return max(0.0, min(map(self._due_at, self._lanes.values())) - now)
+    def due_in_s(self, now: float, besides: Collection[Partition] = frozenset()) -> float | None:
+        """Return the seconds until the next batch is due: 0.0 when one is, None when nothing is buffered.
 
-    def take(self, now: float) -> list[Batch]:
+        What is of the partitions `besides` is not looked at: batches of theirs are waiting already.
+        """
+        if any(replay.complete for partition, replay in self._replays.items() if partition not in besides):
+            return 0.0
+        lanes = self._open(besides)
+        if not lanes:
+            return None
+        if self.hurried or self.above_high_watermark:
+            return 0.0
+        if any(lane.asked or self._filled(lane) is not None for lane in lanes.values()):
+            return 0.0
+        return max(0.0, min(map(self._due_at, lanes.values())) - now)
+
+    def take(self, now: float, besides: Collection[Partition] = frozenset()) -> list[Batch]:
         """Seal and return what is due: one batch of each lane, the one that has waited longest first.
 
         When the buffer is full and none is due (many partitions, each with a little), the largest lane is sealed.
-        Otherwise nothing would ever make room.
+        Otherwise nothing would ever make room. What is of the partitions `besides` goes on gathering.
         """
-        replays = self._take_replays(now)
+        replays = self._take_replays(now, besides)
         if replays:
             return replays
-        due = [(lane.since, key, trigger) for key, lane in self._lanes.items() if (trigger := self._trigger(lane, now))]
-        if not due and self.above_high_watermark and self._lanes:
-            largest = max(self._lanes, key=lambda key: self._lanes[key].nbytes)
+        lanes = self._open(besides)
+        due = [(lane.since, key, trigger) for key, lane in lanes.items() if (trigger := self._trigger(lane, now))]
+        if not due and self.above_high_watermark and lanes:
+            largest = max(lanes, key=lambda key: lanes[key].nbytes)
             return [self._seal(largest, "memory")]
-        self._asked = False
         due.sort(key=lambda found: found[0])
         batches = [self._seal(key, trigger) for _, key, trigger in due]
         self._spread([key for _, key, _ in due])
         return batches
 
-    def take_rest(self, trigger: Trigger, now: float) -> list[Batch]:
+    def take_rest(self, trigger: Trigger, now: float, besides: Collection[Partition] = frozenset()) -> list[Batch]:
         """Seal and return what is left, due or not: one batch of each lane; nothing when nothing is left.
 
-        An announced range that is not complete is dropped: it is written whole or not at all.
+        An announced range that is not complete is dropped: it is written whole or not at all. What is of the partitions
+        `besides` stays for the next time.
         """
-        replays = self._take_replays(now)
+        replays = self._take_replays(now, besides)
         if replays:
             return replays
-        self._replays.clear()
-        return [self._seal(key, trigger) for key in sorted(self._lanes, key=lambda key: self._lanes[key].since)]
+        self._replays = {partition: replay for partition, replay in self._replays.items() if replay.complete}
+        lanes = self._open(besides)
+        return [self._seal(key, trigger) for key in sorted(lanes, key=lambda key: lanes[key].since)]
 
     def flush(self) -> None:
-        """Make everything that waits now due at once, each lane once."""
-        self._asked = bool(self._lanes)
+        """Make everything that waits now due at once."""
+        for lane in self._lanes.values():
+            lane.asked = lane.rows
 
     def release(self, batch: Batch) -> None:
         """Count a batch that was taken as gone."""
@@ -318,6 +324,12 @@ class Buffer:
             lane.recount()
         self._lanes = {key: lane for key, lane in self._lanes.items() if lane.arrivals}
         return before - self.rows
+
+    def _open(self, besides: Collection[Partition]) -> Mapping[Partition | None, _Lane]:
+        """Return the lanes from which a batch may be cut while batches of the partitions `besides` wait."""
+        if not besides:
+            return self._lanes
+        return {key: lane for key, lane in self._lanes.items() if key is not None and key not in besides}
 
     def _waiting(self) -> list[_Lane]:
         return [*self._lanes.values(), *(replay.lane for replay in self._replays.values() if replay.lane.arrivals)]
@@ -351,12 +363,12 @@ class Buffer:
             return filled
         if now >= self._due_at(lane):
             return "age"
-        return "saturated" if self.hurried else "asked" if self._asked else None
+        return "saturated" if self.hurried else "asked" if lane.asked else None
 
-    def _take_replays(self, now: float) -> list[Batch]:
+    def _take_replays(self, now: float, besides: Collection[Partition]) -> list[Batch]:
         found = []
         for partition, replay in list(self._replays.items()):
-            if replay.complete:
+            if replay.complete and partition not in besides:
                 found.append(self._sealed(replay.lane.cut_through(replay.ends[0]), "range"))
                 self._next_replay(partition, now)
         return found

@@ -1,15 +1,17 @@
 """What the threads of a pipeline share, as one state: it decides what is read, decoded, written and committed.
 
-    fetch loop                          state                      decode loop         write loop
+    fetch loop                          state                      decode loop         write loops
     fetched(records)  ───────────►  buffer  ─────────────────►  next_decode(now)
                                     in flight  ◄─────────────  decoded(batch)  ───►  next_write(now)
     next_read(now).commit  ◄──────  offsets  ◄───────────────────────────────────── finished(batch)
     committed(positions)  ───────►  offsets
 
-The write loop decides a commit, and the fetch loop carries it out: a commit from another thread while the owner is in a
-rebalance callback never returns. Pure: no thread, no lock, no clock; `now` is an argument, in seconds of one monotonic
-clock. Each loop asks one question a round (`next_read`, `next_decode`, `next_write`). A `snapshot` changes nothing.
-`engine/shared.py` holds the lock around all of it.
+A write loop decides a commit, and the fetch loop carries it out: a commit from another thread while the owner is in a
+rebalance callback never returns. There may be several write loops. Each takes a batch whose partitions no other one
+has, so that the order within a partition is kept, and one that does not get on holds up its own partitions alone. Pure:
+no thread, no lock, no clock; `now` is an argument, in seconds of one monotonic clock. Each loop asks one question a
+round (`next_read`, `next_decode`, `next_write`). A `snapshot` changes nothing. `engine/shared.py` holds the lock around
+all of it.
 
 It is long, and one class, because every decision needs several of its three parts. What one part knows by itself is in
 a module of its own.
@@ -31,8 +33,8 @@ from batcher.records import Batch, Partition, Position, Prepared, Records, Relea
 StatePhase = Literal["running", "draining", "aborted"]
 
 MAX_UNCOMMITTED: Final = 2
-"""Batches that are written, or about to be, and not yet committed. With one, the write loop would wait for each commit.
-With many, many would be written again after a crash."""
+"""Batches that are written, or about to be, and not yet committed; one more for each write loop beyond the first. With
+one, the write loop would wait for each commit. With many, many would be written again after a crash."""
 
 MAX_ANNOUNCED_UNCOMMITTED: Final = 32
 """The same where intents are kept. Then nothing is written twice, and many small batches share one commit."""
@@ -94,7 +96,11 @@ class Snapshot:
     due_in_s: float | None
     """Until a batch is due; None while nothing is buffered."""
     in_flight: Batch | None
+    """The batch that has been in flight longest."""
     in_flight_s: float
+    writing: tuple[tuple[Batch, float], ...]
+    """What each write loop that is at work writes, and for how many seconds it has been in flight; oldest first."""
+    writers: int
     awaits_commit: bool
     """The next batch has to wait for a commit: that of batches before it, or of its own intent."""
     held: bool
@@ -115,7 +121,8 @@ class PipelineState:
     `running` until `drain`, then `draining`: nothing more is read, and everything buffered is sealed, written and
     committed. `halt` works in any phase: as if drained, except for commits that are due. `abort` works in any phase:
     nothing more is begun or committed. Where nothing is left of the `limit` it drains by itself. `patience_s` is how
-    long a full buffer is waited for before partitions are paused. `rate` says when a batch may be written.
+    long a full buffer is waited for before partitions are paused. `rate` says when a batch may be written, `writers`
+    how many may be written at once.
     """
 
     def __init__(
@@ -126,6 +133,7 @@ class PipelineState:
         limit: RecordLimit | None = None,
         patience_s: float = PATIENCE_S,
         rate: RateLimit | None = None,
+        writers: int = 1,
     ) -> None:
         self._buffer = buffer
         self._offsets = offsets
@@ -134,14 +142,16 @@ class PipelineState:
         self._rate = rate
         self._phase: StatePhase = "running"
         self._drain_trigger: Trigger = "stop"
-        self._in_flight = InFlightQueue()
+        self._in_flight = InFlightQueue(writers)
         self._unsettled: list[BatchInFlight] = []
+        self._in_question: dict[Partition, int] = {}
         self._commit_due = False
         self._committing = False
         self._releases: dict[Partition, Mapping[int, float]] = {}
         self._paused: frozenset[Partition] = frozenset()
         self._full_since: float | None = None
         self._held = False
+        self._halted = False
         self.abandoned_offsets = 0
         """How many offsets had been read and not committed at the abort: they will be read again."""
 
@@ -307,25 +317,26 @@ class PipelineState:
         """Return the seconds until there is something to decode; None while that is not known."""
         if self._in_flight.ahead:
             return None
-        due_in_s = self._buffer.due_in_s(now)
-        if self._in_flight.sealed or (due_in_s is not None and self._phase == "draining"):
+        if self._in_flight.decodable() is not None:
             return 0.0
-        return due_in_s
+        due_in_s = self._buffer.due_in_s(now, self._in_flight.waiting)
+        return 0.0 if due_in_s is not None and self._phase == "draining" else due_in_s
 
     def all_decoded(self, now: float) -> bool:
         """Return whether nothing will ever be left to decode."""
         # A batch in flight may come back in parts where intents are kept.
         final = not self._offsets.announces or not self._in_flight
-        return self._phase == "draining" and not self._in_flight.sealed and self._empty(now) and final
+        return self._phase == "draining" and not self._in_flight.waiting and self._empty(now) and final
 
-    # Called by the write loop.
+    # Called by the write loops.
 
     def next_write(self, now: float) -> BatchInFlight | None:
         """Take the next batch to write; None when there is none yet.
 
-        A batch whose partitions have all changed hands meanwhile is dropped: their new owner reads it.
+        No batch of its partitions is being written, nor is one before it in flight. A batch whose partitions have all
+        changed hands meanwhile is dropped: their new owner reads it.
         """
-        self.ask_for_next_lease(now)
+        self.ask_for_next_leases(now)
         while (one := self._writable(now)) is not None:
             if self._offsets.ours(one):
                 one.stage = "writing"
@@ -337,7 +348,7 @@ class PipelineState:
 
     def write_due(self, now: float) -> bool:
         """Return whether `next_write` has a batch, or the target has to be looked at first."""
-        return self._writable(now) is not None or bool(self._offsets.unchecked())
+        return self._writable(now) is not None or bool(self.unchecked()[0])
 
     def write_wait_s(self, now: float) -> float | None:
         """Return the seconds until the rate lets a batch be written; None where something else holds it up."""
@@ -352,10 +363,19 @@ class PipelineState:
     def unchecked(self) -> tuple[Mapping[Partition, int], Mapping[Partition, int]]:
         """Return where new records begin in partitions that the target was not asked about, and their epochs."""
         found = self._offsets.unchecked()
-        return found, self._offsets.epochs(found.keys())
+        epochs = self._offsets.epochs(found.keys())
+        mine = {part: epoch for part, epoch in epochs.items() if self._in_question.get(part) != epoch}
+        return {part: found[part] for part in mine}, mine
+
+    def take_unchecked(self) -> tuple[Mapping[Partition, int], Mapping[Partition, int]]:
+        """Return the same. Whoever takes them asks the target; the other write loops go on meanwhile."""
+        found, epochs = self.unchecked()
+        self._in_question.update(epochs)
+        return found, epochs
 
     def mark_checked(self, epochs: Mapping[Partition, int]) -> None:
         """Note that new records of these partitions may be announced."""
+        self._in_question = {part: at for part, at in self._in_question.items() if epochs.get(part) != at}
         self._offsets.mark_checked(epochs)
         self._commit_due = True
 
@@ -379,11 +399,14 @@ class PipelineState:
             return False
         if self._leased(which, now):
             return True
-        self._renew(which, now)
+        self._renew([which], now)
         return None
 
     def hand_back(self, which: BatchInFlight, now: float) -> None:
         """Give up writing a batch of which a partition changed hands; what is still ours comes again, as replays."""
+        if self._halted:
+            self._drop(which)
+            return
         ours = self._offsets.ours(which)
         self._in_flight.split(now, lambda one: self._kept(one, ours, replayed=True) if one is which else None)
 
@@ -424,7 +447,7 @@ class PipelineState:
         """Stop reading and bring everything buffered to its end. Later calls change nothing."""
         if self._phase == "running" and self._held:
             self._held = False
-            self.halt(writing_failed=False)
+            self.halt()
         elif self._phase == "running":
             self._phase = "draining"
             self._drain_trigger = trigger
@@ -432,19 +455,20 @@ class PipelineState:
                 waiting = sum(one.batch.rows for one in self._in_flight if one.stage != "writing")
                 self._rate.hurry(self._buffer.rows + waiting, now)
 
-    def halt(self, *, writing_failed: bool) -> None:
+    def halt(self, failed: BatchInFlight | None = None) -> None:
         """Begin nothing more and drop what waits; what is durable may still be committed.
 
-        What is being written comes to its end, unless that is what failed.
+        What is being written comes to its end, but for the batch that `failed`.
         """
         if self._phase != "aborted":
             self._phase = "draining"
+            self._halted = True
             self._buffer.clear()
             for one in list(self._in_flight):
                 if one.stage != "writing":
                     self._offsets.cancel(one, one.epochs)
                     self._drop(one)
-                elif writing_failed:
+                elif one is failed:
                     self._drop(one)
 
     def abort(self) -> None:
@@ -455,7 +479,7 @@ class PipelineState:
 
     def snapshot(self, now: float) -> Snapshot:
         """Return what is going on, all of one moment; nothing follows from the question."""
-        first = self._in_flight.first
+        first, writing = self._in_flight.first, self._in_flight.writing
         return Snapshot(
             phase=self._phase,
             rows=self._buffer.rows,
@@ -465,7 +489,10 @@ class PipelineState:
             due_in_s=self._buffer.due_in_s(now),
             in_flight=first.batch if first is not None else None,
             in_flight_s=now - first.begun_at if first is not None else 0.0,
+            writing=tuple((one.batch, now - one.begun_at) for one in writing),
+            writers=self._in_flight.writers,
             awaits_commit=not self._held
+            and not writing
             and first is not None
             and first.stage == "decoded"
             and self._next_ready(now) is None,
@@ -519,15 +546,16 @@ class PipelineState:
 
     # Writing.
 
-    def ask_for_next_lease(self, now: float) -> None:
-        """Ask for a commit that says whether the next batch is ours, where only that keeps it from being written."""
-        one = self._in_flight.first
-        if one is not None and one.prepared is not None and len(self._unsettled) < self._max_unsettled:
-            self._renew(one, now)
+    def ask_for_next_leases(self, now: float) -> None:
+        """Ask for a commit that says which of the next batches are ours, where only that keeps one from its write."""
+        if not self._crowded:
+            self._renew(self._in_flight.ready(), now)
 
     @property
-    def _max_unsettled(self) -> int:
-        return MAX_ANNOUNCED_UNCOMMITTED if self._offsets.announces else MAX_UNCOMMITTED
+    def _crowded(self) -> bool:
+        """Return whether no batch may be begun to be written before others are committed."""
+        most = MAX_ANNOUNCED_UNCOMMITTED if self._offsets.announces else MAX_UNCOMMITTED
+        return len(self._unsettled) + len(self._in_flight.writing) >= most + self._in_flight.writers - 1
 
     def _empty(self, now: float) -> bool:
         return self._buffer.due_in_s(now) is None
@@ -541,37 +569,42 @@ class PipelineState:
 
     def _next_ready(self, now: float) -> BatchInFlight | None:
         """Return the same, whatever the rate allows."""
-        one = self._in_flight.first
-        if self._phase == "aborted" or one is None or one.prepared is None or self._held:
+        if self._phase == "aborted" or self._held:
             return None
-        if not self._offsets.ours(one):
-            return one
-        if len(self._unsettled) >= self._max_unsettled or not self._leased(one, now):
-            return None
-        return one
+        crowded = self._crowded
+        for one in self._in_flight.ready():
+            if not self._offsets.ours(one) or (not crowded and self._leased(one, now)):
+                return one
+        return None
 
     def _leased(self, which: BatchInFlight, now: float) -> bool:
         """Return whether a batch is announced and the source has lately confirmed us as the owner."""
         ours = self._offsets.ours(which)
         return self._offsets.announced(which) and self._offsets.leased(ours, now - LEASE_S)
 
-    def _renew(self, which: BatchInFlight, now: float) -> None:
-        if self._phase == "aborted" or not self._offsets.announced(which) or self._leased(which, now):
+    def _renew(self, batches: Iterable[BatchInFlight], now: float) -> None:
+        """Ask for a commit that says which of these are ours, unless one is on its way."""
+        if self._phase == "aborted" or self._commit_due or self._committing:
             return
-        if not self._commit_due and not self._committing:
-            self._offsets.ask_for_lease(self._offsets.ours(which), now)
+        late = [one for one in batches if self._offsets.announced(one) and not self._leased(one, now)]
+        if late:
+            self._offsets.ask_for_lease({partition for one in late for partition in self._offsets.ours(one)}, now)
             self._commit_due = True
 
     def _seal(self, now: float) -> None:
-        """Begin every batch that is due, unless some are left from last time; one commit announces them all."""
-        if self._in_flight.sealed:
+        """Begin every batch that is due, unless some are left from last time; one commit announces them all.
+
+        What is left because batches of its partitions are before it holds up no others.
+        """
+        if self._in_flight.decodable() is not None:
             return
         for partition, last in self._buffer.skip_vanished(now):
             self._offsets.skip(partition, last)
             self._commit_due = True
-        batches = self._buffer.take(now)
+        waiting = self._in_flight.waiting
+        batches = self._buffer.take(now, waiting)
         if not batches and self._phase == "draining":
-            batches = self._buffer.take_rest(self._drain_trigger, now)
+            batches = self._buffer.take_rest(self._drain_trigger, now, waiting)
         if batches:
             self._in_flight.add([self._offsets.begin(batch) for batch in batches], now)
             self._commit_due |= self._offsets.announces

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Final, Literal
 
 from batcher.core.buffer import Buffer, FlushPolicy
 from batcher.core.limits import DeadLetterLimit, DeadLetterPolicy, RecordLimit
@@ -32,8 +33,12 @@ from batcher.protocols import (
     SourceInfo,
 )
 from batcher.protocols.sink import lacking, pressured
+from batcher.records import Range
 from batcher.telemetry.counters import Counters
-from batcher.telemetry.events import Events, GuaranteeAgreed, Subscriber, WriteRetried
+from batcher.telemetry.events import Events, GuaranteeAgreed, RetriesEnded, Subscriber, WriteRetried
+
+MAX_WRITERS: Final = 8
+"""The most that are taken where nothing is said: beyond that, disks and servers gain nothing from more."""
 
 DeliveryMode = Literal["auto", "exactly-once", "at-least-once"]
 
@@ -48,7 +53,7 @@ class PipelineOptions:
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     poison: DeadLetterPolicy = field(default_factory=DeadLetterPolicy)
     delivery: DeliveryMode = "auto"
-    merge_partitions: bool = False
+    merge_partitions: bool | None = None
     ignore_intents: bool = False
     on_existing: OnExisting = "halt"
     max_records: int | None = None
@@ -58,12 +63,15 @@ class PipelineOptions:
     halt_on_unknown: bool = False
     evolution: EvolutionPolicy = field(default_factory=EvolutionPolicy)
     rate: RatePolicy | None = None
+    writers: int | None = None
 
     def __post_init__(self) -> None:
         if not self.stop_timeout_s > 0:
             raise ConfigurationError("--stop-timeout must be more than 0; try 25s")
         if self.max_records is not None and self.max_records < 1:
             raise ConfigurationError("--max-records must be at least 1")
+        if self.writers is not None and self.writers < 1:
+            raise ConfigurationError("--batch.writers must be at least 1")
         # This refuses a memory that holds no batch, before anything is opened.
         Buffer(self.flush, self.memory_bytes, mixes_partitions=True)
 
@@ -78,6 +86,8 @@ class Agreement:
     reason: str
     """Why it is not more, in the words of the weaker of the two."""
     merges_partitions: bool
+    writers: int = 1
+    """How many batches are written at once, as long as they have no partition in common."""
 
     @property
     def recognises(self) -> bool:
@@ -122,22 +132,35 @@ def agreed(source: SourceInfo, sink: SinkInfo, options: PipelineOptions) -> Agre
             f"--on-existing write: {sink.target} stores no record a second time; use skip to load what is missing"
         )
     guarantee: Guarantee = "at-least-once" if options.delivery == "at-least-once" else weaker.guarantee
-    return Agreement(source, sink, guarantee, weaker.reason, _merges(guarantee, sink, options))
+    merges = merging(guarantee, sink, wanted=options.merge_partitions)
+    return Agreement(source, sink, guarantee, weaker.reason, merges, writers(sink, options.writers))
 
 
-def _merges(guarantee: Guarantee, sink: SinkInfo, options: PipelineOptions) -> bool:
+def writers(sink: SinkInfo, wanted: int | None = None) -> int:
+    """Return how many batches are written to a sink at once; by the cores of this process where none are `wanted`.
+
+    More than cores, because a writer waits for a disk or a network most of its time.
+    """
+    if not sink.concurrent:
+        return 1
+    return wanted or min(MAX_WRITERS, 2 * len(os.sched_getaffinity(0)))
+
+
+def merging(guarantee: Guarantee, sink: SinkInfo, *, wanted: bool | None) -> bool:
     """Return whether a batch may hold several partitions; raise ConfigurationError for a target that cannot do it.
 
-    A replay does not come with the same neighbours, so no token recognises it. The target has to be asked.
+    A replay does not come with the same neighbours, so no token recognises it. The target has to be asked. Where
+    nothing is `wanted` it is done where it costs nothing of what is kept: where the target knows no tokens anyway.
     """
     if guarantee == "at-least-once":
         return sink.mixes_partitions
-    if options.merge_partitions and not (sink.mixes_partitions and sink.repeats == "query"):
+    able = sink.mixes_partitions and sink.repeats == "query"
+    if wanted and not able:
         raise ConfigurationError(
             f"--batch.merge-partitions: {sink.target} cannot be asked for the records it has; it needs columns "
             "_topic, _partition, _offset, or give --delivery at-least-once"
         )
-    return options.merge_partitions
+    return able and not sink.tokens if wanted is None else wanted
 
 
 def check_capabilities(part: object, info: SourceInfo | SinkInfo) -> None:
@@ -198,13 +221,16 @@ def destination(
     buffer = Buffer(flush, options.memory_bytes, mixes_partitions=agreement.merges_partitions)
     patience_s = 0.0 if around.several else PATIENCE_S
     rate = None if options.rate is None else RateLimit(options.rate)
-    shared = SharedState(PipelineState(buffer, offsets, limit=around.limit, patience_s=patience_s, rate=rate))
+    state = PipelineState(
+        buffer, offsets, limit=around.limit, patience_s=patience_s, rate=rate, writers=agreement.writers
+    )
+    shared = SharedState(state)
     sizer = Sizer(pressured(target.sink, agreement.sink), _scaling(shared))
     counters = Counters()
     events = Events(counters, *around.subscribers)
 
-    def on_retry(error: BaseException) -> None:
-        events.publish(WriteRetried(error, name))
+    def on_retry(error: BaseException, span: Range | None) -> None:
+        events.publish(WriteRetried(error, name, span))
         sizer.failed(error)
 
     writer = Writer(
@@ -216,6 +242,7 @@ def destination(
         retry=options.retry,
         abort=shared.aborting,
         on_retry=on_retry,
+        on_settled=lambda span: events.publish(RetriesEnded(span, name)),
         on_existing=options.on_existing,
         halt_on_unknown=options.halt_on_unknown,
         releases="release" in agreement.source.capabilities,

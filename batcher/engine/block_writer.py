@@ -1,6 +1,6 @@
 """Write one block durably, in as many parts as it takes, and say which of its rows were refused.
 
-Called by the write loop. A part that was written is durable for good. Whatever follows, its rows are not offered again
+Called by the write loops. A part that was written is durable for good. Whatever follows, its rows are not offered again
 under another token, unless the target was asked and does not have them.
 
 It is long because the ways in which a block may end call each other: a half may be refused in part, a part deferred.
@@ -21,10 +21,11 @@ import pyarrow.compute as pc
 import structlog
 from tenacity import Retrying
 
-from batcher.core.limits import DeadLetterLimit
+from batcher.core.limits import BatchTally
 from batcher.engine.blocks import block_of, deferred_of, halves_of, part_of
 from batcher.engine.decoding import Decoding
 from batcher.engine.reconcile import Reconciler
+from batcher.engine.shared_limit import SharedLimit
 from batcher.errors import (
     BatcherError,
     BatchSuperseded,
@@ -58,6 +59,7 @@ class _Search:
     """Record what became of the parts of a block."""
 
     held: Held
+    tally: BatchTally
     written: bool = False
     suspects: list[DeadLetter] = field(default_factory=list)
     """Rows that failed alone although no row may be to blame."""
@@ -109,7 +111,7 @@ class BlockWriter:
         decoding: Decoding,
         reconciler: Reconciler,
         *,
-        limit: DeadLetterLimit,
+        limit: SharedLimit,
         retrying: Retrying,
         abort: threading.Event,
         patience_s: float | None,
@@ -168,8 +170,8 @@ class BlockWriter:
         """Return the rows of a block whose messages the target lacks, under a token of their own; None for none."""
         return self.attempted(held, self._reconciler.unseen, batch, block)
 
-    def write(self, batch: Batch, block: Block, held: Held) -> BlockWritten:
-        """Write a block; raise SchemaChanged where all of it can be decoded anew.
+    def write(self, batch: Batch, block: Block, held: Held, tally: BatchTally) -> BlockWritten:
+        """Write a block of a batch that is counted in `tally`; raise SchemaChanged where all of it can be decoded anew.
 
         Where each row failed alone and none may be to blame, nothing is refused: the same block comes again, with an
         alarm.
@@ -179,8 +181,8 @@ class BlockWriter:
         def search() -> BlockWritten:
             nonlocal tries
             tries += 1
-            self._limit.search()
-            found = _Search(held)
+            tally.bisected = 0
+            found = _Search(held, tally)
             try:
                 letters = [*self._write(batch, block, found, whole=True), *self._write_deferred(batch, found)]
             except _NoRowToBlame as end:
@@ -191,7 +193,7 @@ class BlockWriter:
                     raise self._misconfigured(batch, found.suspects[0].message)
                 # Once, until the target takes rows again: a table that broke meanwhile costs these few and no more.
                 self._trusted = False
-            return BlockWritten(letters + self._refuse(found.suspects), found.dropped, found.released)
+            return BlockWritten(letters + self._refuse(found.suspects, found), found.dropped, found.released)
 
         found: BlockWritten = self._searching(search)
         return found
@@ -218,7 +220,7 @@ class BlockWriter:
                 raise  # nothing of it can be there
             yield from self._write_changed(batch, block, change, search, last=last)
         except RowsRejected as error:
-            yield from self._refuse(_letters_of(batch, block, error.rejections))
+            yield from self._refuse(_letters_of(batch, block, error.rejections), search)
             rest = _without(batch, block, [rejection.position for rejection in error.rejections])
             if rest is not None:
                 yield from self._write(batch, rest, search)
@@ -257,13 +259,13 @@ class BlockWriter:
         if self._releases:
             for one in outcome.deferred:
                 search.released[block.positions[one.row].as_py()] = one.delay_s
-            yield from self._refuse(_letters_of(batch, block, outcome.rejected))
+            yield from self._refuse(_letters_of(batch, block, outcome.rejected), search)
             return
         for delay_s, together in groupby(sorted(outcome.deferred, key=_delay), key=_delay):
             deferred = list(together)
             rows = sorted(one.row for one in deferred)
             search.defer(now + delay_s, deferred_of(batch, block, rows), deferred[0].reason)
-        yield from self._refuse(_letters_of(batch, block, outcome.rejected))
+        yield from self._refuse(_letters_of(batch, block, outcome.rejected), search)
 
     def _write_deferred(self, batch: Batch, search: _Search) -> Iterator[DeadLetter]:
         """Write what was deferred, each part when it is due; one that is deferred again gets another turn here."""
@@ -308,7 +310,7 @@ class BlockWriter:
             ) from error
         if block.rows > 1:
             try:
-                self._limit.bisect(str(batch.ranges[0]), error)
+                self._limit.bisect(search.tally, str(batch.ranges[0]), error)
             except DeadLetterLimitExceeded:
                 if error.suspect and not search.written:
                     raise _NoRowToBlame(error) from error
@@ -320,7 +322,7 @@ class BlockWriter:
         if error.suspect:
             search.suspects.append(letter)
         else:
-            yield from self._refuse([letter])
+            yield from self._refuse([letter], search)
 
     def _write_changed(
         self, batch: Batch, block: Block, change: SchemaChanged, search: _Search, *, last: bool
@@ -339,7 +341,7 @@ class BlockWriter:
         decoded = self._decoding.again(batch).decoded
         wanted = set(left.positions.to_pylist())
         yield from self._refuse(
-            [letter_of(batch, one, "decode") for one in decoded.rejections if one.position in wanted]
+            [letter_of(batch, one, "decode") for one in decoded.rejections if one.position in wanted], search
         )
         mine = pc.indices_nonzero(pc.is_in(decoded.positions, value_set=left.positions))
         rows = part_of(batch, block_of(self._info, batch, decoded), mine)
@@ -365,10 +367,10 @@ class BlockWriter:
 
         return self.attempted(search.held, write)
 
-    def _refuse(self, letters: Collection[DeadLetter]) -> list[DeadLetter]:
+    def _refuse(self, letters: Collection[DeadLetter], search: _Search) -> list[DeadLetter]:
         found = list(letters)
         self.require_place(found)
-        self._limit.refuse(found)
+        self._limit.refuse(search.tally, found)
         return found
 
 

@@ -4,7 +4,8 @@
                        threads and watch them (supervisor.py), close, report (report.py)
     thread "fetch"     the source; nothing else touches it             (fetch_loop.py)
     thread "decode"    bytes into columns, one batch ahead             (decode_loop.py)
-    thread "write"     target and dead letters                         (write_loop.py)
+    thread "write"     target and dead letters; "write2" … beside it,  (write_loop.py)
+                       where the sink takes several blocks at a time
 
 Stopping: `stop` ends reading. Everything buffered is sealed, written and committed; then the group is left. `abort`, or
 the deadline, ends retries at once and commits nothing more. Both only set flags, so that a signal handler may call
@@ -76,8 +77,11 @@ class Pipeline:
     `run`, as far as the sink's calls return. `drain_timeout_s` bounds how long a partition that is taken away is held
     for its batch in flight; the source may allow less. `start_timeout_s` is how long a target or broker that does not
     answer at the start is waited for. With `halt_on_unknown` a record that the format refuses for an unknown field
-    stops the pipeline. `evolution` says whether unknown fields become columns. `rate` bounds the rows a second that
-    each target gets. `switch` pauses it from outside. `subscribers` hear of what happens (`telemetry.events`).
+    stops the pipeline. `merge_partitions` says whether a batch may hold several partitions where intents are kept: None
+    where that costs nothing of what is kept. `evolution` says whether unknown fields become columns. `rate` bounds the
+    rows a second that each target gets. `writers` is how many batches of different partitions are written at once: by
+    the cores where it is None, and 1 where the sink takes one at a time. `switch` pauses it from outside. `subscribers`
+    hear of what happens (`telemetry.events`).
     """
 
     def __init__(
@@ -93,7 +97,7 @@ class Pipeline:
         retry: RetryPolicy | None = None,
         poison: DeadLetterPolicy | None = None,
         delivery: DeliveryMode = "auto",
-        merge_partitions: bool = False,
+        merge_partitions: bool | None = None,
         ignore_intents: bool = False,
         on_existing: OnExisting = "halt",
         max_records: int | None = None,
@@ -103,6 +107,7 @@ class Pipeline:
         halt_on_unknown: bool = False,
         evolution: EvolutionPolicy = EvolutionPolicy(),  # noqa: B008 - frozen
         rate: RatePolicy | None = None,
+        writers: int | None = None,
         switch: OffSwitch | None = None,
         subscribers: Collection[Subscriber] = (),
     ) -> None:
@@ -127,6 +132,7 @@ class Pipeline:
             halt_on_unknown,
             evolution,
             rate,
+            writers,
         )
         self._switch = switch or OffSwitch()
         self._counters = Counters()

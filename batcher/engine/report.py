@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from batcher.core.state import Snapshot
 from batcher.engine.assembly import Destination
 from batcher.protocols import Guarantee
-from batcher.records import Partition
+from batcher.records import Batch, Partition
 from batcher.telemetry.counters import Counted
 from batcher.telemetry.status import BufferStatus, InFlight, LastError, PartitionStatus, Status, TargetStatus
 
@@ -157,6 +157,8 @@ def with_targets(
         },
         buffer=_sum_of(one.buffer for one in found),
         in_flight=max(flying, key=lambda one: one.age_s, default=None),
+        writing=tuple(sorted((each for one in found for each in one.writing), key=lambda one: -one.age_s)),
+        writers=sum(one.writers for one in found) or 1,
         targets=targets if len(found) > 1 or "" not in targets else {},
     )
 
@@ -164,6 +166,11 @@ def with_targets(
 def target_status(one: Destination, snapshot: Snapshot, failed: str) -> TargetStatus:
     """Return how it is with one target."""
     counts, error, batch = one.counters.counts, one.counters.last_error, snapshot.in_flight
+
+    def described(batch: Batch, age_s: float) -> InFlight:
+        tries = one.counters.attempts(batch.ranges[0])
+        return InFlight(batch.number, batch.trigger, batch.rows, batch.nbytes, batch.ranges, age_s, tries)
+
     return TargetStatus(
         one.agreement.sink.target,
         one.agreement.guarantee,
@@ -171,17 +178,9 @@ def target_status(one: Destination, snapshot: Snapshot, failed: str) -> TargetSt
         waiting_for(snapshot, error),
         failed,
         BufferStatus(snapshot.rows, snapshot.nbytes, snapshot.limit_bytes, snapshot.age_s, snapshot.due_in_s),
-        InFlight(
-            batch.number,
-            batch.trigger,
-            batch.rows,
-            batch.nbytes,
-            batch.ranges,
-            snapshot.in_flight_s,
-            one.counters.attempts,
-        )
-        if batch
-        else None,
+        None if batch is None else described(batch, snapshot.in_flight_s),
+        tuple(described(*each) for each in snapshot.writing),
+        snapshot.writers,
         error,
         counts.written,
         counts.dead_lettered,

@@ -22,7 +22,12 @@ class SharedState:
     def __init__(self, state: PipelineState, clock: Callable[[], float] = time.monotonic) -> None:
         self._state = state
         self.clock = clock
-        self._changed = threading.Condition()
+        lock = threading.RLock()
+        self._changed = threading.Condition(lock)
+        # Of several idle write loops one listens for changes, and wakes the next one when it has found something. If
+        # all listened, each change would wake all of them, and all but one in vain.
+        self._stood_by = threading.Condition(lock)
+        self._listening = False
         self.aborting = threading.Event()
 
     @contextmanager
@@ -65,10 +70,10 @@ class SharedState:
         with self.changing() as state:
             state.hold(held=held)
 
-    def halt(self, *, writing_failed: bool) -> None:
+    def halt(self, failed: BatchInFlight | None = None) -> None:
         """Begin nothing more, see `PipelineState.halt`. Any thread."""
         with self.changing() as state:
-            state.halt(writing_failed=writing_failed)
+            state.halt(failed)
 
     def abort(self) -> None:
         """Begin and commit nothing more, and wake up all threads that wait, here and in retries. Any thread."""
@@ -114,20 +119,30 @@ class SharedState:
             return False
 
     def wait_write_due(self) -> bool:
-        """Wait until there is something to write; False when there will never be anything again. Write loop."""
+        """Wait until there is something to write; False when there will never be anything again. Each write loop."""
         with self._changed:
-            while self._state.phase != "aborted":
-                now = self.clock()
-                if self._state.write_due(now):
-                    return True
-                if self._state.all_written(now):
-                    return False
-                self._state.ask_for_next_lease(now)
-                self._changed.wait(self._state.write_wait_s(now))
-            return False
+            while self._listening:
+                self._stood_by.wait()
+            self._listening = True
+            try:
+                return self._write_comes()
+            finally:
+                self._listening = False
+                self._stood_by.notify()
+
+    def _write_comes(self) -> bool:
+        while self._state.phase != "aborted":
+            now = self.clock()
+            if self._state.write_due(now):
+                return True
+            if self._state.all_written(now):
+                return False
+            self._state.ask_for_next_leases(now)
+            self._changed.wait(self._state.write_wait_s(now))
+        return False
 
     def wait_held(self, which: BatchInFlight) -> bool:
-        """Wait until it is certain whether a batch is ours to write; False after an abort too. Write loop."""
+        """Wait until it is certain whether a batch is ours to write; False after an abort too. Write loops."""
         with self._changed:
             while self._state.phase != "aborted":
                 held = self._state.held(which, self.clock())
@@ -137,7 +152,7 @@ class SharedState:
             return False
 
     def wait_confirmed(self, epochs: Mapping[Partition, int]) -> frozenset[Partition]:
-        """Wait until a new commit says which of these partitions are ours, and return them. Write loop."""
+        """Wait until a new commit says which of these partitions are ours, and return them. Write loops."""
         with self._changed:
             since = self.clock()
             self._state.ask_for_lease(epochs, since)

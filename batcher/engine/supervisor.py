@@ -21,7 +21,7 @@ from batcher.protocols.sink import stoppable
 
 log = structlog.get_logger(__name__)
 
-WATCH_S: Final = 0.05
+WATCH_S: Final = 0.1
 """How often the main thread checks for a signal, a dead thread or the deadline."""
 
 CLOSE_SHARE: Final = 0.15
@@ -64,9 +64,10 @@ class ThreadSupervisor:
     def add(self, one: Destination) -> None:
         """Run the loops of a target. Before `run`, or later on the thread that opened it."""
         suffix = f" {one.name}" if one.name else ""
+        writers = range(1, one.agreement.writers + 1)
         added = (
             self._thread(f"decode{suffix}", one, one.decode.run),
-            self._thread(f"write{suffix}", one, one.write.run),
+            *(self._thread(f"write{number if number > 1 else ''}{suffix}", one, one.write.run) for number in writers),
         )
         self.threads = (*self.threads, *added)
         self._targets = (*self._targets, one)
@@ -111,7 +112,7 @@ class ThreadSupervisor:
             else:
                 self.failure = self.failure or error
             # What is durable by now would be written again at every restart if it were not committed.
-            one.shared.halt(writing_failed=name.startswith("write"))
+            one.shared.halt()
 
     def _give_up(self, one: Destination, error: BatcherError) -> None:
         if one.name not in self.failed_targets:
@@ -124,7 +125,7 @@ class ThreadSupervisor:
         for one in self._targets:
             sink = stoppable(one.sink, one.agreement.sink)
             if sink is not None:
-                one.shared.halt(writing_failed=False)
+                one.shared.halt()
                 if "release" in one.agreement.source.capabilities:
                     sink.interrupt(at_once=False)
 

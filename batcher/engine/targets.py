@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Final
 
 import structlog
@@ -95,6 +96,9 @@ class Targets:
     def _made(self, name: str, target: Target, source: SourceInfo, sink: SinkInfo) -> Destination:
         check_capabilities(target.sink, sink)
         agreement = agreed(source, sink, self._options)
+        if self._around.several and self._options.writers is None:
+            # The targets are written to beside each other already.
+            agreement = replace(agreement, writers=1)
         one = destination(name, target, agreement, self._options, self._around)
         _log_started(name, agreement, self._around)
         return one
@@ -137,6 +141,7 @@ def _log_started(name: str, agreement: Agreement, around: Surroundings) -> None:
         target_could_keep=agreement.sink.guarantee,
         reason=agreement.reason,
         merges_partitions=agreement.merges_partitions,
+        writers=agreement.writers,
         **({"redeliveries": "recognised by _message_id"} if agreement.recognises else {}),
         dead_letters=around.dead_letters is not None,
         native=", ".join(native.jobs()) or "none",

@@ -1,4 +1,7 @@
-"""The write loop: makes a batch durable, and only then asks for its commit. Batches keep their order."""
+"""The write loop: makes a batch durable, and only then asks for its commit.
+
+Several threads may run one loop. Each takes a batch that has no partition in common with those of the others.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from batcher.core.offsets import LawBroken
 from batcher.engine.shared import SharedState
 from batcher.engine.sizer import Sizer
 from batcher.engine.writer import Writer
-from batcher.errors import BatchSuperseded
+from batcher.errors import BatcherError, BatchSuperseded
 from batcher.records import Batch, Delivered
 from batcher.telemetry.events import BatchWritten, Events, TimeSpent
 
@@ -17,9 +20,10 @@ log = structlog.get_logger(__name__)
 
 
 class WriteLoop:
-    """Write decoded batches. `step` does one, `run` goes on until there will be nothing more.
+    """Write decoded batches. `step` does one, `run` goes on until there will be nothing more. Any number of threads.
 
-    Any error of the writer ends a run. `target` is the name of the target, empty where there is only one.
+    Any error of the writer ends a run, and nothing more is begun; what other threads write comes to its end. `target`
+    is the name of the target, empty where there is only one.
     """
 
     def __init__(
@@ -51,14 +55,16 @@ class WriteLoop:
         if one is None or one.prepared is None:
             return False
         try:
-            delivered = self._writer.write(one.prepared, lambda: self._shared.wait_held(one))
+            self._finished(one, self._writer.write(one.prepared, lambda: self._shared.wait_held(one)))
         except BatchSuperseded:
             batch = one.batch
             log.warning("batch_superseded", number=batch.number, ranges=[str(span) for span in batch.ranges[:8]])
             with self._shared.changing() as state:
                 state.hand_back(one, self._shared.clock())
-            return True
-        self._finished(one, delivered)
+        except BatcherError:
+            # At once with the end: the next batch of its partitions must not be begun by another thread.
+            self._shared.halt(one)
+            raise
         return True
 
     def _finished(self, one: BatchInFlight, delivered: Delivered) -> None:
@@ -72,16 +78,17 @@ class WriteLoop:
             self._events.publish(TimeSpent("transform", delivered.transform_s))
         self._events.publish(TimeSpent("write", delivered.write_s))
         self._events.publish(BatchWritten(batch, delivered, self._target))
+        # Before another thread may begin the next batch of these partitions: the lines of each come in its order.
+        _log_written(batch, delivered, self._target)
         with self._shared.changing() as state:
             state.finished(one, self._shared.clock(), delivered.releases)
         if self._sizer is not None:
             self._sizer.wrote()
-        _log_written(batch, delivered, self._target)
 
     def _check_existing(self) -> None:
         """Check whether the target holds records of new partitions that were never announced, before any are."""
         with self._shared.asking() as state:
-            positions, epochs = state.unchecked()
+            positions, epochs = state.take_unchecked()
         if not positions:
             return
         found = self._reconciler.max_offset_above(positions)

@@ -11,8 +11,8 @@
        │                 │                      queue that takes them; the rest is durable
        └► rejections ────┴──────────────────────► dead letters, awaited; the same, again, until they are stored
 
-Decoding runs one batch ahead, in the decode loop. The rest runs in the write loop (`block_writer.py` has what is done
-to a block). Any other error stops the process without a commit.
+Decoding runs ahead, in the decode loop. The rest runs in the write loops (`block_writer.py` has what is done to a
+block). Any other error stops the process without a commit.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pyarrow as pa
 import structlog
 from tenacity import Retrying
 
-from batcher.core.limits import DeadLetterLimit
+from batcher.core.limits import BatchTally, DeadLetterLimit
 from batcher.engine.block_writer import BlockWriter, BlockWritten, Held, letter_of
 from batcher.engine.blocks import block_of
 from batcher.engine.decoding import Decoding
@@ -35,9 +36,17 @@ from batcher.engine.evolution import EvolutionPolicy
 from batcher.engine.reconcile import OnExisting, Reconcile, Reconciler
 from batcher.engine.refusals import Refusals
 from batcher.engine.retry import RetryPolicy, in_words
-from batcher.errors import DeadLetterFailed, SchemaChanged, SchemasUnavailable, SinkMisconfigured, SinkUnavailable
+from batcher.engine.shared_limit import SharedLimit
+from batcher.errors import (
+    BatchSuperseded,
+    DeadLetterFailed,
+    SchemaChanged,
+    SchemasUnavailable,
+    SinkMisconfigured,
+    SinkUnavailable,
+)
 from batcher.protocols import DeadLetterQueue, Format, Sink, SinkInfo
-from batcher.records import Batch, Block, Decoded, Delivered, Partition, Prepared, Releases
+from batcher.records import Batch, Block, DeadLetter, Decoded, Delivered, Partition, Prepared, Range, Releases
 
 log = structlog.get_logger(__name__)
 
@@ -50,9 +59,13 @@ _ALARMS: dict[type[BaseException], str] = {
 
 
 class Writer:
-    """Prepare and write batches, each one at a time. Setting `abort` ends retries at once.
+    """Prepare and write batches. Setting `abort` ends retries at once.
 
-    There may be several in one process, each with a sink of its own. With `releases` rows that the sink defers are
+    One thread prepares. One writes, or several where the sink takes several blocks at a time (`SinkInfo.concurrent`);
+    each has a batch of its own. What they share is the limit, which counts the refused records of all, the dead-letter
+    queue, which is called by one at a time, and the columns. There may be several writers in one process, each with a
+    sink of its own. `on_retry` and `on_settled` are told of each failure that is followed by another attempt, and of
+    its end, with the first range of the batch, on the thread that met it. With `releases` rows that the sink defers are
     given back to their queue, and nothing waits for them. While `dropping` says so, records are skipped unread.
     """
 
@@ -66,7 +79,8 @@ class Writer:
         limit: DeadLetterLimit,
         retry: RetryPolicy,
         abort: threading.Event,
-        on_retry: Callable[[BaseException], None] = lambda _: None,
+        on_retry: Callable[[BaseException, Range | None], None] = lambda _, __: None,
+        on_settled: Callable[[Range], None] = lambda _: None,
         reconcile: Reconcile = "replays",
         on_existing: OnExisting = "halt",
         halt_on_unknown: bool = False,
@@ -76,8 +90,11 @@ class Writer:
     ) -> None:
         self._info = info
         self._dead_letters = dead_letters
-        self._limit = limit
+        self._sending = threading.Lock()
+        self._limit = SharedLimit(limit)
         self._on_retry = on_retry
+        self._on_settled = on_settled
+        self._under_way = _UnderWay()
         self._dropping = dropping
         self._refusals = Refusals()
         retrying: Retrying = retry.retrying(abort, self._waiting)
@@ -91,7 +108,7 @@ class Writer:
             info,
             self.decoding,
             self.reconciler,
-            limit=limit,
+            limit=self._limit,
             retrying=retrying,
             abort=abort,
             patience_s=retry.max_elapsed_s,
@@ -105,11 +122,12 @@ class Writer:
         # Some of a replay may be in the target already: it is completed.
         if not batch.replayed and self._dropping():
             return Prepared(batch, Decoded(pa.table({}), pa.array([], pa.int64())), 0.0, dropped=True)
-        prepared: Prepared = self._preparing(self.decoding.prepare, batch)
+        with self._noting(batch):
+            prepared: Prepared = self._preparing(self.decoding.prepare, batch)
         return prepared
 
     def write(self, prepared: Prepared, held: Held = lambda: True) -> Delivered:
-        """Return when every record of the batch is durable; raise when that cannot be done. Write loop.
+        """Return when every record of the batch is durable; raise when that cannot be done. Write loops.
 
         `held` is the lease on the batch. Raise BatchSuperseded when it is lost, DeadLetterLimitExceeded,
         DeadLetterFailed, or the sink's last error when retries ended.
@@ -125,24 +143,40 @@ class Writer:
             while True:
                 if not self.decoding.current(latest):
                     latest = self.decoding.again(latest.batch)
+                refused = self._refused(latest)
+                tally = self._observed(latest, refused)
                 try:
-                    return self._delivered(latest, held, started)
+                    delivered = self._delivered(latest, [letter for _, letter in refused], held, tally, started)
                 except SchemaChanged as change:
-                    self._limit.take_back()
+                    self._limit.take_back(tally)
                     self.decoding.adopt(latest.batch, change.schema)
                     changes += 1
                     if changes > 1:
                         raise SinkUnavailable(f"{self._info.target} goes on changing: {change}") from change
+                else:
+                    self._limit.settle(tally)
+                    return delivered
 
-        delivered: Delivered = self._changing(attempt)
+        with self._noting(prepared.batch):
+            delivered: Delivered = self._changing(attempt)
         return delivered
 
-    def _delivered(self, prepared: Prepared, held: Held, started: float) -> Delivered:
+    def _refused(self, prepared: Prepared) -> list[tuple[int, DeadLetter]]:
+        """Return the dead letters of what cannot be decoded, by position."""
+        batch = prepared.batch
+        refused = [(one.position, letter_of(batch, one, "decode")) for one in prepared.decoded.rejections]
+        self._blocks.require_place([letter for _, letter in refused])
+        return refused
+
+    def _observed(self, prepared: Prepared, refused: Sequence[tuple[int, DeadLetter]]) -> BatchTally:
+        decoded = prepared.decoded
+        skipped = len(decoded.skipped) - len(decoded.filtered)
+        return self._limit.observe(prepared.batch.rows, refused, skipped=skipped)
+
+    def _delivered(
+        self, prepared: Prepared, letters: list[DeadLetter], held: Held, tally: BatchTally, started: float
+    ) -> Delivered:
         batch, decoded = prepared.batch, prepared.decoded
-        refused = [(rejection.position, letter_of(batch, rejection, "decode")) for rejection in decoded.rejections]
-        letters = [letter for _, letter in refused]
-        self._blocks.require_place(letters)
-        self._limit.observe(batch.rows, refused, skipped=len(decoded.skipped) - len(decoded.filtered))
         block = self._block(prepared)
         suppressed = 0
         if block is not None and self.reconciler.may_exist(batch):
@@ -155,11 +189,12 @@ class Writer:
             rows = block.rows
             block = self._blocks.unseen(batch, block, held)
             suppressed = rows - (block.rows if block is not None else 0)
-        written = BlockWritten([]) if block is None else self._blocks.write(batch, block, held)
+        written = BlockWritten([]) if block is None else self._blocks.write(batch, block, held, tally)
         letters += written.letters
         if letters and self._dead_letters is not None:
-            self._blocks.attempted(held, self._dead_letters.send, letters)
-            self._refusals.tell(batch, letters)
+            self._blocks.attempted(held, self._send, letters)
+            with self._sending:
+                self._refusals.tell(batch, letters)
         released = len(written.released)
         return Delivered(
             rows=batch.rows,
@@ -188,8 +223,30 @@ class Writer:
             return block_of(self._info, batch, decoded)
         return None
 
+    def _send(self, letters: Sequence[DeadLetter]) -> None:
+        assert self._dead_letters is not None
+        with self._sending:
+            self._dead_letters.send(letters)
+
+    @contextmanager
+    def _noting(self, batch: Batch) -> Iterator[None]:
+        """Say which batch a failure in here is of, and that it has passed where none ends it."""
+        under_way = self._under_way
+        under_way.range, under_way.failed = batch.ranges[0], False
+        passed = True
+        try:
+            yield
+        except BaseException as error:
+            passed = isinstance(error, BatchSuperseded)
+            raise
+        finally:
+            if under_way.failed and passed:
+                self._on_settled(batch.ranges[0])
+            under_way.range = None
+
     def _waiting(self, attempt: int, wait_s: float, error: BaseException) -> None:
-        self._on_retry(error)
+        self._under_way.failed = True
+        self._on_retry(error, self._under_way.range)
         alarm = _ALARMS.get(type(error))
         (log.error if alarm else log.warning)(
             alarm or "sink_unavailable",
@@ -199,6 +256,13 @@ class Writer:
             error=str(error),
             **({"cause": in_words(error.__cause__)} if error.__cause__ is not None else {}),
         )
+
+
+class _UnderWay(threading.local):
+    """Know what a thread is at: the first range of its batch, and whether an attempt at it has failed."""
+
+    range: Range | None = None
+    failed: bool = False
 
 
 def _by_offset(batch: Batch, released: Mapping[int, float]) -> Releases:

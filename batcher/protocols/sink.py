@@ -75,7 +75,9 @@ class SinkInfo:
     with the raw values, keys, times and headers of its rows. With `discards` it keeps nothing, and larger batches make
     it no faster. With `acts` it does something with each record, and a person may have it done again. `condition` says
     how a target whose `repeats` is `merge` has to be read, such as `under FINAL`. With `once` it stores no record a
-    second time, whatever it is told.
+    second time, whatever it is told. With `concurrent` several write loops call it at the same time, see `Sink`. With
+    `tokens` a target whose `repeats` is `query` recognises tokens as well: then blocks of one partition each keep more
+    than blocks of several, of which no token comes a second time.
     """
 
     target: str
@@ -89,6 +91,8 @@ class SinkInfo:
     acts: bool = False
     condition: str = ""
     once: bool = False
+    concurrent: bool = False
+    tokens: bool = False
 
     @property
     def guarantee(self) -> Guarantee:
@@ -107,11 +111,16 @@ class SinkInfo:
 
 
 class Sink(Protocol):
-    """Write blocks to a target: three methods, all called by the write loop except as said.
+    """Write blocks to a target: three methods, all called by a write loop except as said.
 
     `open` comes first, on a thread of its own before any other is started, and again as long as it raises Unreachable.
-    Then comes `write`, as often as there are blocks, one call at a time. `close` comes last, also after a failure,
-    unless a call hangs.
+    Then comes `write`, as often as there are blocks. `close` comes last, also after a failure, unless a call hangs.
+
+    There is one write loop, and one call at a time, unless the sink says `SinkInfo.concurrent`. Then there may be
+    several (`--batch.writers`). Each calls `write`, and the methods of its capabilities that are said to be the write
+    loop's, while others are inside of them; no two calls at the same time are for the same partition. What one call
+    returns or raises says nothing of another: a block is durable, refused or to come again by itself. Blocks of one
+    partition come in the order of their offsets, one after the other, whatever thread brings them.
     """
 
     def open(self) -> SinkInfo:
@@ -278,7 +287,7 @@ class Interruptible(Protocol):
 class Pressured(Protocol):
     """Know how close the target is to more writes than it can bear (capability `pressure`).
 
-    Write loop, between two writes.
+    Write loop, between two writes of its own.
     """
 
     def pressure(self) -> float:

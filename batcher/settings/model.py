@@ -71,8 +71,11 @@ class BatchSection(Section):
     """Raw records held in memory at most; reading pauses above it."""
     rate: Annotated[float | None, Field(gt=0), Flag(metavar="N/s"), BeforeValidator(_rate)] = None
     """Rows a second that each target gets at most, on average, from each process; as fast as it goes without it."""
-    merge_partitions: bool = False
-    """Exactly-once: let partitions share a batch, where the table has the columns _topic, _partition, _offset."""
+    writers: Annotated[int | None, Field(gt=0), Flag(metavar="N")] = None
+    """Batches of different partitions written at once, where the target can; by the cores without it."""
+    merge_partitions: bool | None = None
+    """Exactly-once: let partitions share a batch, where the table has the columns _topic, _partition, _offset; without
+    it they do where such a table remembers no tokens."""
 
 
 class Decode(Section):

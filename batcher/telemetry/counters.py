@@ -1,23 +1,25 @@
 """Count what happened, for the summary and the status.
 
-Each kind of event is published by one thread only, once a fetch or a batch, so plain integers suffice. Readers on other
-threads may see one number a moment before another.
+What the fetch loop publishes is counted in plain integers. The write loops share a lock. Readers on other threads may
+see one number a moment before another.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 
-from batcher.records import Delivered, Records
+from batcher.records import Delivered, Range, Records
 from batcher.telemetry.events import (
     BatchWritten,
     CommitAnswered,
     Event,
     Rebalanced,
     RecordsFetched,
+    RetriesEnded,
     WriteRetried,
 )
 from batcher.telemetry.status import Counts, LastError
@@ -68,7 +70,7 @@ def _since(error: LastError) -> float:
 class Counters:
     """Count what happens: a subscriber of `events.Events`.
 
-    A pipeline has one for its fetch loop and one for each target, so that each is told by one thread of each kind.
+    A pipeline has one for its fetch loop and one for each target.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -80,10 +82,12 @@ class Counters:
         self._reasons: Counter[str] = Counter()
         self._unknown: Counter[str] = Counter()
         self._estimated = False
+        self._counting = threading.Lock()
         self._retries = 0
-        self._error: tuple[BaseException, float] | None = None
-        self._recovered = True
-        self._attempts = 1
+        self._error: BaseException | None = None
+        self._failing_since = 0.0
+        # How often each batch was tried that is being tried again.
+        self._failing: Mapping[Range | None, int] = {}
         self._committed_at: float | None = None
 
     def __call__(self, event: Event) -> None:
@@ -91,14 +95,20 @@ class Counters:
         match event:
             case RecordsFetched(run):
                 self._fetched(run)
-            case BatchWritten(_, delivered):
-                self._written(delivered)
+            case BatchWritten(batch, delivered):
+                with self._counting:
+                    self._recovered(batch.ranges[0])
+                    self._written(delivered)
             case Rebalanced():
                 self._rebalances += 1
             case CommitAnswered("ok"):
                 self._committed_at = self._clock()
-            case WriteRetried(error):
-                self._retried(error)
+            case WriteRetried(error, _, span):
+                with self._counting:
+                    self._retried(error, span)
+            case RetriesEnded(span):
+                with self._counting:
+                    self._recovered(span)
             case _:
                 pass
 
@@ -106,16 +116,19 @@ class Counters:
         self._consumed += len(run)
         self._consumed_bytes += run.nbytes
 
-    def _retried(self, error: BaseException) -> None:
+    def _retried(self, error: BaseException, span: Range | None) -> None:
         self._retries += 1
-        self._attempts += 1
-        since = self._clock() if self._recovered or self._error is None else self._error[1]
-        self._error = (error, since)
-        self._recovered = False
+        if not self._failing:
+            self._failing_since = self._clock()
+        self._failing = {**self._failing, span: self._failing.get(span, 1) + 1}
+        self._error = error
+
+    def _recovered(self, span: Range) -> None:
+        if self._failing:
+            # What is of no batch has no end of its own.
+            self._failing = {one: tries for one, tries in self._failing.items() if one not in (span, None)}
 
     def _written(self, delivered: Delivered) -> None:
-        self._recovered = True
-        self._attempts = 1
         counts = self._delivered
         self._delivered = replace(
             counts,
@@ -155,15 +168,14 @@ class Counters:
             rebalances=self._rebalances,
         )
 
-    @property
-    def attempts(self) -> int:
-        """Return how often the batch in flight was offered to the target."""
-        return self._attempts
+    def attempts(self, span: Range) -> int:
+        """Return how often the batch that begins with a range was offered to the target."""
+        return self._failing.get(span, 1)
 
     @property
     def last_error(self) -> LastError | None:
-        """Return what last kept a block from being written, and whether it still does."""
-        if self._error is None:
+        """Return what last kept a block from being written, and whether it, or another one, still does."""
+        error = self._error
+        if error is None:
             return None
-        error, since = self._error
-        return LastError(type(error).__name__, str(error), self._clock() - since, self._recovered)
+        return LastError(type(error).__name__, str(error), self._clock() - self._failing_since, not self._failing)

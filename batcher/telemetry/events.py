@@ -1,8 +1,8 @@
 """What happens in a pipeline, as values, and its subscribers.
 
 The loops publish an event once a fetch, a commit or a batch, never once a record. Metrics, counters, the bench and the
-live line subscribe. A subscriber is called on the thread that publishes and has to return at once. One that raises is a
-bug and ends the pipeline.
+live line subscribe. A subscriber is called on the thread that publishes, and has to return at once. Where there are
+several write loops, they may call it at the same time. One that raises is a bug and ends the pipeline.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from batcher.protocols import Guarantee
-from batcher.records import Batch, Delivered, Records
+from batcher.records import Batch, Delivered, Range, Records
 
 Phase = Literal["fetch", "backpressure", "commit", "decode", "transform", "write"]
 """Where a thread's time goes. The first three are the fetch loop's; `backpressure` is waiting because the buffer is
-full. `decode` and `transform` are the decode loop's, `write` the write loop's; these wait for a batch the rest of the
+full. `decode` and `transform` are the decode loop's, `write` the write loops'; these wait for a batch the rest of the
 time."""
 
 CommitOutcome = Literal["ok", "refused", "unconfirmed", "failed"]
@@ -63,22 +63,41 @@ class CommitAnswered:
 
 @dataclass(frozen=True, slots=True)
 class WriteRetried:
-    """An attempt at the target or the dead-letter queue failed and is followed by another. Write loop."""
+    """An attempt at the target or the dead-letter queue failed and is followed by another. Write loop, decode loop."""
 
     error: BaseException
+    target: str = ""
+    range: Range | None = None
+    """The first range of the batch that it was for."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetriesEnded:
+    """What failed before went well, or is no longer ours to do. On the thread of the `WriteRetried` before it."""
+
+    range: Range
     target: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class BatchWritten:
-    """Every record of a batch is durable. Write loop."""
+    """Every record of a batch is durable. Each write loop."""
 
     batch: Batch
     delivered: Delivered
     target: str = ""
 
 
-Event = GuaranteeAgreed | RecordsFetched | TimeSpent | Rebalanced | CommitAnswered | WriteRetried | BatchWritten
+Event = (
+    GuaranteeAgreed
+    | RecordsFetched
+    | TimeSpent
+    | Rebalanced
+    | CommitAnswered
+    | WriteRetried
+    | RetriesEnded
+    | BatchWritten
+)
 
 Subscriber = Callable[[Event], None]
 

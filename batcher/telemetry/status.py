@@ -116,6 +116,10 @@ class TargetStatus:
     """Why nothing more is written to it; empty where that is not so."""
     buffer: BufferStatus = BufferStatus()
     in_flight: InFlight | None = None
+    """The batch that has been in flight longest."""
+    writing: tuple[InFlight, ...] = ()
+    """The batches that are being written, the oldest first: at most `writers` of them."""
+    writers: int = 1
     last_error: LastError | None = None
     written: int = 0
     dead_lettered: int = 0
@@ -156,6 +160,11 @@ class Status:
     partitions: Mapping[Partition, PartitionStatus] = field(default_factory=dict)
     buffer: BufferStatus = BufferStatus()
     in_flight: InFlight | None = None
+    """The batch that has been in flight longest."""
+    writing: tuple[InFlight, ...] = ()
+    """The batches that are being written, the oldest first: at most `writers` of them."""
+    writers: int = 1
+    """How many batches of different partitions may be written at once; of several targets the sum."""
     last_error: LastError | None = None
     last_commit_age_s: float | None = None
     uptime_s: float = 0.0

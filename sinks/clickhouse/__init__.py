@@ -21,12 +21,15 @@ def plugin(options: ClickHouse | Mapping[str, object], context: PluginContext = 
     Raise ConfigurationError. Nothing is connected yet, and nothing heavy is imported before this is called.
     """
     from sinks.clickhouse.options import ClickHouseOptions  # noqa: PLC0415 - as said above
+    from sinks.clickhouse.parallel import ParallelClickHouseSink  # noqa: PLC0415 - as said above
     from sinks.clickhouse.sink import ClickHouseSink  # noqa: PLC0415 - as said above
 
     if context.schema is not None:
         raise ConfigurationError("--decode.schema: a ClickHouse table has its own schema; leave it at auto")
     given = mapping(options, context) if isinstance(options, ClickHouse) else options
-    return ClickHouseSink(replace(ClickHouseOptions.parse(given), decoded=context.decoded_coordinates))
+    found = replace(ClickHouseOptions.parse(given), decoded=context.decoded_coordinates)
+    # One embedded engine works on one insert at a time with all threads it has: several took as long together.
+    return ClickHouseSink(found) if found.path is not None else ParallelClickHouseSink(found)
 
 
 def mapping(section: ClickHouse, context: PluginContext) -> dict[str, object]:

@@ -96,7 +96,7 @@ class _Found:
 
 
 class ClickHouseSink:
-    """Write blocks to one table. Made by `sinks.clickhouse.plugin`.
+    """Write blocks to one table. Made by `sinks.clickhouse.plugin`; `parallel.py` has the one for several threads.
 
     One client serves `open` on its thread and `write` on the write loop's, since only one of them runs at a time and no
     session ties it to a thread. A `write` takes at most about `insert_timeout_s` seconds.
@@ -146,6 +146,7 @@ class ClickHouseSink:
             reason=kept.reason,
             condition="under FINAL" if kept.repeats == "merge" else "",
             capabilities=self._capabilities(self._found),
+            tokens=kept.repeats == "query" and self._found.table.window > 0 and self._options.path is None,
         )
 
     def write(self, block: Block) -> None:
@@ -279,7 +280,7 @@ class ClickHouseSink:
             self.close()
             raise
         try:
-            yield ClickHouseSink(replace(self._options, database=found.table.database, table=copy))
+            yield type(self)(replace(self._options, database=found.table.database, table=copy))
         finally:
             try:
                 dropped(found.client, found.table, copy)
@@ -475,6 +476,15 @@ class ClickHouseSink:
         if self.running(write_id(block.token)):
             raise SinkUnavailable(f"{self._target}: the server is still at an earlier attempt of this insert")
         return True
+
+    def take_for_known(self, found: _Found) -> None:
+        """Know of the table what another sink found when it was opened: what has changed since is noticed."""
+        mine = self._opened()
+        self._found = replace(mine, shape=found.shape, kept=found.kept, watch=mine.watch.knowing_like(found.watch))
+
+    def know_added(self, columns: pa.Schema | None) -> None:
+        """Know the columns that the table had after another sink added some."""
+        self._evolved = columns
 
     def _opened(self) -> _Found:
         if self._found is None:

@@ -35,6 +35,11 @@ class TableWatch:
         self._catalog = other._catalog
         return self
 
+    def knowing_like(self, other: TableWatch) -> TableWatch:
+        """Return this watch, which then knows the version that another one knows."""
+        self._known = other._known
+        return self
+
     def changed(self) -> Version | None:
         """Return the table's version if it is not the known one; None also where the table is gone.
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from batcher.disks import passes
 from batcher.errors import SinkMisconfigured, SinkUnavailable
+from sinks.parquet.durable import sync_directory
 from sinks.parquet.files import HIDDEN, SUFFIX
 from sinks.parquet.stores import Fault
 from sinks.parquet.workspace import Workspace
@@ -39,7 +40,10 @@ PATH_MAX: Final = 4_096
 
 
 class LocalStore:
-    """Write each file under a temporary name, fsync it, rename it, and fsync every directory above it."""
+    """Write each file under a temporary name, fsync it, rename it, and fsync every directory above it.
+
+    Any number of threads may publish at the same time, each its own files.
+    """
 
     def __init__(self, root: Path, workspace: Workspace | None = None) -> None:
         """Take a workspace that the caller opens and closes, or have one of its own in the root."""
@@ -112,13 +116,13 @@ class LocalStore:
         finally:
             with suppress(OSError):
                 temporary.unlink()
-        sync_directory(self._root)
+        self._workspace.names.sync(self._root)
 
     def replace(self, name: str, content: bytes) -> None:
         self._check_identity()
         self._workspace.restore()
         self._workspace.stage(content).replace(self._root / name)
-        sync_directory(self._root)
+        self._workspace.names.sync(self._root)
 
     def refused(self, directories: Sequence[str], name: str) -> list[str]:
         self._check_identity()
@@ -141,27 +145,32 @@ class LocalStore:
         return too_long
 
     def publish(self, files: Iterable[tuple[str, pa.Buffer]]) -> None:
-        staged: list[tuple[Path, Path]] = []
-        try:
+        finals: list[Path] = []
+
+        def contents() -> Iterator[pa.Buffer]:
             for name, content in files:
-                staged.append((self._workspace.stage(content), self._root / name))
-            for temporary, final in staged:
+                finals.append(self._root / name)
+                yield content
+
+        temporaries = self._workspace.stage_all(contents())
+        try:
+            for temporary, final in zip(temporaries, finals, strict=True):
                 temporary.replace(final)
         except BaseException:
-            for temporary, _ in staged:
+            for temporary in temporaries:
                 with suppress(OSError):
                     temporary.unlink()
             raise
         # All the way up each time: a directory that an earlier attempt or process made and did not sync looks old.
-        for directory in sorted({above for _, final in staged for above in self._above(final)}, reverse=True):
-            sync_directory(directory)
+        for directory in sorted({above for final in finals for above in self._above(final)}, reverse=True):
+            self._workspace.names.sync(directory)
 
     def remove(self, names: Sequence[str]) -> None:
         paths = [self._root / name for name in names]
         for path in paths:
             path.unlink(missing_ok=True)
         for directory in {path.parent for path in paths}:
-            sync_directory(directory)
+            self._workspace.names.sync(directory)
 
     def opened(self, name: str) -> BinaryIO | None:
         try:
@@ -223,15 +232,3 @@ class LocalStore:
             # the later one's stays.
             if not final.exists():
                 temporary.replace(final)
-
-
-def sync_directory(path: Path) -> None:
-    """Make the names in a directory durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # some network file systems have no fsync of directories, and need none
-            raise
-    finally:
-        os.close(descriptor)

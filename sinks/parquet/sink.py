@@ -154,6 +154,7 @@ class ParquetSink:
             "replace",
             "a file is named by its range of offsets, so a repeat replaces it",
             frozenset({"pin", "evolve", "query", "count"}),
+            concurrent=True,
         )
 
     def _agreed(self, found: Pin | None) -> pa.Schema | None:

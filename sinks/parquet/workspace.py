@@ -7,13 +7,16 @@ import fcntl
 import os
 import re
 import shutil
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
 import pyarrow as pa
+
+from sinks.parquet.durable import DirectorySync, flush
 
 TEMPORARY: Final = "_tmp"
 """The directory in the root; readers of datasets skip names with `_`."""
@@ -22,6 +25,9 @@ TEMPORARY: Final = "_tmp"
 TEMPORARY_SUFFIX: Final = ".part"
 
 LOCK_SUFFIX: Final = ".lock"
+
+OPEN_AT_ONCE: Final = 32
+"""Files of a block that are open at the same time: a process may have 1,024 by default."""
 
 INSTANCE: Final = re.compile(r"[0-9a-f]{32}")
 
@@ -41,6 +47,7 @@ class Workspace:
         self._id = ""
         self._lock: int | None = None
         self._numbers = count()
+        self.names = DirectorySync()
 
     @property
     def directory(self) -> Path:
@@ -66,28 +73,43 @@ class Workspace:
         self.directory.mkdir(mode=0o700, exist_ok=True)
 
     def stage(self, content: pa.Buffer | bytes) -> Path:
-        """Write a new file, flushed to the disk, and return its path; on failure nothing is left.
+        """Write a new file, flushed to the disk, and return its path; on failure nothing is left. See `stage_all`."""
+        [path] = self.stage_all([content])
+        return path
 
-        The file has the permissions of a finished one, since it is going to be one. The directory around it (0700)
-        keeps it private. A failed fsync is not repeated: the kernel may have dropped the pages and would report
-        success. The block comes again from memory instead.
+    def stage_all(self, contents: Iterable[pa.Buffer | bytes]) -> list[Path]:
+        """Write new files, flushed to the disk, and return their paths; on failure nothing is left. Any thread.
+
+        They have the permissions of finished ones, since they are going to be some. The directory around them (0700)
+        keeps them private. Where a flush fails the block comes again from memory: see `durable.flush`.
         """
-        path = self.directory / f"{next(self._numbers)}{TEMPORARY_SUFFIX}"
-        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(path, flags, 0o666)
+        paths: list[Path] = []
         try:
-            try:
+            every = iter(contents)
+            while some := list(islice(every, OPEN_AT_ONCE)):
+                self._write(some, paths)
+        except BaseException:
+            for path in paths:
+                with suppress(OSError):
+                    path.unlink()
+            raise
+        return paths
+
+    def _write(self, contents: Sequence[pa.Buffer | bytes], paths: list[Path]) -> None:
+        descriptors: list[int] = []
+        try:
+            for content in contents:
+                path = self.directory / f"{next(self._numbers)}{TEMPORARY_SUFFIX}"
+                flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+                descriptors.append(os.open(path, flags, 0o666))
+                paths.append(path)
                 rest = memoryview(content).cast("B")
                 while rest:
-                    rest = rest[os.write(descriptor, rest) :]
-                os.fsync(descriptor)
-            finally:
+                    rest = rest[os.write(descriptors[-1], rest) :]
+            flush(descriptors)
+        finally:
+            for descriptor in descriptors:
                 os.close(descriptor)
-        except BaseException:
-            with suppress(OSError):
-                path.unlink()
-            raise
-        return path
 
     def close(self) -> None:
         """Remove the directory and release the lock. A second call is harmless."""

@@ -31,6 +31,9 @@ PARTITIONS = 3
 BY_TIME = ("--batch.max-rows", "1000000")
 """A successor, which has more to read at first, never cuts as the one before it did."""
 
+WRITERS = ("--batch.writers", "3")
+APART = (*WRITERS, "--no-batch.merge-partitions")
+
 TOKENS = TableKind(window=10_000, coordinates=False)
 COORDINATES = TableKind()
 CUT = TableKind(window=10_000, coordinates=False, partition_by="country")
@@ -47,6 +50,8 @@ class Case(NamedTuple):
     embedded: bool = False
     partition_by: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
+    slow_writes_s: float = 0.0
+    """Then one process has all partitions, and writes several of them at the same time."""
     short: bool = False
 
     @property
@@ -57,6 +62,10 @@ class Case(NamedTuple):
 CASES = [
     Case("Parquet", short=True),
     Case("Parquet, hive directories", partition_by=("country",)),
+    Case("Parquet, three slow writers", flags=WRITERS, slow_writes_s=0.2, short=True),
+    Case("Parquet, hive directories, three slow writers", partition_by=("country",), flags=WRITERS, slow_writes_s=0.2),
+    Case("ClickHouse over HTTP, tokens, three slow writers", TOKENS, flags=WRITERS, slow_writes_s=0.2),
+    Case("ClickHouse over HTTP, coordinates, three slow writers", COORDINATES, flags=APART, slow_writes_s=0.2),
     Case("ClickHouse over HTTP, tokens", TOKENS),
     Case("ClickHouse over HTTP, coordinates", COORDINATES, short=True),
     Case("ClickHouse over HTTP, `PARTITION BY`, tokens", CUT),
@@ -122,8 +131,11 @@ def attack(
 
     def run(case: Case, delivery: str, kills: int, moments: Sequence[str]) -> Verdict:
         # The embedded engine belongs to one process.
-        workers = 1 if case.embedded else 2
-        with new_scene(target_of(case), delivery=delivery, workers=workers, flags=case.flags) as scene:
+        workers = 1 if case.embedded or case.slow_writes_s else 2
+        slow = case.slow_writes_s
+        with new_scene(
+            target_of(case), delivery=delivery, workers=workers, flags=case.flags, slow_writes_s=slow
+        ) as scene:
             scene.start()
             kill_loop(scene, kills, moments)
             verdict = scene.settle()

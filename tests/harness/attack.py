@@ -49,8 +49,9 @@ class Worker:
     `kills` and `stops` count what was done to it; a kill that it did to itself at a crash point counts too.
     """
 
-    def __init__(self, name: str, flags: Sequence[str]) -> None:
+    def __init__(self, name: str, flags: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
         self.name = name
+        self._environment = environment or {}
         self.kills = 0
         self.stops = 0
         self.hit: Counter[str] = Counter()
@@ -77,8 +78,9 @@ class Worker:
 
     def start(self, **traps: str) -> BatcherProcess:
         """Start it, with traps as `crash_points` has them: `start(CRASH_AT="after_write:2")`."""
-        module = "tests.harness.crash_points" if traps else "batcher"
-        self._runs.append(BatcherProcess(*self._flags, environment=traps, module=module))
+        environment = {**self._environment, **traps}
+        module = "tests.harness.crash_points" if environment else "batcher"
+        self._runs.append(BatcherProcess(*self._flags, environment=environment, module=module))
         self.running.start()
         return self.running
 
@@ -135,7 +137,8 @@ class Scene:
     """Hold a topic with a live producer, a group of workers that load it into a target, and the truth about both.
 
     The topic has to be there, empty, with `partitions`; `directory` is for dead letters. `flags` come last, so they
-    win. `static` gives workers a static membership. Everything random comes from `seed`.
+    win. `static` gives workers a static membership. With `slow_writes_s` each write takes up to so much longer.
+    Everything random comes from `seed`.
     """
 
     def __init__(
@@ -152,6 +155,7 @@ class Scene:
         rate: float = 2_000,
         static: bool = True,
         flags: Sequence[str] = (),
+        slow_writes_s: float = 0.0,
         seed: int = 1,
     ) -> None:
         self.broker = broker
@@ -163,6 +167,7 @@ class Scene:
         self.orders = LiveOrders(broker, topic, partitions, rate=rate, seed=seed)
         self._letters = directory / "letters"
         self._static = static
+        self._environment = {"SLOW_WRITES": str(slow_writes_s)} if slow_writes_s else {}
         self._flags = (
             *("-b", broker.bootstrap, "-t", topic, "-g", group, "--delivery", delivery),
             *("-X", f"session.timeout.ms={SESSION_MS}", "-X", "heartbeat.interval.ms=500"),
@@ -182,7 +187,7 @@ class Scene:
     def worker(self, name: str, *flags: str) -> Worker:
         """Return one more worker, not started; the caller puts it into `workers` if it is to be counted."""
         instance = ("--kafka.instance", f"{self.group}-{name}") if self._static else ()
-        return Worker(name, (*self._flags, *instance, *flags))
+        return Worker(name, (*self._flags, *instance, *flags), self._environment)
 
     def start(self) -> None:
         """Start all workers and return when each has written a batch."""

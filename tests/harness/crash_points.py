@@ -8,6 +8,7 @@ delivered to users has no such points and does not look at these variables. Each
     CRASH_AT=POINT[:N]          SIGKILL to itself at the N-th passing of the point (1 without N)
     STOP_AT=POINT[:N]           SIGSTOP to itself: the whole process freezes until somebody sends SIGCONT
     HANG_AT=POINT[:N]:SECONDS   only the thread that passes waits, the others go on
+    SLOW_WRITES=SECONDS         each write takes up to so much longer, by chance, so that several are under way at once
 
 Just before it acts the process logs an event `crash_point` with `point`, `action`, `passing` and, where one is being
 written, the `ranges` of the batch; so `BatcherProcess.wait_for("crash_point")` works.
@@ -84,8 +85,9 @@ def _trap(entry: str, action: Action) -> Trap:
 class Points:
     """Count the passings of each point and act where a trap is set. For any thread."""
 
-    def __init__(self, traps: Iterable[Trap]) -> None:
+    def __init__(self, traps: Iterable[Trap], slow_writes_s: float = 0.0) -> None:
         self._traps = list(traps)
+        self._slow_writes_s = slow_writes_s
         self._passed = dict.fromkeys(POINTS, 0)
         self._lock = threading.Lock()
         self._random = Random(f"{os.getpid()}")  # nothing here is secret
@@ -105,6 +107,11 @@ class Points:
                     threading.Thread(target=self._act, args=(trap, delay_s), daemon=True).start()
                 else:
                     self._act(trap)
+
+    def take_long(self) -> None:
+        """Wait as long as a slow target would."""
+        if self._slow_writes_s:
+            time.sleep(self._random.uniform(0.0, self._slow_writes_s))
 
     def some_ms(self) -> float:
         """Return a delay, in seconds, that ends inside an embedded insert most of the time."""
@@ -201,7 +208,9 @@ class _Pipeline:
 def _trapped_sink(points: Points, sink: Any) -> Any:
     def write(original: Wrapper, block: Any) -> Any:
         points.at("before_write")
+        points.take_long()
         answer = original(block)
+        points.take_long()
         points.at("after_write")
         return answer
 
@@ -303,8 +312,9 @@ def main() -> None:
         traps = traps_of(os.environ)
     except ValueError as error:
         sys.exit(f"crash_points: {error}")
-    if traps:
-        install(Points(traps))
+    slow_writes_s = float(os.environ.get("SLOW_WRITES", "0"))
+    if traps or slow_writes_s:
+        install(Points(traps, slow_writes_s))
     from batcher.__main__ import main as run  # after the wrapping
 
     run()

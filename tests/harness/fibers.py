@@ -73,3 +73,19 @@ class Fiber:
             self._failure = error
         self.ended = True
         self._back.release()
+
+
+class FiberLock:
+    """Be a lock between fibers: one that finds it taken pauses, instead of keeping the only thread that runs."""
+
+    def __init__(self, pause: Callable[[str], None]) -> None:
+        self._pause = pause
+        self._taken = False
+
+    def __enter__(self) -> None:
+        while self._taken:
+            self._pause("waiting")
+        self._taken = True
+
+    def __exit__(self, *_: object) -> None:
+        self._taken = False

@@ -45,12 +45,14 @@ class HandEngine:
         offsets: Offsets | None = None,
         max_records: int | None = None,
         rate: RateLimit | None = None,
+        writers: int = 1,
         clock: ManualClock | None = None,
     ) -> None:
         self.clock = clock or ManualClock()
         self.buffer = Buffer(policy or FlushPolicy(5, 1000, 1.0), memory, mixes_partitions=mixes)
         self.offsets = offsets or Offsets()
-        self.state = PipelineState(self.buffer, self.offsets, limit=RecordLimit(max_records), rate=rate)
+        limit = RecordLimit(max_records)
+        self.state = PipelineState(self.buffer, self.offsets, limit=limit, rate=rate, writers=writers)
         self.shared = SharedState(self.state, self.clock)
         self.counters = Counters(self.clock)
         self.events = Events(self.counters)
@@ -190,9 +192,9 @@ class HandEngine:
         """Stop reading."""
         self.shared.drain(trigger)
 
-    def halt(self, *, writing_failed: bool) -> None:
+    def halt(self, failed: BatchInFlight | None = None) -> None:
         """Begin nothing more."""
-        self.shared.halt(writing_failed=writing_failed)
+        self.shared.halt(failed)
 
     def abort(self) -> None:
         """End it at once."""
@@ -217,8 +219,9 @@ class HandLoops(HandEngine):
         drain_timeout_s: float = 0.0,
         clock: ManualClock | None = None,
         releases: bool = False,
+        writers: int = 1,
     ) -> None:
-        super().__init__(policy=policy, memory=memory, mixes=mixes, offsets=offsets, clock=clock)
+        super().__init__(policy=policy, memory=memory, mixes=mixes, offsets=offsets, writers=writers, clock=clock)
         self.info: SinkInfo = sink.open()
         self.writer = Writer(
             sink,

@@ -64,13 +64,13 @@ AT_LEAST_ONCE = [
     Fault(
         "do not send the letters",
         "Writer._delivered",
-        "self._blocks.attempted(held, self._dead_letters.send, letters)",
+        "self._blocks.attempted(held, self._send, letters)",
         "pass",
     ),
     Fault(
         "swallow a failed queue",
         "Writer._delivered",
-        "            self._blocks.attempted(held, self._dead_letters.send, letters)",
+        "            self._blocks.attempted(held, self._send, letters)",
         "            import contextlib\n"
         "            with contextlib.suppress(Exception):\n"
         "                self._dead_letters.send(letters)",
@@ -84,7 +84,7 @@ AT_LEAST_ONCE = [
     Fault(
         "forget the rows that a sink refused in an outcome",
         "BlockWriter._written_in_part",
-        "yield from self._refuse(_letters_of(batch, block, outcome.rejected))",
+        "yield from self._refuse(_letters_of(batch, block, outcome.rejected), search)",
         "yield from ()",
     ),
     Fault(
@@ -127,7 +127,7 @@ AT_LEAST_ONCE = [
     Fault(
         "stop without the rest",
         "PipelineState._seal",
-        "batches = self._buffer.take_rest(self._drain_trigger, now)",
+        "batches = self._buffer.take_rest(self._drain_trigger, now, waiting)",
         "self._buffer.clear()",
     ),
     Fault(
@@ -149,7 +149,7 @@ AT_LEAST_ONCE = [
         "return False",
     ),
     Fault("never release memory", "Buffer.release", "self._taken_bytes -= batch.nbytes", "pass"),
-    Fault("batches in another order", "InFlightQueue.first", "return self._queue[0] if", "return self._queue[-1] if"),
+    Fault("batches in another order", "InFlightQueue.add", "self._queue.append(one)", "self._queue.appendleft(one)"),
     Fault("join runs in another order", "by_partition", "for partition in sorted(groups)]", "for partition in groups]"),
     Fault(
         "a joined batch keeps the order of arrival",
@@ -562,7 +562,58 @@ EXACTLY_ONCE = [
     ),
 ]
 
-EVERY = AT_LEAST_ONCE + RECEIPTS + EXACTLY_ONCE
+SEVERAL_WRITERS = [
+    Fault(
+        "write two batches of a partition at once",
+        "InFlightQueue.ready",
+        'if one.stage == "decoded" and not any(_common(one, other) for other in before):',
+        'if one.stage == "decoded":',
+    ),
+    Fault(
+        "begin the next batch of a partition after one that failed",
+        "PipelineState.halt",
+        '                if one.stage != "writing":',
+        "                if False:",
+    ),
+    Fault(
+        "drop at a failure what others write",
+        "PipelineState.halt",
+        "                elif one is failed:",
+        "                else:",
+    ),
+    Fault(
+        "keep what is handed back after a failure",
+        "PipelineState.hand_back",
+        "if self._halted:",
+        "if False:",
+    ),
+    Fault(
+        "a partition that does not get on takes all the places",
+        "InFlightQueue.decodable",
+        "< MAX_AHEAD:",
+        "< 10**9:",
+    ),
+    Fault(
+        "cut batches of a partition of which one waits",
+        "Buffer._open",
+        "        if not besides:",
+        "        if True:",
+    ),
+    Fault(
+        "a batch in doubt counts as loaded",
+        "DeadLetterLimit.observe",
+        "        expected = 0\n",
+        "        expected = 0\n        self.settle(batch)\n",
+    ),
+    Fault(
+        "a write that went well ends the failure of another",
+        "Counters._recovered",
+        "if one not in (span, None)}",
+        "if False}",
+    ),
+]
+
+EVERY = AT_LEAST_ONCE + RECEIPTS + EXACTLY_ONCE + SEVERAL_WRITERS
 
 FAILED = re.compile(r"^FAILED \S*?([^/ ]+::\S+)(?!\S| - (?:NameError|UnboundLocalError))", re.MULTILINE)
 TROUBLE = re.compile(r"^(?:FAILED|ERROR) .*$", re.MULTILINE)

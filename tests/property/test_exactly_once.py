@@ -1,9 +1,9 @@
 """The promise "nothing lost and nothing duplicated": several processes, one log, one target, every order of events.
 
-A process of this machine is a fetch loop that is stepped by hand and a write loop that stops at every point where
-another thread, another process or the end could come in between: before a question to the target, before its answer is
-used, before a write is sent, while the server is at it, after it is stored, around the dead-letter queue, while it
-waits for a commit. Time stands still unless a rule moves it.
+A process of this machine is a fetch loop that is stepped by hand and one write loop or several, which stop at every
+point where another thread, another process or the end could come in between: before a question to the target, before
+its answer is used, before a write is sent, while the server is at it, after it is stored, around the dead-letter queue,
+while it waits for a commit. Time stands still unless a rule moves it.
 
 What no protocol can cover is left out, and said: a target without a memory of tokens is not left alone between the
 last look at the lease and the arrival of the write; one with a memory of tokens does not lose records by compaction
@@ -41,7 +41,7 @@ from batcher.testing.dead_letters import MemoryDeadLetterQueue
 from batcher.testing.formats import NUMBERS, SMALL_NUMBERS, NumberFormat
 from batcher.testing.sinks import FileSink, ScriptedSink, TableSink
 from batcher.testing.sources import MemoryLog, MemorySource
-from tests.harness.fibers import Fiber, Killed
+from tests.harness.fibers import Fiber, FiberLock, Killed
 from tests.harness.hand_engine import HandLoops
 from tests.harness.patience import LONG
 
@@ -213,7 +213,7 @@ class Queue(MemoryDeadLetterQueue):
 
 
 class Worker:
-    """One process: the fetch loop is the test's own, the write loop is a fiber."""
+    """One process: the fetch loop is the test's own, the write loops are fibers, of which one has its turn."""
 
     def __init__(
         self,
@@ -224,10 +224,12 @@ class Worker:
         *,
         on_existing: OnExisting = "halt",
         ignores_intents: bool = False,
+        writers: int = 1,
     ) -> None:
         self.log = log
         self.clock = clock
-        self.fiber = Fiber(self._flush)
+        self.fibers = [Fiber(self._flush) for _ in range(writers)]
+        self.turn = 0
         self.flushes_while_revoking = True
         self.dies_while_waiting = False
         self.decoding: BatchInFlight | None = None
@@ -235,7 +237,7 @@ class Worker:
         self.unanswered: list[tuple[bool, float]] = []
         self.source = MemorySource(log, partitions=[], waits=False, on_gap="skip")
         self.sink = self._sink(target)
-        self.queue = Queue(letters, self.fiber.pause)
+        self.queue = Queue(letters, self.pause)
         self.engine = HandLoops(
             self.source,
             self.sink,
@@ -247,22 +249,61 @@ class Worker:
             dead_letters=self.queue,
             on_existing=on_existing,
             drain_timeout_s=0.5,
+            writers=writers,
             clock=clock,
         )
         self.engine.shared._changed.wait = self._wait  # type: ignore[method-assign]
-        self.fiber.resume()
+        self.engine.writer._sending = FiberLock(self.pause)  # type: ignore[assignment]
+        for fiber in self.fibers:
+            fiber.resume()
+
+    @property
+    def fiber(self) -> Fiber:
+        """Return the write loop that has its turn."""
+        return self.fibers[self.turn]
+
+    @property
+    def points(self) -> str:
+        """Return where the write loops stand."""
+        return " and ".join(sorted(fiber.point for fiber in self.fibers))
+
+    def pause(self, point: str) -> None:
+        """Let the write loop that is running pause."""
+        next(fiber for fiber in self.fibers if fiber.current).pause(point)
+
+    def pass_on(self) -> None:
+        """Give the next write loop its turn."""
+        self.turn = (self.turn + 1) % len(self.fibers)
 
     @property
     def held(self) -> frozenset[Partition]:
         """Return the partitions the broker takes this process for the owner of."""
         return frozenset(part for part, owner in self.log.owners.items() if owner is self.source)
 
-    def flush(self, pauses: int, order: BaseException | None = None) -> None:
-        """Let the write loop go on to its `pauses`th pause, or until it has nothing to do."""
+    def flush(self, pauses: int, order: BaseException | None = None) -> str:
+        """Let a write loop go on to its `pauses`th pause, the next one where it waits, until all have nothing to do.
+
+        Return where the last one stands.
+        """
+        at, idle = self.fiber.point, 0
         for _ in range(pauses):
-            if self.failed or self._resume(order) == "idle":
-                return
+            if self.failed:
+                return "failed"
+            at = self._resume(order)
             order = None
+            idle = idle + 1 if at == "idle" else 0
+            if at in {"idle", "waiting"}:
+                self.pass_on()
+            if idle == len(self.fibers):
+                return at
+        return at
+
+    def go_on(self) -> None:
+        """Let every write loop go on to its next pause."""
+        for _ in self.fibers:
+            if not self.fiber.ended:
+                self._resume()
+            self.pass_on()
 
     def _resume(self, order: BaseException | None = None) -> str:
         try:
@@ -271,7 +312,6 @@ class Worker:
             if self.engine.phase != "aborted" and not isinstance(error, DeadLetterLimitExceeded):
                 raise
             self.failed = True
-            self.engine.halt(writing_failed=True)
             return "failed"
 
     def decode(self) -> None:
@@ -284,26 +324,27 @@ class Worker:
             self.decoding = None
 
     def kill(self) -> None:
-        self.fiber.kill()
+        for fiber in self.fibers:
+            fiber.kill()
         for partition in self.held:
             del self.log.owners[partition]
 
     def _flush(self) -> None:
         while True:
-            self.fiber.pause("idle")
+            self.pause("idle")
             self.engine.write.step()
 
     def _wait(self, timeout: float | None = None) -> bool:
         self.engine.shared._changed.release()
         try:
-            if self.fiber.current:
-                self.fiber.pause("waiting")
+            if any(fiber.current for fiber in self.fibers):
+                self.pause("waiting")
             else:
                 if self.dies_while_waiting:
                     raise Killed
                 self.clock.advance(max(timeout or 0.0, 0.1))
                 if self.flushes_while_revoking and not self.failed:
-                    self._resume()
+                    self.go_on()
         finally:
             self.engine.shared._changed.acquire()
         return True
@@ -311,7 +352,7 @@ class Worker:
     def _sink(self, target: Target) -> ScriptedSink:
         sink: ScriptedSink
         if target.kind in {"table", "merged"}:
-            sink = table = Table(target, self.fiber.pause)
+            sink = table = Table(target, self.pause)
             sink.before = target.refuse
             sink.outcome = lambda block: target.outcome(block, target.rows() if table.tried(block) else None)
         else:
@@ -319,14 +360,14 @@ class Worker:
             sink.blocks = target.blocks
 
             def send(block: Block) -> None:
-                self.fiber.pause("sending")
+                self.pause("sending")
                 target.refuse(block)
 
             sink.before = send
             sink.outcome = lambda block: target.outcome(block, target.under(block.token))
         if isinstance(sink, FileSink | TableSink):
-            sink.on_question = self.fiber.pause
-        sink.after = lambda _: self.fiber.pause("stored")
+            sink.on_question = self.pause
+        sink.after = lambda _: self.pause("stored")
         return sink
 
 
@@ -345,10 +386,12 @@ class ExactlyOnceMachine(RuleBasedStateMachine):
         names_culprits=st.booleans(),
         in_part=st.booleans(),
         compacts=st.booleans(),
+        writers=st.sampled_from([1, 2, 2]),
     )
-    def boot(self, kind: Kind, names_culprits: bool, in_part: bool, compacts: bool) -> None:
+    def boot(self, kind: Kind, names_culprits: bool, in_part: bool, compacts: bool, writers: int) -> None:
         self.target = Target(kind, names_culprits=names_culprits, in_part=in_part)
         self.compacts = compacts
+        self.writers = writers
         self.workers = [self.worker(), self.worker()]
         self.workers[0].source.assign(PARTITIONS)
         self.workers[0].engine.fetch.step()
@@ -361,6 +404,7 @@ class ExactlyOnceMachine(RuleBasedStateMachine):
             self.clock,
             on_existing=self.on_existing,
             ignores_intents=ignores_intents,
+            writers=self.writers,
         )
 
     def replace(self, worker: int) -> None:
@@ -374,7 +418,7 @@ class ExactlyOnceMachine(RuleBasedStateMachine):
             stored, seconds = one.unanswered.pop(0)
 
             def keep_silent(_: Mapping[Partition, Position]) -> None:
-                event(f"a commit without an answer: {one.fiber.point}")
+                event(f"a commit without an answer: {one.points}")
                 self.clock.advance(seconds)
                 raise CommitUnconfirmed("no answer")
 
@@ -390,9 +434,9 @@ class ExactlyOnceMachine(RuleBasedStateMachine):
 
     def flush(self, worker: int, pauses: int, order: BaseException | None = None) -> str:
         """Return where the write loop stands then."""
-        self.workers[worker].flush(pauses, order)
+        at = self.workers[worker].flush(pauses, order)
         self.bury(worker)
-        return self.workers[worker].fiber.point
+        return at
 
     def bury(self, worker: int) -> None:
         """Let a process whose write loop failed commit what is durable and leave, as the pipeline does."""
@@ -403,8 +447,12 @@ class ExactlyOnceMachine(RuleBasedStateMachine):
         for _ in range(50):
             if one.engine.drained or one.engine.phase == "aborted":
                 break
+            # What the others write comes to its end.
+            one.go_on()
             one.engine.fetch.step()
-        assert one.engine.drained or one.engine.phase == "aborted"
+        else:
+            assert self.writers > 1
+            one.engine.abort()
         one.engine.fetch.leave()
         self.replace(worker)
 
@@ -462,9 +510,13 @@ class ExactlyOnceMachine(RuleBasedStateMachine):
         else:
             self.flush(worker, pauses)
 
-    @rule(worker=workers, rounds=st.integers(1, 4), point=points)
-    def get_on(self, worker: int, rounds: int, point: str) -> None:
-        """Go some rounds, or until the write loop is at a point."""
+    @rule(worker=workers)
+    def another_write_loop_has_its_turn(self, worker: int) -> None:
+        self.workers[worker].pass_on()
+
+    @rule(worker=workers, rounds=st.integers(1, 4), point=points, stays=st.booleans())
+    def get_on(self, worker: int, rounds: int, point: str, *, stays: bool = False) -> None:
+        """Go some rounds, or until a write loop is at a point; if it `stays` there, another one has its turn."""
         for _ in range(rounds):
             self.consume(worker)
             self.clock.advance(1.0)
@@ -472,9 +524,11 @@ class ExactlyOnceMachine(RuleBasedStateMachine):
                 self.workers[worker].decode()
             for _ in range(12):
                 at = self.flush(worker, 1)
-                if at == "idle":
+                if at == "idle" and all(fiber.point == "idle" for fiber in self.workers[worker].fibers):
                     break
                 if at == point or (point == "sent" and at in ON_THE_WAY):
+                    if stays:
+                        self.workers[worker].pass_on()
                     return
 
     @rule(values=values, more=values, worker=workers, point=points)
@@ -526,13 +580,15 @@ class ExactlyOnceMachine(RuleBasedStateMachine):
 
     # What goes wrong.
 
-    @precondition(lambda self: any(w.fiber.point in ATTEMPTED for w in self.workers))
+    @precondition(lambda self: any(fiber.point in ATTEMPTED for w in self.workers for fiber in w.fibers))
     @rule(pauses=steps)
     def the_outcome_of_a_write_stays_unknown(self, pauses: int) -> None:
         for number, worker in enumerate(self.workers):
-            if worker.fiber.point in ATTEMPTED:
-                event(f"outcome unknown: {worker.fiber.point}")
-                self.flush(number, pauses, SinkUnavailable("reset"))
+            for turn, fiber in enumerate(worker.fibers):
+                if fiber.point in ATTEMPTED and self.workers[number] is worker:
+                    event(f"outcome unknown: {worker.points}")
+                    worker.turn = turn
+                    self.flush(number, pauses, SinkUnavailable("reset"))
 
     @precondition(lambda self: self.target.kind != "tokens")
     @rule()
@@ -541,7 +597,7 @@ class ExactlyOnceMachine(RuleBasedStateMachine):
 
     @rule(worker=workers)
     def crash(self, worker: int) -> None:
-        event(f"crashed: {self.workers[worker].fiber.point}")
+        event(f"crashed: {self.workers[worker].points}")
         self.replace(worker)
 
     @rule(worker=workers, stored=st.booleans())
@@ -583,7 +639,7 @@ class ExactlyOnceMachine(RuleBasedStateMachine):
     def hand_over(self, partitions: list[Partition], to: int, flushes: bool, dies: bool) -> None:
         for number, worker in enumerate(self.workers):
             if moved := worker.held.intersection(partitions):
-                event(f"handed over: {worker.fiber.point}")
+                event(f"handed over: {worker.points}")
                 worker.flushes_while_revoking = flushes
                 worker.dies_while_waiting = dies
                 worker.source.revoke(moved)
@@ -597,7 +653,7 @@ class ExactlyOnceMachine(RuleBasedStateMachine):
         self.clock.advance(SESSION_S)
         for number, worker in enumerate(self.workers):
             if moved := worker.held.intersection(partitions):
-                event(f"taken away: {worker.fiber.point}")
+                event(f"taken away: {worker.points}")
                 worker.source.lose(moved)
                 if hears:
                     self.consume(number)
@@ -692,7 +748,7 @@ class ExactlyOnceMachine(RuleBasedStateMachine):
             if done():
                 return
             worker.decode()
-            worker.flush(2)
+            worker.flush(2 * self.writers)
             worker.engine.fetch.step()
             self.clock.advance(0.1)
         raise AssertionError(f"does not come to an end: {worker.fiber.point}, {worker.engine.snapshot()}")

@@ -125,6 +125,7 @@ def pipeline_of(settings: Settings, metrics: Metrics | None = None, page: Pipeli
         poison=poison_of(settings),
         delivery=settings.delivery,
         merge_partitions=batch.merge_partitions,
+        writers=batch.writers,
         ignore_intents=settings.ignore_intents,
         on_existing=settings.on_existing,
         max_records=settings.max_records,

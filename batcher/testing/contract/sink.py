@@ -8,6 +8,7 @@ It is long because a sink has many laws.
 from __future__ import annotations
 
 import json
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -34,7 +35,7 @@ from batcher.protocols.sink import (
     stoppable,
     topic_pinning,
 )
-from batcher.records import Block, RawColumns, write_id
+from batcher.records import Block, Partition, RawColumns, write_id
 from batcher.testing.values import EVENTS_0, make_block
 
 SCHEMA: Final = pa.schema(
@@ -47,6 +48,9 @@ SCHEMA: Final = pa.schema(
 )
 """What the targets of all cases hold, coordinates beside it."""
 
+
+AT_ONCE: Final = 4
+"""Threads that write to a sink that says it takes several blocks at a time."""
 
 Rows = list[dict[str, Any]]
 
@@ -118,10 +122,16 @@ def pinned(sink: Sink, info: SinkInfo, proposed: pa.Schema) -> pa.Schema:
     return one.pin(proposed)
 
 
-def block_for(info: SinkInfo, schema: pa.Schema, table: pa.Table = ROWS, first_offset: int = 0) -> Block:
+def block_for(
+    info: SinkInfo,
+    schema: pa.Schema,
+    table: pa.Table = ROWS,
+    first_offset: int = 0,
+    partition: Partition = EVENTS_0,
+) -> Block:
     """Return a block of rows, with what a sink asks for: coordinates, and the records, which are the rows as JSON."""
     rows = table.select(schema.names).cast(schema)
-    block = make_block(rows, first_offset=first_offset, coordinates=info.coordinates)
+    block = make_block(rows, partition=partition, first_offset=first_offset, coordinates=info.coordinates)
     return replace(block, raw=_raw(rows)) if info.raw else block
 
 
@@ -390,6 +400,33 @@ class SinkLaws:
         sink.write(block)
         assert not asked.running(write_id(block.token))
         assert not asked.running(write_id("never written"))
+
+    def test_a_concurrent_sink_takes_blocks_of_several_partitions_at_once(self, case: SinkCase, sink: Sink) -> None:
+        info, schema = opened(sink)
+        if not info.concurrent:
+            return
+        partitions = [Partition(EVENTS_0.topic, number) for number in range(AT_ONCE)]
+        start = threading.Barrier(AT_ONCE)
+
+        def blocks(partition: Partition) -> list[Block]:
+            halves = ((ROWS.slice(0, 3), 0), (ROWS.slice(3), 3))
+            return [block_for(info, schema, table, first, partition) for table, first in halves]
+
+        def write(partition: Partition) -> None:
+            start.wait(60)
+            for block in blocks(partition):
+                sink.write(block)
+
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            for done in [pool.submit(write, partition) for partition in partitions]:
+                done.result()
+        if case.keeps:
+            assert len(case.rows()) == AT_ONCE * ROWS.num_rows
+        if info.guarantee == "exactly-once":
+            # The same tokens, by another thread.
+            for block in blocks(partitions[0]):
+                elsewhere(lambda again=block: sink.write(again))  # type: ignore[misc]
+            assert len(case.rows()) == AT_ONCE * ROWS.num_rows
 
     def test_what_a_sink_measures_has_one_name_each_and_can_be_asked_at_any_time(self, sink: Sink) -> None:
         info, schema = opened(sink)

@@ -33,7 +33,7 @@ def test_batches_are_decoded_in_order_and_no_more_ahead_than_allowed() -> None:
     following = flights.next_to_decode()
     assert following is not None
     assert following is batches[MAX_AHEAD]
-    assert not flights.sealed
+    assert not flights.waiting
 
 
 def test_what_was_decoded_is_found_at_its_batch_and_that_of_a_dropped_one_nowhere() -> None:
@@ -91,3 +91,57 @@ def test_a_joined_batch_has_one_run_for_each_partition_in_the_order_of_its_range
         (partition, list(range(pieces))) for partition in (A, B)
     ]
     assert [span.partition for span in joined.ranges] == [A, B]
+
+
+def of(writers: int, *batches: BatchInFlight) -> InFlightQueue:
+    flights = InFlightQueue(writers)
+    flights.add(batches, 0.0)
+    return flights
+
+
+def decode_all(flights: InFlightQueue) -> list[BatchInFlight]:
+    found = []
+    while (one := flights.next_to_decode()) is not None:
+        flights.decoded(one, decoded(one))
+        found.append(one)
+    return found
+
+
+def test_a_batch_is_ready_once_none_before_it_has_a_partition_of_its_own() -> None:
+    first, second, other, both = begun(0), begun(5), begun(0, B), begun(9, A, B)
+    flights = of(3, first, second, other, both)
+    decode_all(flights)
+
+    assert list(flights.ready()) == [first, other]
+    first.stage = other.stage = "writing"
+    assert list(flights.ready()) == []
+    assert flights.writing == [first, other]
+    flights.pop(first)
+    assert list(flights.ready()) == [second]
+    flights.pop(second)
+    flights.pop(other)
+    decode_all(flights)
+    assert list(flights.ready()) == [both]
+
+
+def test_a_partition_that_does_not_get_on_has_one_batch_decoded_ahead_and_others_are_decoded_past_it() -> None:
+    mine, others = [begun(i) for i in range(4)], [begun(i, B) for i in range(2)]
+    flights = of(2, *mine, *others)
+
+    assert decode_all(flights) == [*mine[:2], *others]
+    assert (flights.ahead, flights.waiting) == (True, frozenset({A}))
+    flights.pop(others[0])
+    # There is room, and nothing that may be decoded.
+    assert (flights.ahead, flights.decodable()) == (False, None)
+
+
+def test_the_first_batch_is_decoded_whatever_else_is_ahead_of_it() -> None:
+    whole, later = begun(0, A, B), [begun(9, Partition("events", number)) for number in range(2, 4)]
+    flights = of(1, whole, *later)
+    decode_all(flights)
+    parts = [begun(0), begun(0, B)]
+    flights.split(1.0, lambda one: parts if one is whole else None)
+    later[1].stage = "decoded"
+    flights._begun = 2
+
+    assert decode_all(flights) == [parts[0]]

@@ -51,7 +51,7 @@ def test_too_large_a_share_of_a_fair_sample_stops() -> None:
 def test_a_long_good_past_does_not_hide_a_bad_deploy() -> None:
     limit = DeadLetterLimit(DeadLetterPolicy(max_ratio=0.5, max_consecutive=10**9))
     for _ in range(100):
-        limit.observe(100_000, [])
+        limit.settle(limit.observe(100_000, []))
 
     bad_days = iter(range(15))
 
@@ -66,7 +66,7 @@ def test_a_long_good_past_does_not_hide_a_bad_deploy() -> None:
 def test_one_bad_batch_after_a_long_good_past_is_enough() -> None:
     limit = DeadLetterLimit(DeadLetterPolicy(max_ratio=0.5, max_consecutive=10**9))
     for _ in range(9):
-        limit.observe(100_000, [])
+        limit.settle(limit.observe(100_000, []))
 
     with pytest.raises(DeadLetterLimitExceeded, match="5001 of the last 10000 records"):
         limit.observe(10_000, [letter(i) for i in range(6000)])
@@ -74,7 +74,7 @@ def test_one_bad_batch_after_a_long_good_past_is_enough() -> None:
 
 def test_a_small_batch_of_nothing_but_poison_is_let_through_after_a_good_past() -> None:
     limit = DeadLetterLimit(DeadLetterPolicy())
-    limit.observe(2000, [])
+    limit.settle(limit.observe(2000, []))
 
     limit.observe(900, [letter(i) for i in range(900)])
 
@@ -90,23 +90,23 @@ def test_the_message_names_the_most_frequent_reason_with_the_coordinates_of_one_
 def test_a_search_for_refused_records_ends_after_so_many_inserts_of_a_batch() -> None:
     limit = DeadLetterLimit(DeadLetterPolicy(max_bisect=10))
     for _ in range(3):
-        limit.observe(100, [])
+        batch = limit.observe(100, [])
         for _ in range(5):
-            limit.bisect("t[0] 0-99", ValueError("refused"))
+            limit.bisect(batch, "t[0] 0-99", ValueError("refused"))
 
     with pytest.raises(
         DeadLetterLimitExceeded, match=r"t\[0\] 0-99 .* 10 inserts: refused; .*--dlq\.max-bisect"
     ) as error:
-        limit.bisect("t[0] 0-99", ValueError("refused"))
+        limit.bisect(batch, "t[0] 0-99", ValueError("refused"))
     assert isinstance(error.value.__cause__, ValueError)
 
 
 def test_records_the_sink_refused_count_too() -> None:
     limit = DeadLetterLimit(DeadLetterPolicy(max_ratio=1.0, max_consecutive=2))
-    limit.observe(10, [])
+    batch = limit.observe(10, [])
 
     with pytest.raises(DeadLetterLimitExceeded):
-        limit.refuse([letter(i)[1] for i in range(3)])
+        limit.refuse(batch, [letter(i)[1] for i in range(3)])
 
 
 @pytest.mark.parametrize("policy", [{"max_ratio": 0.0}, {"max_ratio": 1.1}, {"max_consecutive": 0}, {"max_bisect": -1}])
@@ -125,16 +125,16 @@ def test_a_run_that_could_load_nothing_stops_after_ten_records() -> None:
 
 def test_ten_of_thirty_at_the_start_are_let_through_when_one_record_was_good() -> None:
     limit = DeadLetterLimit(DeadLetterPolicy())
-    limit.observe(31, [letter(i) for i in range(30)])
+    limit.settle(limit.observe(31, [letter(i) for i in range(30)]))
     limit.observe(30, [letter(i) for i in range(30)])
 
 
 def test_what_the_sink_refuses_counts_at_the_start_as_well_and_what_is_skipped_does_not() -> None:
     limit = DeadLetterLimit(DeadLetterPolicy())
-    limit.observe(13, [letter(i) for i in range(4)], skipped=3)
+    batch = limit.observe(13, [letter(i) for i in range(4)], skipped=3)
 
     with pytest.raises(DeadLetterLimitExceeded, match="every record so far, 10"):
-        limit.refuse([one for _, one in (letter(i) for i in range(6))])
+        limit.refuse(batch, [one for _, one in (letter(i) for i in range(6))])
 
 
 def test_a_ratio_of_one_lets_everything_through_at_the_start_too() -> None:
@@ -145,7 +145,26 @@ def test_a_batch_that_is_decoded_again_counts_once() -> None:
     limit = DeadLetterLimit(DeadLetterPolicy(max_ratio=1.0, max_consecutive=10))
     limit.observe(1, [])
     for _ in range(5):
-        limit.observe(8, [letter(i) for i in range(8)])
-        limit.take_back()
-    limit.observe(8, [letter(i) for i in range(8)])
-    limit.refuse([])
+        limit.take_back(limit.observe(8, [letter(i) for i in range(8)]))
+    limit.refuse(limit.observe(8, [letter(i) for i in range(8)]), [])
+
+
+def test_a_batch_that_is_not_durable_yet_is_no_reason_to_let_another_through() -> None:
+    limit = DeadLetterLimit(DeadLetterPolicy())
+    first = limit.observe(12, [])
+    second = limit.observe(12, [])
+
+    with pytest.raises(DeadLetterLimitExceeded, match="every record so far, 12"):
+        limit.refuse(second, [letter(i)[1] for i in range(12)])
+    limit.settle(first)
+    limit.refuse(limit.observe(12, []), [letter(i)[1] for i in range(12)])
+
+
+def test_a_batch_that_comes_again_takes_back_what_it_counted_and_nothing_of_others() -> None:
+    limit = DeadLetterLimit(DeadLetterPolicy(max_consecutive=10**9))
+    limit.settle(limit.observe(1000, []))
+    again = limit.observe(400, [letter(i) for i in range(180)])
+    limit.settle(limit.observe(100, [letter(i) for i in range(50)]))
+    limit.take_back(again)
+
+    assert (limit._tally.seen, limit._tally.refused, dict(limit._tally.reasons)) == (1100, 50, {"syntax": 50})

@@ -1,3 +1,4 @@
+import threading
 from collections.abc import Callable, Collection, Mapping
 from types import SimpleNamespace
 from typing import cast
@@ -13,6 +14,7 @@ from batcher.engine.writer import Writer
 from batcher.records import Intent, Partition, Position, Range
 from batcher.testing.values import make_records
 from tests.harness.hand_engine import HandEngine
+from tests.harness.patience import wait_for
 
 A, B = Partition("events", 0), Partition("events", 1)
 MS = 1_700_000_000_000
@@ -29,11 +31,13 @@ class Hall:
         merges: bool = False,
         checks: bool = False,
         rows: int = 5,
+        writers: int = 1,
     ) -> None:
         self.engine = HandEngine(
             policy=FlushPolicy(rows, 1 << 20, 1.0),
             mixes=merges,
             offsets=Offsets("group", announces=announces, checks=checks),
+            writers=writers,
         )
         self.clock, self.buffer = self.engine.clock, self.engine.buffer
         self.engine.assign(positions or {A: Position(0), B: Position(0)})
@@ -60,7 +64,8 @@ class Hall:
         self.engine.ready(one)
 
     def head(self) -> BatchInFlight:
-        head = self.engine.head()
+        """Return the batch that is being written, or take the next."""
+        head = next((one for one in self.engine.in_flight if one.stage == "writing"), None) or self.engine.head()
         assert head is not None
         return head
 
@@ -525,7 +530,7 @@ def test_a_drain_comes_to_its_end_from_every_state_with_everything_read_committe
     for _ in range(10):
         hall.decode()
         hall.commit()
-        if hall.engine.head() is not None:
+        if any(flight.stage == "writing" for flight in hall.engine.in_flight) or hall.engine.head() is not None:
             assert not hall.engine.drained
             hall.engine.finish(hall.head())
 
@@ -574,7 +579,7 @@ def test_after_a_halt_only_what_is_being_written_may_still_be_committed(writing_
     hall.put(5, partition=B)
     hall.decode()
     hall.commit()
-    hall.engine.halt(writing_failed=writing_failed)
+    hall.engine.halt(one if writing_failed else None)
 
     if not writing_failed:
         assert not hall.engine.drained
@@ -601,3 +606,145 @@ def test_a_query_of_the_status_renews_no_lease_and_wants_no_commit() -> None:
 
     assert hall.engine.head() is None
     assert hall.commit() != {}
+
+
+C = Partition("events", 2)
+
+
+def several(count: int = 2) -> Hall:
+    """Return a hall with so many writers, and three partitions with two batches each, decoded and announced."""
+    hall = Hall({part: Position(0) for part in (A, B, C)}, writers=count)
+    for partition in (A, B, C):
+        hall.put(5, partition=partition)
+    hall.decode()
+    hall.commit()
+    for partition in (A, B, C):
+        hall.put(5, partition=partition, first=5)
+    hall.decode()
+    hall.commit()
+    return hall
+
+
+def starts(batches: Collection[BatchInFlight | None]) -> list[tuple[Partition, int] | None]:
+    return [None if one is None else (one.batch.ranges[0].partition, one.batch.ranges[0].first) for one in batches]
+
+
+def test_each_writer_takes_a_batch_of_partitions_that_no_other_one_has() -> None:
+    hall = several(4)
+    taken = [hall.engine.head() for _ in range(4)]
+
+    assert starts(taken) == [(A, 0), (B, 0), (C, 0), None]
+    assert taken[1] is not None
+    hall.engine.finish(taken[1])
+    hall.decode()
+    hall.commit()
+    assert starts([hall.engine.head()]) == [(B, 5)]
+
+
+def test_what_a_writer_has_done_is_committed_although_an_earlier_batch_of_another_partition_is_not() -> None:
+    hall = several()
+    first, second = hall.engine.head(), hall.engine.head()
+    assert first is not None
+    assert second is not None
+    hall.engine.finish(second)
+    stored = hall.commit()
+
+    assert stored[B].next_offset == 5
+    assert hall.engine.snapshot().committed[A] == 0
+    assert [batch.ranges[0].partition for batch, _ in hall.engine.snapshot().writing] == [A]
+
+
+def test_a_partition_that_does_not_get_on_is_cut_no_further_and_the_others_are() -> None:
+    hall = several()
+    stuck = hall.engine.head()
+    assert stuck is not None
+    for first in range(10, 40, 5):
+        hall.put(5, first=first)
+        hall.put(5, partition=B, first=first)
+        while (one := hall.engine.head()) is not None:
+            hall.engine.finish(one)
+        hall.decode()
+        hall.commit()
+    while (one := hall.engine.head()) is not None:
+        hall.engine.finish(one)
+        hall.decode()
+        hall.commit()
+
+    mine = [one.batch.ranges[0].first for one in hall.engine.in_flight if A in one.epochs]
+    assert mine == [0, 5, 10]
+    # The rest gathers, to be larger then.
+    assert hall.buffer.rows == 25
+    assert hall.engine.snapshot().committed[B] == 40
+
+
+def test_one_commit_asks_for_the_leases_of_all_that_may_be_written_next() -> None:
+    hall = several()
+    hall.clock.advance(LEASE_S + 1)
+    assert hall.engine.head() is None
+    hall.commit()
+
+    assert starts([hall.engine.head(), hall.engine.head()]) == [(A, 0), (B, 0)]
+
+
+def test_after_a_failure_the_other_writers_come_to_their_end_and_nothing_else_is_begun() -> None:
+    hall = several()
+    failed, going_on = hall.engine.head(), hall.engine.head()
+    assert going_on is not None
+    hall.engine.halt(failed)
+    assert starts(hall.engine.in_flight) == [(B, 0)]
+    assert (hall.engine.head(), hall.engine.drained) == (None, False)
+    hall.engine.finish(going_on)
+    hall.commit()
+
+    assert (hall.engine.drained, hall.buffer.nbytes) == (True, 0)
+    assert hall.engine.snapshot().committed == {A: 0, B: 5, C: 0}
+
+
+def test_what_is_handed_back_after_a_failure_is_left_to_the_next_start() -> None:
+    hall = several()
+    failed, other = hall.engine.head(), hall.engine.head()
+    assert other is not None
+    hall.engine.halt(failed)
+    hall.engine.hand_back(other)
+    hall.commit()
+
+    assert hall.engine.drained
+    assert spans(hall.engine.offsets._accounts[B].stored)[0] == (0, 4)
+
+
+def test_of_new_partitions_one_writer_asks_and_the_others_go_on() -> None:
+    hall = Hall(checks=True, writers=2)
+    found, epochs = hall.engine.state.take_unchecked()
+    assert found.keys() == {A, B}
+    assert hall.engine.state.take_unchecked() == ({}, {})
+    # It has changed hands: what is asked about it says nothing any more.
+    hall.engine.forget([B])
+    hall.engine.assign({B: Position(0)})
+    assert hall.engine.state.take_unchecked()[0].keys() == {B}
+    hall.engine.mark_checked(epochs)
+    assert hall.engine.offsets.unchecked().keys() == {B}
+
+
+def test_idle_writers_are_woken_one_after_the_other_and_all_of_them_at_the_end() -> None:
+    hall = Hall({part: Position(0) for part in (A, B, C)}, writers=3)
+    taken: list[BatchInFlight] = []
+
+    def run() -> None:
+        while hall.engine.shared.wait_write_due():
+            if (one := hall.engine.head()) is not None:
+                taken.append(one)
+
+    threads = [threading.Thread(target=run, daemon=True) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for partition in (A, B, C):
+        hall.put(5, partition=partition)
+    hall.decode()
+    hall.commit()
+    wait_for(lambda: len(taken) == 3, "three batches")
+    hall.engine.drain()
+    for one in taken:
+        hall.engine.finish(one)
+    for thread in threads:
+        thread.join(20)
+    assert not any(thread.is_alive() for thread in threads)

@@ -122,7 +122,7 @@ def test_a_failed_target_is_left_once_what_is_durable_of_it_is_committed_and_not
     two.fetched((A, 5))
     finish_one(two.a)
     two.fetched((A, 7))
-    two.a.halt(writing_failed=False)
+    two.a.halt()
     two.dispatcher.fail(two.a.shared, "broken")
 
     assert two.dispatcher.phase == "running"
@@ -165,7 +165,7 @@ def test_the_fetch_loop_leaves_the_partitions_of_a_failed_target_to_the_source()
     loop.open()
     loop.begin(two.dispatcher)
     loop.step()
-    two.a.halt(writing_failed=True)
+    two.a.halt()
     two.dispatcher.fail(two.a.shared, "broken")
 
     loop.step()

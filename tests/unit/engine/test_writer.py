@@ -63,7 +63,7 @@ class Desk:
             limit=DeadLetterLimit(DeadLetterPolicy(max_ratio=1.0, max_bisect=max_bisect)),
             retry=RetryPolicy(wait_s=1e-6, max_wait_s=1e-6),
             abort=self.abort,
-            on_retry=self.retries.append,
+            on_retry=lambda error, _: self.retries.append(error),
             on_existing=on_existing,
         )
 

@@ -49,7 +49,7 @@ class Desk:
             on_retry=self.retried,
         )
 
-    def retried(self, error: BaseException) -> None:
+    def retried(self, error: BaseException, _: object) -> None:
         self.retries.append(error)
         if len(self.retries) >= 50:
             self.abort.set()

@@ -161,7 +161,8 @@ def test_a_state_is_read_when_it_is_asked_for_and_a_partition_given_up_is_gone(m
         "running",
         partitions={EVENTS_0: PartitionStatus(lag=7, paused=True), EVENTS_1: PartitionStatus(lag=None)},
         buffer=BufferStatus(rows=3, bytes=300, limit_bytes=1000, age_s=0.5),
-        in_flight=InFlight(1, "rows", 10, 100),
+        writing=(InFlight(1, "rows", 10, 100), InFlight(2, "rows", 10, 100)),
+        writers=4,
     )
     metrics.watch(lambda: status)
     assert value(metrics, "batcher_consumer_lag_records", topic="events", partition="0") == 7
@@ -172,7 +173,8 @@ def test_a_state_is_read_when_it_is_asked_for_and_a_partition_given_up_is_gone(m
     assert value(metrics, "batcher_buffer_bytes") == 300
     assert value(metrics, "batcher_buffer_limit_bytes") == 1000
     assert value(metrics, "batcher_buffer_age_seconds") == 0.5
-    assert value(metrics, "batcher_inflight_batches") == 1
+    assert value(metrics, "batcher_inflight_batches") == 2
+    assert value(metrics, "batcher_concurrent_batches") == 4
     assert value(metrics, "batcher_state", state="running") == 1
     assert value(metrics, "batcher_state", state="draining") == 0
     status = Status("draining")
