@@ -13,6 +13,7 @@ from typing import Any
 import deltalake
 import pyarrow as pa
 import pytest
+from deltalake.schema import PrimitiveType
 
 import sinks
 from batcher.errors import ConfigurationError, RowsRejected, SchemaChanged, SinkMisconfigured, SinkUnavailable
@@ -248,7 +249,7 @@ def test_a_field_inside_of_a_struct_gets_its_column_with_its_first_value(tmp_pat
 def test_columns_that_others_add_or_drop_are_told_to_the_decoder(tmp_path: Path) -> None:
     sink, info = open_numbers(tmp_path / "t")
     table = deltalake.DeltaTable(tmp_path / "t")
-    table.alter.add_columns([deltalake.Field("more", "string")])
+    table.alter.add_columns([deltalake.Field("more", PrimitiveType("string"))])
     with pytest.raises(SchemaChanged) as caught:
         sink.write(numbers(info, [1], 0))
     assert caught.value.schema.names == ["n", "more"]
