@@ -57,6 +57,12 @@ def test_the_parquet_benchmark_runs(tmp_path: Path) -> None:
     bench("parquet", "--seconds", "0.01", "--dir", str(tmp_path), "--json", str(tmp_path / "parquet.json"))
 
 
+def test_the_benchmark_of_lake_tables_runs(tmp_path: Path) -> None:
+    bench("lake", "--commits", "3", "--dir", str(tmp_path), "--json", str(tmp_path / "lake.json"))
+    figures = json.loads((tmp_path / "lake.json").read_text())["figures"]
+    assert [one["sink"] for one in figures][:2] == ["parquet", "delta"]
+
+
 def test_the_benchmark_of_the_embedded_queue_runs(tmp_path: Path) -> None:
     bench("queue", "--records", "2000", "--rounds", "1", "--dir", str(tmp_path), "--json", str(tmp_path / "queue.json"))
 
