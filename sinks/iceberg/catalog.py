@@ -14,6 +14,8 @@ import pyiceberg.io
 from pyarrow.fs import AwsStandardS3RetryStrategy
 from pyiceberg.catalog import Catalog, CatalogType, infer_catalog_type, load_catalog
 from pyiceberg.catalog.rest import RestCatalog
+from pyiceberg.io import FileIO
+from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.utils.config import Config, merge_config
 from requests import Session
 
@@ -41,9 +43,10 @@ class RestCatalogInTime(RestCatalog):
         session.request = partial(session.request, timeout=(CONNECT_TIMEOUT_S, answer_s))  # type: ignore[method-assign]
         return session
 
-
-    def _delete_old_metadata(self, *_: object) -> None:
+    @staticmethod
+    def _delete_old_metadata(io: FileIO, base: TableMetadata, metadata: TableMetadata) -> None:
         """Do nothing: the server removes old metadata itself, and pyiceberg would warn of each file that is gone."""
+        del io, base, metadata
 
 
 class FewAttempts(AwsStandardS3RetryStrategy):  # type: ignore[misc]
