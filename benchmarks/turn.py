@@ -13,7 +13,7 @@ from typing import Final
 
 from benchmarks.contenders import COORDINATES, engine, pipeline
 from benchmarks.harness import Measured, Stopwatch, TurnFailed, reason_of
-from benchmarks.shapes import SHAPES
+from benchmarks.shapes import DOCUMENTS, SHAPES
 
 CONSUME: Final = "consume"
 SINKS: Final = (CONSUME, "null", "parquet", "clickhouse")
@@ -51,6 +51,9 @@ class Turn:
             shape = SHAPES[self.shape]
             dsn = engine(scratch, "events", COORDINATES, shape.columns, shape.order)
             flags += ["--clickhouse.dsn", dsn, "--clickhouse.table", "events", *shape.clickhouse_flags]
+        if not SHAPES[self.shape].template and self.sink != "clickhouse":
+            # A first batch has too few of the many kinds to say what the fields of all of them are.
+            flags += ["--decode.schema", str(_schema_of(self.shape, scratch))]
         if SHAPES[self.shape].poisoned:
             flags += ["--dlq.path", str(scratch / "dead")]
         if self.sink != "null":
@@ -76,6 +79,21 @@ class Turn:
         watch.last()
         consumer.close()
         return watch.measured(self.name, seen)
+
+
+def _schema_of(shape: str, scratch: Path) -> Path:
+    """Write the schema that all different records of a shape have, and return the file."""
+    import pyarrow as pa
+
+    from batcher.formats.json.format import JsonFormat
+    from batcher.testing.values import make_batch, make_records
+
+    schema = JsonFormat().infer(make_batch(make_records(list(SHAPES[shape].records(DOCUMENTS)))))
+    assert schema is not None
+    path = scratch / "schema.arrow"
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, schema):
+        pass
+    return path
 
 
 def main() -> None:

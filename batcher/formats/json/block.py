@@ -104,7 +104,7 @@ class BlockReader:
         self._formed = self._points | texts
         self._numeric: shape.Numeric = frozenset()
         """How the last block wrote what may be text or a number: where to begin with the next."""
-        self._uneven = False
+        self.uneven = False
         """The last block could not be read whole."""
         self._stride = 0
         """Messages of the last piece that Arrow could read where msgspec had passed them; 0 for all."""
@@ -150,14 +150,14 @@ class BlockReader:
         self._read(texts, rows, outcome)
 
     def _read(self, texts: pa.Array, rows: pa.Array, outcome: BlockOutcome) -> None:
-        if not self._uneven and self._whole(texts, rows, self._numeric, outcome):
+        if not self.uneven and self._whole(texts, rows, self._numeric, outcome):
             return
         forms = self._forms(texts)
         if forms.numeric != self._numeric and not forms.mixed:
             self._numeric = forms.numeric
             if self._whole(texts, rows, forms.numeric, outcome):
                 return
-        self._numeric, self._uneven = forms.numeric, bool(forms.mixed)
+        self._numeric, self.uneven = forms.numeric, bool(forms.mixed)
         if not forms.mixed:
             self._sift(texts, rows, forms.numeric, outcome)
             return
@@ -175,7 +175,7 @@ class BlockReader:
             self._advance(texts.filter(passed), rows.filter(passed), numeric, outcome)
             suspect = pc.invert(passed)
             texts, rows = texts.filter(suspect), rows.filter(suspect)
-            self._uneven |= bool(len(texts))
+            self.uneven |= bool(len(texts))
             numeric = self._forms(texts).numeric
         _, loose = self._rewriters_for()
         if loose is not None and len(texts) > _FEW:
@@ -249,7 +249,7 @@ class BlockReader:
             try:
                 done.append(self._arrays(texts.slice(start, length), numeric, outcome))
             except reader.Unreadable as failure:
-                self._uneven = True
+                self.uneven = True
                 if not done and self._twice.learn(failure.twice):
                     texts, rows = self._once(texts, rows, outcome)
                     continue

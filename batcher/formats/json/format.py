@@ -139,7 +139,8 @@ class JsonDecoder:
 
     def decode_values(self, values: pa.ChunkedArray) -> Decoded:
         """Decode messages; positions are theirs."""
-        step = piece_rows(values, self._piece_bytes)
+        # What is read around odd messages is copied once more on the way: half as much at a time takes no more memory.
+        step = piece_rows(values, self._piece_bytes // 2 if self._block.uneven else self._piece_bytes)
         pieces = [self.decode_texts(as_one(values.slice(start, step))) for start in range(0, len(values), step)]
         return pieces[0] if len(pieces) == 1 else _in_a_row(pieces, step)
 
