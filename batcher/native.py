@@ -13,14 +13,14 @@ from typing import Final, Literal
 
 from batcher.errors import ExtensionMissing
 
-Choice = Literal["auto", "off", "require"]
-"""`auto` uses the extension where it is there, `require` refuses to start without it."""
+Choice = Literal["auto", "decode", "off", "require"]
+"""`auto` uses the extension where it is there, `decode` for decoding only; `require` refuses to start without it."""
 
 MODULE: Final = "batcher_native"
-VERSION: Final = "0.1.0"
+VERSION: Final = "0.2.0"
 """The version whose interface is known here; another one is not used."""
 
-JOBS: Final = ("decode",)
+JOBS: Final = ("decode", "fetch")
 """What the extension can do."""
 
 _jobs: set[str] = set()

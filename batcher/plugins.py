@@ -136,7 +136,7 @@ class PluginContext:
     """Topics that are never read: dead letters go there."""
     workers: int = 1
     """Processes that share the work."""
-    native: Literal["auto", "off", "require"] = "auto"
+    native: Literal["auto", "decode", "off", "require"] = "auto"
     """Whether the native extension may be used, or has to be."""
     drain_timeout_s: float = 20.0
     """How long a partition that is taken away is held for its batch in flight."""

@@ -49,6 +49,17 @@ def _meant(word: str) -> str:
     return f", did you mean {close[0]}?" if close else ""
 
 
+def _native() -> str:
+    from batcher import native
+    from batcher.sources.kafka.native_reader import misfit
+
+    extension = native.extension("auto")
+    if extension is None:
+        return "no native extension"
+    lacking = misfit(extension)
+    return f"native extension {native.version()} ({f'decode; no fetch: {lacking}' if lacking else 'decode, fetch'})"
+
+
 def _version() -> int:
     from importlib.metadata import PackageNotFoundError, version  # takes 30 ms
 
@@ -60,10 +71,9 @@ def _version() -> int:
             parts.append(f"{name} {version(name)}")
         except PackageNotFoundError:
             continue
-    from batcher import native
-
-    parts.append(f"native extension {native.version()}" if native.version() else "no native extension")
     from confluent_kafka import libversion  # the only library that has to be asked itself
+
+    parts.append(_native())
 
     python = ".".join(str(part) for part in sys.version_info[:3])
     print(f"batcher {__version__} (librdkafka {libversion()[0]}, {', '.join(parts)}, Python {python})")  # data

@@ -266,7 +266,8 @@ class Settings(BaseSettings):
     worker_backlog: Annotated[int, Field(gt=0), Flag(metavar="N")] = 100_000
     """With --workers MIN..MAX: for how many records that are left there is one process."""
     native: Choice = "auto"
-    """The native extension, which decodes JSON several times as fast: where it is installed, not, or not without it."""
+    """The native extension, which fetches and decodes several times as fast: where it is installed, for decoding only,
+    not, or not without it."""
     options: Annotated[Pairs, Flag(metavar="NAME=VALUE")] = Field(default_factory=dict)
     """Options of a plug-in that has no section for them; may be repeated."""
     batch: BatchSection = BatchSection()

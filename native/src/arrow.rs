@@ -181,6 +181,26 @@ fn export(length: usize, nulls: usize, blocks: Vec<Block>, children: Vec<ArrowAr
     }
 }
 
+/// Make a column of 64-bit integers.
+pub(crate) fn int64(values: Vec<i64>, nulls: usize, bits: Option<Bits>) -> ArrowArray {
+    export(values.len(), nulls, vec![validity(bits), block(values)], vec![])
+}
+
+/// Make a column of bytes or text: one end more than there are values, the first 0.
+pub(crate) fn binary(ends: Vec<i32>, bytes: Vec<u8>, nulls: usize, bits: Option<Bits>) -> ArrowArray {
+    export(ends.len() - 1, nulls, vec![validity(bits), block(ends), block(bytes)], vec![])
+}
+
+/// Make a column of lists, with ends as `binary` has them.
+pub(crate) fn list(ends: Vec<i32>, items: ArrowArray, nulls: usize, bits: Option<Bits>) -> ArrowArray {
+    export(ends.len() - 1, nulls, vec![validity(bits), block(ends)], vec![items])
+}
+
+/// Make a column of structures of this many rows, none of them null.
+pub(crate) fn structure(length: usize, columns: Vec<ArrowArray>) -> ArrowArray {
+    export(length, 0, vec![validity(None)], columns)
+}
+
 /// An array on its way out. Dropped, it releases what nobody imported.
 pub struct Exported(Box<UnsafeCell<ArrowArray>>);
 
@@ -200,6 +220,11 @@ impl Exported {
     /// Export a column of 64-bit integers without nulls.
     pub fn numbers(values: Vec<i64>) -> Exported {
         Exported::of(export(values.len(), 0, vec![validity(None), block(values)], vec![]))
+    }
+
+    /// Export columns of this many rows each.
+    pub(crate) fn table(length: usize, columns: Vec<ArrowArray>) -> Exported {
+        Exported::of(structure(length, columns))
     }
 
     fn of(array: ArrowArray) -> Exported {

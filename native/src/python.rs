@@ -124,5 +124,8 @@ impl Outcome {
 fn batcher_native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<Decoder>()?;
-    module.add_class::<Outcome>()
+    module.add_class::<Outcome>()?;
+    #[cfg(unix)]
+    crate::python_fetch::add(module)?;
+    Ok(())
 }

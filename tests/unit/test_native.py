@@ -120,9 +120,10 @@ def test_status_metric_version_and_first_line_say_what_the_extension_does(capsys
     assert pipeline.status().to_dict()["native"] == ["decode"]
     assert '"native": "decode"' in lines[0]
     found = {family.name: family for family in text_string_to_metric_families(metrics.render())}
-    assert [(one.labels, one.value) for one in found["batcher_native_state"].samples] == [({"job": "decode"}, 1.0)]
+    states = found["batcher_native_state"].samples
+    assert {one.labels["job"]: one.value for one in states} == {"decode": 1.0, "fetch": 0.0}
     assert main(["--version"]) == 0
-    assert f"native extension {native.VERSION}" in capsys.readouterr().out
+    assert f"native extension {native.VERSION} (decode, fetch)" in capsys.readouterr().out
 
 
 def test_source_wheel_and_seam_are_of_one_version() -> None:

@@ -49,6 +49,7 @@ def options_of(section: Kafka, context: PluginContext) -> KafkaOptions:
         instance=section.instance,
         excluded_topics=context.excluded_topics,
         reload=_properties_again(context),
+        native=context.native,
     )
     if context.workers == 1:
         return options

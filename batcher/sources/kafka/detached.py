@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from batcher.errors import ConfigurationError
 from batcher.records import Partition, Position, Records
 from batcher.sources.kafka.cluster import first_look
 from batcher.sources.kafka.offsets import StartOffsets
 from batcher.sources.kafka.options import KafkaOptions
+from batcher.sources.kafka.records_reader import PartitionEvent
 from batcher.sources.kafka.source import OPEN_TIMEOUT_S, KafkaSource
 
 
@@ -50,6 +51,7 @@ class DetachedSource(KafkaSource):
         self.places = places
 
     def _subscribe(self, consumer: Consumer) -> None:
+        self._open_reader.expect(self.places)
         consumer.assign([TopicPartition(*partition, first) for partition, (first, _) in self.places.items()])
         for partition, (first, end) in self.places.items():
             self._progress.begin(partition, first, end)
@@ -65,9 +67,8 @@ class DetachedSource(KafkaSource):
     def _look_for_topics(self) -> None:
         """Do nothing: what is read was decided at the start."""
 
-    def _on_event(self, message: Message) -> None:
-        error = message.error()
-        if error is not None and error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
+    def _on_event(self, event: PartitionEvent) -> None:
+        if event.error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
             # librdkafka asks for the coordinator of any group whose name it is given. Nothing is wanted from it.
             return
-        super()._on_event(message)
+        super()._on_event(event)

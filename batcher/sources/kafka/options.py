@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from batcher.errors import ConfigurationError, SettingRefused
+from batcher.native import Choice
 from batcher.sources.kafka.credentials import Reload
 from batcher.sources.kafka.subscription import compiled, is_expression
 
@@ -88,7 +89,8 @@ class KafkaOptions:
     for it: reading it would be a loop. `on_gap` says what to do where committed records have expired: stop, or log how
     many are gone and go on. With `until_eof` and `patience_s` the end has come when the other members are there as
     well, or have not moved for this long. `reload` returns the properties with secrets as they are now. It is called
-    when a broker refuses the present ones.
+    when a broker refuses the present ones. `native` says whether the native extension may fetch, or has to: it changes
+    the speed, never an outcome.
     """
 
     brokers: str
@@ -103,6 +105,7 @@ class KafkaOptions:
     excluded_topics: frozenset[str] = frozenset()
     patience_s: float | None = None
     reload: Reload | None = None
+    native: Choice = "auto"
 
     def __post_init__(self) -> None:
         if not self.brokers.strip():

@@ -6,22 +6,19 @@ is in the modules beside it.
 
 from __future__ import annotations
 
-import gc
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final, NoReturn
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from batcher.errors import BatcherError, CommitRefused, ConfigurationError, DataGap, RecordUnreadable, SourceLost
 from batcher.protocols import PartitionListener, SourceInfo
 from batcher.records import Partition, Position, Records
-from batcher.sources.appetite import Appetite
 from batcher.sources.kafka.admin import Admin
-from batcher.sources.kafka.cluster import Cluster, ConnectionLog, cluster_of, connect, first_look, lag_of
-from batcher.sources.kafka.columns import to_records
+from batcher.sources.kafka.cluster import Cluster, ConnectionLog, cluster_of, first_look, lag_of
 from batcher.sources.kafka.commit import Committed, store
 from batcher.sources.kafka.credentials import Credentials
 from batcher.sources.kafka.errors import (
@@ -40,9 +37,11 @@ from batcher.sources.kafka.errors import (
 from batcher.sources.kafka.group_progress import GroupProgress
 from batcher.sources.kafka.identity import Identity
 from batcher.sources.kafka.metadata import StoredPosition, pack
+from batcher.sources.kafka.native_reader import ReaderMaker
 from batcher.sources.kafka.offsets import StartOffsets, StartPosition
 from batcher.sources.kafka.options import KafkaOptions
 from batcher.sources.kafka.progress import ReadProgress
+from batcher.sources.kafka.records_reader import PartitionEvent, RecordReader
 from batcher.sources.kafka.topics import Topics
 from batcher.sources.kafka.wait import Wait
 
@@ -52,11 +51,6 @@ log = structlog.get_logger(__name__)
 
 OPEN_TIMEOUT_S: Final = 10.0
 """The time for the first answer of a broker, name resolution, TLS and SASL included."""
-
-LINGER_S: Final = 0.01
-"""`consume(n, T)` waits for n or for T, whatever is there. So the first record is waited for alone, and those that are
-with it or close behind get this much time. A lone record is late by 10 ms, a trickle costs at most 100 fetches a
-second."""
 
 SHORTEST_S: Final = 0.001
 """librdkafka waits in whole milliseconds, and does not wait at all for less. An idle process went round thirty times in
@@ -89,6 +83,8 @@ class KafkaSource:
     def __init__(self, options: KafkaOptions) -> None:
         self._options = options
         self._consumer: Consumer | None = None
+        self._maker = ReaderMaker(options.native)
+        self._reader: RecordReader | None = None
         self._listener: PartitionListener | None = None
         self._offsets: StartOffsets | None = None
         self._credentials = Credentials(options.properties, options.reload, self._use_credentials)
@@ -104,8 +100,6 @@ class KafkaSource:
         self._only_topic = options.topics[0] if len(options.topics) == 1 and not options.has_expressions else None
         # Only of the partitions that the listener took. Others that are assigned to us deliver nothing.
         self._progress = ReadProgress()
-        # Given up since the first message of the `fetch` under way.
-        self._gone: set[Partition] = set()
         # Counted to tell how long ago librdkafka took everything away.
         self._fetches = 0
         self._all_lost_at: int | None = None
@@ -114,7 +108,6 @@ class KafkaSource:
         self._others: GroupProgress | None = None
         self._giving_up = False
         self._lag: dict[Partition, int] = {}
-        self._appetite = Appetite()
 
     def open(self, listener: PartitionListener) -> SourceInfo:
         """Connect, check the topics, subscribe. Raise Unreachable or ConfigurationError.
@@ -129,10 +122,11 @@ class KafkaSource:
             "stats_cb": self._on_statistics,
             "logger": self._incidents.logger,
         }
-        consumer = connect(settings)
+        consumer, self._reader = self._maker.connect(settings, self._only_topic)
         try:
             self._look_around(consumer)
         except BaseException:
+            self._reader.close()
             _close_within(consumer, CLOSE_TIMEOUT_S)
             raise
         self._consumer = consumer
@@ -154,7 +148,7 @@ class KafkaSource:
         self._fetches += 1
         try:
             self._look_around_again()
-            runs = self._read_until(time.monotonic() + timeout_s, self._appetite.records(max_records, max_bytes))
+            runs = self._read_until(time.monotonic() + timeout_s, max_records, max_bytes)
             if self._options.until_eof and not self._ended and self._progress and self._progress.finished:
                 self._ended = True
                 self._look_behind_the_end()
@@ -249,6 +243,7 @@ class KafkaSource:
             self._give_up(tuple(self._progress), lost=self._failure is not None)
         finally:
             self._consumer = None
+            self._open_reader.close()
             # Closing a client that is dead never ends, and takes a core meanwhile.
             if not isinstance(self._failure, ClientDead) and not _close_within(consumer, CLOSE_TIMEOUT_S):
                 log.warning("kafka_close_abandoned", after_s=CLOSE_TIMEOUT_S)
@@ -258,6 +253,12 @@ class KafkaSource:
         if self._consumer is None:
             raise SourceLost("the Kafka source is not open")
         return self._consumer
+
+    @property
+    def _open_reader(self) -> RecordReader:
+        if self._reader is None:
+            raise SourceLost("the Kafka source is not open")
+        return self._reader
 
     def _look_around(self, consumer: Consumer) -> None:
         cluster = first_look(consumer, self._options, self._incidents, OPEN_TIMEOUT_S)
@@ -298,49 +299,22 @@ class KafkaSource:
             self._identity.doubt()
         self._identity.check_now_and_then(self._topics_read)
 
-    def _read_until(self, deadline: float, max_records: int) -> list[Records]:
+    def _read_until(self, deadline: float, max_records: int, max_bytes: int) -> list[Records]:
         while True:
-            runs = self._read(max_records, max(0.0, deadline - time.monotonic()))
+            runs = self._read(max_records, max_bytes, max(0.0, deadline - time.monotonic()))
             # The end of a partition is an event, and no reason to return nothing.
             if runs or self._failure is not None or deadline - time.monotonic() < SHORTEST_S:
                 return runs
 
-    def _read(self, max_records: int, timeout_s: float) -> list[Records]:
-        consumer = self._open_consumer
-        messages = consumer.consume(1, timeout_s)
-        # Only from here on: an eager rebalance takes a partition and gives it back within the call above, and the
-        # record that comes out of it is the first of the new assignment.
-        self._gone.clear()
-        rest: list[Message] = []
-        if not messages:
+    def _read(self, max_records: int, max_bytes: int, timeout_s: float) -> list[Records]:
+        found, events = self._open_reader.read(max_records, max_bytes, timeout_s)
+        if not found and not events:
             self._look_behind()
             return []
-        if max_records == 1:
-            return self._deliver(messages)
-        collecting = gc.isenabled()
-        # Messages are in no cycle and are dropped below, but the collector visits every one of them. Without it this is
-        # 1.3 to 2 times as fast. It runs again with the next allocation, after these few milliseconds.
-        gc.disable()
-        try:
-            rest = consumer.consume(max_records - 1, LINGER_S)
-            # librdkafka takes back records of partitions revoked within a call, but not those of the call before.
-            if not self._gone or Partition(messages[0].topic() or "", messages[0].partition() or 0) not in self._gone:
-                rest = messages + rest
-            return self._deliver(rest) if rest else []
-        finally:
-            del messages, rest
-            if collecting:
-                gc.enable()
-
-    def _deliver(self, messages: list[Message]) -> list[Records]:
-        found, events = to_records(messages, self._only_topic)
-        runs: list[Records] = []
-        for run in found:
-            # A partition already given up (max.poll.interval.ms) may deliver until librdkafka takes it back.
-            if run.partition in self._progress:
-                self._progress.advance(run.partition, run.next_offset)
-                self._appetite.learn(run)
-                runs.append(run)
+        # A partition already given up (max.poll.interval.ms) may deliver until librdkafka takes it back.
+        runs = [run for run in found if run.partition in self._progress]
+        for run in runs:
+            self._progress.advance(run.partition, run.next_offset)
         if runs:
             self._incidents.over()
         for event in events:
@@ -348,16 +322,13 @@ class KafkaSource:
         # An event may have taken partitions from us.
         return [run for run in runs if run.partition in self._progress] if events else runs
 
-    def _on_event(self, message: Message) -> None:
-        error = message.error()
-        assert error is not None
+    def _on_event(self, event: PartitionEvent) -> None:
+        error, partition = event.error, event.partition
         code = error.code()
-        # Every event about a partition has both. An event about the client has none, and then no branch needs them.
-        partition = Partition(message.topic() or "", message.partition() or 0)
         reached = self._progress.get(partition, 0)
         if code == PARTITION_EOF:
             if partition in self._progress:
-                self._progress.advance(partition, max(message.offset() or 0, reached))
+                self._progress.advance(partition, max(event.offset or 0, reached))
         elif error.fatal() or code in FATAL:
             raise fatal(error, self._options.instance)
         elif code == MAX_POLL_EXCEEDED:
@@ -368,8 +339,7 @@ class KafkaSource:
         elif code in OUT_OF_RANGE:
             self._on_out_of_range(partition, error)
         elif code in STUCK:
-            offset = message.offset()
-            self._on_damage(partition, reached if offset is None else offset, error)
+            self._on_damage(partition, reached if event.offset is None else event.offset, error)
         elif code in FORBIDDEN:
             raise forbidden(error, f"no access to {partition.topic or self._options.group}")
         else:
@@ -404,6 +374,7 @@ class KafkaSource:
         self._progress.advance(partition, inside.next_offset)
         # librdkafka has stopped this partition, and a stopped partition cannot be moved by a seek.
         place = TopicPartition(*partition, inside.next_offset)
+        self._open_reader.expect([partition])
         if self._options.cooperative:
             self._open_consumer.incremental_unassign([place])
             self._open_consumer.incremental_assign([place])
@@ -448,6 +419,7 @@ class KafkaSource:
                 found = self._resolve(partitions)
         finally:
             places = [TopicPartition(*partition, at.position.next_offset) for partition, at in found.items()]
+            self._open_reader.expect(found)
             if self._options.cooperative:
                 consumer.incremental_assign(places)
             else:
@@ -508,6 +480,7 @@ class KafkaSource:
                 self._wait.begin()
                 if lost:
                     self._all_lost_at = self._fetches
+            self._open_reader.forget(partitions)
             if self._options.cooperative:
                 consumer.incremental_unassign(revoked)
             else:
@@ -531,7 +504,6 @@ class KafkaSource:
             for partition in partitions:
                 self._lag.pop(partition, None)
             self._damaged.difference_update(partitions)
-            self._gone.update(partitions)
 
     def _look_behind(self) -> None:
         """Check, when nothing comes, for what librdkafka does not report."""

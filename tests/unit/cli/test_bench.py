@@ -28,6 +28,7 @@ from batcher.protocols import Rehearsable
 from batcher.records import Partition, Position, Records
 from batcher.sources.kafka.detached import DetachedSource
 from batcher.sources.kafka.options import KafkaOptions
+from batcher.sources.kafka.records_reader import PartitionEvent
 from batcher.testing.clickhouse import EmbeddedEngine
 from batcher.testing.values import make_block, make_records
 from sinks.clickhouse import plugin as clickhouse
@@ -390,13 +391,10 @@ def test_no_commit_ever_reaches_a_source_that_is_watched() -> None:
 
 
 def test_an_onlooker_neither_commits_nor_minds_rights_on_its_group() -> None:
-    class Denied:
-        def error(self) -> KafkaError:
-            return KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED)
-
+    denied = PartitionEvent(KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED), Partition("", 0), None)
     source = DetachedSource(KafkaOptions(brokers="k:1", topics=("events",), group="g"))
     source.commit({Partition("events", 0): Position(1)}, 1.0)
-    source._on_event(Denied())  # type: ignore[arg-type]
+    source._on_event(denied)
 
 
 def test_batches_are_cut_as_the_pipeline_cuts_them() -> None:

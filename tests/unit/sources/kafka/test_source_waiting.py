@@ -8,6 +8,8 @@ from typing import Any, cast
 import pytest
 
 from batcher.sources.kafka import source as kafka
+from batcher.sources.kafka.native_reader import NativeReader
+from batcher.sources.kafka.records_reader import MessageReader, RecordReader
 from batcher.sources.kafka.source import KafkaOptions, KafkaSource
 
 LOOKING_S = 0.00001
@@ -37,11 +39,28 @@ class Idle:
         return []
 
 
-def test_a_fetch_without_records_asks_once_and_does_not_spin(monkeypatch: pytest.MonkeyPatch) -> None:
+class IdleFetcher:
+    """Be the extension's end of such a consumer."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    def fetch(self, _records: int, _bytes: int, timeout_ms: int, _linger_ms: int) -> tuple[list[Any], list[Any]]:
+        self._clock.now += timeout_ms / 1000
+        return [], []
+
+
+@pytest.mark.parametrize("natively", [False, True])
+def test_a_fetch_without_records_asks_once_and_does_not_spin(monkeypatch: pytest.MonkeyPatch, natively: bool) -> None:
     clock = Clock()
     monkeypatch.setattr(kafka, "time", SimpleNamespace(monotonic=clock))
     source, idle = KafkaSource(KafkaOptions("nowhere:9092", ("events",), "g")), Idle(clock)
-    monkeypatch.setattr(source, "_consumer", cast("Any", idle))
+    consumer = cast("Any", idle)
+    reader: RecordReader = (
+        NativeReader(consumer, IdleFetcher(clock), None) if natively else MessageReader(consumer, None)
+    )
+    monkeypatch.setattr(source, "_consumer", consumer)
+    monkeypatch.setattr(source, "_reader", reader)
 
     assert source.fetch(100, 1 << 24, 0.1) == []
 
