@@ -13,6 +13,7 @@ from typing import Final
 import pytest
 
 from batcher.embedded.mock_cluster import MockCluster
+from batcher.native import Choice
 from batcher.protocols import Source
 from batcher.protocols.publisher import Outgoing
 from batcher.records import Partition
@@ -39,8 +40,9 @@ class MemoryCase(SourceCase):
 
 
 class KafkaCase(SourceCase):
-    def __init__(self, bootstrap: str, topic: str, **properties: str) -> None:
+    def __init__(self, bootstrap: str, topic: str, native: Choice = "auto", **properties: str) -> None:
         self.bootstrap = bootstrap
+        self.native = native
         self.properties = {name.replace("_", "."): value for name, value in properties.items()}
         self.partitions = (Partition(topic, 0), Partition(topic, 1))
 
@@ -50,7 +52,9 @@ class KafkaCase(SourceCase):
     def source(self, *, until_eof: bool = False) -> Source:
         topics = (self.partitions[0].topic,)
         return KafkaSource(
-            KafkaOptions(self.bootstrap, topics, "group", properties=self.properties, until_eof=until_eof)
+            KafkaOptions(
+                self.bootstrap, topics, "group", properties=self.properties, until_eof=until_eof, native=self.native
+            )
         )
 
 
@@ -72,12 +76,12 @@ class QueueCase(SourceCase):
         return QueueSource(QueueOptions(self.path, "loaders", until_eof=until_eof))
 
 
-def mock_case(request: pytest.FixtureRequest, protocol: str) -> SourceCase:
+def mock_case(request: pytest.FixtureRequest, protocol: str, native: Choice = "auto") -> SourceCase:
     cluster: MockCluster = request.getfixturevalue("mock_cluster")
     cluster.create_topic("topic", 2)
     # A member that left a classic group holds up the next one until its session is over.
     timeouts = {} if protocol == "consumer" else {"session_timeout_ms": "2000", "heartbeat_interval_ms": "300"}
-    return KafkaCase(cluster.bootstrap, "topic", group_protocol=protocol, **timeouts)
+    return KafkaCase(cluster.bootstrap, "topic", native, group_protocol=protocol, **timeouts)
 
 
 def broker_case(request: pytest.FixtureRequest, **properties: str) -> SourceCase:
@@ -99,6 +103,8 @@ CASES: Final[dict[str, Build]] = {
     "queue": lambda request: QueueCase(request.getfixturevalue("tmp_path") / "orders.db"),
     "kafka:mock": lambda request: mock_case(request, "classic"),
     "kafka:mock-kip848": lambda request: mock_case(request, "consumer"),
+    # The others fetch by the native extension, where it is built.
+    "kafka:mock-python": lambda request: mock_case(request, "classic", "off"),
     # Members hear of a rebalance with a heartbeat, every 3 s by default.
     "kafka:cooperative": lambda request: broker_case(request, heartbeat_interval_ms="300"),
     "kafka:range": lambda request: broker_case(
