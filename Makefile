@@ -41,7 +41,7 @@ $(READY): $(LOCK) pyproject.toml
 	fi
 	@touch $(READY)
 
-$(NATIVE): $(READY) native/build.py native/Cargo.toml native/Cargo.lock $(wildcard native/src/*.rs)
+$(NATIVE): $(READY) native/build.py native/Cargo.toml native/Cargo.lock $(wildcard native/src/*.rs native/src/*/*.rs)
 	@$(BIN)/python native/build.py $(NATIVE)
 
 demo: $(READY) ## load a small Kafka into an embedded ClickHouse, with a crash in the middle

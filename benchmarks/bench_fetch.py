@@ -9,12 +9,15 @@ messages unread, so it is the ceiling for anything that is built on `consume()`.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
+import logging
 import time
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
+import structlog
 from confluent_kafka import Consumer, TopicPartition
 
 from batcher import native
@@ -100,6 +103,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", default=RESULTS / "fetch.json", help="where to write")
     arguments = parser.parse_args(argv)
     paths = {name: path for name, path in PATHS.items() if path == "off" or native.version()}
+    # What the pipeline does at its start: the collector otherwise walks every message object.
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 100)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     results: dict[str, list[tuple[float, float]]] = {}
     lines = []
     with available_broker() as broker:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 TIMEOUT_S = 180
-WITHOUT = "Python decodes JSON by itself, with the same outcome (docs/development.md)"
+WITHOUT = "Python fetches and decodes by itself, with the same outcome (docs/development.md)"
 
 
 def main(stamp: Path) -> None:

@@ -52,7 +52,7 @@ impl Fetcher {
 
     /// Forget a partition that was given up.
     fn unroute(&mut self, topic: CString, partition: i32) {
-        self.0.unroute(&topic, partition);
+        self.0.unroute(topic, partition);
     }
 
     /// Return records, and events of partitions, within the limits; wait for the first of them.

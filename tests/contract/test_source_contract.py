@@ -40,9 +40,9 @@ class MemoryCase(SourceCase):
 
 
 class KafkaCase(SourceCase):
-    def __init__(self, bootstrap: str, topic: str, native: Choice = "auto", **properties: str) -> None:
+    def __init__(self, bootstrap: str, topic: str, **properties: str) -> None:
         self.bootstrap = bootstrap
-        self.native = native
+        self.native: Choice = "auto"
         self.properties = {name.replace("_", "."): value for name, value in properties.items()}
         self.partitions = (Partition(topic, 0), Partition(topic, 1))
 
@@ -81,7 +81,9 @@ def mock_case(request: pytest.FixtureRequest, protocol: str, native: Choice = "a
     cluster.create_topic("topic", 2)
     # A member that left a classic group holds up the next one until its session is over.
     timeouts = {} if protocol == "consumer" else {"session_timeout_ms": "2000", "heartbeat_interval_ms": "300"}
-    return KafkaCase(cluster.bootstrap, "topic", native, group_protocol=protocol, **timeouts)
+    case = KafkaCase(cluster.bootstrap, "topic", group_protocol=protocol, **timeouts)
+    case.native = native
+    return case
 
 
 def broker_case(request: pytest.FixtureRequest, **properties: str) -> SourceCase:

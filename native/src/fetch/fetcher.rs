@@ -9,6 +9,7 @@
 //! * The client is held open by each call and let go of before it returns.
 #![allow(unsafe_code)] // functions of C; each use says why it is sound
 
+use std::collections::BTreeSet;
 use std::ffi::{CString, c_int};
 use std::ptr;
 use std::sync::Arc;
@@ -52,7 +53,7 @@ pub struct Fetcher {
     client: Arc<Client>,
     /// Null once it is closed.
     queue: *mut Queue,
-    routes: Vec<(CString, i32)>,
+    routes: BTreeSet<(CString, i32)>,
     forwarded: Instant,
     changed: Instant,
     largest: usize,
@@ -81,7 +82,7 @@ impl Fetcher {
         };
         drop(held);
         let (now, messages) = (Instant::now(), vec![ptr::null_mut(); PIECE]);
-        let routes = vec![];
+        let routes = BTreeSet::new();
         Ok(Fetcher { library, client, queue, routes, forwarded: now, changed: now, largest: FIRST_LARGEST, messages })
     }
 
@@ -90,17 +91,14 @@ impl Fetcher {
         let held = held(&self.client, self.queue)?;
         forward(self.library, &held, self.queue, &topic, partition);
         drop(held);
-        let route = (topic, partition);
-        if !self.routes.contains(&route) {
-            self.routes.push(route);
-        }
+        self.routes.insert((topic, partition));
         self.changed = Instant::now();
         Ok(())
     }
 
     /// Forget a partition that was given up.
-    pub fn unroute(&mut self, topic: &CString, partition: i32) {
-        self.routes.retain(|route| route.1 != partition || route.0 != *topic);
+    pub fn unroute(&mut self, topic: CString, partition: i32) {
+        self.routes.remove(&(topic, partition));
     }
 
     /// Take what there is, within the limits.
@@ -285,7 +283,7 @@ mod tests {
         fetcher.fetch(&limits(1, 1)).unwrap();
         fetcher.fetch(&limits(1, 1)).unwrap();
         assert_eq!(FORWARDED.take(), [one, two.clone()]);
-        fetcher.unroute(&c"t".into(), 1);
+        fetcher.unroute(c"t".into(), 1);
         fetcher.changed -= SETTLED;
         fetcher.forwarded -= FORWARD;
         fetcher.fetch(&limits(1, 1)).unwrap();

@@ -14,7 +14,7 @@ from batcher import native
 from batcher.errors import ExtensionMissing, SettingRefused
 from batcher.native import Choice
 from batcher.records import Partition
-from batcher.sources.kafka import native_reader
+from batcher.sources.kafka.cluster import connect
 from batcher.sources.kafka.native_reader import NativeReader, ReaderMaker, misfit
 from batcher.sources.kafka.options import KafkaOptions
 from batcher.sources.kafka.records_reader import MessageReader, PartitionEvent
@@ -128,7 +128,7 @@ def test_a_reader_that_was_closed_or_whose_consumer_was_raises_and_touches_nothi
 def test_the_extension_finds_no_consumer_that_was_made_without_it() -> None:
     module = native.extension("require")
     assert module is not None
-    consumer = native_reader.connect(properties())
+    consumer = connect(properties())
     with pytest.raises(RuntimeError, match="no consumer with this plug-in"):
         module.Fetcher()
     consumer.close()
