@@ -131,6 +131,12 @@ def agreed(source: SourceInfo, sink: SinkInfo, options: PipelineOptions) -> Agre
         raise ConfigurationError(
             f"--on-existing write: {sink.target} stores no record a second time; use skip to load what is missing"
         )
+    if source.overlaps and options.on_existing != "write" and "query" not in sink.capabilities:
+        raise ConfigurationError(
+            f"a run with an end (kafka.end): {sink.target} cannot be asked for the rows it has, and what another group "
+            "has loaded would be there twice; use a target with the columns _topic, _partition, _offset, or one that "
+            "has none of these records together with --on-existing write"
+        )
     guarantee: Guarantee = "at-least-once" if options.delivery == "at-least-once" else weaker.guarantee
     merges = merging(guarantee, sink, wanted=options.merge_partitions)
     return Agreement(source, sink, guarantee, weaker.reason, merges, writers(sink, options.writers))
@@ -209,11 +215,12 @@ def destination(
     # Without intents, a batch of another process may have the same range by chance, and nothing says whether the target
     # has it. So its token must not be one that the target knows.
     token = options.name if agreement.exactly_once else f"{options.name}|{secrets.token_hex(4)}"
+    asks_always = agreement.source.overlaps and options.on_existing != "write"
     offsets = Offsets(
         token,
         announces=agreement.exactly_once,
         ignores_intents=options.ignore_intents,
-        checks=agreement.exactly_once and options.on_existing != "write",
+        checks=agreement.exactly_once and options.on_existing != "write" and not agreement.source.overlaps,
     )
     flush = options.flush
     if options.rate is not None:
@@ -244,6 +251,7 @@ def destination(
         on_retry=on_retry,
         on_settled=lambda span: events.publish(RetriesEnded(span, name)),
         on_existing=options.on_existing,
+        reconcile="always" if asks_always else "replays",
         halt_on_unknown=options.halt_on_unknown,
         releases="release" in agreement.source.capabilities,
         evolution=options.evolution,

@@ -88,6 +88,10 @@ class Section(BaseModel):
         del number
         return self
 
+    def as_run(self) -> Self:
+        """Return the section as `run` uses it, where that is not as it was given."""
+        return self
+
     def faster(self) -> Iterator[Advice]:
         """Yield what to change where everything else waits for writing, the most useful change first."""
         yield from ()

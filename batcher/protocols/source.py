@@ -41,6 +41,7 @@ class SourceInfo:
     capabilities: frozenset[SourceCapability] = frozenset()
     topics: tuple[str, ...] = ()
     drain_timeout_s: float | None = None
+    overlaps: bool = False
 
     @property
     def guarantee(self) -> Guarantee:

@@ -19,6 +19,24 @@ from batcher.settings.reference import Row, reference, section_help
 _WIDTH: Final = 120
 
 
+HAND_OVER: Final = "--hand-over-parser"
+"""A flag that is in no help: completion asks a verb for the flags it has."""
+
+
+class ParserHandedOver(Exception):  # an answer, and no error
+    """Carry the parser of a verb to the code that asked for it."""
+
+    def __init__(self, parser: Parser) -> None:
+        super().__init__()
+        self.parser = parser
+
+
+class _HandOver(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        assert isinstance(parser, Parser)
+        raise ParserHandedOver(parser)
+
+
 class Parser(argparse.ArgumentParser):
     """Parse flags; faults become UsageError instead of an exit, unknown flags get a suggestion."""
 
@@ -36,6 +54,8 @@ class Parser(argparse.ArgumentParser):
         )
         self._groups: dict[str, Any] = {"": self}
         self._keys: set[str] = set()
+        if add_help:
+            self.add_argument(HAND_OVER, action=_HandOver, nargs=0, help=argparse.SUPPRESS)
 
     def error(self, message: str) -> NoReturn:
         """Raise the fault as UsageError."""

@@ -52,6 +52,12 @@ def before_opening() -> Iterator[None]:
         raise SettingRefused(str(error)) from error
 
 
+def as_run(settings: Settings) -> Settings:
+    """Return the settings with the group that `run` reads for: with an end it is one of its own."""
+    name, section = section_of(settings, "source")
+    return settings if section is None else settings.model_copy(update={name: section.as_run()})
+
+
 def metrics_of(settings: Settings) -> Metrics | None:
     """Return the metrics to count in, or None where they are not asked for."""
     if settings.http.addr is None:

@@ -136,6 +136,7 @@ def run(
     try:
         from batcher.cli.support import wiring
 
+        settings = wiring.as_run(settings)
         metrics = wiring.metrics_of(settings)
         page = wiring.page_of(settings)
         pipeline = wiring.pipeline_of(settings, metrics, page)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from batcher.plugins import PluginContext, takes
 from batcher.sources.kafka.settings import Kafka
-from batcher.sources.starts import start_of
+from batcher.sources.starts import place_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -30,7 +30,13 @@ def plugin(options: Kafka, context: PluginContext) -> Source:
     """Return the source, not open yet. Raise ConfigurationError. Nothing heavy is imported before this is called."""
     from batcher.sources.kafka.source import KafkaSource  # noqa: PLC0415 - as said above
 
-    return KafkaSource(options_of(options, context))
+    told = options_of(options, context)
+    source = KafkaSource(told)
+    if told.end is None:
+        return source
+    from batcher.sources.kafka.bounded import BoundedSource, ends_of  # noqa: PLC0415 - as said above
+
+    return BoundedSource(source, lambda: ends_of(told, options.beside))
 
 
 def options_of(section: Kafka, context: PluginContext) -> KafkaOptions:
@@ -41,7 +47,8 @@ def options_of(section: Kafka, context: PluginContext) -> KafkaOptions:
         brokers=section.brokers or "",
         topics=section.topics,
         group=section.group or "",
-        start=start_of(section.start),
+        start=place_of(section.start),
+        end=None if section.end is None else place_of(section.end),
         properties=section.options,
         until_eof=context.until_eof,
         on_gap=section.on_gap,

@@ -16,6 +16,7 @@ from batcher.sources.kafka.offsets import StartOffsets
 from batcher.sources.kafka.options import KafkaOptions
 from batcher.sources.kafka.records_reader import PartitionEvent
 from batcher.sources.kafka.source import OPEN_TIMEOUT_S, KafkaSource
+from batcher.sources.starts import GivenOffsets
 
 
 class DetachedSource(KafkaSource):
@@ -45,6 +46,8 @@ class DetachedSource(KafkaSource):
             begins: int | None = low
             if start == "latest":
                 begins = None
+            elif isinstance(start, GivenOffsets):
+                begins = start.of(*partition)
             elif start != "earliest":
                 begins = offsets.at_time(partition, start)
             places[partition] = (high if begins is None else begins, high)

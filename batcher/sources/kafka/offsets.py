@@ -13,12 +13,13 @@ from typing import Final, TypeVar
 import structlog
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from batcher.errors import DataGap, SourceLost
+from batcher.errors import ConfigurationError, DataGap, SourceLost
 from batcher.records import Partition, Position
 from batcher.sources.kafka.asking import asked
 from batcher.sources.kafka.errors import FATAL, FORBIDDEN, error_of, fatal, forbidden, text_of
 from batcher.sources.kafka.metadata import StoredPosition, unpack
 from batcher.sources.kafka.options import KafkaOptions
+from batcher.sources.starts import GivenOffsets
 
 log = structlog.get_logger(__name__)
 
@@ -116,10 +117,23 @@ class StartOffsets:
             return low, "--kafka.start latest, but it came after this process or the group had begun: its first record"
         if start == "latest":
             return high, "--kafka.start latest: behind the last record there is"
+        if isinstance(start, GivenOffsets):
+            return self._given(partition, start, low, high), "--kafka.start: the offset given there"
         found = self.at_time(partition, start)
         if found is None:
             return high, "--kafka.start: no record is as young as that time; behind the last record there is"
         return found, "--kafka.start: the first record of that time or later"
+
+    def _given(self, partition: Partition, start: GivenOffsets, low: int, high: int) -> int:
+        offset = start.of(*partition)
+        if offset is None and self._options.end is not None:
+            # Nothing is loaded from it.
+            return high
+        if offset is None:
+            raise ConfigurationError(
+                f"--kafka.start says nothing about {partition}; add {partition.topic}:{partition.number}=OFFSET"
+            )
+        return self.inside(partition, Position(offset), low, high).next_offset
 
     def at_time(self, partition: Partition, time_ms: int) -> int | None:
         """Return the first offset whose record is of this time or later; None where no record is that young."""

@@ -11,8 +11,9 @@ from batcher.errors import ConfigurationError, SettingRefused
 from batcher.native import Choice
 from batcher.sources.kafka.credentials import Reload
 from batcher.sources.kafka.subscription import compiled, is_expression
+from batcher.sources.starts import GivenOffsets, LogPlace
 
-Start = Literal["earliest", "latest"] | int
+Start = LogPlace
 """Where a group without a committed offset starts; a number is a time in epoch milliseconds."""
 
 BASELINE: Final[Mapping[str, str]] = {
@@ -90,7 +91,7 @@ class KafkaOptions:
     many are gone and go on. With `until_eof` and `patience_s` the end has come when the other members are there as
     well, or have not moved for this long. `reload` returns the properties with secrets as they are now. It is called
     when a broker refuses the present ones. `native` says whether the native extension may fetch, or has to: it changes
-    the speed, never an outcome.
+    the speed, never an outcome. With `end`, partitions that `start` does not name are not read.
     """
 
     brokers: str
@@ -106,6 +107,7 @@ class KafkaOptions:
     patience_s: float | None = None
     reload: Reload | None = None
     native: Choice = "auto"
+    end: LogPlace | None = None
 
     def __post_init__(self) -> None:
         if not self.brokers.strip():
@@ -174,7 +176,9 @@ class KafkaOptions:
 
     def _check_start(self) -> None:
         if isinstance(self.start, bool) or not (
-            self.start in {"earliest", "latest"} or (isinstance(self.start, int) and self.start >= 0)
+            self.start in ("earliest", "latest")
+            or isinstance(self.start, GivenOffsets)
+            or (isinstance(self.start, int) and self.start >= 0)
         ):
             raise ConfigurationError(f"--kafka.start {self.start}: expected earliest, latest or a time")
 

@@ -23,5 +23,7 @@ def plugin(options: Kafka, context: PluginContext) -> Source:
         raise ConfigurationError("--source share: reads one topic, given by its name; -t TOPIC")
     if options.start not in ("earliest", "latest"):
         raise ConfigurationError("--kafka.start: a share group starts at earliest or latest")
+    if options.end is not None:
+        raise ConfigurationError("--kafka.end: a share group has no offsets of its own; use --source kafka")
     gateway = ShareGateway(options_of(options, context))
     return ReceiptSource(gateway, worker=options.worker, until_eof=context.until_eof)

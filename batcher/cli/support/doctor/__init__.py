@@ -1,0 +1,1 @@
+"""What `doctor` looks at: each module has checks that return findings and change nothing."""
