@@ -148,6 +148,11 @@ class DemoView:
         self._console.print(grid)
 
 
+def _batches(count: int) -> str:
+    # What was committed is counted a moment before its batch is heard of.
+    return f"in {count:,} {'batch' if count == 1 else 'batches'}" if count else ""
+
+
 def _picture(now: DemoProgress) -> Group:
     table = Table.grid(padding=(0, 2))
     table.add_column(justify="right", style="bold")
@@ -157,7 +162,7 @@ def _picture(now: DemoProgress) -> Group:
     waits = "waits for the pipeline" if now.throttled else ""
     for name, count, color, note in (
         ("in the topic", now.produced, "cyan", waits),
-        ("loaded", now.loaded, "green", f"in {now.batches:,} batches"),
+        ("loaded", now.loaded, "green", _batches(now.batches)),
     ):
         bar = ProgressBar(total=now.wanted, completed=count, width=BAR, complete_style=color, finished_style=color)
         table.add_row(name, bar, f"{count:,}", note)

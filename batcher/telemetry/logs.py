@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sys
 import traceback
 from collections.abc import Collection, Iterator, Mapping
@@ -33,6 +34,16 @@ _CONTROLS: Final = {
 } | {0x0A: "\\n", 0x0D: "\\r", 0x09: "\\t"}
 
 _secrets: set[str] = set()
+
+PER_BATCH: Final = frozenset({"batch_written", "rows_found", "redeliveries", "pipeline_ended"})
+"""Events that a person is spared: a line now and then says the same, and a sentence at the end (`--log.level debug`
+shows them). A program that reads the log gets each."""
+
+# What colours a text and takes no room.
+_COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")
+
+NARROWEST: Final = 40
+"""Columns below which nothing is wrapped: no terminal of a person is that narrow."""
 
 
 class _Stderr(logging.StreamHandler[TextIO]):
@@ -86,6 +97,35 @@ def scrubbed_traceback(error: BaseException) -> str:
     return "\n".join(f"  {one_line(line)}" for line in lines)
 
 
+def columns() -> int:
+    """Return the width of the terminal that stderr is; 0 where it is none."""
+    try:
+        wide = os.get_terminal_size(sys.__stderr__.fileno()).columns if sys.__stderr__ is not None else 0
+    except (OSError, ValueError, AttributeError):
+        return 0
+    return wide if wide >= NARROWEST else 0
+
+
+def wrapped(text: str, width: int) -> str:
+    """Return text with its first line broken at blanks so that it fits a width; 0 leaves it as it is.
+
+    What is longer than a line stays whole, and so do further lines: a traceback has its own.
+    """
+    line, end, rest = text.partition("\n")
+    if not width or len(_COLOUR.sub("", line)) <= width:
+        return text
+    made, used = [""], 0
+    for word in line.split(" "):
+        room = len(_COLOUR.sub("", word))
+        if used and used + 1 + room > width:
+            made.append(f"  {word}")
+            used = 2 + room
+        else:
+            made[-1] += f" {word}" if used else word
+            used += room + (1 if used else 0)
+    return "\n".join(made) + end + rest
+
+
 def setup(format_: Format = "auto", level: str = "info", worker: int | None = None) -> Literal["console", "json"]:
     """Send all logs to stderr in a format, from a level up, and return the format that was chosen.
 
@@ -93,24 +133,31 @@ def setup(format_: Format = "auto", level: str = "info", worker: int | None = No
     """
     terminal = sys.stderr.isatty()
     console = format_ == "console" or (format_ == "auto" and terminal)
+    people = console and terminal and level != "debug"
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_logger_name,
+        # Who logs it and in which fraction of a second takes half of a narrow terminal.
+        *(() if people else (structlog.stdlib.add_logger_name,)),
         structlog.stdlib.add_log_level,
         structlog.stdlib.ExtraAdder(),
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.TimeStamper(fmt="%H:%M:%S" if people else "iso", utc=not people),
         structlog.processors.StackInfoRenderer(),
     ]
     if worker is not None:
         # This is not a context variable: threads begin without those.
         shared.append(lambda _logger, _method, event: {**event, "worker": worker})
     colors = terminal and not os.environ.get("NO_COLOR")
-    renderer: Processor = (
-        structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)
-        if console
-        else structlog.processors.JSONRenderer(default=str)
-    )
+    renderer: Processor = structlog.processors.JSONRenderer(default=str)
+    if console:
+        renderer = structlog.dev.ConsoleRenderer(
+            colors=colors,
+            exception_formatter=structlog.dev.plain_traceback,
+            pad_event_to=0 if people else 30,
+            pad_level=not people,
+        )
     handler = _Stderr()
+    if console and level != "debug":
+        handler.addFilter(_not_per_batch)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -119,6 +166,7 @@ def setup(format_: Format = "auto", level: str = "info", worker: int | None = No
                 _render_exception,
                 _escape if console else _scrub,  # JSON escapes by itself
                 renderer,
+                *((lambda _logger, _method, text: wrapped(str(text), columns()),) if people else ()),
             ],
         )
     )
@@ -141,6 +189,10 @@ def setup(format_: Format = "auto", level: str = "info", worker: int | None = No
         cache_logger_on_first_use=False,
     )
     return "console" if console else "json"
+
+
+def _not_per_batch(record: logging.LogRecord) -> bool:
+    return not (isinstance(record.msg, dict) and record.msg.get("event") in PER_BATCH)
 
 
 def _render_exception(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

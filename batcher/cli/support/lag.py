@@ -92,7 +92,8 @@ class LagPace:
         if not self.behind:
             return "-"
         if self.eta_s is not None:
-            return span(self.eta_s)
+            # In a table one unit is enough.
+            return " ".join(span(self.eta_s).split()[:2])
         return "grows" if self.commits else "stands"
 
 
@@ -121,9 +122,7 @@ def _place(log: ReadableLog, partition: Partition, position: Position | None, be
     if position is None:
         return GroupPlace(first, end, begins=begin(log, partition, first, end))
     announced = sum(intent.range.next_offset - intent.range.first for intent in position.intents)
-    return GroupPlace(
-        first, end, position.next_offset, announced=announced, unreadable=position.unreadable
-    )
+    return GroupPlace(first, end, position.next_offset, announced=announced, unreadable=position.unreadable)
 
 
 def pace(before: LagLook, now: LagLook, partitions: Iterable[Partition]) -> LagPace:

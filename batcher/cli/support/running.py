@@ -32,7 +32,9 @@ class ProcessView:
     def done(self) -> int:
         """Return how many records it has dealt with since it started."""
         counts = (self.status or {}).get("counts", {})
-        return sum(int(counts.get(name, 0)) for name in ("written", "dead_lettered", "skipped", "duplicates_suppressed"))
+        return sum(
+            int(counts.get(name, 0)) for name in ("written", "dead_lettered", "skipped", "duplicates_suppressed")
+        )
 
 
 @dataclass(frozen=True, slots=True)

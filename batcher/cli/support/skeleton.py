@@ -53,8 +53,8 @@ def lines(loaded: Loaded) -> Iterator[str]:
     given = set(loaded.origins)
     yield f"# From {settings.source} to {settings.sink}. Run it with: batcher -c FILE"
     yield from _comment(
-        "A line such as #key = value is a default. NEEDED marks what has to be given. Secrets belong into variables, or "
-        "into the files that variables name. To see what holds and where it comes from: batcher config show -c FILE"
+        "A line such as #key = value is a default. NEEDED marks what has to be given. Secrets belong into variables, "
+        "or into the files that variables name. To see what holds and where it comes from: batcher config show -c FILE"
     )
     section = ""
     for row in _rows(settings):

@@ -46,7 +46,8 @@ def main(argv: Sequence[str]) -> int:
         import shtab
     except ModuleNotFoundError as error:
         raise ConfigurationError(
-            "completion needs the Python module 'shtab', which is not installed: pip install 'kafka-batcher[completion]'"
+            "completion needs the Python module 'shtab', which is not installed: "
+            "pip install 'kafka-batcher[completion]'"
         ) from error
     if shell not in shtab.SUPPORTED_SHELLS:
         raise UsageError([f"completion {shell}: this version of shtab does not know it; pip install -U shtab"])

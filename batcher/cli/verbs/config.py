@@ -34,7 +34,12 @@ def main(argv: Sequence[str]) -> int:
         return _init(argv[1:])
     if not argv or argv[0] not in ("show", "-h", "--help"):
         raise UsageError([f"config: what? {USAGE}; or {USAGE_INIT}"])
-    parser = Parser("batcher config show", usage=USAGE, description="Show the settings, secrets masked.", epilog=f"Also: {USAGE_INIT}")
+    parser = Parser(
+        "batcher config show",
+        usage=USAGE,
+        description="Show the settings, secrets masked.",
+        epilog=f"Also: {USAGE_INIT}",
+    )
     add_config_flag(parser)
     parser.add_argument("--json", action="store_true", help="as one JSON object, without where they come from")
     add_loudness(parser)

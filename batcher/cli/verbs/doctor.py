@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Final
 
-from batcher.cli.support.doctor.finding import Finding, code_of, guarded
+from batcher.cli.support.doctor.finding import HealthFinding, code_of, guarded
 from batcher.cli.support.loudness import add_loudness, level_for_people, set_up_log
 from batcher.settings import Parser, Settings, add_config_flag, load
 
@@ -33,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
     made.add_settings()
     loaded = load(made, list(argv), runnable=True)
     set_up_log(loaded, "error" if level_for_people(loaded.arguments) == "warning" else "debug")
-    found: list[Finding] = []
+    found: list[HealthFinding] = []
     show = None if loaded.arguments.json else _printer()
     for finding in findings(loaded.settings):
         found.append(finding)
@@ -48,13 +49,13 @@ def main(argv: Sequence[str]) -> int:
     return code
 
 
-def findings(settings: Settings) -> Iterator[Finding]:
+def findings(settings: Settings) -> Iterator[HealthFinding]:
     """Yield what is found, what is quick first. A part that cannot be made is not asked anything."""
     from batcher.cli.support.doctor import brokers, machine, servers, target
 
     installed = list(guarded("parts", lambda: machine.installed(settings)))
     yield from installed
-    checks: list[tuple[str, Callable[[Settings], Iterable[Finding]]]] = [
+    checks: list[tuple[str, Callable[[Settings], Iterable[HealthFinding]]]] = [
         ("limits", machine.limits),
         ("disk", machine.disks),
         ("dead letters", target.dead_letters),
@@ -64,10 +65,10 @@ def findings(settings: Settings) -> Iterator[Finding]:
         checks += [("tls", servers.tls), ("source", brokers.source), ("target", target.targets)]
     checks.append(("clock", servers.clocks))
     for name, check in checks:
-        yield from guarded(name, lambda check=check: check(settings))
+        yield from guarded(name, partial(check, settings))
 
 
-def _printer() -> Callable[[Finding], None]:
+def _printer() -> Callable[[HealthFinding], None]:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -80,7 +81,7 @@ def _printer() -> Callable[[Finding], None]:
         marks = _PLAIN
     styles = {True: "green", False: "bold red", None: "yellow"}
 
-    def show(finding: Finding) -> None:
+    def show(finding: HealthFinding) -> None:
         if not console.is_terminal:
             print(f"{marks[finding.good]} {finding.name:<12} {finding.said}", flush=True)
             return

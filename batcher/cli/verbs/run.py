@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
@@ -17,6 +17,7 @@ from batcher.cli.support.loudness import add_loudness, log_level
 from batcher.cli.support.outcome import INTERRUPTED, exit_code, explained, is_bug
 from batcher.cli.support.refused import all_refused
 from batcher.cli.support.signals import heard_by
+from batcher.cli.support.terminal import RefusedFields, closing, say, watching
 from batcher.cli.support.tuning import tune_collector, tune_memory
 from batcher.cli.verbs import VERBS
 from batcher.settings import ENV_PREFIX, Parser, Settings, add_config_flag, load, secrets
@@ -71,7 +72,7 @@ def main(argv: Sequence[str]) -> int:
         from batcher.cli.support.worker import ParentLink, own
 
         tether = ParentLink(tells=settings.workers.least < settings.workers)
-        return run(own(settings, arguments.as_worker), for_people=False, tether=tether)
+        return run(own(settings, arguments.as_worker), for_people=False, told=shown == "console", tether=tether)
     for warning in loaded.warnings:
         logs.get(__name__).warning("setting_ignored", reason=warning)
     if settings.workers > 1:
@@ -79,7 +80,8 @@ def main(argv: Sequence[str]) -> int:
 
         return supervise(settings, argv, as_json=arguments.json)
     for_people = shown == "console"
-    return run(settings, as_json=arguments.json, for_people=for_people, live=for_people and not arguments.quiet)
+    told = for_people and not arguments.quiet
+    return run(settings, as_json=arguments.json, for_people=for_people, told=told, live=told and sys.stderr.isatty())
 
 
 def parser() -> Parser:
@@ -118,20 +120,22 @@ def run(
     *,
     as_json: bool = False,
     for_people: bool = True,
+    told: bool = False,
     live: bool = False,
     tether: ParentLink | None = None,
 ) -> int:
     """Run the pipeline of the settings to its end and return the exit code.
 
     With `as_json` the summary goes to stdout, after a failure too. `for_people` explains a failure in plain words;
-    otherwise it is one more event in the log. `live` shows a line that refreshes, on a terminal. A worker is stopped
-    through its `tether`, and reports there.
+    otherwise it is one more event in the log. `told` says now and then how it goes, and in a sentence at the end what
+    was done; `live` shows it as well, on a terminal. A worker is stopped through its `tether`, and reports there.
     """
     from batcher.telemetry import logs
 
     log = logs.get(__name__)
     pipeline: Pipeline | None = None
     signals = tether or Signals()
+    fields = RefusedFields()
     code = 0
     try:
         from batcher.cli.support import wiring
@@ -142,7 +146,7 @@ def run(
         pipeline = wiring.pipeline_of(settings, metrics, page)
         tune_collector()
         tune_memory()
-        view = _live_line(pipeline) if live and sys.stderr.isatty() else nullcontext()
+        view = watching(pipeline, settings, fields, live=live) if told else nullcontext()
         tell = None if tether is None else tether.tell
         with signals.sent_to(pipeline), wiring.answering(settings, metrics, pipeline, page, tell), view:
             pipeline.run()
@@ -157,6 +161,8 @@ def run(
     facts = summary_facts(pipeline.summary() if pipeline is not None else None, code)
     if pipeline is not None:
         log.info("pipeline_ended", **facts)
+    if pipeline is not None and told and tether is None and (code == 0 or facts["consumed"]):
+        say(closing(facts, settings, fields))
     if tether is not None:
         tether.report(facts)
     if as_json:
@@ -222,27 +228,3 @@ class Signals:
 
         with heard_by(listen):
             yield
-
-
-def _live_line(pipeline: Pipeline) -> AbstractContextManager[object]:
-    from rich.console import Console
-    from rich.live import Live
-    from rich.text import Text
-
-    def line() -> Text:
-        summary, status = pipeline.summary(), pipeline.status()
-        lags = [one.lag for one in status.partitions.values() if one.lag is not None]
-        facts = [
-            f"{summary.written:,} rows written",
-            f"{summary.rows_per_second:,.0f} rows/s",
-            f"{summary.dead_lettered:,} dead letters",
-            f"lag {sum(lags):,}" if lags else "lag not known yet",
-            f"buffered {status.buffer.rows:,} rows, {status.buffer.bytes / (1 << 20):.1f} MiB",
-            status.off_switch or (f"waiting for {status.waiting_for}" if status.waiting_for else "writing"),
-        ]
-        return Text(" · ".join(facts), overflow="ellipsis", no_wrap=True)
-
-    # Logs go through `sys.stderr`, which the display replaces meanwhile, so they appear above the line.
-    return Live(
-        get_renderable=line, console=Console(stderr=True), refresh_per_second=4, transient=True, redirect_stdout=False
-    )

@@ -49,12 +49,12 @@ def main(argv: Sequence[str]) -> int:
     made.add_argument("--json", action="store_true", help="print one JSON object, without --once one for each look")
     arguments = made.parse(argv)
     addresses = list(dict.fromkeys(arguments.addresses or [ADDRESS]))
-    before, now = {}, _look(addresses)
+    now = _look(addresses)
     try:
         if arguments.once or arguments.json or not sys.stdout.isatty():
-            before, now = _plain(addresses, now, arguments)
+            now = _plain(addresses, now, arguments)
         else:
-            before, now = _live(addresses, now, arguments.every.total_seconds())
+            now = _live(addresses, now, arguments.every.total_seconds())
     except KeyboardInterrupt:
         pass
     return 0 if all(view.status is not None for view in now.values()) else 69
@@ -67,7 +67,7 @@ def _look(addresses: Sequence[str]) -> Views:
     return {view.address: view for view in ask_all(addresses)}
 
 
-def _plain(addresses: Sequence[str], now: Views, arguments: argparse.Namespace) -> tuple[Views, Views]:
+def _plain(addresses: Sequence[str], now: Views, arguments: argparse.Namespace) -> Views:
     """Print a table or an object for each look."""
     from rich.console import Console
 
@@ -81,10 +81,10 @@ def _plain(addresses: Sequence[str], now: Views, arguments: argparse.Namespace) 
         else:
             console.print(table(lines, console.width))
         if arguments.once:
-            return before, now
+            return now
 
 
-def _live(addresses: Sequence[str], now: Views, every_s: float) -> tuple[Views, Views]:
+def _live(addresses: Sequence[str], now: Views, every_s: float) -> Views:
     from rich.console import Console
     from rich.live import Live
 
@@ -97,7 +97,7 @@ def _live(addresses: Sequence[str], now: Views, every_s: float) -> tuple[Views, 
                 time.sleep(every_s)
                 before, now = now, _look(addresses)
         except KeyboardInterrupt:
-            return before, now
+            return now
 
 
 def _lines(now: Views, before: Views) -> list[ProcessLine]:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from batcher.cli.support.doctor.finding import Finding, doubtful, fine, wrong
+from batcher.cli.support.doctor.finding import HealthFinding, doubtful, fine, wrong
 from batcher.cli.support.spans import plural, span
 from batcher.plugins import registry_of
 from batcher.settings import Settings, section_of
@@ -24,7 +24,7 @@ AHEAD: Final = timedelta(minutes=1)
 """How far the newest record may be in the future before a clock is wrong."""
 
 
-def source(settings: Settings) -> Iterator[Finding]:
+def source(settings: Settings) -> Iterator[HealthFinding]:
     """Look whether the source answers, and for Kafka at the rights on its topics and its group."""
     from batcher.cli.support import wiring
 
@@ -41,7 +41,9 @@ def source(settings: Settings) -> Iterator[Finding]:
         where = kafka.brokers if isinstance(kafka, Kafka) else settings.source
         names = f"{', '.join(topics[:5])}{' …' if len(topics) > 5 else ''}"
         if partitions:
-            yield fine("source", f"{where} answers in {took_ms:.0f} ms; {names}: {plural(len(partitions), 'partition')}")
+            yield fine(
+                "source", f"{where} answers in {took_ms:.0f} ms; {names}: {plural(len(partitions), 'partition')}"
+            )
         else:
             yield doubtful("source", f"{where} answers in {took_ms:.0f} ms; no topic matches yet")
         if isinstance(kafka, Kafka) and settings.source == "kafka":
@@ -50,7 +52,7 @@ def source(settings: Settings) -> Iterator[Finding]:
         reader.close()
 
 
-def _rights(settings: Settings, topics: Sequence[str], partitions: Sequence[Partition]) -> Iterator[Finding]:
+def _rights(settings: Settings, topics: Sequence[str], partitions: Sequence[Partition]) -> Iterator[HealthFinding]:
     from confluent_kafka import KafkaException
     from confluent_kafka.admin import AdminClient
 
@@ -68,10 +70,10 @@ def _rights(settings: Settings, topics: Sequence[str], partitions: Sequence[Part
         return
 
 
-def topic_rights(client: AdminClient, topics: Collection[str], letters: Collection[str]) -> Iterator[Finding]:
+def topic_rights(client: AdminClient, topics: Collection[str], letters: Collection[str]) -> Iterator[HealthFinding]:
     """Yield whether the topics may be read, and the topic of dead letters be written to."""
     from confluent_kafka import KafkaException, TopicCollection
-    from confluent_kafka.admin import AclOperation
+    from confluent_kafka.admin import AclOperation  # type: ignore[attr-defined]
 
     wanted = {**dict.fromkeys(topics, AclOperation.READ), **dict.fromkeys(letters, AclOperation.WRITE)}
     if not wanted:
@@ -100,10 +102,10 @@ def topic_rights(client: AdminClient, topics: Collection[str], letters: Collecti
         yield doubtful("rights", f"the broker does not say what is allowed on {', '.join(unsaid[:8])}")
 
 
-def group_rights(client: AdminClient, group: str) -> Iterator[Finding]:
+def group_rights(client: AdminClient, group: str) -> Iterator[HealthFinding]:
     """Yield whether the group may be joined."""
     from confluent_kafka import KafkaException
-    from confluent_kafka.admin import AclOperation
+    from confluent_kafka.admin import AclOperation  # type: ignore[attr-defined]
 
     from batcher.sources.kafka.errors import GROUP_UNKNOWN
 
@@ -124,7 +126,7 @@ def group_rights(client: AdminClient, group: str) -> Iterator[Finding]:
         yield fine("group", f"{group}: {members}{'' if allowed else ', and the broker does not say what is allowed'}")
 
 
-def newest(client: AdminClient, partitions: Sequence[Partition]) -> Iterator[Finding]:
+def newest(client: AdminClient, partitions: Sequence[Partition]) -> Iterator[HealthFinding]:
     """Yield whether the newest record is from the future: then the clock of a producer, or this one, is wrong."""
     from confluent_kafka import TopicPartition
     from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
@@ -137,7 +139,9 @@ def newest(client: AdminClient, partitions: Sequence[Partition]) -> Iterator[Fin
         return
     ahead_s = newest_ms / 1000 - time.time()
     if ahead_s > AHEAD.total_seconds():
-        yield doubtful("clock", f"the newest record is {span(ahead_s)} in the future: set this clock, or the producers'")
+        yield doubtful(
+            "clock", f"the newest record is {span(ahead_s)} in the future: set this clock, or the producers'"
+        )
     else:
         yield fine("clock", f"the newest record is {span(max(-ahead_s, 0))} old")
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from batcher.cli.support.doctor.finding import Finding, doubtful, fine, wrong
+from batcher.cli.support.doctor.finding import HealthFinding, doubtful, fine, wrong
 from batcher.errors import ConfigurationError
 from batcher.options import show_size
 from batcher.settings import Settings
@@ -31,7 +31,7 @@ DEFAULT_BYTES: Final = 48 * MIB
 """The raw records in that process."""
 
 
-def installed(settings: Settings) -> Iterator[Finding]:
+def installed(settings: Settings) -> Iterator[HealthFinding]:
     """Make every part that the settings name, without opening any: what is not installed is missed here."""
     from batcher.cli.support import wiring
 
@@ -55,7 +55,7 @@ def installed(settings: Settings) -> Iterator[Finding]:
     yield from _native(settings)
 
 
-def _native(settings: Settings) -> Iterator[Finding]:
+def _native(settings: Settings) -> Iterator[HealthFinding]:
     from batcher import native
 
     if settings.native == "off":
@@ -68,19 +68,23 @@ def _native(settings: Settings) -> Iterator[Finding]:
         yield doubtful("native", "not installed, so JSON is decoded by Python: pip install 'kafka-batcher[native]'")
 
 
-def disks(settings: Settings) -> Iterator[Finding]:
+def disks(settings: Settings) -> Iterator[HealthFinding]:
     """Look at the directories that the settings name: there, writable, with room."""
     for what, path in _places(settings):
         there = _nearest(path)
         free = shutil.disk_usage(there).free
         if not os.access(there, os.W_OK | os.X_OK):
-            yield wrong("disk", f"{what} {path}: {there} cannot be written to; give this user the right, or another path")
+            yield wrong(
+                "disk", f"{what} {path}: {there} cannot be written to; give this user the right, or another path"
+            )
         elif free < max(LEAST_FREE, 4 * int(settings.batch.max_bytes)):
             yield wrong("disk", f"{what} {path}: {free / MIB:,.0f} MiB are free; make room or give another path")
         elif not _inodes(there):
             yield wrong("disk", f"{what} {path}: no file can be made there, its inodes are used up")
         else:
-            yield fine("disk", f"{what} {path}: {free / (1 << 30):,.1f} GiB free{'' if path == there else ', made anew'}")
+            yield fine(
+                "disk", f"{what} {path}: {free / (1 << 30):,.1f} GiB free{'' if path == there else ', made anew'}"
+            )
 
 
 def _places(settings: Settings) -> Iterator[tuple[str, Path]]:
@@ -104,12 +108,14 @@ def _inodes(path: Path) -> bool:
     return found.f_favail > 0 or found.f_files == 0
 
 
-def limits(settings: Settings) -> Iterator[Finding]:
+def limits(settings: Settings) -> Iterator[HealthFinding]:
     """Look at what the system lets a process have: open files, and memory for all workers."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < LEAST_FILES:
         shown = "no limit" if hard == resource.RLIM_INFINITY else str(hard)
-        yield doubtful("limits", f"{soft} open files; give {LEAST_FILES} (ulimit -n, LimitNOFILE=; it may go up to {shown})")
+        yield doubtful(
+            "limits", f"{soft} open files; give {LEAST_FILES} (ulimit -n, LimitNOFILE=; it may go up to {shown})"
+        )
     else:
         yield fine("limits", f"{'any number of' if soft == resource.RLIM_INFINITY else soft} open files")
     need, have = _needed(settings), _memory()
@@ -118,7 +124,9 @@ def limits(settings: Settings) -> Iterator[Finding]:
         return
     shown = f"about {need / MIB:,.0f} MiB are needed, {have / MIB:,.0f} MiB are there"
     if have < need:
-        yield wrong("memory", f"{shown}; lower --batch.memory ({show_size(settings.batch.memory)}) or --workers, or give more")
+        yield wrong(
+            "memory", f"{shown}; lower --batch.memory ({show_size(settings.batch.memory)}) or --workers, or give more"
+        )
     else:
         yield fine("memory", shown)
 

@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 from pydantic import SecretStr
 
 from batcher.cli.support.doctor import certificate
-from batcher.cli.support.doctor.finding import Finding, doubtful, fine, wrong
+from batcher.cli.support.doctor.finding import HealthFinding, doubtful, fine, wrong
 from batcher.settings import Settings, section_of
 from batcher.sources.kafka.settings import Kafka
 
@@ -65,7 +65,7 @@ def _urls(settings: Settings) -> Iterator[tuple[str, str]]:
                 yield f"--{name}.{field.replace('_', '-')}", text
 
 
-def clocks(settings: Settings) -> Iterator[Finding]:
+def clocks(settings: Settings) -> Iterator[HealthFinding]:
     """Compare this clock with those of the servers that say what time it is."""
     for one in addresses(settings):
         asked = datetime.now(UTC)
@@ -77,9 +77,10 @@ def clocks(settings: Settings) -> Iterator[Finding]:
             continue
         apart = theirs - asked
         if abs(apart) > APART:
+            side = "ahead" if apart > timedelta(0) else "behind"
             yield wrong(
                 "clock",
-                f"{one.host}:{one.port} is {abs(apart.total_seconds()):,.0f} s {'ahead' if apart > timedelta(0) else 'behind'}: "
+                f"{one.host}:{one.port} is {abs(apart.total_seconds()):,.0f} s {side}: "
                 "set this clock or that one (chrony, systemd-timesyncd); latency and expiry are wrong until then",
             )
         else:
@@ -101,7 +102,7 @@ def _date_of(one: Address) -> datetime | None:
         connection.close()
 
 
-def tls(settings: Settings) -> Iterator[Finding]:
+def tls(settings: Settings) -> Iterator[HealthFinding]:
     """Look at the certificates of the servers, and at those in files that the settings name."""
     kafka = section_of(settings, "source")[1]
     found = [one for one in addresses(settings) if one.secured]
@@ -127,7 +128,7 @@ def _brokers(kafka: object, trusted: Path | None) -> list[Address]:
     return made
 
 
-def _of_server(one: Address) -> Finding:
+def _of_server(one: Address) -> HealthFinding:
     place = f"{one.host}:{one.port}"
     try:
         shown = certificate.ask(one.host, one.port, one.trusted)
@@ -142,7 +143,7 @@ def _of_server(one: Address) -> Finding:
     return _ending(f"{place}: {shown.protocol}, its certificate", shown.until)
 
 
-def _of_file(what: str, path: Path) -> Finding:
+def _of_file(what: str, path: Path) -> HealthFinding:
     try:
         until = min(map(certificate.valid_until, certificate.certificates_in(path)))
     except (OSError, ValueError) as error:
@@ -150,7 +151,7 @@ def _of_file(what: str, path: Path) -> Finding:
     return _ending(f"{what} {path}", until)
 
 
-def _ending(what: str, until: datetime) -> Finding:
+def _ending(what: str, until: datetime) -> HealthFinding:
     left = until - datetime.now(UTC)
     if left < timedelta(0):
         return wrong("tls", f"{what} ended {_day(until)}; have it made anew")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Final
 
-from batcher.cli.support.doctor.finding import Finding, doubtful, fine, guarded
+from batcher.cli.support.doctor.finding import HealthFinding, doubtful, fine, guarded
 from batcher.cli.support.spans import plural
 from batcher.settings import Settings
 
@@ -17,24 +18,24 @@ _REPEATS: Final = {
 }
 
 
-def targets(settings: Settings) -> Iterator[Finding]:
+def targets(settings: Settings) -> Iterator[HealthFinding]:
     """Ask each target what it is like."""
     from batcher.cli.support.routed import all_targets
 
     for own in all_targets(settings):
-        yield from guarded("target", lambda own=own: [_target(own)])
+        yield from guarded("target", partial(_target, own))
 
 
-def _target(settings: Settings) -> Finding:
+def _target(settings: Settings) -> Iterator[HealthFinding]:
     from batcher.cli.support.measurement import described
 
     info = described(settings)
     columns = "takes any columns" if info.schema is None else f"has {plural(len(info.schema), 'column')}"
     said = f"{info.target} answers and {columns}; {info.guarantee}: {info.reason or _REPEATS[info.repeats]}"
-    return fine("target", said) if info.guarantee == "exactly-once" else doubtful("target", said)
+    yield fine("target", said) if info.guarantee == "exactly-once" else doubtful("target", said)
 
 
-def dead_letters(settings: Settings) -> Iterator[Finding]:
+def dead_letters(settings: Settings) -> Iterator[HealthFinding]:
     """Say what becomes of a record that is refused."""
     dlq = settings.dlq
     if dlq.topic or dlq.path or dlq.queue:
