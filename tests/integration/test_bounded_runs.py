@@ -117,9 +117,9 @@ def test_a_target_that_cannot_be_asked_is_refused_unless_it_has_none_of_the_reco
     ids=["end", "start"],
 )
 def test_bounds_that_the_log_does_not_have_are_refused_with_what_to_change(
-    broker: Broker, topic: str, new_group: Callable[[], str], tmp_path: Path, more: tuple[str, ...], said: str
+    broker: Broker, topic: str, tmp_path: Path, more: tuple[str, ...], said: str
 ) -> None:
     target = ParquetDirectory(tmp_path / "out")
-    done = run(*target.arguments, "-b", broker.bootstrap, "-t", topic, "-g", new_group(), *more)
+    done = run(*target.arguments, "-b", broker.bootstrap, "-t", topic, "-g", topic, *more)
     assert done.code == 78, done.stderr
     assert said in done.stderr

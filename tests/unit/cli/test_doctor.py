@@ -110,7 +110,7 @@ def test_more_memory_than_there_is_is_told_with_what_to_lower(monkeypatch: pytes
 class LateServer(BaseHTTPRequestHandler):
     """Answer with a clock that is an hour behind."""
 
-    def do_HEAD(self) -> None:  # noqa: N802 - the library's name
+    def do_HEAD(self) -> None:
         self.send_response_only(200)
         self.send_header("Date", (datetime.now(UTC) - timedelta(hours=1)).strftime("%a, %d %b %Y %H:%M:%S GMT"))
         self.end_headers()
@@ -133,19 +133,10 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("there is no openssl to make a certificate with")
     path = tmp_path_factory.mktemp("tls")
     for name, days in (("long", 400), ("short", 3)):
-        subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", str(days), "-subj", "/CN=localhost"]
-            + [
-                "-addext",
-                "subjectAltName=DNS:localhost",
-                "-keyout",
-                path / f"{name}.key",
-                "-out",
-                path / f"{name}.pem",
-            ],
-            check=True,
-            capture_output=True,
-        )
+        command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", str(days)]
+        command += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+        command += ["-keyout", str(path / f"{name}.key"), "-out", str(path / f"{name}.pem")]
+        subprocess.run(command, check=True, capture_output=True)
     return path
 
 

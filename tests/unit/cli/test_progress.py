@@ -106,7 +106,7 @@ FACTS = {
 def test_the_end_is_one_sentence_that_says_where_the_dead_letters_are() -> None:
     fields = RefusedFields()
     said = {"event": "records_refused", "reason": "type", "field": "user_id", "count": 5}
-    fields.emit(logging.LogRecord("x", 30, "", 0, said, None, None))  # type: ignore[arg-type]
+    fields.emit(logging.LogRecord("x", 30, "", 0, said, None, None))
     settings = Settings(dlq={"path": "dead letters"})
     assert closing(FACTS, settings, fields) == (
         "999,000 rows in 12 s, 1,000 dead letters: most `type` in `user_id`; "

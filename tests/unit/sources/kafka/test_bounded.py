@@ -33,9 +33,9 @@ def read(source: BoundedSource, rounds: int = 8) -> dict[Partition, list[int]]:
 def test_nothing_is_delivered_from_an_end_on_and_the_source_is_exhausted_there() -> None:
     source, info, _ = opened({A: 4, B: 10})
     assert info.overlaps
-    assert not source.exhausted
+    before = source.exhausted
     assert read(source) == {A: [0, 1, 2, 3], B: list(range(10))}
-    assert source.exhausted
+    assert (before, source.exhausted) == (False, True)
     assert source.reached[A] == 4
 
 
