@@ -61,6 +61,7 @@ EXTRAS: Final[Mapping[str, str]] = {
     "google": "protobuf",
     "grpc_tools": "protobuf",
     "numpy": "avro",
+    "obstore": "object-store",
     "ptars": "protobuf",
     "pyiceberg": "iceberg",
     "sqlalchemy": "iceberg",

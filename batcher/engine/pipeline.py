@@ -229,7 +229,8 @@ class Pipeline:
         """Return what was done so far; also after `run` raised."""
         found = self._targets.open if self._routes is not None else {}
         targets = {name: target_summary(one, self._failure_of(name)) for name, one in sorted(found.items())}
-        return summary_of(self._counted, self._uptime_s, self.guarantee, self._columns_without_value, targets)
+        kept = None if self._weakest is None else self._weakest.guarantee
+        return summary_of(self._counted, self._uptime_s, kept, self._columns_without_value, targets)
 
     @property
     def backlog(self) -> tuple[int | None, bool]:

@@ -44,7 +44,8 @@ class Summary:
     batches: int
     bytes: int
     seconds: float
-    delivery: Guarantee
+    delivery: Guarantee | None
+    """What was guaranteed; None where the run ended before source and target were known."""
     dead_letter_reasons: Mapping[str, int] = field(default_factory=dict)
     """Dead letters, by reason, the most frequent first."""
     unknown_fields: Mapping[str, int] = field(default_factory=dict)
@@ -71,7 +72,7 @@ class Summary:
 def summary_of(
     counted: Counted,
     seconds: float,
-    guarantee: Guarantee,
+    guarantee: Guarantee | None,
     columns_without_value: tuple[str, ...],
     targets: Mapping[str, TargetSummary],
 ) -> Summary:

@@ -38,7 +38,7 @@ def plugin(options: Parquet | Mapping[str, object], context: PluginContext = Plu
 
     given = mapping(options, context) if isinstance(options, Parquet) else options
     settings = ParquetOptions.of(given)
-    return TopicRootsSink(settings, store_for(settings.path)) if settings.by_topic else one_root(given)
+    return TopicRootsSink(settings, store_for(settings)) if settings.by_topic else one_root(given)
 
 
 def one_root(options: Mapping[str, object]) -> ParquetSink:
@@ -48,7 +48,7 @@ def one_root(options: Mapping[str, object]) -> ParquetSink:
     from sinks.parquet.sink import ParquetSink  # noqa: PLC0415 - as said above
 
     settings = ParquetOptions.of(options)
-    return ParquetSink(settings, store_for(settings.path))
+    return ParquetSink(settings, store_for(settings))
 
 
 def mapping(section: Parquet, context: PluginContext) -> dict[str, object]:

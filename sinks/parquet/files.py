@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 from urllib.parse import unquote
 
@@ -58,6 +58,11 @@ def file_name(written: Range, *, fold: bool = False) -> str:
     return f"{topic}+{written.partition.number:05d}+{written.first:020d}-{written.last:020d}{SUFFIX}"
 
 
+def begins(partition: Partition, first: int) -> str:
+    """Return how the names of a partition's files begin whose range begins at an offset, where capitals stay."""
+    return f"{topic_name(partition.topic)}+{partition.number:05d}+{first:020d}"
+
+
 def parsed_name(name: str) -> Range | None:
     """Return the range that a file name says, or None for a name that is not one of ours."""
     match = FILE_NAME.fullmatch(name)
@@ -108,6 +113,22 @@ def unstorable(schema: pa.Schema) -> str | None:
         except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
             return f"column {field.name!r} of type {field.type} cannot be stored in Parquet"
     return None
+
+
+def unreadable(schema: pa.Schema) -> list[str]:
+    """Return the columns with a type, at any depth, for which Spark 4.0 refuses a whole root, each with the type."""
+    return [f"{field.name}: {kind}" for field in schema for kind in _kinds(field.type) if _refused_by_spark(kind)]
+
+
+def _kinds(kind: pa.DataType) -> Iterator[pa.DataType]:
+    """Yield a type and those inside it."""
+    yield kind
+    for index in range(kind.num_fields):
+        yield from _kinds(kind.field(index).type)
+
+
+def _refused_by_spark(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_decimal256(kind) or (pa.types.is_timestamp(kind) and kind.unit == "ns"))
 
 
 def poison(table: pa.Table) -> list[tuple[int, str]]:

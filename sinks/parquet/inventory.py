@@ -6,7 +6,7 @@ One listing answers for all partitions. Files are opened only where a name leave
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import pyarrow as pa
@@ -16,12 +16,20 @@ import pyarrow.parquet as pq
 from batcher.errors import SinkMisconfigured
 from batcher.protocols import COPIES
 from batcher.records import Partition, Range
-from sinks.parquet.files import parsed_name
+from sinks.parquet.files import begins, parsed_name
 from sinks.parquet.stores import Store
 
 # It has to have a letter, so that the timestamp at the end of a whole token is never taken for a digest.
 DERIVED: Final = re.compile(r"\|(?=[0-9]*[a-f])[0-9a-f]{16}(?=\||$)")
 """What the token of a part of a block adds to the token of the whole."""
+
+
+LOOK_BACK: Final = 1_024
+"""How many offsets before a range are looked at first for a file that reaches into it."""
+
+LOOK_BACK_FACTOR: Final = 16
+
+MAX_OFFSET: Final = 2**63 - 1
 
 
 class FoundFiles(NamedTuple):
@@ -41,14 +49,60 @@ def listed(store: Store, wanted: Callable[[Range], bool]) -> list[FoundFiles]:
     return found
 
 
-def copies(store: Store, partition: Partition, first: int, last: int) -> pa.Table:
-    """Return the offsets of a range that the files hold, ascending, with how often each is there (`COPIES`)."""
+def overlapping(store: Store, ranges: Sequence[Range], *, flat: bool) -> list[FoundFiles]:
+    """Return the files whose range has an offset in common with one of these, which are of different partitions.
+
+    In a `flat` root of a store that can list from a name on, no other names are read. Names are in the order of where
+    ranges begin. A range that begins before the wanted one is looked for in steps that grow: of those that lie beside
+    each other, as they do unless a root was loaded twice, it is the last one before it.
+    """
+    if flat:
+        spans = [_span(one.partition, one.first, one.last) for one in ranges]
+        found = store.between(spans)
+        if found is not None:
+            ours = [_ours(names) for names in found]
+            return [one for part in ours for one in part] + _reaching_in(store, ranges)
+    wanted = {one.partition: one for one in ranges}
 
     def overlaps(holds: Range) -> bool:
-        return holds.partition == partition and holds.last >= first and holds.first <= last
+        one = wanted.get(holds.partition)
+        return one is not None and holds.last >= one.first and holds.first <= one.last
 
+    return listed(store, overlaps)
+
+
+def _reaching_in(store: Store, ranges: Sequence[Range]) -> list[FoundFiles]:
+    """Return the files that begin before a range and reach into it."""
+    found: list[FoundFiles] = []
+    looking = [(one, one.first) for one in ranges if one.first > 0]
+    step = LOOK_BACK
+    while looking:
+        spans = [_span(one.partition, max(0, one.first - step), end - 1) for one, end in looking]
+        listings = store.between(spans) or []
+        further = []
+        for (one, _), names in zip(looking, listings, strict=True):
+            before = _ours(names)
+            found += (file for file in before if file.holds.last >= one.first)
+            if not before and one.first > step:
+                further.append((one, one.first - step))
+        looking, step = further, step * LOOK_BACK_FACTOR
+    return found
+
+
+def _span(partition: Partition, first: int, last: int) -> tuple[str, str]:
+    """Return the span of the names of files whose range begins at `first` to `last`."""
+    return begins(partition, first), f"{begins(partition, last)}~"
+
+
+def _ours(names: Sequence[str]) -> list[FoundFiles]:
+    ranges = ((name, parsed_name(name)) for name in names)
+    return [FoundFiles(name, holds) for name, holds in ranges if holds is not None]
+
+
+def copies(store: Store, partition: Partition, first: int, last: int, *, flat: bool = False) -> pa.Table:
+    """Return the offsets of a range that the files hold, ascending, with how often each is there (`COPIES`)."""
     chunks = [pa.array([], pa.int64())]
-    for name, holds in listed(store, overlaps):
+    for name, holds in overlapping(store, [Range(partition, first, last)], flat=flat):
         column = _offsets(store, name, holds)
         if column is not None:
             chunks.append(column.filter(pc.and_(pc.greater_equal(column, first), pc.less_equal(column, last))))
@@ -56,7 +110,9 @@ def copies(store: Store, partition: Partition, first: int, last: int) -> pa.Tabl
     return pa.table([found.field("values"), found.field("counts")], schema=COPIES).sort_by("offset").combine_chunks()
 
 
-def max_offset_above(store: Store, positions: Mapping[Partition, int], *, offsets: bool) -> dict[Partition, int]:
+def max_offset_above(
+    store: Store, positions: Mapping[Partition, int], *, offsets: bool, flat: bool = False
+) -> dict[Partition, int]:
     """Return the highest offset of each partition that has one at or above its position, as far as names tell.
 
     The end of a range that begins at or above the position is taken as it is: its last records may have been compacted
@@ -65,7 +121,8 @@ def max_offset_above(store: Store, positions: Mapping[Partition, int], *, offset
     """
     highest: dict[Partition, int] = {}
     doubtful = []
-    for one in listed(store, lambda holds: holds.last >= positions.get(holds.partition, holds.last + 1)):
+    above = [Range(partition, position, MAX_OFFSET) for partition, position in positions.items()]
+    for one in overlapping(store, above, flat=flat):
         partition, first, last = one.holds
         if first >= positions[partition] or not offsets:
             highest[partition] = max(last, highest.get(partition, last))

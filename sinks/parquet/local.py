@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -172,6 +173,9 @@ class LocalStore:
         for directory in {path.parent for path in paths}:
             self._workspace.names.sync(directory)
 
+    def present(self, names: Sequence[str]) -> list[str]:
+        return [name for name in names if (self._root / name).exists()]
+
     def opened(self, name: str) -> BinaryIO | None:
         try:
             return (self._root / name).open("rb")
@@ -198,10 +202,22 @@ class LocalStore:
                     elif entry.name.endswith(SUFFIX):
                         yield prefix + entry.name
 
+    def between(self, spans: Sequence[tuple[str, str]]) -> None:
+        """Return None: a directory is read whole anyway."""
+        del spans
+
     def entries(self) -> Iterator[str]:
         with suppress(FileNotFoundError), os.scandir(self._root) as entries:
             for entry in entries:
                 yield f"{entry.name}/" if entry.is_dir() else entry.name
+
+    def clear(self) -> None:
+        for entry in self.entries():
+            path = self._root / entry
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
     def fault(self, error: OSError, doing: str) -> Fault:
         number = error.errno or 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal, cast, get_args
 from urllib.parse import unquote, urlsplit
 
@@ -35,10 +35,11 @@ PARQUET_COORDINATES: Final = ("_partition", "_offset", "_timestamp")
 class ParquetOptions:
     """Hold the settings of a Parquet sink; raise ConfigurationError, naming the flag, when they cannot work.
 
-    `path` is a local directory or a URI that `pyarrow.fs` knows. `compression` is a codec with an optional level, as in
-    `zstd:3`. `partition_by` says what becomes directories, outermost first (`directory.py`), `partition_zone` whose
-    days and hours are meant. `coordinates` "none" omits `_partition`, `_offset`, `_timestamp`; words of
-    MORE_COORDINATES, with commas between, add to them.
+    `path` is a local directory, the URI of an object store, or one that `pyarrow.fs` knows. `option` are the options
+    of the store (`sinks/stores/options.py`); `allow_insecure` permits those that let others read what is sent.
+    `compression` is a codec with an optional level, as in `zstd:3`. `partition_by` says what becomes directories,
+    outermost first (`directory.py`), `partition_zone` whose days and hours are meant. `coordinates` "none" omits
+    `_partition`, `_offset`, `_timestamp`; words of MORE_COORDINATES, with commas between, add to them.
     `schema` is what the files hold, without coordinates; None takes the root's, or that of the first batch. `layout`
     "topic" gives each topic a root of its own. "auto" does so unless `topics`, as they were subscribed to, name a
     single one. `max_directories` is how many directories one block may spread over.
@@ -53,6 +54,8 @@ class ParquetOptions:
     layout: Layout = "auto"
     topics: tuple[str, ...] = ()
     max_directories: int = MAX_DIRECTORIES
+    option: Mapping[str, str] = field(default_factory=dict, repr=False)
+    allow_insecure: bool = False
 
     def __post_init__(self) -> None:
         check_path(self.path)
@@ -86,6 +89,12 @@ class ParquetOptions:
         directories = options.get("max_directories", MAX_DIRECTORIES)
         if not isinstance(directories, int) or isinstance(directories, bool):
             raise ConfigurationError("--parquet.max-directories has to be given as a number")
+        option = options.get("option", {})
+        if not isinstance(option, Mapping) or not all(isinstance(one, str) for pair in option.items() for one in pair):
+            raise ConfigurationError("--parquet.option has to be given as names and texts")
+        allow_insecure = options.get("allow_insecure", False)
+        if not isinstance(allow_insecure, bool):
+            raise ConfigurationError("--parquet.allow-insecure has to be true or false")
         return ParquetOptions(
             path=cast("str", options["path"]),
             compression=cast("str", options.get("compression", "zstd")),
@@ -96,6 +105,8 @@ class ParquetOptions:
             layout=cast("Layout", options.get("layout", "auto")),
             topics=texts(options.get("topics", ())),
             max_directories=directories,
+            option=dict(option),
+            allow_insecure=allow_insecure,
         )
 
     @property

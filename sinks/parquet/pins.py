@@ -13,15 +13,18 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import pyarrow as pa
+import structlog
 
 from batcher.errors import SinkMisconfigured, SinkUnavailable
 from batcher.growth import grown, stored
 from sinks.parquet import hive, schemas
 from sinks.parquet.directory import columns_of
-from sinks.parquet.files import parsed_name, unstorable
+from sinks.parquet.files import parsed_name, unreadable, unstorable
 from sinks.parquet.options import ParquetOptions
 from sinks.parquet.schemas import PIN
 from sinks.parquet.stores import Store
+
+log = structlog.get_logger(__name__)
 
 
 class Pin(NamedTuple):
@@ -121,8 +124,19 @@ class Pins:
             raise SinkUnavailable(f"the schema just written to {self._store.label} is not there")
         return held
 
+    def _warn(self, schema: pa.Schema) -> None:
+        found = unreadable(stored(schema))
+        if found:
+            log.warning(
+                "types_not_readable_everywhere",
+                target=self._store.label,
+                columns=found,
+                hint="Spark refuses the whole root: give --decode.schema with microseconds or up to 38 digits for it",
+            )
+
     def _created(self, name: str, schema: pa.Schema, number: int, first: int) -> Pin:
         self._store.create(name, self._bytes(schema, number, first))
+        self._warn(schema)
         held = self._found()
         if held.number < number:
             raise SinkUnavailable(f"the schema just written to {self._store.label} is not there")
@@ -188,6 +202,7 @@ def numbered(number: int) -> str:
 
 def flat(store: Store) -> bool:
     """Return whether the files of all topics are in one root here."""
-    return any(
+    # A root has one before its first file, and asking for it takes one request where listing may take a thousand.
+    return store.read(PIN) is not None or any(
         entry == PIN or parsed_name(entry) or (entry.endswith("/") and "=" in entry) for entry in store.entries()
     )

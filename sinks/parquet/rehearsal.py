@@ -8,10 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-import pyarrow as pa
-from pyarrow import fs
-
-from batcher.errors import SinkMisconfigured
+from batcher.errors import SinkMisconfigured, SinkUnavailable
 from batcher.protocols import Sink, SinkInfo
 from sinks.parquet.options import local_path
 from sinks.parquet.stores import Store, faults
@@ -30,9 +27,10 @@ def described(sink: Sink, path: str, store: Store, look: Callable[[], SinkInfo])
 
 
 @contextmanager
-def scratch_path(path: str, name: str) -> Iterator[str]:
+def scratch_path(path: str, name: str, removable: Callable[[str], Store]) -> Iterator[str]:
     """Yield an unused path beside a root, and remove what is there at the end.
 
+    `removable` returns the store of a path, for removing what is in it.
     Raise SinkMisconfigured where a directory cannot be made or removed.
     """
     directory = local_path(path)
@@ -44,7 +42,7 @@ def scratch_path(path: str, name: str) -> Iterator[str]:
         try:
             yield uri
         finally:
-            _remove_objects(uri, parts.path)
+            _clear(removable(uri), uri, parts.path)
         return
     root = Path(directory).expanduser().absolute()
     # Where the root is not there yet, its parent may be missing too: what exists is on the disk where it would be made.
@@ -62,13 +60,15 @@ def scratch_path(path: str, name: str) -> Iterator[str]:
         shutil.rmtree(made, ignore_errors=True)
 
 
-def _remove_objects(uri: str, shown: str) -> None:
+def _clear(store: Store, uri: str, shown: str) -> None:
     try:
-        found, base = fs.FileSystem.from_uri(uri)
-        if found.get_file_info(base).type != fs.FileType.NotFound:
-            found.delete_dir(base)
-    except (OSError, pa.ArrowException) as error:
+        with faults(store, "clearing"):
+            store.open()
+            store.clear()
+    except (SinkMisconfigured, SinkUnavailable) as error:
         raise SinkMisconfigured(
             f"--target scratch: what was written beside {shown} cannot be removed; remove the prefix that ends in "
-            f"{uri.rpartition('/')[2].partition('?')[0]}"
+            f"{uri.rpartition('/')[2].partition('?')[0]}: {error}"
         ) from error
+    finally:
+        store.close()

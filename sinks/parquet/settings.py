@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
-from batcher.options import Advice, Fault, Flag, Names, Section, password_faults
+from batcher.options import Advice, Fault, Flag, Names, Pairs, Section, password_faults
 from sinks.parquet.directory import separated
 
 Directories = Annotated[tuple[str, ...], BeforeValidator(separated)]
@@ -18,7 +18,11 @@ class Parquet(Section):
     """The target of `--sink parquet`."""
 
     path: Annotated[str | None, Flag(metavar="DIR|URI")] = None
-    """Directory, or s3://bucket/prefix and what else pyarrow.fs knows."""
+    """Directory, or the URI of an object store, such as s3://bucket/prefix, gs:// or abfs://; hdfs:// works too."""
+    option: Annotated[Pairs, Flag(metavar="NAME=VALUE")] = Field(default_factory=dict)
+    """An option of the object store, such as region=eu-west-1 or endpoint=…; may be repeated."""
+    allow_insecure: bool = False
+    """Permit options that let others read or change what is sent: plain http, certificates that are not checked."""
     compression: Annotated[str, Flag(metavar="CODEC")] = "zstd"
     """zstd, snappy, lz4, gzip or none; with a level as in zstd:3."""
     partition_by: Annotated[Directories, Flag(metavar="COLUMN|FUNCTION(COLUMN)[ as NAME][,…]")] = ()

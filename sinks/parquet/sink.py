@@ -35,6 +35,7 @@ class ParquetSink:
         self._store = store
         self._coordinates = options.coordinate_columns
         self._directories = options.directories
+        self._flat = not self._directories
         self._pins = Pins(options, store)
         # The decode loop pins while the write loop writes. These are the schemas that held, the newest first: a block
         # may have been decoded for an earlier one.
@@ -120,7 +121,7 @@ class ParquetSink:
                 f"records of {Range(partition, first, last)} they hold"
             )
         with faults(self._store, f"looking for {Range(partition, first, last)} in"):
-            return inventory.copies(self._store, partition, first, last)
+            return inventory.copies(self._store, partition, first, last, flat=self._flat)
 
     def max_offset_above(self, positions: Mapping[Partition, int]) -> Mapping[Partition, int]:
         """Return where the names of the files say that a position was passed; one listing serves all partitions.
@@ -129,7 +130,7 @@ class ParquetSink:
         opened, and such a range counts whole.
         """
         with faults(self._store, "looking for later records in"):
-            return inventory.max_offset_above(self._store, positions, offsets=bool(self._coordinates))
+            return inventory.max_offset_above(self._store, positions, offsets=bool(self._coordinates), flat=self._flat)
 
     def close(self) -> None:
         self._store.close()
@@ -142,9 +143,12 @@ class ParquetSink:
     def rehearsal(self, name: str) -> Iterator[Sink]:
         """Make a directory beside the root, on the same file system, and remove it at the end. Raise as `Sink.open`."""
         info = self.described()
-        with scratch_path(self._options.path, name) as path:
+        with scratch_path(self._options.path, name, self._store_at) as path:
             options = replace(self._options, path=path, schema=info.schema)
-            yield ParquetSink(options, store_for(path))
+            yield ParquetSink(options, store_for(options))
+
+    def _store_at(self, path: str) -> Store:
+        return store_for(replace(self._options, path=path))
 
     def _info(self, schema: pa.Schema | None) -> SinkInfo:
         return SinkInfo(
@@ -255,16 +259,16 @@ class ParquetSink:
         SinkMisconfigured when a file with one of the names is there and is no attempt at the same records.
         """
         (written,) = block.ranges
-        for name in names:
+        for name in self._store.present(names):
             if inventory.attempted(self._store, name, block.token, table) is False:
                 raise SinkMisconfigured(
                     f"{self._store.label} has a file for {written} already, with other records: "
                     "move it away, or choose another --parquet.path"
                 )
-        if not block.replayed or (names and not self._options.partition_by):
+        if not block.replayed or (names and self._flat):
             return []
-        found = inventory.listed(self._store, lambda holds: holds == written)
-        others = [name for name, _ in found if name not in names]
+        found = inventory.overlapping(self._store, [written], flat=self._flat)
+        others = [name for name, holds in found if holds == written and name not in names]
         return [name for name in others if inventory.attempted(self._store, name, block.token, table)]
 
 

@@ -46,7 +46,10 @@ class Store(Protocol):
         """Write a small file durably unless it is there; a reader never sees half of it."""
 
     def replace(self, name: str, content: bytes) -> None:
-        """Replace a small file durably; a reader never sees half of it."""
+        """Replace a small file durably; a reader never sees half of it.
+
+        Where the store knows conditions it stays as it is if it is no longer the one that was read last: read it again.
+        """
 
     def refused(self, directories: Sequence[str], name: str) -> list[str]:
         """Make the directories ready for a file of this name; return those whose path is too long."""
@@ -60,6 +63,9 @@ class Store(Protocol):
     def remove(self, names: Sequence[str]) -> None:
         """Remove files. Returning means they stay removed; one that is not there is as good as removed."""
 
+    def present(self, names: Sequence[str]) -> list[str]:
+        """Return those of the names that are there."""
+
     def opened(self, name: str) -> BinaryIO | None:
         """Return a file for reading, or None when there is none."""
 
@@ -69,8 +75,18 @@ class Store(Protocol):
         What is in a directory that readers ignore is no file of the root.
         """
 
+    def between(self, spans: Sequence[tuple[str, str]]) -> list[list[str]] | None:
+        """Return for each span the names of Parquet files in the root itself that come behind its first text.
+
+        They are up to its second text, ascending by bytes. Files in directories are not among them. None where the
+        store gains nothing by it, because it reads all names anyway.
+        """
+
     def entries(self) -> Iterator[str]:
         """Return the names directly in the root, those of directories with `/` at the end; none without a root."""
+
+    def clear(self) -> None:
+        """Remove everything in the root, whatever it is; for roots of a measurement. Open it first."""
 
     def fault(self, error: OSError, doing: str) -> Fault:
         """Return the error to raise for an OSError met while `doing` something; the text quotes no column's value."""

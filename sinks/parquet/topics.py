@@ -103,12 +103,16 @@ class TopicRootsSink:
     def rehearsal(self, name: str) -> Iterator[Sink]:
         """Make a directory beside the root, on the same file system, and remove it at the end. Raise as `Sink.open`."""
         self.described()
-        with scratch_path(self._options.path, name) as path:
-            yield TopicRootsSink(replace(self._options, path=path), store_for(path))
+        with scratch_path(self._options.path, name, self._store_at) as path:
+            options = replace(self._options, path=path)
+            yield TopicRootsSink(options, store_for(options))
 
     def _looked_into(self) -> SinkInfo:
         self._refuse_flat()
         return self._info()
+
+    def _store_at(self, path: str) -> Store:
+        return store_for(replace(self._options, path=path))
 
     def _info(self) -> SinkInfo:
         return SinkInfo(

@@ -14,10 +14,12 @@ from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Final
+from uuid import uuid4
 
 import deltalake
 import pyarrow as pa
 import pyarrow.dataset
+import pyarrow.parquet as pq
 import pytest
 from pyarrow import fs
 from pyiceberg.exceptions import CommitStateUnknownException
@@ -40,12 +42,14 @@ from batcher.testing.contract.sink import (
 from batcher.testing.sinks import MemorySink, ScriptedSink
 from sinks.handler.sink import HandlerSink
 from sinks.lake.types import converted, plain
-from sinks.parquet.objects import ObjectStore
+from sinks.parquet.arrow_store import ArrowStore
 from sinks.parquet.options import ParquetOptions
 from sinks.parquet.sink import ParquetSink
 from tests.harness.iceberg import Lake
 from tests.harness.object_store import Objects
 from tests.harness.pages import README, named_in
+from tests.harness.store_proxy import StoreFault, StoreProxy
+from tests.harness.stores import ACCESS_KEY, REGION, SECRET_KEY, S3Server, moto
 from tests.plugins_outside.lines import Lines, LinesOptions
 from tests.typing.sink_author import LinesSink
 
@@ -142,7 +146,7 @@ class TopicsCase(ParquetCase):
 
 
 def object_sink(objects: Objects, root: str) -> Sink:
-    store = ObjectStore(lambda: (fs.PyFileSystem(objects), root), f"s3://{root}")
+    store = ArrowStore(lambda: (fs.PyFileSystem(objects), root), f"s3://{root}")
     return ParquetSink(ParquetOptions(f"s3://{root}"), store)
 
 
@@ -167,6 +171,50 @@ class ObjectCase(SinkCase):
 
     def missing(self) -> tuple[Sink, tuple[type[BatcherError], ...]]:
         return object_sink(Objects(), "nowhere/events"), (SinkMisconfigured,)
+
+
+class BucketCase(SinkCase):
+    """Own a bucket of an S3 server."""
+
+    def __init__(self, request: pytest.FixtureRequest) -> None:
+        self.server: S3Server = request.getfixturevalue("s3_server")
+        self.proxy: StoreProxy = request.getfixturevalue("s3_proxy")
+        self.bucket = self.server.bucket(f"bucket-{uuid4().hex[:8]}")
+
+    def sink(self) -> Sink:
+        return self.sink_of(self.bucket)
+
+    def sink_of(self, bucket: str) -> Sink:
+        account = {"access_key_id": ACCESS_KEY, "secret_access_key": SECRET_KEY, "region": REGION}
+        options = {**account, "endpoint": self.proxy.endpoint}
+        return sinks.load("parquet")({"path": f"s3://{bucket}/events", "option": options})
+
+    def rows(self) -> Rows:
+        names = [name for name in self.server.objects(self.bucket) if name.endswith(".parquet")]
+        tables = [pq.read_table(pa.BufferReader(self.server.get(self.bucket, name))) for name in names]
+        rows: Rows = pa.concat_tables(tables, promote_options="default").to_pylist() if tables else []
+        return rows
+
+    @contextmanager
+    def failing(self, sink: Sink) -> Iterator[None]:
+        self.proxy.set(StoreFault("PUT", status=503, code="SlowDown"))
+        yield
+        self.proxy.set()
+
+    def missing(self) -> tuple[Sink, tuple[type[BatcherError], ...]]:
+        return self.sink_of("no-such-bucket"), (SinkMisconfigured,)
+
+
+@pytest.fixture(scope="module")
+def s3_server() -> Iterator[S3Server]:
+    with moto() as running:
+        yield running
+
+
+@pytest.fixture
+def s3_proxy(s3_server: S3Server) -> Iterator[StoreProxy]:
+    with StoreProxy(s3_server.endpoint) as running:
+        yield running
 
 
 class ClickHouseCase(SinkCase):
@@ -349,7 +397,8 @@ CASES: Final[Mapping[str, Callable[[pytest.FixtureRequest], SinkCase]]] = {
     "parquet": lambda request: ParquetCase(parquet_root(request)),
     "parquet:hive": lambda request: ParquetCase(parquet_root(request), ("country",)),
     "parquet:topics": lambda request: TopicsCase(parquet_root(request)),
-    "parquet:objects": lambda _: ObjectCase(),
+    "parquet:arrow": lambda _: ObjectCase(),
+    "parquet:s3": BucketCase,
     "clickhouse": lambda request: ClickHouseCase(
         request.getfixturevalue("chdb_engine"), request.getfixturevalue("new_table")()
     ),

@@ -12,7 +12,8 @@ import pytest
 from batcher.embedded.jars import Unavailable
 from batcher.testing.real_broker import RealBroker
 from tests.harness.disturbance import IMPATIENT, GroupScene, Membership
-from tests.harness.targets import ClickHouseTable, ParquetDirectory, TableKind, Target
+from tests.harness.stores import S3Server, versitygw
+from tests.harness.targets import ClickHouseTable, ParquetBucket, ParquetDirectory, TableKind, Target
 
 TABLE = TableKind(window=10_000)
 """It remembers tokens and has coordinates: what a worker writes that froze in the middle is caught by either."""
@@ -29,14 +30,26 @@ def impatient_broker() -> Iterator[RealBroker]:
 
 
 @pytest.fixture
+def gateway() -> Iterator[S3Server]:
+    """Return a real S3 server of one's own, or skip with the reason why there is none."""
+    with versitygw() as (_, server):
+        yield server
+
+
+@pytest.fixture
 def disturbed(
     impatient_broker: RealBroker, tmp_path: Path, request: pytest.FixtureRequest
 ) -> Callable[..., GroupScene]:
-    """Return what makes a scene: with a membership, a target (`Parquet`, or a table), and what scenes take."""
+    """Return what makes a scene: with a membership, a target, and whatever a scene takes.
+
+    The target is one that is made already, `Parquet`, `Parquet on S3`, or a table.
+    """
 
     def target_of(kind: str | TableKind | Target) -> Target:
         if not isinstance(kind, str | TableKind):
             return kind
+        if kind == "Parquet on S3":
+            return ParquetBucket(request.getfixturevalue("gateway"), f"orders-{uuid4().hex[:8]}")
         if kind == "Parquet":
             return ParquetDirectory(tmp_path / "out", tmp_path / "orders.arrow")
         table = kind if isinstance(kind, TableKind) else TABLE

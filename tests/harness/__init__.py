@@ -21,6 +21,8 @@ Sources and targets
     iceberg_plugin  the fixtures for both
     catalog_proxy   what stands before a REST catalog and spoils commits
     object_store    an object store in memory whose uploads fail when told to
+    stores          S3 servers: moto in this process, and VersityGW as the real one
+    store_proxy     a proxy before such a server that delays, refuses, loses and counts
     mutated         documents broken at random, and whether both ways of decoding make the same of them
     documents       made-up documents whose fields and types drift
     scripted_nsqd   a server that speaks NSQ's protocol as a test tells it, also wrongly

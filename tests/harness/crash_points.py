@@ -243,8 +243,12 @@ def _trap_commits(points: Points, sink: Any) -> None:
 
 
 def _trap_files(points: Points) -> None:
-    """Pass `mid_write` after the first of several files, or between the writing and the naming of a single one."""
+    """Pass `mid_write` after the first of several files, or between the writing and the naming of a single one.
+
+    In an object store it comes some milliseconds after the first request began.
+    """
     from sinks.parquet.local import LocalStore
+    from sinks.parquet.objects import ObjectStore
 
     left = threading.local()
 
@@ -260,7 +264,12 @@ def _trap_files(points: Points) -> None:
             points.at("mid_write")
         return original(path, target)
 
+    def upload(original: Wrapper, store: Any, files: Iterable[Any]) -> Any:
+        points.at("mid_write", points.some_ms())
+        return original(store, files)
+
     wrap(LocalStore, "publish", publish)
+    wrap(ObjectStore, "publish", upload)
     wrap(Path, "replace", replace)
 
 

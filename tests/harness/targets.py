@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
@@ -14,6 +14,7 @@ from batcher.records import Partition
 from batcher.testing.clickhouse import ClickHouseServer
 from batcher.testing.sinks import MemorySink
 from tests.harness.census import Coordinate
+from tests.harness.stores import ACCESS_KEY, REGION, SECRET_KEY, S3Server
 
 ORDER_SCHEMA: Final = pa.schema(
     [
@@ -96,6 +97,44 @@ class ParquetDirectory:
             coordinates += [(Partition(topic, number), offset) for number, offset in pairs]
             ids += table["id"].to_pylist()
         return Loaded(coordinates, sum(ids), ids)
+
+
+class ParquetBucket:
+    """Keep orders in Parquet files below a prefix of a bucket, made here. The first batch decides the schema."""
+
+    def __init__(self, server: S3Server, bucket: str, *, partition_by: Sequence[str] = ()) -> None:
+        self.server = server
+        self.bucket = server.bucket(bucket)
+        self._partition_by = partition_by
+
+    @property
+    def arguments(self) -> Sequence[str]:
+        options = {
+            "endpoint": self.server.endpoint,
+            "region": REGION,
+            "access_key_id": ACCESS_KEY,
+            "secret_access_key": SECRET_KEY,
+        }
+        given = [word for name, value in options.items() for word in ("--parquet.option", f"{name}={value}")]
+        if self._partition_by:
+            given += ["--parquet.partition-by", ",".join(self._partition_by)]
+        return ("--sink", "parquet", "--parquet.path", f"s3://{self.bucket}/orders", *given)
+
+    def loaded(self) -> Loaded:
+        coordinates: list[Coordinate] = []
+        ids: list[int] = []
+        for table in self.tables():
+            topic = table.schema.metadata[b"batcher.topic"].decode()
+            pairs = zip(table["_partition"].to_pylist(), table["_offset"].to_pylist(), strict=True)
+            coordinates += [(Partition(topic, number), offset) for number, offset in pairs]
+            ids += table["id"].to_pylist()
+        return Loaded(coordinates, sum(ids), ids)
+
+    def tables(self) -> Iterator[pa.Table]:
+        """Yield each file, read whole; raise if one cannot be."""
+        for key in self.server.objects(self.bucket):
+            if key.endswith(".parquet"):
+                yield pq.ParquetFile(pa.BufferReader(self.server.get(self.bucket, key))).read()
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,7 @@ from sinks.clickhouse.guarantee import Storage
 from sinks.clickhouse.rehearsal import made_like
 from sinks.parquet import one_root as parquet
 from sinks.parquet import rehearsal
+from sinks.parquet.arrow_store import ArrowStore
 from sinks.parquet.local import LocalStore
 from tests.harness.object_store import Objects
 from tests.harness.targets import ORDER_COLUMNS
@@ -180,26 +181,25 @@ class _Bucket(Objects):
         ("s3://bucket", "s3://bucket/copy"),
     ],
 )
-def test_a_remote_root_is_copied_beside_it_and_the_copy_removed(
-    uri: str, copy: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_remote_root_is_copied_beside_it_and_the_copy_removed(uri: str, copy: str) -> None:
     bucket = _Bucket("bucket")
     bucket.content = {"bucket/a/b/real": b"", "bucket/a/real": b"", "bucket/real": b""}
     before = dict(bucket.content)
 
-    def from_uri(text: str) -> tuple[fs.FileSystem, str]:
-        return fs.PyFileSystem(bucket), text.removeprefix("s3://").partition("?")[0]
+    def below(text: str) -> str:
+        return text.removeprefix("s3://").partition("?")[0]
 
-    fake = SimpleNamespace(FileSystem=SimpleNamespace(from_uri=from_uri), FileType=fs.FileType)
-    monkeypatch.setattr(rehearsal, "fs", fake)
-    with rehearsal.scratch_path(uri, "copy") as path:
+    def store_at(text: str) -> ArrowStore:
+        return ArrowStore(lambda: (fs.PyFileSystem(bucket), below(text)), text)
+
+    with rehearsal.scratch_path(uri, "copy", store_at) as path:
         assert path == copy
-        bucket.content[f"{from_uri(path)[1]}/file"] = b""
+        bucket.content[f"{below(path)}/file"] = b""
     assert bucket.content == before
     bucket.no_removal = True
     with pytest.raises(SinkMisconfigured, match="cannot be removed; remove the prefix that ends in"):  # noqa: SIM117
-        with rehearsal.scratch_path(uri, "copy") as path:
-            bucket.content[f"{from_uri(path)[1]}/file"] = b""
+        with rehearsal.scratch_path(uri, "copy", store_at) as path:
+            bucket.content[f"{below(path)}/file"] = b""
 
 
 @pytest.mark.parametrize("target", ["null", "scratch"])

@@ -402,6 +402,17 @@ def test_exactly_once_is_refused_where_the_target_cannot_keep_it() -> None:
     assert plant.log.owners == {}
 
 
+def test_a_start_that_fails_claims_no_guarantee() -> None:
+    class Away(ScriptedSink):
+        def open(self) -> SinkInfo:
+            raise Unreachable("there is nobody")
+
+    plant = Plant(sink=Away(NUMBERS), start_timeout_s=0.0)
+    with pytest.raises(Unreachable):
+        plant.run()
+    assert plant.pipeline.summary().delivery is None
+
+
 def test_strange_metadata_stop_their_partition_and_in_the_end_the_process_says_so() -> None:
     log = MemoryLog([A, B])
     log.committed[A] = strange = Position(0, unreadable="it is no intent of batcher")

@@ -34,8 +34,8 @@ from batcher.records import Block, DeadLetter, Partition, Record
 from batcher.testing.sources import MemoryLog, MemorySource
 from batcher.testing.values import make_block
 from sinks.parquet import one_root
+from sinks.parquet.arrow_store import REFUSALS, ArrowStore
 from sinks.parquet.local import ADVICE, LocalStore
-from sinks.parquet.objects import REFUSALS, ObjectStore
 
 NUMBERS = sorted(errno.errorcode)
 """Every number that this system has."""
@@ -108,7 +108,7 @@ def test_waiting_and_mending_are_told_apart_as_documented() -> None:
 
 
 def test_every_number_has_one_reaction_in_every_store_and_none_shows_a_path(tmp_path: Path) -> None:
-    for store in (LocalStore(tmp_path / "root"), ObjectStore.at("s3://bucket/events")):
+    for store in (LocalStore(tmp_path / "root"), ArrowStore.at("s3://bucket/events")):
         for number in NUMBERS:
             fault = store.fault(failure(number), "writing events[0] 0-2 to")
             assert type(fault) is expected(number), errno.errorcode[number]
@@ -118,9 +118,9 @@ def test_every_number_has_one_reaction_in_every_store_and_none_shows_a_path(tmp_
 
 @pytest.mark.parametrize("kind", [PermissionError, FileNotFoundError, NotADirectoryError, IsADirectoryError])
 def test_a_class_without_a_number_counts_as_much(kind: type[OSError], tmp_path: Path) -> None:
-    for store in (LocalStore(tmp_path / "root"), ObjectStore.at("s3://bucket/events")):
+    for store in (LocalStore(tmp_path / "root"), ArrowStore.at("s3://bucket/events")):
         assert type(store.fault(kind(SECRET), "writing")) is SinkMisconfigured
-    assert type(ObjectStore.at("s3://bucket/events").fault(OSError(SECRET), "writing")) is SinkUnavailable
+    assert type(ArrowStore.at("s3://bucket/events").fault(OSError(SECRET), "writing")) is SinkUnavailable
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_a_class_without_a_number_counts_as_much(kind: type[OSError], tmp_path: 
 )
 def test_every_code_of_an_object_store_has_one_reaction(code: str) -> None:
     error = OSError(f"When uploading '{SECRET}': AWS Error {code} during PutObject operation: {SECRET}")
-    fault = ObjectStore.at("s3://bucket/events").fault(error, "writing")
+    fault = ArrowStore.at("s3://bucket/events").fault(error, "writing")
     assert type(fault) is (SinkMisconfigured if code in REFUSALS else SinkUnavailable)
     assert code in str(fault)
     assert "SECRET" not in str(fault)

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+import structlog
 from pyarrow import fs
 
 from batcher.errors import ConfigurationError, SinkMisconfigured
@@ -23,8 +24,8 @@ from batcher.records import RAW_JSON, Block
 from batcher.testing.clickhouse import EmbeddedEngine
 from batcher.testing.values import make_block
 from sinks.parquet import one_root, schemas
+from sinks.parquet.arrow_store import ArrowStore
 from sinks.parquet.locations import store_for
-from sinks.parquet.objects import ObjectStore
 from sinks.parquet.options import ParquetOptions
 from sinks.parquet.schemas import PIN
 from sinks.parquet.sink import ParquetSink
@@ -399,7 +400,7 @@ def test_an_object_store_grows_as_a_directory_does() -> None:
     objects = Objects("bucket")
 
     def opened() -> ParquetSink:
-        store = ObjectStore(lambda: (fs.PyFileSystem(objects), "bucket/events"), "s3://bucket/events")
+        store = ArrowStore(lambda: (fs.PyFileSystem(objects), "bucket/events"), "s3://bucket/events")
         made = ParquetSink(ParquetOptions("s3://bucket/events"), store)
         made.open()
         return made
@@ -526,8 +527,32 @@ def test_json_that_is_kept_as_text_stays_so(root: Root) -> None:
     assert RAW_JSON in (schema.field("any").metadata or {})
 
 
+@pytest.mark.parametrize(
+    ("kind", "named"),
+    [
+        (pa.timestamp("ns", "UTC"), "a: timestamp[ns, tz=UTC]"),
+        (pa.decimal256(50, 2), "a: decimal256(50, 2)"),
+        (pa.list_(pa.struct([("b", pa.timestamp("ns"))])), "a: timestamp[ns]"),
+        (pa.timestamp("us"), ""),
+        (pa.decimal128(38, 2), ""),
+    ],
+)
+def test_a_type_that_makes_a_root_unreadable_for_spark_is_named_once_when_it_is_pinned(
+    kind: pa.DataType, named: str, tmp_path: Path
+) -> None:
+    sink = one_root({"path": str(tmp_path / "root")})
+    sink.open()
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(2):
+            sink.pin(pa.schema([("a", kind), ("id", pa.int64())]))
+    assert [one["columns"] for one in logs] == ([[named]] if named else [])
+    sink.close()
+
+
 def test_each_root_of_a_topic_has_columns_of_its_own(tmp_path: Path) -> None:
-    sink = TopicRootsSink(ParquetOptions(str(tmp_path / "root"), layout="topic"), store_for(str(tmp_path / "root")))
+    sink = TopicRootsSink(
+        ParquetOptions(str(tmp_path / "root"), layout="topic"), store_for(ParquetOptions(str(tmp_path / "root")))
+    )
     assert "evolve" in sink.open().capabilities
     for topic in ("a", "b"):
         sink.pin_topic(topic, NARROW)
@@ -535,6 +560,6 @@ def test_each_root_of_a_topic_has_columns_of_its_own(tmp_path: Path) -> None:
     assert [sink.schema_of(topic) for topic in ("a", "b")] == [pa.schema([*NARROW, COLOUR]), NARROW]
     sink.close()
     given = ParquetOptions(str(tmp_path / "root"), layout="topic", schema=NARROW)
-    other = TopicRootsSink(given, store_for(given.path))
+    other = TopicRootsSink(given, store_for(given))
     assert "evolve" not in other.open().capabilities
     other.close()

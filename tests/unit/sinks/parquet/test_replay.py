@@ -20,9 +20,9 @@ from batcher.errors import SinkMisconfigured, SinkUnavailable
 from batcher.records import Block, Range
 from batcher.testing.values import EVENTS_0
 from sinks.parquet import one_root
+from sinks.parquet.arrow_store import ArrowStore
 from sinks.parquet.files import file_name
 from sinks.parquet.local import LocalStore
-from sinks.parquet.objects import ObjectStore
 from sinks.parquet.options import ParquetOptions
 from sinks.parquet.schemas import PIN
 from sinks.parquet.sink import ParquetSink
@@ -367,7 +367,7 @@ def test_a_reader_sees_whole_files_only_while_they_are_replaced(request: pytest.
 
 
 def stored(objects: Objects, **refused: Any) -> ParquetSink:
-    store = ObjectStore(lambda: (fs.PyFileSystem(objects), "bucket/events"), "s3://bucket/events")
+    store = ArrowStore(lambda: (fs.PyFileSystem(objects), "bucket/events"), "s3://bucket/events")
     sink = ParquetSink(ParquetOptions("s3://bucket/events", partition_by=("country",), **refused), store)
     sink.open()
     return sink

@@ -16,7 +16,7 @@ from batcher.protocols import Auditable, Reconcilable, Rehearsable, TopicPinning
 from batcher.records import Block, Partition
 from batcher.testing.values import make_block
 from sinks.parquet import one_root, plugin
-from sinks.parquet.objects import ObjectStore
+from sinks.parquet.arrow_store import ArrowStore
 from sinks.parquet.options import ParquetOptions
 from sinks.parquet.schemas import PIN
 from sinks.parquet.sink import ParquetSink
@@ -195,8 +195,8 @@ class Bucket:
     def __init__(self) -> None:
         self.objects = Objects("bucket")
 
-    def store(self) -> ObjectStore:
-        return ObjectStore(lambda: (fs.PyFileSystem(self.objects), "bucket/events"), "s3://bucket/events")
+    def store(self) -> ArrowStore:
+        return ArrowStore(lambda: (fs.PyFileSystem(self.objects), "bucket/events"), "s3://bucket/events")
 
     def by_topic(self) -> TopicRootsSink:
         return TopicRootsSink(ParquetOptions("s3://bucket/events"), self.store())

@@ -1,4 +1,4 @@
-"""What the Parquet sink promises about object stores, over one in memory. Real S3 is not tested here."""
+"""What the Parquet sink promises about file systems of `pyarrow.fs`, over one in memory."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from batcher.errors import RowsRejected, SettingRefused, SinkMisconfigured, Sink
 from batcher.records import Block
 from batcher.testing.values import EVENTS_0, make_block
 from sinks.parquet import one_root
+from sinks.parquet.arrow_store import ArrowStore
 from sinks.parquet.local import LocalStore
-from sinks.parquet.objects import ObjectStore
 from sinks.parquet.options import ParquetOptions
 from sinks.parquet.schemas import PIN
 from sinks.parquet.sink import ParquetSink
@@ -28,7 +28,7 @@ ROOT = "bucket/events"
 
 
 def object_sink(objects: Objects, root: str = ROOT, **options: Any) -> ParquetSink:
-    store = ObjectStore(lambda: (fs.PyFileSystem(objects), root), f"s3://{root}")
+    store = ArrowStore(lambda: (fs.PyFileSystem(objects), root), f"s3://{root}")
     return ParquetSink(ParquetOptions(f"s3://{root}", **options), store)
 
 
@@ -60,7 +60,7 @@ def test_a_block_is_one_object_and_the_pin_another() -> None:
 @pytest.mark.parametrize("hidden", ["_aside", ".snapshot", "country=DE/_old"])
 def test_what_readers_ignore_does_not_count_as_loaded(tmp_path: Path, hidden: str) -> None:
     local = LocalStore(tmp_path)
-    remote = ObjectStore(lambda: (fs.LocalFileSystem(), str(tmp_path)), "x://root")
+    remote = ArrowStore(lambda: (fs.LocalFileSystem(), str(tmp_path)), "x://root")
     for store in (local, remote):
         store.open()
     (tmp_path / hidden).mkdir(parents=True)
@@ -142,7 +142,7 @@ def test_what_the_store_answers_at_the_start_decides_the_class(code: str, error:
 
 
 def test_credentials_in_the_uri_are_never_shown() -> None:
-    store = ObjectStore.at("s3://user:hunter2@bucket/prefix?endpoint_override=localhost:1&secret=hunter2")
+    store = ArrowStore.at("s3://user:hunter2@bucket/prefix?endpoint_override=localhost:1&secret=hunter2")
     assert store.label == "s3://bucket/prefix"
 
 
@@ -151,11 +151,6 @@ def test_credentials_in_the_uri_are_never_shown() -> None:
     [
         ("nosuch://user:hunter2@bucket/p", "nosuch://bucket/p: nosuch:// is no scheme .*: give one of s3://, gs://, "),
         ("S3://user:hunter2@bucket/p", "S3:// is no scheme that can be opened"),
-        ("s3://bucket/p?nope=hunter2&region=eu", "s3://bucket/p: s3:// has no parameter nope: check how it is spelled"),
-        ("gs://bucket/p?nope=hunter2", "gs:// has no parameter nope"),
-        ("s3://bucket/p?hunter2@=1&region=eu", "not a URI that this pyarrow can open: check how"),
-        ("s3://bucket/p?scheme=hunter2&region=eu", "not a URI that this pyarrow can open: check how"),
-        ("s3://bucket/p?%zz=hunter2", "not a URI that this pyarrow can open: check how"),
     ],
 )
 def test_a_uri_that_cannot_be_opened_is_a_wrong_setting_that_says_what_of_it(uri: str, said: str) -> None:
@@ -168,4 +163,4 @@ def test_nothing_is_connected_before_open() -> None:
     def connect() -> tuple[fs.FileSystem, str]:
         raise AssertionError("connected too early")
 
-    ParquetSink(ParquetOptions("s3://bucket"), ObjectStore(connect, "s3://bucket")).close()
+    ParquetSink(ParquetOptions("s3://bucket"), ArrowStore(connect, "s3://bucket")).close()
