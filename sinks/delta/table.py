@@ -26,6 +26,7 @@ from sinks.lake.partition import check_lengths, computed, computed_type, rules_o
 from sinks.lake.types import plain
 from sinks.parquet import hive
 from sinks.parquet.directory import DirectoryRule
+from sinks.parquet.local import LocalStore
 from sinks.parquet.rehearsal import scratch_path
 
 PARTITION_BY: Final = "batcher.partition_by"
@@ -194,7 +195,7 @@ class DeltaLakeTable:
             raise SinkMisconfigured(
                 f"--target scratch: a table beside {self.label} could not be removed again; measure without it"
             )
-        with scratch_path(str(self._options.directory), name) as path:
+        with scratch_path(str(self._options.directory), name, lambda made: LocalStore(Path(made))) as path:
             yield DeltaLakeTable(replace(self._options, uri=path, label=path, directory=Path(path)))
 
     def measures(self) -> Sequence[Measure]:
