@@ -151,7 +151,6 @@ def pipeline(source: Source, sink: Sink, format_: Format, plan: Plan, running: R
         poison=ANY_SHARE,
         delivery=plan.delivery,
         merge_partitions=plan.merge_partitions,
-        on_existing="write",
         max_records=plan.records,
         stop_timeout_s=plan.stop_timeout_s,
         subscribers=[tally],
