@@ -60,6 +60,8 @@ EXAMPLES = {
     "URL": "http://127.0.0.1:1",
     "redis://HOST": "redis://127.0.0.1:1",
     "earliest|latest|TIME": "latest",
+    "earliest|latest|TIME|PARTITION=OFFSET[,…]": "latest",
+    "latest|TIME|PARTITION=OFFSET[,…]": "latest",
     "REGEX=TARGET": "(a|b),?=shop.$1",
 }
 
