@@ -22,6 +22,8 @@ them over. A plug-in may say about itself, as attributes:
 
 A plug-in with a parameter `context` also gets, by keyword, what it may have to know of the rest (`PluginContext`).
 Nothing heavy is imported here: `--help` asks for the options of plug-ins.
+
+It is long because what is known of the kinds, their extras and their names stands in one place.
 """
 
 from __future__ import annotations

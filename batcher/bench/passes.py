@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import Counter
@@ -204,11 +203,6 @@ def stages(runs: Sequence[Records], sink: Sink, format_: Format, plan: Plan, sto
         return Stage("decode", rows, nbytes, *decode), Stage("write", rows, nbytes, *write)
     finally:
         sink.close()
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cut(runs: Sequence[Records], policy: FlushPolicy, *, mixes: bool) -> Iterator[Batch]:

@@ -149,7 +149,12 @@ def writers(sink: SinkInfo, wanted: int | None = None) -> int:
     """
     if not sink.concurrent:
         return 1
-    return wanted or min(MAX_WRITERS, 2 * len(os.sched_getaffinity(0)))
+    return wanted or min(MAX_WRITERS, 2 * cores())
+
+
+def cores() -> int:
+    """Return on how many cores this process may run, as far as the system tells."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def merging(guarantee: Guarantee, sink: SinkInfo, *, wanted: bool | None) -> bool:

@@ -228,7 +228,7 @@ class Subject:
 
     def _setup(self, partitions: int) -> Setup:
         from batcher.bench.figures import Setup
-        from batcher.bench.passes import cores
+        from batcher.engine.assembly import cores
         from batcher.formats.json.shape import needs_rewriting
 
         settings, info, plan = self.settings, self.info, self.plan

@@ -3,6 +3,8 @@
 With `--workers MIN..MAX` it starts more of them while more is left to read, and drains one after the other while there
 is less (`scaling.py`). Kafka shares out the partitions; nothing is coordinated here. The parent loads no data and none
 of the libraries for it. What a worker is told, and what it tells, goes over one socket each (`worker.py`).
+
+It is long because starting, replacing, draining and asking workers all go round in one loop.
 """
 
 from __future__ import annotations

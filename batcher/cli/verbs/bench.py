@@ -161,7 +161,7 @@ def _template(given: str | None) -> str:
 
 
 def _surroundings(arguments: argparse.Namespace) -> dict[str, Any]:
-    from batcher.bench.passes import cores
+    from batcher.engine.assembly import cores
     from batcher.telemetry.metrics import versions
 
     return {
