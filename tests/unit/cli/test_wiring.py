@@ -61,6 +61,8 @@ def test_parquet_gets_its_section_and_the_schema_of_the_file(tmp_path: Path) -> 
         "layout": "auto",
         "max_directories": 1000,
         "topics": (),
+        "option": {},
+        "allow_insecure": False,
         "schema": schema,
     }
 
