@@ -11,6 +11,7 @@ Time and processes
 
 Sources and targets
     small_disk      a file system of a few megabytes, to fill it up
+    fetch_paths     the two ways in which records get from the client into columns
     readers         Kafka sources of one group, opened for a test and closed at its end
     live_orders     a producer that goes on while a test does
     source_table    a table as Debezium writes about it, and what a target has to show of it
