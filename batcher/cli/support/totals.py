@@ -40,7 +40,7 @@ def total(reports: Sequence[Facts], seconds: float, code: int) -> Facts:
         "seconds": round(seconds, 3),
         "rows_per_second": round(loaded / seconds) if seconds > 0 else 0,
         # In sorted order the weaker one comes first.
-        "delivery": min(report["delivery"] for report in told),
+        "delivery": min(filter(None, (report["delivery"] for report in told)), default=None),
         **{name: _added_up([report[name] for report in told]) for name in _COUNTS},
         "unknown_fields_estimated": any(report["unknown_fields_estimated"] for report in told),
         "columns_without_value": _in_all([report["columns_without_value"] for report in told if report["batches"]]),
