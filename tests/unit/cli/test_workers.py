@@ -443,7 +443,7 @@ def test_a_worker_that_nobody_started_is_refused() -> None:
 def test_every_line_of_a_worker_has_its_number(format_: logs.Format, capsys: pytest.CaptureFixture[str]) -> None:
     logs.setup(format_, worker=3)
 
-    thread = threading.Thread(target=lambda: logs.get("batcher.test").info("batch_written"))
+    thread = threading.Thread(target=lambda: logs.get("batcher.test").info("schema_pinned"))
     thread.start()
     thread.join()
     logging.getLogger("driver").warning("lost")
