@@ -29,7 +29,7 @@ RATE = 2_000 if LONG else 600
 DELAY_S = 2.5
 """The client has given up, and has asked again, when the server stores the rows."""
 
-HELD_S = 10.0
+HELD_S = 20.0
 """The successor of a worker that was killed has started, and asks, while the server is still at the insert."""
 
 STEADY_RETRY = ("--retry.strategy", "linear", "--retry.wait", "300ms", "--retry.max-wait", "300ms")

@@ -121,7 +121,7 @@ def test_a_stop_gives_back_at_once_what_was_not_written(new_queue: Queues, tmp_p
         "    def write(self, block): raise SinkUnavailable('away')\n"
         "    def close(self): pass\n"
     )
-    flags = ("--sink", "stuck:Stuck", "--sqs.visibility", "600s", "--sqs.wait", "1s", "--stop-timeout", "2s")
+    flags = ("--sink", "stuck:Stuck", "--sqs.visibility", "600s", "--sqs.wait", "1s", "--stop-timeout", "6s")
     with BatcherProcess(*queue.flags, *flags, directory=tmp_path) as process:
         process.wait_for("sink_unavailable")
         wait_for(lambda: queue.invisible == 200, "everything is held")
