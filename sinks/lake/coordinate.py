@@ -13,9 +13,6 @@ NEEDED: Final = ("_topic", "_partition", "_offset")
 USUAL: Final = (*NEEDED, "_timestamp")
 """What a table gets that is made here; other words of `--….coordinates` add to them."""
 
-MORE: Final = ("attempt", "headers", "key", "message_id", "value")
-"""The words for the others."""
-
 
 def chosen(words: Collection[str]) -> tuple[str, ...]:
     """Return the coordinate columns of a table that is made with these words besides the usual ones."""

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Final
 
 from pydantic import BeforeValidator
 
 from batcher.options import Fault, Flag, Names, Section
-from sinks.lake.coordinate import MORE
 from sinks.parquet.directory import separated
 
 Transforms = Annotated[tuple[str, ...], BeforeValidator(separated)]
 """What a table is partitioned by, comma separated in text; commas in parentheses belong to a function."""
+
+MORE: Final = ("attempt", "headers", "key", "message_id", "value")
+"""The words for the coordinate columns that a new table does not have by itself."""
 
 
 class LakeSection(Section):

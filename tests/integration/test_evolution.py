@@ -145,7 +145,7 @@ def without_nulls(row: dict[str, Any]) -> dict[str, Any]:
         *("after_columns", "mid_write:3", "after_write:3"),
         *(
             pytest.param(point, marks=pytest.mark.long)
-            for point in ("before_columns", "before_write:3", "before_commit:3")
+            for point in ("before_columns", "before_write:3", "before_commit")
         ),
     ],
 )

@@ -114,7 +114,8 @@ def time_of(number: int) -> str:
 
 ONCE = Counter(range(RECORDS))
 
-POINTS = ["after_intent:2", "before_write:3", "mid_write:3", "after_write:3", "before_commit:3"]
+# The first commit after a write: a fast machine may write all batches before the second one.
+POINTS = ["after_intent:2", "before_write:3", "mid_write:3", "after_write:3", "before_commit"]
 
 
 @pytest.mark.parametrize(

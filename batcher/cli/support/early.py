@@ -22,7 +22,7 @@ def listen(words: Sequence[str]) -> None:
     """End the process on SIGTERM and SIGINT from now on, if the words start a loader. Main thread only."""
     if words and words[0] != "run" and not words[0].startswith("-"):
         return
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _end)
 
 

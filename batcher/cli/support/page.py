@@ -13,7 +13,7 @@ from pydantic import ByteSize
 from batcher import __version__, native
 from batcher.options import show_size
 from batcher.settings import Settings, masked, reference, show_duration
-from batcher.telemetry.dashboard.control import Control, Controllable, token_of
+from batcher.telemetry.dashboard.control import Control, Controllable, read_token
 from batcher.telemetry.dashboard.feed import Feed, FeedThread
 from batcher.telemetry.dashboard.pages import DashboardPages
 
@@ -32,7 +32,7 @@ def control_of(settings: Settings, what: Controllable, held: Callable[[], str]) 
     """Return what obeys the page, None where nothing does. Raise ConfigurationError for a token file that is none."""
     if not settings.http.control or settings.http.token_file is None:
         return None
-    return Control(what, token_of(settings.http.token_file), held)
+    return Control(what, read_token(settings.http.token_file), held)
 
 
 def about(settings: Settings, *, control: bool) -> Mapping[str, Any]:

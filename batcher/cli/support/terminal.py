@@ -9,7 +9,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from batcher.cli.support.progress import RunMeter, RunProgress
@@ -181,7 +181,8 @@ def dead_letter_place(settings: Settings) -> str:
 
 
 def say(text: str) -> None:
-    """Print one sentence on stderr; on a terminal it is wrapped at words."""
+    """Print one sentence on stderr; on a terminal it is wrapped at words. One that cannot be written is given up."""
     from batcher.telemetry import logs
 
-    print(logs.wrapped(logs.one_line(text), logs.columns()), file=sys.stderr, flush=True)
+    with suppress(OSError, ValueError):
+        print(logs.wrapped(logs.one_line(text), logs.columns()), file=sys.stderr, flush=True)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from batcher.cli.support.running import ProcessLine, ProcessView, ask_all, line_of, normal, totals
 from batcher.cli.support.spans import span
 from batcher.options.units import parse_duration
-from batcher.settings import Parser
+from batcher.settings import Parser, UsageError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -23,7 +23,7 @@ USAGE: Final = "batcher top [HOST:PORT …] [--every TIME] [--once] [--json]"
 
 NOTES: Final = """\
 The addresses are those of --http.addr; with --workers each worker has a port of its own, the next one up. Without an
-address it is 127.0.0.1:9100. Ctrl-C ends it.
+address it is 127.0.0.1:9100, which has to answer. Ctrl-C ends it.
 
 Exit codes: 0 each process answered in the last look · 2 bad command line · 69 one did not.\
 """
@@ -50,6 +50,9 @@ def main(argv: Sequence[str]) -> int:
     arguments = made.parse(argv)
     addresses = list(dict.fromkeys(arguments.addresses or [ADDRESS]))
     now = _look(addresses)
+    if not arguments.addresses and now[ADDRESS].status is None:
+        # Without this a table of nothing would refresh for ever before somebody who has not named anything yet.
+        raise UsageError([f"which process? {ADDRESS} {now[ADDRESS].error}; name the HOST:PORT of its --http.addr"])
     try:
         if arguments.once or arguments.json or not sys.stdout.isatty():
             now = _plain(addresses, now, arguments)

@@ -51,7 +51,7 @@ class Controllable(Protocol):
         """Write and commit what was read, and end."""
 
 
-def token_of(file: str) -> str:
+def read_token(file: str) -> str:
     """Return the token in a file. Raise ConfigurationError where it cannot be kept for one: its rights, its length."""
     where = f"--http.token-file {file}"
     try:

@@ -63,6 +63,8 @@ EXAMPLES = {
     "earliest|latest|TIME|PARTITION=OFFSET[,…]": "latest",
     "latest|TIME|PARTITION=OFFSET[,…]": "latest",
     "REGEX=TARGET": "(a|b),?=shop.$1",
+    "NAMESPACE.TABLE": "shop.orders",
+    "default|key,headers,message_id,attempt,value": "default,key",
 }
 
 

@@ -33,7 +33,7 @@ def announce(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_the_built_in_sinks_are_there_when_nothing_is_installed(announce: Any) -> None:
     announce()
-    assert sinks.names() == ["clickhouse", "delta", "handler", "null", "parquet"]
+    assert sinks.names() == ["clickhouse", "delta", "handler", "iceberg", "null", "parquet"]
     assert sinks.load("null")({}).open().target == "null"
     assert {description.origin for description in sinks.describe()} == {"kafka-batcher"}
 
@@ -76,7 +76,9 @@ def test_a_name_announced_twice_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_an_unknown_name_is_answered_with_the_nearest_and_all() -> None:
-    with pytest.raises(ConfigurationError, match=r"did you mean 'parquet'.*clickhouse, delta, handler, null, parquet"):
+    with pytest.raises(
+        ConfigurationError, match=r"did you mean 'parquet'.*clickhouse, delta, handler, iceberg, null, parquet"
+    ):
         sinks.load("parqet")
 
 

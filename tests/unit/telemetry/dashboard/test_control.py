@@ -16,7 +16,7 @@ from batcher.engine.pipeline import Pipeline
 from batcher.errors import ConfigurationError
 from batcher.records import Partition
 from batcher.telemetry.dashboard import control as controls
-from batcher.telemetry.dashboard.control import Control, token_of
+from batcher.telemetry.dashboard.control import Control, read_token
 from batcher.telemetry.dashboard.feed import Feed
 from batcher.telemetry.dashboard.pages import DashboardPages
 from batcher.testing.formats import NUMBERS, NumberFormat
@@ -149,8 +149,8 @@ def file_with(directory: Path, content: bytes, mode: int = 0o600) -> str:
 
 
 def test_a_token_is_one_line_of_a_file_of_ones_own(tmp_path: Path) -> None:
-    assert token_of(file_with(tmp_path, f"{TOKEN}\n".encode())) == TOKEN
-    assert token_of(file_with(tmp_path, TOKEN.encode(), 0o640)) == TOKEN  # the group of a service may read it
+    assert read_token(file_with(tmp_path, f"{TOKEN}\n".encode())) == TOKEN
+    assert read_token(file_with(tmp_path, TOKEN.encode(), 0o640)) == TOKEN  # the group of a service may read it
 
 
 @pytest.mark.parametrize(
@@ -166,14 +166,14 @@ def test_a_token_is_one_line_of_a_file_of_ones_own(tmp_path: Path) -> None:
 )
 def test_a_token_that_others_can_read_or_guess_is_refused(tmp_path: Path, content: bytes, mode: int, why: str) -> None:
     with pytest.raises(ConfigurationError, match=why) as refused:
-        token_of(file_with(tmp_path, content, mode))
+        read_token(file_with(tmp_path, content, mode))
     assert refused.value.exit_code == 78
     assert TOKEN not in str(refused.value)
 
 
 def test_a_token_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="No such file"):
-        token_of(str(tmp_path / "none"))
+        read_token(str(tmp_path / "none"))
 
 
 def made(log: MemoryLog, sink: ScriptedSink, switch: OffSwitch | None = None, max_wait_s: float = 0.01) -> Pipeline:
