@@ -19,6 +19,9 @@ EXTRAS := $(filter-out native,$(shell sed -n '/^\[project.optional-dep/,/^\[proj
 NEEDS_full := $(addprefix --extra ,$(EXTRAS)) -c requirements/runtime.lock
 NEEDS_development := $(NEEDS_full) -c requirements/full.lock --group dev
 
+# The tests start more than a thousand Pythons: each would compile all of it again where this is set.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: help setup demo test test-long test-crash test-soak coverage check bench bench-compare lock format clean
 
 help: ## show this list

@@ -52,12 +52,12 @@ class NullListener:
 def load(broker: Broker, topic: str, records: int, partitions: int) -> None:
     """Fill the topic with records of about 180 bytes of JSON."""
     broker.create_topic(topic, partitions)
-    for number in range(partitions):
-        rows = (
-            {"id": i, "user": f"user-{i % 1000}", "ts": f"2026-01-01T00:00:00.{i % 1000:03d}Z", "note": "x" * 100}
-            for i in range(number, records, partitions)
-        )
-        broker.produce(topic, (json.dumps(row) for row in rows), partition=number, compression="lz4")
+    rows = (
+        {"id": i, "user": f"user-{i % 1000}", "ts": f"2026-01-01T00:00:00.{i % 1000:03d}Z", "note": "x" * 100}
+        for i in range(records)
+    )
+    numbers = [i % partitions for i in range(records)]
+    broker.produce(topic, (json.dumps(row) for row in rows), partition=numbers, compression="lz4")
 
 
 def timed(read: Callable[[], int], records: int) -> tuple[float, float]:

@@ -173,7 +173,7 @@ def produce(
     topic: str,
     values: Iterable[bytes | str | None],
     *,
-    partition: int | None = None,
+    partition: int | Sequence[int] | None = None,
     keys: Sequence[bytes | None] | None = None,
     headers: Sequence[Headers | None] | None = None,
     timestamps_ms: Sequence[int] | None = None,
@@ -182,7 +182,8 @@ def produce(
 ) -> int:
     """Produce the values in order and return how many there were; then every one of them is in the log.
 
-    `keys`, `headers` and `timestamps_ms` have one entry for each value. Without `partition` the partitioner decides.
+    `keys`, `headers` and `timestamps_ms` have one entry for each value, and `partition` where it is not one for all.
+    Without it the partitioner decides. Each call takes half a second: an idempotent producer waits so long for its id.
     Raise KafkaException with the first delivery error, TimeoutError after a minute.
     """
     failures: list[KafkaError] = []
@@ -208,7 +209,9 @@ def produce(
     )
     count = 0
     for value in values:
-        extra: dict[str, Any] = {} if partition is None else {"partition": partition}
+        extra: dict[str, Any] = {}
+        if partition is not None:
+            extra["partition"] = partition if isinstance(partition, int) else partition[count]
         if keys is not None:
             extra["key"] = keys[count]
         if headers is not None:

@@ -92,6 +92,7 @@ def test_a_kill_at_any_moment_leaves_every_record_once_in_an_iceberg_table(
     assert verdict.replays, verdict
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("place", PLACES)
 def test_with_the_check_taken_out_the_same_kills_duplicate_records_and_this_test_sees_it(
     place: str, lake_at: Callable[[str], Lake], new_scene: Callable[..., Scene], tmp_path: Path

@@ -46,6 +46,7 @@ def test_the_comparison_measures_and_judges(broker: Broker, tmp_path: Path) -> N
 
 
 @pytest.mark.broker
+@pytest.mark.long
 def test_the_usual_shapes_run(broker: Broker, tmp_path: Path) -> None:
     pytest.importorskip("chdb", reason="needs the extra [embedded]")
 

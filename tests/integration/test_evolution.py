@@ -139,15 +139,24 @@ def without_nulls(row: dict[str, Any]) -> dict[str, Any]:
     return kept | ({"note": json.loads(note)} if isinstance(note, str) else {})
 
 
+KILLS = [
+    (target, point)
+    for point in ("before_columns", "after_columns", "before_write:3", "mid_write:3", "after_write:3", "before_commit")
+    for target in ("tokens", "coordinates", "parquet")
+]
+OFTEN = {
+    ("coordinates", "after_columns"),
+    ("coordinates", "mid_write:3"),
+    ("tokens", "after_write:3"),
+    ("parquet", "mid_write:3"),
+}
+"""What the short form runs: a kill on either side of the new columns, and each kind of target."""
+
+
 @pytest.mark.parametrize(
-    "point",
-    [
-        *("after_columns", "mid_write:3", "after_write:3"),
-        *(
-            pytest.param(point, marks=pytest.mark.long)
-            for point in ("before_columns", "before_write:3", "before_commit")
-        ),
-    ],
+    ("target", "point"),
+    [pytest.param(*one, marks=() if one in OFTEN else pytest.mark.long) for one in KILLS],
+    indirect=["target"],
 )
 def test_a_kill_around_new_columns_leaves_each_record_once_with_all_its_values(job: Job, point: str) -> None:
     job.run(crash_at=point)
@@ -159,7 +168,7 @@ def test_a_kill_around_new_columns_leaves_each_record_once_with_all_its_values(j
     assert done.summary["unknown_fields"] == {}
 
 
-@pytest.mark.parametrize("point", ["after_intent:3", "after_write:3"])
+@pytest.mark.parametrize("point", ["after_write:3", pytest.param("after_intent:3", marks=pytest.mark.long)])
 def test_rescue_keeps_what_has_no_column_through_kills(job: Job, point: str) -> None:
     mode = "rescue"
     job.run(crash_at=point, mode=mode)
@@ -179,6 +188,9 @@ def test_a_table_without_the_column_for_the_rest_stops_the_start_with_the_statem
     assert job.target.rows() == []
 
 
+@pytest.mark.parametrize(
+    "target", ["coordinates", "parquet", pytest.param("tokens", marks=pytest.mark.long)], indirect=True
+)
 def test_columns_that_another_process_added_in_between_are_used(job: Job, new_topic: Callable[..., str]) -> None:
     job.run(crash_at="before_columns")
     topic = new_topic()
