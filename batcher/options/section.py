@@ -83,6 +83,13 @@ class Section(BaseModel):
         """Yield what several workers cannot have."""
         yield from ()
 
+    def written_to(self) -> Iterator[tuple[str, str]]:
+        """Yield the fields that name a file or directory which the part writes to, each with its path or `file:` URI.
+
+        Places that are not on a disk of this machine may be among them; they are passed over.
+        """
+        yield from ()
+
     def of_worker(self, number: int) -> Self:
         """Return the section of one of several workers: what only one process can have becomes its own."""
         del number

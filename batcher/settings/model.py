@@ -149,6 +149,10 @@ class Dlq(Section):
     max_bisect: Annotated[int, Field(ge=0), Flag(metavar="N")] = 1000
     """Inserts that finding the records a server rejects may take for a batch; 0: stop instead."""
 
+    def written_to(self) -> Iterator[tuple[str, str]]:
+        if self.path:
+            yield "path", self.path
+
 
 class RetrySection(Section):
     """What to do while the target does not answer."""

@@ -38,6 +38,10 @@ class ClickHouse(Section):
             "materialized views, projections and skipping indexes, and at its disks"
         )
 
+    def written_to(self) -> Iterator[tuple[str, str]]:
+        if (dsn := self.dsn.get_secret_value()).startswith("chdb://"):
+            yield "dsn", dsn.removeprefix("chdb://").partition("?")[0]
+
     def lacking(self) -> Iterator[Fault]:
         if not self.table:
             yield Fault("table", "which table?")

@@ -31,6 +31,10 @@ class Delta(LakeSection):
             names = ",".join(self.partition_by)
             yield Advice(f"each batch is a file in every partition of {names}: a coarser one, or larger batches")
 
+    def written_to(self) -> Iterator[tuple[str, str]]:
+        if self.path:
+            yield "path", self.path
+
     def lacking(self) -> Iterator[Fault]:
         if not self.path:
             yield Fault("path", "which directory?")

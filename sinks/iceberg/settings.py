@@ -29,6 +29,11 @@ class Iceberg(LakeSection):
     routed: ClassVar[str] = "table"
     implied: ClassVar[Mapping[str, str]] = {**LakeSection.implied, "batch.max_wait": "60s"}
 
+    def written_to(self) -> Iterator[tuple[str, str]]:
+        yield "catalog", self.catalog.get("warehouse", "")
+        if (uri := self.catalog.get("uri", "")).startswith("sqlite:///"):
+            yield "catalog", uri.removeprefix("sqlite:///")
+
     def lacking(self) -> Iterator[Fault]:
         if not self.catalog:
             yield Fault("catalog", "which? type=rest uri=http://…, or type=sql uri=sqlite:///FILE warehouse=DIR")

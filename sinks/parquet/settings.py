@@ -48,6 +48,10 @@ class Parquet(Section):
             names = ",".join(self.partition_by)
             yield Advice(f"each batch is a file in every directory of {names}: a coarser column, or larger batches")
 
+    def written_to(self) -> Iterator[tuple[str, str]]:
+        if self.path:
+            yield "path", self.path
+
     def lacking(self) -> Iterator[Fault]:
         if not self.path:
             yield Fault("path", "which directory?")

@@ -75,6 +75,12 @@ def main(argv: Sequence[str]) -> int:
         return run(own(settings, arguments.as_worker), for_people=False, told=shown == "console", tether=tether)
     for warning in loaded.warnings:
         logs.get(__name__).warning("setting_ignored", reason=warning)
+    from batcher.cli.support.places import lost_with_the_container
+
+    for flag, path in lost_with_the_container(settings):
+        logs.get(__name__).warning(
+            "gone_with_the_container", setting=flag, path=str(path), hint="mount a volume there: this is its own layer"
+        )
     if settings.workers > 1:
         from batcher.cli.support.workers import supervise
 

@@ -26,6 +26,10 @@ class EmbeddedQueue(Section):
     session: Annotated[Duration, Field(ge=timedelta(seconds=1)), Flag(metavar="TIME")] = timedelta(seconds=30)
     """A member that was silent for this long loses its lanes. One that has ended loses them at once."""
 
+    def written_to(self) -> Iterator[tuple[str, str]]:
+        if self.path:
+            yield "path", self.path
+
     def lacking(self) -> Iterator[Fault]:
         if not self.path:
             yield Fault("path", "which queue? --queue.path FILE, made by `batcher queue create`")

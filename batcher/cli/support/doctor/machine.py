@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from batcher.cli.support.doctor.finding import HealthFinding, doubtful, fine, wrong
+from batcher.cli.support.places import local_paths, lost_with_the_container, nearest
 from batcher.errors import ConfigurationError
 from batcher.options import show_size
 from batcher.settings import Settings
@@ -70,8 +71,8 @@ def _native(settings: Settings) -> Iterator[HealthFinding]:
 
 def disks(settings: Settings) -> Iterator[HealthFinding]:
     """Look at the directories that the settings name: there, writable, with room."""
-    for what, path in _places(settings):
-        there = _nearest(path)
+    for what, path in local_paths(settings):
+        there = nearest(path)
         free = shutil.disk_usage(there).free
         if not os.access(there, os.W_OK | os.X_OK):
             yield wrong(
@@ -85,21 +86,8 @@ def disks(settings: Settings) -> Iterator[HealthFinding]:
             yield fine(
                 "disk", f"{what} {path}: {free / (1 << 30):,.1f} GiB free{'' if path == there else ', made anew'}"
             )
-
-
-def _places(settings: Settings) -> Iterator[tuple[str, Path]]:
-    """Yield the paths on disks that the settings name, with the flag of each."""
-    chosen = [("--dlq.path", settings.dlq.path)]
-    chosen += [("--parquet.path", settings.parquet.path)] if settings.sink == "parquet" else []  # type: ignore[attr-defined]
-    chosen += [("--queue.path", settings.queue.path)] if settings.source == "queue" else []  # type: ignore[attr-defined]
-    for flag, text in chosen:
-        if text and "://" not in text:
-            yield flag, Path(text).absolute()
-
-
-def _nearest(path: Path) -> Path:
-    """Return the path, or the nearest directory above it that is there."""
-    return next((one for one in (path, *path.parents) if one.exists()), path)
+    for what, path in lost_with_the_container(settings):
+        yield doubtful("disk", f"{what} {path}: lost with the container; mount a volume there")
 
 
 def _inodes(path: Path) -> bool:
