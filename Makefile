@@ -70,11 +70,12 @@ coverage: $(NATIVE) ## lines and branches that the tests reach, in subprocesses 
 	@$(BIN)/python -m pytest --cov --cov-report= $(or $(ARGS),$(PARALLEL))
 	@$(BIN)/coverage report | awk '/^(Name|TOTAL)/ || $$6 + 0 < 90'
 
-check: $(READY) ## lint, format, types, import rules
+check: $(READY) ## lint, format, types, import rules, known vulnerabilities
 	@$(BIN)/ruff check $(SOURCES)
 	@$(BIN)/ruff format --check $(SOURCES)
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/python deploy/materials.py
 	@if command -v cargo >/dev/null 2>&1; then cd native && cargo fmt --check && \
 		cargo clippy --quiet --locked --all-targets --no-default-features -- -D warnings && \
 		cargo test --quiet --locked --no-default-features; \
