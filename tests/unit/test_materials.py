@@ -40,11 +40,6 @@ def test_the_same_lock_makes_the_same_components(tmp_path: Path) -> None:
 
 
 def test_a_known_vulnerability_is_a_failure_that_names_it_and_what_mends_it() -> None:
-    bad = {
-        "name": "some",
-        "version": "1.2",
-        "vulns": [{"id": "PYSEC-1", "fix_versions": ["1.3"], "aliases": ["CVE-1"]}],
-    }
     assert materials.verdict(1, ended(BAD), "") == (
         False,
         "known to be vulnerable: some 1.2: PYSEC-1, mended in 1.3",
