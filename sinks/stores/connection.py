@@ -70,8 +70,8 @@ def connected(place: Location, options: StoreOptions, environment: Mapping[str, 
     except Exception as error:  # the client's errors have no base that is not Exception
         # Its text may quote a value.
         raise SettingRefused(
-            f"{options.setting}: no client for {place.label} can be made of these options "
-            f"({type(error).__name__}): check how they are written"
+            f"{options.setting}: no client for {place.label} can be made of these options: one has a value that the "
+            "store's client does not understand; check how they are written"
         ) from error
     return client
 

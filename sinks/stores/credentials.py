@@ -166,9 +166,15 @@ def _sections(file: Path) -> Mapping[str, Mapping[str, str]]:
         parser.read_string(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, configparser.Error) as error:
-        # The parser's message quotes the line.
-        raise SettingRefused(f"{file} cannot be read: {type(error).__name__}") from None
+    except OSError as error:
+        raise SettingRefused(f"{file} cannot be read: {error.strerror}") from None
+    except (ValueError, configparser.Error) as error:
+        # The parser's message quotes the line, and may quote a secret with it.
+        line = getattr(error, "lineno", None)
+        where = f"line {line} is" if line is not None else "a line is"
+        raise SettingRefused(
+            f"{file}: {where} not written as files of profiles are: [name], then name = value"
+        ) from None
     return {name.strip(): dict(parser[name]) for name in parser.sections()}
 
 

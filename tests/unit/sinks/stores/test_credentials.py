@@ -66,7 +66,7 @@ def test_no_files_are_no_profile_unless_one_is_named(files: Files, tmp_path: Pat
 
 
 def test_a_file_that_cannot_be_read_is_named_and_not_quoted(files: Files) -> None:
-    with pytest.raises(SettingRefused, match="credentials cannot be read") as caught:
+    with pytest.raises(SettingRefused, match="credentials: line 1 is not written as") as caught:
         profile_of(None, files("hunter2 without a section"))
     assert "hunter2" not in str(caught.value)
 
