@@ -121,6 +121,22 @@ def blocks_to_run(page: Path) -> list[str]:
     return [block if language == "sh" else f"python - <<'END'\n{block}END\n" for language, block in found]
 
 
+NEEDS_MORE = {"top": "a process that runs on", "completion": "an extra, and a shell that is set up"}
+"""Verbs that are not run as a block of a page, with what they need; both have tests of their own."""
+
+
+def test_each_task_is_done_by_a_command_that_its_page_has_run() -> None:
+    page = DOCS / "tasks.md"
+    rows = table_rows(page, "# What do you want to do?")
+    assert len(rows) >= 25
+    for task, how, more in rows:
+        pages = [(DOCS / link).resolve() for link in re.findall(r"\(([^)#]+\.md)", more)]
+        assert pages, task
+        run = "\n".join(block for one in pages for block in blocks_to_run(one))
+        for verb in re.findall(r"`batcher ((?:dlq |config )?[a-z]+)\b", how):
+            assert verb in NEEDS_MORE or re.search(rf"\bbatcher {verb}\b", run), (task, verb)
+
+
 def table_rows(page: Path, heading: str) -> list[list[str]]:
     """Return the cells of the first table below a heading, without its two head lines."""
     section = f"\n{page.read_text()}".partition(f"\n{heading}\n")[2]
