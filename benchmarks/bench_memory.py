@@ -4,9 +4,10 @@
     python -m benchmarks.bench_memory --only backlog,stall --stall 10
 
 Real processes at the default settings, without the embedded ClickHouse; memory is the resident set, from `/proc`
-(Linux). `backlog` loads a full topic into Parquet. `stall` reads it into a target that answers nothing for a while.
-`steady` loads what a producer sends at a steady rate into Parquet; the slope is that of a line through the samples of
-the second half (least squares).
+(Linux). `backlog` loads a full topic into Parquet. `packed` does so with records that came in batches of a megabyte and
+shrink to a thirtieth, so that what a broker sends is much more once it is unpacked. `stall` reads a topic into a target
+that answers nothing for a while. `steady` loads what a producer sends at a steady rate into Parquet; the slope is that
+of a line through the samples of the second half (least squares).
 """
 
 from __future__ import annotations
@@ -32,10 +33,13 @@ from benchmarks.harness import RESULTS
 from benchmarks.report import Panel, Spread, Table, chosen, publish
 from benchmarks.steady import Steady, fill
 
-PARTS: Final = ("backlog", "stall", "steady")
+PARTS: Final = ("backlog", "packed", "stall", "steady")
 PARTITIONS: Final = 4
 LOOK_EVERY_S: Final = 0.1
 PAGE_MB: Final = 4096 / 1e6
+
+PACKED_BYTES: Final = 2_000
+"""Of a record of `packed`, nearly all of it the same in each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +91,21 @@ def loaded(part: str, command: Sequence[str]) -> tuple[Taken, Samples]:
     return Taken(part, samples[-1][0], max(taken for _, taken in samples), samples[-1][1]), samples
 
 
-def backlog(broker: Broker, topic: str, scratch: Path) -> tuple[Taken, Samples]:
+def pack(broker: Broker, topic: str, records: int) -> None:
+    """Fill a topic as producers do that send large batches."""
+    broker.create_topic(topic, PARTITIONS)
+    note = ("the quick brown fox jumps over the lazy dog; " * (PACKED_BYTES // 45))[:PACKED_BYTES]
+    properties = {"batch.size": "1000000", "linger.ms": "1000", "message.max.bytes": "1000000"}
+    values = (f'{{"id":{number},"kind":"page_view","note":"{note}"}}' for number in range(records))
+    numbers = [number % PARTITIONS for number in range(records)]
+    broker.produce(topic, values, partition=numbers, compression="zstd", properties=properties)
+
+
+def backlog(part: str, broker: Broker, topic: str, scratch: Path) -> tuple[Taken, Samples]:
     """Load a topic to its end into Parquet."""
     flags = ["-b", broker.bootstrap, "-t", topic, "-g", f"bench-{uuid.uuid4().hex[:12]}", "--until-eof"]
     target = ["--sink", "parquet", "--parquet.path", str(scratch / "backlog")]
-    return loaded("backlog", [sys.executable, "-m", "batcher", *flags, *target])
+    return loaded(part, [sys.executable, "-m", "batcher", *flags, *target])
 
 
 def stall(broker: Broker, topic: str, seconds: float) -> tuple[Taken, Samples]:
@@ -184,10 +198,14 @@ def main() -> None:
         if {"backlog", "stall"} & set(given.only):
             broker.create_topic(topic, PARTITIONS)
             fill(broker, topic, EventGenerator(seed=1).take(given.records), PARTITIONS)
+        if "packed" in given.only:
+            pack(broker, f"{topic}-packed", given.records // 4)
         for part in given.only:
-            for round_ in range(given.rounds if part == "backlog" else 1):
+            for round_ in range(given.rounds if part in ("backlog", "packed") else 1):
                 if part == "backlog":
-                    keep(backlog(broker, topic, Path(scratch, str(round_))))
+                    keep(backlog(part, broker, topic, Path(scratch, str(round_))))
+                elif part == "packed":
+                    keep(backlog(part, broker, f"{topic}-packed", Path(scratch, f"packed-{round_}")))
                 elif part == "stall":
                     keep(stall(broker, topic, given.stall))
                 else:

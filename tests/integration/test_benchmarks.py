@@ -189,4 +189,4 @@ def test_the_memory_benchmark_runs(broker: Broker, tmp_path: Path) -> None:
     sizes = ("--records", "20000", "--rounds", "1", "--stall", "1", "--seconds", "3", "--rate", "2000")
     bench("memory", *sizes, "--json", str(written), broker=broker)
 
-    assert [one["part"] for one in json.loads(written.read_text())["results"]] == ["backlog", "stall", "steady"]
+    assert [one["part"] for one in json.loads(written.read_text())["results"]] == ["backlog", "packed", "stall", "steady"]
