@@ -41,6 +41,7 @@ def test_the_pipeline_benchmark_measures_every_contender(broker: Broker, tmp_pat
         "parquet-protobuf",
         "parquet-at-least-once",
         "clickhouse",
+        "clickhouse-http",
         "clickhouse-merged",
         "clickhouse-at-least-once",
         "naive",
@@ -189,4 +190,9 @@ def test_the_memory_benchmark_runs(broker: Broker, tmp_path: Path) -> None:
     sizes = ("--records", "20000", "--rounds", "1", "--stall", "1", "--seconds", "3", "--rate", "2000")
     bench("memory", *sizes, "--json", str(written), broker=broker)
 
-    assert [one["part"] for one in json.loads(written.read_text())["results"]] == ["backlog", "packed", "stall", "steady"]
+    assert [one["part"] for one in json.loads(written.read_text())["results"]] == [
+        "backlog",
+        "packed",
+        "stall",
+        "steady",
+    ]
