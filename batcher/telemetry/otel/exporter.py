@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 FLUSH_S: Final = 2.0
 """How long the end waits at most for what was not exported yet."""
 
+MISSING: Final = "OpenTelemetry is not installed: pip install 'kafka-batcher[otel]'"
+
 _SYSTEMS: Final[Mapping[str, str]] = {"share": "kafka", "sqs": "aws_sqs"}
 
 log = logs.get(__name__)
@@ -78,7 +80,7 @@ class OtelExporter:
     def running(self) -> Iterator[None]:
         """Export while the context is open, and flush at its end."""
         for refused in self._request.refused:
-            _not_exported(refused)
+            self._not_exported(refused)
         if not (self._request.traces or self._request.metrics):
             yield
             return
@@ -104,20 +106,18 @@ class OtelExporter:
 
             found = exporting(self._request, self._pipeline, self.flush_s)
         except ImportError as error:
-            if not (error.name or "").startswith("opentelemetry"):
-                raise
-            _not_exported("OpenTelemetry is not installed: pip install 'kafka-batcher[otel]'")
+            self._not_exported(f"{MISSING} ({error})")
         except Exception as error:  # the SDK raises what it likes for a variable that means nothing
-            _not_exported(f"{type(error).__name__}: {error}")
+            self._not_exported(f"{type(error).__name__}: {error}")
         else:
             self._spans = found.spans
             log.info("otel_exports", traces=self._request.traces, metrics=self._request.metrics)
             return found.ends
         return ()
 
-
-def _not_exported(reason: str) -> None:
-    log.warning("otel_not_exported", reason=reason, hint="the pipeline runs without it")
+    def _not_exported(self, reason: str) -> None:
+        if not self._pipeline.worker:  # the first of several says it for all
+            log.warning("otel_not_exported", reason=reason, hint="the pipeline runs without it")
 
 
 def _flushed(ends: Sequence[Callable[[], None]], seconds: float) -> bool:

@@ -27,16 +27,18 @@ class SdkLogHandler(logging.Handler):
         self._said_at: float | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Log a warning or an error, or count it. The message is enough: a traceback would be of their threads."""
+        """Log a warning or an error, or count it."""
         with self._counting:
             now = self._clock()
             if self._said_at is not None and now - self._said_at < EVERY_S:
                 self._unsaid += 1
                 return
             unsaid, self._unsaid, self._said_at = self._unsaid, 0, now
+        # A traceback would be that of their threads, and says nothing to people.
+        cause = record.exc_info[1] if record.exc_info else None
         logs.get(__name__).warning(
             "otel_export_failed",
-            error=record.getMessage(),
+            error=record.getMessage() if cause is None else f"{record.getMessage()} {type(cause).__name__}: {cause}",
             **({"unsaid": unsaid} if unsaid else {}),
             hint="the pipeline goes on without it; this is said once a minute at most",
         )
