@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+import pyarrow as pa
 from opentelemetry.context import Context
 from opentelemetry.trace import (
     NonRecordingSpan,
@@ -230,10 +231,10 @@ def links_of(batch: Batch) -> Iterator[SpanContext]:
     for run in batch.runs:
         rows = range(skip, len(run), step)
         skip = (skip - len(run)) % step
-        if run.headers is None:
+        if run.headers is None or not rows:
             continue
-        for row in rows:
-            context = _trace_of(run.headers[row].as_py() or ())
+        for headers in run.headers.take(pa.array(rows, pa.int64())).to_pylist():
+            context = _trace_of(headers or ())
             name = context.trace_id, context.span_id
             if context.is_valid and name not in seen:
                 seen.add(name)
