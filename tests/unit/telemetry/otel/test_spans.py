@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -208,6 +208,15 @@ def test_a_batch_that_still_fails_at_the_end_has_a_span_that_counts_no_record(re
     assert "messaging.batch.message_count" not in (batch.attributes or {})
 
 
+def test_a_batch_that_failed_passed_and_fails_again_still_fails(recorded: Recorded) -> None:
+    span = Range(EVENTS_0, 5, 9)
+    for event in (WriteRetried(SchemasUnavailable("away"), "", span), RetriesEnded(span)):
+        recorded.hear(event)
+    recorded.hear(WriteRetried(SinkUnavailable("away"), "", span))
+    recorded.hear.close()
+    assert recorded.batch.status.description == "SinkUnavailable"
+
+
 def test_a_commit_is_a_part_of_each_batch_that_it_covers_and_of_no_other(recorded: Recorded) -> None:
     recorded.written(make_records(["1", "2"]))
     recorded.written(make_records(["3"], first_offset=2), make_records(["4"], partition=EVENTS_1))
@@ -245,6 +254,7 @@ def test_a_batch_links_to_each_trace_of_its_records_once(recorded: Recorded) -> 
     headers = [traced(1), None, traced(2), traced(1), (("traceparent", b"none"),), ()]
     recorded.written(make_records(["1"] * 6, headers=headers), make_records(["1"], partition=EVENTS_1))
     assert [link.context.trace_id for link in recorded.batch.links] == [1, 2]
+    assert list(links_of(make_batch(make_records(["1"] * 6, headers=[headers[1], *headers[4:], *[None] * 3])))) == []
     assert recorded.batch.context is not None
     assert recorded.batch.context.trace_id not in (1, 2)
 
@@ -265,7 +275,11 @@ def test_links_are_bounded_and_spread_over_a_batch() -> None:
     assert found[-1] > 9000
 
 
-def test_what_the_sampler_drops_costs_no_link_and_waits_for_no_commit() -> None:
+def test_what_the_sampler_drops_costs_no_link_and_waits_for_no_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked(_: object) -> NoReturn:
+        pytest.fail("looked for links")
+
+    monkeypatch.setattr("batcher.telemetry.otel.spans.links_of", asked)
     recorded = Recorded(sampled=False)
     recorded.written(make_records(["1"], headers=[traced(1)]))
     recorded.hear(CommitAnswered("ok", {EVENTS_0: Position(1)}, 0.5))
