@@ -40,7 +40,7 @@ class SdkLogHandler(logging.Handler):
             "otel_export_failed",
             error=record.getMessage() if cause is None else f"{record.getMessage()} {type(cause).__name__}: {cause}",
             **({"unsaid": unsaid} if unsaid else {}),
-            hint="the pipeline goes on without it; this is said once a minute at most",
+            hint="the pipeline goes on; this is said once a minute at most",
         )
 
 

@@ -101,11 +101,9 @@ def _spoken(variables: Mapping[str, str], signal: Signal, refused: list[str]) ->
     protocol = _text(variables, variable)
     if protocol in ("", PROTOCOL):
         return True
-    message = (
-        f"{variable}={protocol}: {PROTOCOL} is spoken; set that, and the collector's port for it, which often is 4318"
-    )
-    if message not in refused:
-        refused.append(message)
+    said = f"{variable}={protocol}: only {PROTOCOL} can be sent; set that, and the collector's port for it, often 4318"
+    if said not in refused:
+        refused.append(said)
     return False
 
 

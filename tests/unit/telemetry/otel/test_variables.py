@@ -41,7 +41,7 @@ def test_grpc_is_refused_once_with_what_to_set() -> None:
     found = requested({ENDPOINT: HERE, "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"})
     assert (found.traces, found.metrics) == ((), ())
     [message] = found.refused
-    assert message.startswith("OTEL_EXPORTER_OTLP_PROTOCOL=grpc: http/protobuf")
+    assert message.startswith("OTEL_EXPORTER_OTLP_PROTOCOL=grpc: only http/protobuf")
     assert "4318" in message
     assert found
 
