@@ -487,6 +487,8 @@ class Prepared:
     """The schema it was decoded for; None where no record could be read and the target has no schema yet."""
     dropped: bool = False
     """It was not decoded: its records came while the off switch dropped what came."""
+    ready_at: float | None = None
+    """When decoding had ended, by `time.perf_counter`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -519,6 +521,8 @@ class Delivered:
     """The skipped rows that came while the off switch dropped records."""
     transform_s: float = 0.0
     """The seconds of `decode_s` that a transform took."""
+    waited_s: float = 0.0
+    """Seconds between decoding and writing, in which others were written."""
     releases: Releases = field(default_factory=dict)
     """The rows that the sink deferred and that are given back to their queue."""
 

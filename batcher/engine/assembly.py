@@ -263,7 +263,7 @@ def destination(
         dropping=around.dropping,
     )
     write = WriteLoop(shared, writer, events, sizer, target=name)
-    events.publish(GuaranteeAgreed(agreement.guarantee, name))
+    events.publish(GuaranteeAgreed(agreement.guarantee, name, agreement.sink.target))
     return Destination(
         name, target.sink, agreement, counters, shared, DecodeLoop(shared, writer.prepare), write, writer
     )

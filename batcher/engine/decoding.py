@@ -237,7 +237,8 @@ class Decoding:
                     raise ConfigurationError(mismatch(self._info.target, lane.schema.names, self._unknown.paths))
                 lane.columns.tell(self._unknown.paths)
         schema = None if lane is None else lane.schema
-        return Prepared(batch, decoded, time.perf_counter() - started, schema)
+        ready_at = time.perf_counter()
+        return Prepared(batch, decoded, ready_at - started, schema, ready_at=ready_at)
 
     def _keeps_all(self, batch: Batch) -> bool:
         # A replay was written before, under rules that may have changed.

@@ -225,8 +225,9 @@ class FetchLoop:
             self._events.publish(CommitAnswered("refused"))
             log.warning("commit_refused", error=str(error))
         else:
-            self._events.publish(CommitAnswered("ok"))
-            self._events.publish(TimeSpent("commit", self._clock() - began))
+            seconds = self._clock() - began
+            self._events.publish(CommitAnswered("ok", positions, seconds))
+            self._events.publish(TimeSpent("commit", seconds))
         if self._unconfirmed_since is not None:
             log.info("commit_confirmed", after_s=round(self._clock() - self._unconfirmed_since, 1))
             self._unconfirmed_since = None

@@ -212,6 +212,8 @@ class Writer:
             dropped=written.dropped,
             filtered=len(decoded.filtered),
             transform_s=decoded.transform_s,
+            # What was decoded again meanwhile was ready after the write had begun.
+            waited_s=0.0 if prepared.ready_at is None else max(started - prepared.ready_at, 0.0),
             releases=_by_offset(batch, written.released),
         )
 

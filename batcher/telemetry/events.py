@@ -7,12 +7,12 @@ several write loops, they may call it at the same time. One that raises is a bug
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from batcher.protocols import Guarantee
-from batcher.records import Batch, Delivered, Range, Records
+from batcher.records import Batch, Delivered, Partition, Position, Range, Records
 
 Phase = Literal["fetch", "backpressure", "commit", "decode", "transform", "write"]
 """Where a thread's time goes. The first three are the fetch loop's; `backpressure` is waiting because the buffer is
@@ -30,6 +30,8 @@ class GuaranteeAgreed:
     guarantee: Guarantee
     target: str = ""
     """The name of the target; empty where there is only one."""
+    described: str = ""
+    """What the sink calls it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,10 @@ class CommitAnswered:
     """A commit was answered, or not in time. Fetch loop."""
 
     outcome: CommitOutcome
+    positions: Mapping[Partition, Position] = field(default_factory=dict)
+    """What was committed; empty unless all of it was."""
+    seconds: float = 0.0
+    """How long the answer took, where there was one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ Sources and targets
     object_store    an object store in memory whose uploads fail when told to
     stores          S3 servers: moto in this process, and VersityGW as the real one
     secured_broker  Kafka with TLS, client certificates and SASL, and the authority of its certificates
+    collector       a collector of OpenTelemetry: takes what is exported, or hangs, or refuses
     tls_front       TLS before a server that speaks none
     store_proxy     a proxy before such a server that delays, refuses, loses and counts
     mutated         documents broken at random, and whether both ways of decoding make the same of them

@@ -44,7 +44,7 @@ SHORT_SESSION: Final = ("-X", "session.timeout.ms=3000", "-X", "heartbeat.interv
 ROOT: Final = Path(__file__).parents[2]
 
 # A setting of the shell that runs the tests must not become one of the tests.
-_SETTINGS: Final = ("BATCHER_", "CLICKHOUSE_")
+_SETTINGS: Final = ("BATCHER_", "CLICKHOUSE_", "OTEL_")
 # But for this one: with `off`, all tests run without the native extension.
 _PATH: Final = "BATCHER_NATIVE"
 

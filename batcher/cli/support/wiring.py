@@ -5,6 +5,7 @@ It is long because every part is made in one place, and all of them from the sam
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from batcher.protocols import DeadLetterQueue, Format, ReadableLog, Sink, Source, Transform
     from batcher.sources.kafka.options import KafkaOptions
     from batcher.telemetry.metrics import Metrics
+    from batcher.telemetry.otel.exporter import OtelExporter
+    from batcher.telemetry.otel.variables import ExportRequest
 
 DEAD_LETTER_TIMEOUT_S: Final = 30.0
 
@@ -58,13 +61,36 @@ def as_run(settings: Settings) -> Settings:
     return settings if section is None else settings.model_copy(update={name: section.as_run()})
 
 
-def metrics_of(settings: Settings) -> Metrics | None:
-    """Return the metrics to count in, or None where they are not asked for."""
-    if settings.http.addr is None:
+def export_request() -> ExportRequest:
+    """Return what the variables of OpenTelemetry ask for, and keep their secrets out of the log."""
+    from batcher.telemetry import logs
+    from batcher.telemetry.otel.variables import requested, secrets_in
+
+    logs.hide(tuple(secrets_in(os.environ)))
+    return requested(os.environ)
+
+
+def metrics_of(settings: Settings, export: ExportRequest | None = None) -> Metrics | None:
+    """Return the metrics to count in, or None where neither a page nor an export asks for them."""
+    if settings.http.addr is None and not (export and export.metrics):
         return None
     from batcher.telemetry.metrics import Metrics
 
     return Metrics(settings.sink or "")
+
+
+def exporter_of(
+    settings: Settings, export: ExportRequest, metrics: Metrics | None, worker: int | None = None
+) -> OtelExporter | None:
+    """Return what exports to OpenTelemetry, as a worker with this number; None where that is not asked for."""
+    if not export:
+        return None
+    from batcher.telemetry.otel.exporter import ExportedPipeline, OtelExporter, flush_s
+
+    registry = None if metrics is None else metrics.registry
+    group = getattr(section_of(settings, "source")[1], "group", "")
+    exported = ExportedPipeline(registry, settings.source, str(group or ""), settings.sink or "", worker)
+    return OtelExporter(export, exported, flush_s(settings.stop_timeout.total_seconds()))
 
 
 def page_of(settings: Settings) -> PipelinePage | None:
@@ -113,7 +139,12 @@ def answering(
 
 
 @before_opening()
-def pipeline_of(settings: Settings, metrics: Metrics | None = None, page: PipelinePage | None = None) -> Pipeline:
+def pipeline_of(
+    settings: Settings,
+    metrics: Metrics | None = None,
+    page: PipelinePage | None = None,
+    exporter: OtelExporter | None = None,
+) -> Pipeline:
     """Return the pipeline that the settings describe; nothing is opened yet. Raise SettingRefused."""
     from batcher.engine.pipeline import Pipeline
 
@@ -135,14 +166,19 @@ def pipeline_of(settings: Settings, metrics: Metrics | None = None, page: Pipeli
         ignore_intents=settings.ignore_intents,
         on_existing=settings.on_existing,
         max_records=settings.max_records,
-        stop_timeout_s=settings.stop_timeout.total_seconds(),
+        # What the last export takes is a part of the time of a stop.
+        stop_timeout_s=settings.stop_timeout.total_seconds() - (0.0 if exporter is None else exporter.flush_s),
         drain_timeout_s=DRAIN_TIMEOUT_S,
         start_timeout_s=settings.start_timeout.total_seconds(),
         halt_on_unknown=settings.decode.on_unknown == "halt",
         evolution=evolution_of(settings),
         rate=rate_of(settings),
         switch=switch_of(settings),
-        subscribers=[*([] if metrics is None else [metrics]), *([] if page is None else [page.subscriber])],
+        subscribers=[
+            *([] if metrics is None else [metrics]),
+            *([] if page is None else [page.subscriber]),
+            *([] if exporter is None else [exporter]),
+        ],
     )
     if metrics is not None:
         metrics.watch(pipeline.status)

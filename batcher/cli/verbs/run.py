@@ -72,7 +72,8 @@ def main(argv: Sequence[str]) -> int:
         from batcher.cli.support.worker import ParentLink, own
 
         tether = ParentLink(tells=settings.workers.least < settings.workers)
-        return run(own(settings, arguments.as_worker), for_people=False, told=shown == "console", tether=tether)
+        settings = own(settings, arguments.as_worker)
+        return run(settings, for_people=False, told=shown == "console", tether=tether, worker=arguments.as_worker)
     for warning in loaded.warnings:
         logs.get(__name__).warning("setting_ignored", reason=warning)
     from batcher.cli.support.places import lost_with_the_container
@@ -129,12 +130,14 @@ def run(
     told: bool = False,
     live: bool = False,
     tether: ParentLink | None = None,
+    worker: int | None = None,
 ) -> int:
     """Run the pipeline of the settings to its end and return the exit code.
 
     With `as_json` the summary goes to stdout, after a failure too. `for_people` explains a failure in plain words;
     otherwise it is one more event in the log. `told` says now and then how it goes, and in a sentence at the end what
-    was done; `live` shows it as well, on a terminal. A worker is stopped through its `tether`, and reports there.
+    was done; `live` shows it as well, on a terminal. A worker is stopped through its `tether`, and reports there;
+    `worker` is its number.
     """
     from batcher.telemetry import logs
 
@@ -147,14 +150,17 @@ def run(
         from batcher.cli.support import wiring
 
         settings = wiring.as_run(settings)
-        metrics = wiring.metrics_of(settings)
+        export = wiring.export_request()
+        metrics = wiring.metrics_of(settings, export)
+        exporter = wiring.exporter_of(settings, export, metrics, worker)
         page = wiring.page_of(settings)
-        pipeline = wiring.pipeline_of(settings, metrics, page)
+        pipeline = wiring.pipeline_of(settings, metrics, page, exporter)
         tune_collector()
         tune_memory()
         view = watching(pipeline, settings, fields, live=live) if told else nullcontext()
         tell = None if tether is None else tether.tell
-        with signals.sent_to(pipeline), wiring.answering(settings, metrics, pipeline, page, tell), view:
+        exports = nullcontext() if exporter is None else exporter.running()
+        with signals.sent_to(pipeline), exports, wiring.answering(settings, metrics, pipeline, page, tell), view:
             pipeline.run()
         if tether is None:  # for workers the sum decides: one may have had only a bad record
             _require_something_loaded(pipeline.summary())

@@ -202,3 +202,32 @@ def test_a_broker_that_is_away_is_69_and_json_has_every_check(
     found = json.loads(capsys.readouterr().out)
     bad = [one["check"] for one in found["findings"] if one["good"] is False]
     assert (bad, found["exit"]) == (["source"], 69)
+
+
+@pytest.mark.parametrize(
+    ("variables", "installed", "found"),
+    [
+        ({}, True, []),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c"}, True, [(True, "traces and metrics will be exported")]),
+        ({"OTEL_METRICS_EXPORTER": "console"}, True, [(True, "metrics will be exported")]),
+        ({"OTEL_TRACES_EXPORTER": "otlp"}, False, [(None, "pip install 'kafka-batcher[otel]'")]),
+        ({"OTEL_TRACES_EXPORTER": "zipkin"}, True, [(None, "OTEL_TRACES_EXPORTER=zipkin")]),
+    ],
+    ids=str,
+)
+def test_what_will_be_exported_to_opentelemetry_is_said_and_stops_nothing(
+    variables: dict[str, str],
+    installed: bool,
+    found: list[tuple[bool | None, str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_TRACES_EXPORTER", "OTEL_METRICS_EXPORTER", "OTEL_SDK_DISABLED"):
+        monkeypatch.delenv(name, raising=False)
+    for name, text in variables.items():
+        monkeypatch.setenv(name, text)
+    if not installed:
+        monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    said = [one for one in machine.installed(Settings(sink="null")) if one.name == "otel"]
+    assert [one.good for one in said] == [good for good, _ in found]
+    assert all(text in one.said for one, (_, text) in zip(said, found, strict=True))
+    assert code_of(said) == 0

@@ -24,6 +24,21 @@ print({"prometheus_client", "pandas", "http.server"} & set(sys.modules) or "none
     assert told(program) == "none"
 
 
+def test_a_run_without_variables_of_opentelemetry_loads_nothing_of_it() -> None:
+    program = """
+import contextlib, io, os, sys
+for name in [name for name in os.environ if name.startswith("OTEL_")]:
+    del os.environ[name]
+from batcher.cli.main import main
+with contextlib.redirect_stderr(io.StringIO()):
+    # It gets as far as to the queue, which is not there.
+    assert main(["--source", "queue", "--queue.path", "none.db", "--queue.group", "g", "--sink", "null"]) == 78
+heavy = ("opentelemetry", "batcher.telemetry.otel.e", "prometheus_client")
+print([name for name in sys.modules if name.startswith(heavy)] or "none")
+"""
+    assert told(program).splitlines()[-1] == "none"
+
+
 def test_a_pipeline_of_bare_json_loads_nothing_for_frames_registries_and_compression() -> None:
     program = """
 import sys

@@ -3,6 +3,7 @@ import socket
 import threading
 import urllib.error
 import urllib.request
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from batcher.settings import Settings
 from batcher.settings.model import Decode, Dlq, Http
 from batcher.sources.kafka.settings import Kafka
 from batcher.sources.starts import start_of
+from batcher.telemetry.otel.variables import ExportRequest
 from batcher.testing.sinks import ScriptedSink
 from sinks.clickhouse import mapping as clickhouse_mapping
 from sinks.clickhouse.settings import ClickHouse
@@ -193,3 +195,21 @@ def test_what_is_made_for_a_sink_and_is_none_is_refused(monkeypatch: pytest.Monk
     monkeypatch.setattr("sinks.registry.load", lambda _name: lambda _options: object())
     with pytest.raises(ConfigurationError, match=r"--sink mine:Nothing: what it makes has no open\(\)"):
         wiring.sink_of(settings)
+
+
+def test_metrics_are_counted_where_a_page_or_an_export_asks_for_them() -> None:
+    settings = Settings(sink="null", kafka=KAFKA)
+    assert wiring.metrics_of(settings) is None
+    assert wiring.metrics_of(settings, ExportRequest(traces=("otlp",))) is None
+    assert wiring.metrics_of(settings, ExportRequest(metrics=("otlp",))) is not None
+    assert wiring.metrics_of(settings.model_copy(update={"http": Http(addr="127.0.0.1:0")})) is not None
+
+
+def test_the_last_export_is_a_part_of_the_time_of_a_stop() -> None:
+    settings = Settings(sink="null", kafka=KAFKA, stop_timeout=timedelta(seconds=10))
+    assert wiring.exporter_of(settings, ExportRequest(), None) is None
+    exporter = wiring.exporter_of(settings, ExportRequest(traces=("otlp",)), None)
+    assert exporter is not None
+    without, with_it = (wiring.pipeline_of(settings, exporter=one) for one in (None, exporter))
+    assert without._options.stop_timeout_s == 10
+    assert with_it._options.stop_timeout_s + exporter.flush_s == 10

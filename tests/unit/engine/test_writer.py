@@ -137,6 +137,16 @@ def test_every_record_ends_in_the_sink_or_the_queue_or_is_skipped() -> None:
     assert desk.queue.coordinates() == {(A, 1)}
 
 
+def test_the_time_between_decoding_and_writing_is_told() -> None:
+    desk = Desk()
+    prepared = desk.writer.prepare(named("group", numbers("1")))
+    assert prepared.ready_at is not None
+    earlier = replace(prepared, ready_at=prepared.ready_at - 5.0)
+    assert 5.0 <= desk.writer.write(earlier).waited_s < 5.0 + 60.0
+    decoded_again = replace(prepared, ready_at=prepared.ready_at + 60.0)
+    assert desk.writer.write(decoded_again).waited_s == 0.0
+
+
 def test_coordinates_follow_the_rows_and_not_the_positions() -> None:
     desk = Desk(coordinates=("_topic", "_partition", "_offset", "_timestamp", "_key"))
     first = make_records(["x", "1"], partition=A, first_offset=10, keys=[b"a", b"b"])

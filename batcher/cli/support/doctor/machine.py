@@ -54,6 +54,7 @@ def installed(settings: Settings) -> Iterator[HealthFinding]:
         version = ".".join(str(part) for part in sys.version_info[:3])
         yield fine("parts", f"source, format, sink and all they need are installed (Python {version})")
     yield from _native(settings)
+    yield from _otel()
 
 
 def _native(settings: Settings) -> Iterator[HealthFinding]:
@@ -67,6 +68,24 @@ def _native(settings: Settings) -> Iterator[HealthFinding]:
         yield wrong("native", "--native require, and it is not installed: pip install 'kafka-batcher[native]'")
     else:
         yield doubtful("native", "not installed, so JSON is decoded by Python: pip install 'kafka-batcher[native]'")
+
+
+def _otel() -> Iterator[HealthFinding]:
+    from importlib.util import find_spec
+
+    from batcher.cli.support import wiring
+    from batcher.telemetry.otel.exporter import MISSING
+
+    asked = wiring.export_request()
+    for refused in asked.refused:
+        yield doubtful("otel", refused)
+    if not (asked.traces or asked.metrics):
+        return
+    if find_spec("opentelemetry") is None:
+        yield doubtful("otel", MISSING)
+    else:
+        found = [what for what, to in (("traces", asked.traces), ("metrics", asked.metrics)) if to]
+        yield fine("otel", f"{' and '.join(found)} will be exported to OpenTelemetry")
 
 
 def disks(settings: Settings) -> Iterator[HealthFinding]:
