@@ -87,14 +87,14 @@ def test_an_endless_run_ends_on_a_signal_with_everything_delivered(mock_cluster:
     assert values == [str(number).encode() for number in range(running.summary["delivered"])]
 
 
-def test_what_the_broker_does_not_take_is_told_and_is_75(mock_cluster: MockCluster) -> None:
+def test_what_is_too_large_to_be_sent_is_counted_and_a_person_has_to_look(mock_cluster: MockCluster) -> None:
     mock_cluster.create_topic("small")
     argv = ("-b", mock_cluster.bootstrap, "-t", "small", "-X", "message.max.bytes=1000", "--template")
 
     done = produce(*argv, "x" * 2000, "--count", "1", "--json")
 
-    assert done.code == 75
-    assert done.facts["undelivered"] == 1
+    assert done.code == 78
+    assert (done.facts["undelivered"], done.facts["skipped"]) == (0, {"too_large": 1})
     assert done.stderr == ""
 
 

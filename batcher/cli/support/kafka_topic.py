@@ -11,6 +11,8 @@ from batcher.settings import Settings
 from batcher.sources.kafka.settings import Kafka
 
 if TYPE_CHECKING:
+    import logging
+
     from confluent_kafka import KafkaError, Producer
 
     from batcher.sources.kafka.asking import Complaints
@@ -22,13 +24,14 @@ KNOWN_S: Final = 10.0
 """How long a broker may not know a topic that another one has just made, or its leaders: the controller tells them one
 by one."""
 
+QUEUED: Final = 50_000
+"""The most records that wait for the brokers: enough for full batches to many partitions."""
+
 PAUSE_S: Final = 0.1
 
 
 def producer_of(settings: Settings, arguments: argparse.Namespace, complaints: Complaints) -> Producer:
     """Return the client that sends, and tells its complaints. Raise ConfigurationError for refused properties."""
-    import logging
-
     from confluent_kafka import Producer
 
     from batcher.dead_letters.kafka import producer_properties
@@ -42,10 +45,30 @@ def producer_of(settings: Settings, arguments: argparse.Namespace, complaints: C
     # Larger batches compress better and cost the brokers less; no one waits for a single record here.
     properties |= {
         "linger.ms": kafka.options.get("linger.ms", "20"),
-        "queue.buffering.max.messages": 1_000_000,
+        # What is queued is what a stop has to wait for.
+        "queue.buffering.max.messages": kafka.options.get("queue.buffering.max.messages", str(QUEUED)),
     }
     with accepted(properties):
-        return Producer({**properties, "error_cb": complaints}, logger=logging.getLogger("librdkafka"))
+        return Producer({**properties, "error_cb": complaints}, logger=silent_log())
+
+
+def silent_log() -> logging.Logger:
+    """Return where the client's own log goes: to our log at level debug, and so to nowhere as a rule.
+
+    What matters of it is in the errors that it reports.
+    """
+    import logging
+
+    log = logging.getLogger("librdkafka")
+    log.addFilter(_as_debug)
+    return log
+
+
+def _as_debug(record: logging.LogRecord) -> bool:
+    import logging
+
+    record.levelno, record.levelname = logging.DEBUG, "DEBUG"
+    return logging.getLogger().isEnabledFor(logging.DEBUG)
 
 
 def require_topic(
@@ -67,6 +90,16 @@ def require_topic(
     if error is not None:
         absent = error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART and not arguments.create
         raise ConfigurationError(f"topic {topic}: {error.str()}{'; --create makes it' if absent else ''}")
+
+
+def require_partition(topic: str, number: int, producer: Producer) -> None:
+    """See that a topic that is there has a partition of this number. Raise ConfigurationError or Unreachable."""
+    from batcher.errors import ConfigurationError
+    from batcher.sources.kafka.asking import asked
+
+    count = len(asked(partial(producer.list_topics, topic), TIMEOUT_S).topics[topic].partitions)
+    if number >= count:
+        raise ConfigurationError(f"--partition {number}: topic {topic} has the partitions 0 to {count - 1}")
 
 
 def topic_error(topic: str, producer: Producer, complaints: Complaints, *, made: bool = False) -> KafkaError | None:
@@ -97,7 +130,9 @@ def create_topic(topic: str, settings: Settings, arguments: argparse.Namespace) 
     from batcher.errors import ConfigurationError
 
     kafka = settings.section(Kafka)
-    client = AdminClient({**kafka.options, "bootstrap.servers": kafka.brokers or ""})
+    client = AdminClient(
+        {"log_level": "2", **kafka.options, "bootstrap.servers": kafka.brokers or ""}, logger=silent_log()
+    )
     new = NewTopic(topic, num_partitions=arguments.partitions, replication_factor=arguments.replication or -1)
     try:
         client.create_topics([new], request_timeout=TIMEOUT_S)[topic].result()
