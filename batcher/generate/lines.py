@@ -18,11 +18,15 @@ WAIT_S: Final = 0.05
 
 
 class Chunk(NamedTuple):
-    """Hold what was read of a source: lines or rows, or why one is none, each with its number from 1 on."""
+    """Hold what was read of a source: lines or rows, or why one is none, each with its number from 1 on.
 
-    items: list[bytes | SkipReason]
+    `whole` says that none of them is a reason, which saves looking at each.
+    """
+
+    items: Sequence[bytes | SkipReason]
     numbers: Sequence[int]
     source: str
+    whole: bool = False
 
 
 class LineCutter:
@@ -85,12 +89,18 @@ def line_chunks(data: Iterable[bytes], source: str, stopped: Callable[[], bool],
     """Yield the lines of some bytes as they come, but not one that a stop has cut."""
     cutter, number = LineCutter(most), 1
     for part in data:
-        found = [_stripped(line) for line in cutter.take(part)]
-        yield Chunk(found, range(number, number + len(found)), source)
-        number += len(found)
+        if found := cutter.take(part):
+            yield _chunk(found, number, source)
+            number += len(found)
     if not stopped() and (last := cutter.rest()):
-        yield Chunk([_stripped(last)], (number,), source)
+        yield _chunk([last], number, source)
 
 
-def _stripped(line: bytes | SkipReason) -> bytes | SkipReason:
-    return line if isinstance(line, SkipReason) else line.rstrip(b"\r") or SkipReason.EMPTY
+def _chunk(found: list[bytes | SkipReason], first: int, source: str) -> Chunk:
+    numbers = range(first, first + len(found))
+    lines = [line.rstrip(b"\r") for line in found if isinstance(line, bytes)]
+    if len(lines) == len(found) and b"" not in lines:
+        return Chunk(lines, numbers, source, whole=True)
+    items: list[bytes | SkipReason] = [line or SkipReason.EMPTY for line in lines]
+    # Only the first one came in pieces, and can be too large.
+    return Chunk([SkipReason.TOO_LARGE, *items] if len(lines) < len(found) else items, numbers, source)

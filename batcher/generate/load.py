@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from batcher.errors import Unreachable
-from batcher.generate.shape import SendableEvent
+from batcher.generate.limits import TopicLimits
+from batcher.generate.shape import SendableBatch
 from batcher.generate.skipped import Skipped, SkipReason
 from batcher.sources.kafka.errors import FORBIDDEN, GONE
 
@@ -87,17 +88,20 @@ class EventLoad(ABC):
         return self._taken - self._sent
 
     @abstractmethod
-    def send(self, chunks: Iterable[list[SendableEvent]], timeout_s: float = 30.0) -> int:
+    def send(self, chunks: Iterable[SendableBatch], timeout_s: float = 30.0) -> int:
         """Send everything, until stopped; return of how many events nothing is known."""
 
-    def _pieces(self, chunks: Iterable[list[SendableEvent]], most: int | None) -> Iterator[list[SendableEvent]]:
+    def _pieces(self, chunks: Iterable[SendableBatch], most: int | None) -> Iterator[SendableBatch]:
         """Yield chunks, cut where they have more than `most` events, or more than the rate has in a moment."""
         if self._rate is not None:
             most = min(most or sys.maxsize, per_tick(self._rate))
         for chunk in chunks:
-            self._taken += len(chunk)
-            size = most or len(chunk) or 1
-            yield from (chunk[start : start + size] for start in range(0, len(chunk), size))
+            count = len(chunk.values)
+            self._taken += count
+            if most is None or count <= most:
+                yield chunk
+            else:
+                yield from (chunk.part(start, start + most) for start in range(0, count, most))
 
     def _failed(self, name: str, message: str) -> None:
         self.failed += 1
@@ -112,19 +116,29 @@ class EventLoad(ABC):
 class Load(EventLoad):
     """Send to a topic, and count the delivery report of each event; other arguments are those of `EventLoad`.
 
-    Without `partition` the key decides. Sending ends early where no record at all can be delivered any more.
+    Without `partition` the key decides. What `limits` refuse is skipped. Sending ends early where no record at all can
+    be delivered any more.
     """
 
-    def __init__(self, producer: Producer, topic: str, *, partition: int | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        producer: Producer,
+        topic: str,
+        *,
+        partition: int | None = None,
+        limits: TopicLimits | None = None,
+        **options: Any,
+    ) -> None:
         super().__init__(**options)
         self._producer = producer
         self._topic = topic
+        self._limits = limits or TopicLimits()
         self._hopeless = False
         self._extra: dict[str, Any] = {"headers": list(self._headers)} if self._headers else {}
         if partition is not None:
             self._extra["partition"] = partition
 
-    def send(self, chunks: Iterable[list[SendableEvent]], timeout_s: float = 30.0) -> int:
+    def send(self, chunks: Iterable[SendableBatch], timeout_s: float = 30.0) -> int:
         """Send everything, until stopped, and wait for the reports; return how many did not come in time."""
         started = time.monotonic()
         for piece in self._pieces(chunks, None):
@@ -140,14 +154,20 @@ class Load(EventLoad):
     def _over(self) -> bool:
         return self._hopeless or self._stop.is_set()
 
-    def _send(self, events: list[SendableEvent]) -> None:
-        produce, topic, extra, report = self._producer.produce, self._topic, self._extra, self._report
-        for index, event in enumerate(events):
-            if event.timestamp_ms:
-                extra["timestamp"] = event.timestamp_ms
+    def _send(self, batch: SendableBatch) -> None:
+        produce, topic, report = self._producer.produce, self._topic, self._report
+        keys, times_ms, extra = batch.keys, batch.times_ms, dict(self._extra)
+        checked = self._limits.keyed or bool(times_ms)
+        for index, value in enumerate(batch.values):
+            key = keys[index] if keys else None
+            if times_ms:
+                extra["timestamp"] = times_ms[index]
+            if checked and (reason := self._limits.refuses(key, times_ms[index] if times_ms else 0)) is not None:
+                self.skipped.add(reason, batch.source, batch.numbers[index])
+                continue
             while True:
                 try:
-                    produce(topic, event.value, event.key, on_delivery=report, **extra)
+                    produce(topic, value, key, on_delivery=report, **extra)
                     break
                 except BufferError:  # the queue is full: reports make room
                     self._producer.poll(TICK_S)
@@ -155,15 +175,14 @@ class Load(EventLoad):
                         self._sent += index
                         return
                 except KafkaException as refusal:
-                    self._refused(refusal.args[0], event)
+                    self._refused(refusal.args[0], batch, index)
                     break
-            extra.pop("timestamp", None)
-            self.nbytes += len(event.value or b"")
-        self._sent += len(events)
+        self._sent += len(batch.values)
+        self.nbytes += sum(len(value or b"") for value in batch.values)
 
-    def _refused(self, error: KafkaError, event: SendableEvent) -> None:
+    def _refused(self, error: KafkaError, batch: SendableBatch, index: int) -> None:
         if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:  # by our own bound: it was not sent
-            self.skipped.add(SkipReason.TOO_LARGE, event.source, event.number)
+            self.skipped.add(SkipReason.TOO_LARGE, batch.source, batch.numbers[index])
         else:
             self._report(error, None)
 
@@ -197,24 +216,27 @@ class PublisherLoad(EventLoad):
         super().__init__(**options)
         self._publisher = publisher
 
-    def send(self, chunks: Iterable[list[SendableEvent]], timeout_s: float = 30.0) -> int:
+    def send(self, chunks: Iterable[SendableBatch], timeout_s: float = 30.0) -> int:
         """Send everything, until stopped or until the queue does not answer; return of how many nothing is known."""
         from batcher.protocols import Outgoing  # noqa: PLC0415 - as said above
 
         started, headers = time.monotonic(), self._headers
         for piece in self._pieces(chunks, self._publisher.batch):
-            messages = [Outgoing(event.value or b"", event.key, headers) for event in piece]
-            self._sent += len(piece)
+            keys = piece.keys or (None,) * len(piece.values)
+            messages = [Outgoing(value or b"", key, headers) for value, key in zip(piece.values, keys, strict=True)]
+            if not messages:
+                continue
+            self._sent += len(messages)
             try:
                 refused = self._publisher.publish(messages, timeout_s)
             except Unreachable as error:
-                self._note(str(error), str(error)).count += len(piece)
-                return len(piece)
+                self._note(str(error), str(error)).count += len(messages)
+                return len(messages)
             self.nbytes += sum(len(message.value) for message in messages)
-            self.delivered += len(piece) - len(refused)
+            self.delivered += len(messages) - len(refused)
             for why in refused:
                 self._failed(why, why)
-            if refused and len(refused) == len(piece):  # a full disk, for one: the next would not do better
+            if len(refused) == len(messages):  # a full disk, for one: the next would not do better
                 break
             if self._rate is not None and (left_s := started + self._sent / self._rate - time.monotonic()) > 0:
                 self._stop.wait(left_s)

@@ -14,8 +14,11 @@ class SkipReason(StrEnum):
     NO_SEPARATOR = "no_separator"
     NOT_JSON = "not_json"
     NO_KEY_FIELD = "no_key_field"
+    NO_KEY = "no_key"
     NO_TIMESTAMP = "no_timestamp"
     BAD_TIMESTAMP = "bad_timestamp"
+    TOO_EARLY = "too_early"
+    TOO_LATE = "too_late"
     TOO_LARGE = "too_large"
     WRONG_WIDTH = "wrong_width"
     BAD_QUOTES = "bad_quotes"
@@ -34,8 +37,11 @@ _WORDS: Mapping[SkipReason, str] = {
     SkipReason.NO_SEPARATOR: "without --key-separator",
     SkipReason.NOT_JSON: "not a JSON object, so without the fields asked for",
     SkipReason.NO_KEY_FIELD: "without the field of --key",
+    SkipReason.NO_KEY: "without a key, which the compacted topic demands",
     SkipReason.NO_TIMESTAMP: "without the field of --timestamp-field",
     SkipReason.BAD_TIMESTAMP: "with a --timestamp-field that is no time that can be sent",
+    SkipReason.TOO_EARLY: "with a time before what the topic takes (message.timestamp.before.max.ms)",
+    SkipReason.TOO_LATE: "with a time after what the topic takes (message.timestamp.after.max.ms)",
     SkipReason.TOO_LARGE: "larger than -X message.max.bytes",
     SkipReason.WRONG_WIDTH: "with more or fewer cells than the header",
     SkipReason.BAD_QUOTES: "with quotes that are not those of CSV",

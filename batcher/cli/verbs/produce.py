@@ -11,7 +11,14 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from batcher.cli.support.kafka_topic import TIMEOUT_S, producer_of, require_partition, require_topic
+from batcher.cli.support.kafka_topic import (
+    BATCH_BYTES,
+    TIMEOUT_S,
+    limits_of,
+    producer_of,
+    require_partition,
+    require_topic,
+)
 from batcher.cli.support.publishing import PublishingPlugin, publisher_of, publishing, queues, sections
 from batcher.cli.support.sending_report import SendingReport
 from batcher.cli.support.signals import setting
@@ -99,6 +106,7 @@ def _filled(
     settings: Settings, arguments: argparse.Namespace, topic: str, how: Mapping[str, Any]
 ) -> tuple[EventLoad, str]:
     """Return what sends to a topic that is there, and its name."""
+    from batcher.errors import ConfigurationError
     from batcher.generate.load import Load
     from batcher.sources.kafka.asking import Complaints
 
@@ -107,7 +115,14 @@ def _filled(
     require_topic(topic, producer, complaints, settings, arguments)
     if arguments.partition is not None:
         require_partition(topic, arguments.partition, producer)
-    return Load(producer, topic, partition=arguments.partition, **how), topic
+    limits = limits_of(topic, settings)
+    if arguments.timestamp_field is not None and limits.own_times:
+        raise ConfigurationError(
+            f"--timestamp-field: topic {topic} puts its own time on every record (message.timestamp.type=LogAppendTime)"
+        )
+    if limits.max_bytes is not None and limits.max_bytes < BATCH_BYTES:
+        producer = producer_of(settings, arguments, complaints, limits)
+    return Load(producer, topic, partition=arguments.partition, limits=limits, **how), topic
 
 
 def _queued(

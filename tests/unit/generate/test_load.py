@@ -6,8 +6,9 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from batcher.errors import Unreachable
+from batcher.generate.limits import TopicLimits
 from batcher.generate.load import STOP_S, TICK_S, Load, PublisherLoad
-from batcher.generate.shape import SendableEvent
+from batcher.generate.shape import SendableBatch
 from batcher.generate.skipped import Skipped, SkipReason
 from batcher.protocols import Outgoing
 from batcher.testing.clock import ManualClock
@@ -68,15 +69,15 @@ def load(producer: ScriptedProducer, **options: Any) -> Load:
     return Load(producer, "t", **options)  # type: ignore[arg-type]
 
 
-def events(*values: bytes) -> list[SendableEvent]:
-    return [SendableEvent(value) for value in values]
+def events(*values: bytes) -> SendableBatch:
+    return SendableBatch(values, numbers=range(1, 1 + len(values)))
 
 
 def test_every_record_is_sent_and_counted_by_its_report() -> None:
     producer = ScriptedProducer()
     sending = load(producer)
 
-    assert sending.send([events(b"a", b"bc"), [], events(b"d")]) == 0
+    assert sending.send([events(b"a", b"bc"), events(), events(b"d")]) == 0
     assert [value for value, _ in producer.sent] == [b"a", b"bc", b"d"]
     assert (sending.delivered, sending.failed, sending.nbytes) == (3, 0, 4)
 
@@ -117,7 +118,7 @@ def test_a_record_above_our_own_bound_is_skipped_and_the_place_of_the_first_is_k
     skipped = Skipped()
     sending = load(producer, skipped=skipped)
 
-    sending.send([[SendableEvent(b"big", None, 0, "x.txt", 7), SendableEvent(b"a"), SendableEvent(b"big")]])
+    sending.send([SendableBatch([b"big", b"a", b"big"], source="x.txt", numbers=[7, 8, 9])])
 
     assert (sending.delivered, sending.failed) == (1, 0)
     assert (skipped.counts, skipped.first) == ({SkipReason.TOO_LARGE: 2}, {SkipReason.TOO_LARGE: "x.txt:7"})
@@ -126,15 +127,30 @@ def test_a_record_above_our_own_bound_is_skipped_and_the_place_of_the_first_is_k
 def test_headers_partition_and_time_are_those_asked_for() -> None:
     producer = ScriptedProducer()
 
-    load(producer, headers=(("a", b"b"),), partition=3).send(
-        [[SendableEvent(b"x", None, 5), SendableEvent(None, b"k")]]
-    )
+    load(producer, headers=(("a", b"b"),), partition=3).send([SendableBatch([b"x", None], [None, b"k"], [5, 6])])
 
     assert producer.extras == [
         {"headers": [("a", b"b")], "partition": 3, "timestamp": 5},
-        {"headers": [("a", b"b")], "partition": 3},
+        {"headers": [("a", b"b")], "partition": 3, "timestamp": 6},
     ]
     assert producer.sent == [(b"x", None), (None, b"k")]
+
+
+def test_what_the_topic_would_refuse_with_its_whole_batch_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("batcher.generate.limits.time.time_ns", lambda: 10_000 * 1_000_000)
+    config = {
+        "cleanup.policy": "compact,delete",
+        "message.timestamp.before.max.ms": "1000",
+        "message.timestamp.after.max.ms": "2000",
+    }
+    skipped, producer = Skipped(), ScriptedProducer()
+    values, keys = [b"a", b"b", b"c", b"d", b"e"], [None, b"k", b"k", b"k", b"k"]
+    batch = SendableBatch(values, keys, [10_000, 8_999, 9_000, 12_000, 12_001], "x", range(1, 6))
+
+    load(producer, limits=TopicLimits.of(config), skipped=skipped).send([batch])
+
+    assert [value for value, _ in producer.sent] == [b"c", b"d"]
+    assert skipped.first == {SkipReason.NO_KEY: "x:1", SkipReason.TOO_EARLY: "x:2", SkipReason.TOO_LATE: "x:5"}
 
 
 @pytest.mark.parametrize("code", [KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.UNKNOWN_TOPIC_OR_PART])
@@ -204,7 +220,7 @@ def test_a_rate_spreads_the_records_over_time(monkeypatch: pytest.MonkeyPatch) -
     producer.on_wait = clock.advance
     started = clock()
 
-    load(producer, rate=1000.0).send([events(b"x") * 1000, events(b"x") * 1000])
+    load(producer, rate=1000.0).send([events(*[b"x"] * 1000), events(*[b"x"] * 1000)])
 
     assert len(producer.sent) == 2000
     assert clock() - started == pytest.approx(2.0)
@@ -217,7 +233,7 @@ def test_a_stop_ends_the_sending_after_the_piece_at_hand() -> None:
     producer.on_wait = lambda _: stop.set()
 
     sending = load(producer, rate=20.0, stop=stop)
-    sending.send([events(b"x") * 1000])
+    sending.send([events(*[b"x"] * 1000)])
 
     assert sending.delivered == len(producer.sent) == 1
 
@@ -247,7 +263,7 @@ def test_events_are_published_in_batches_with_keys_and_headers() -> None:
     publisher, headers = ScriptedPublisher(), (("h", b"v"),)
     sending = PublisherLoad(publisher, headers=headers)
 
-    assert sending.send([[SendableEvent(b"ab", b"a"), *events(b"cd", b"ef")], [], events(b"g")]) == 0
+    assert sending.send([SendableBatch([b"ab", b"cd", b"ef"], [b"a", None, None]), events(), events(b"g")]) == 0
     assert publisher.batches == [
         [Outgoing(b"ab", b"a", headers), Outgoing(b"cd", None, headers)],
         [Outgoing(b"ef", None, headers)],

@@ -4,24 +4,24 @@ import pytest
 
 from batcher.generate.events import Poison
 from batcher.generate.lines import Chunk
-from batcher.generate.shape import NOW, SendableEvent, Shaper, made_up, shaped
+from batcher.generate.shape import NOW, SendableBatch, SendableEvent, Shaper, made_up, shaped
 from batcher.generate.skipped import Skipped, SkipReason
 
 AT_NOON_MS = 1_767_268_800_000
 
 
 def one(line: bytes, **options: Any) -> SendableEvent | SkipReason:
-    return Shaper(**options)(line, "x", 1)
+    return Shaper(**options)(line)
 
 
 def event(value: bytes | None, key: bytes | None = None, timestamp_ms: int = NOW) -> SendableEvent:
-    return SendableEvent(value, key, timestamp_ms, "x", 1)
+    return SendableEvent(value, key, timestamp_ms)
 
 
 def test_a_count_cuts_the_last_chunk() -> None:
     taken = shaped(made_up([[b"a", b"b"], [b"c", b"d"], [b"e"]]), Shaper(), count=3)
 
-    assert [event.value for chunk in taken for event in chunk] == [b"a", b"b", b"c"]
+    assert [value for batch in taken for value in batch.values] == [b"a", b"b", b"c"]
 
 
 def test_a_count_is_one_of_records_and_what_stands_behind_it_is_not_counted() -> None:
@@ -30,7 +30,10 @@ def test_a_count_is_one_of_records_and_what_stands_behind_it_is_not_counted() ->
 
     taken = shaped([chunk], Shaper(separator=b":", strict=True), count=2, skipped=skipped)
 
-    assert [(event.key, event.number) for part in taken for event in part] == [(b"1", 1), (b"2", 4)]
+    assert [batch for batch in taken if batch.values] == [
+        SendableBatch((b"a",), (b"1",), (), "x.txt", [1]),
+        SendableBatch((b"b",), (b"2",), (), "x.txt", [4]),
+    ]
     assert skipped.counts == {SkipReason.EMPTY: 1, SkipReason.NO_SEPARATOR: 1}
     assert skipped.first == {SkipReason.EMPTY: "x.txt:2", SkipReason.NO_SEPARATOR: "x.txt:3"}
     assert skipped.faulty == 1
@@ -42,7 +45,7 @@ def test_poison_spoils_the_lines_that_are_sent_and_reaches_the_topic_without_key
 
     (sent,) = shaped([chunk], Shaper(key_field="k", timestamp_field="t"), poison=poison)
 
-    assert sent == [SendableEvent(b'{"k":1,"t":"', None, NOW, "x", 2)]
+    assert sent == SendableBatch((b'{"k":1,"t":"',), (None,), (), "x", [2])
     assert (poison.seen, poison.spoiled) == (1, 1)
 
 
@@ -142,3 +145,15 @@ def test_the_key_in_front_and_a_time_inside_the_value_go_together() -> None:
     line = b'k\t{"t":1767268800}'
 
     assert one(line, separator=b"\t", timestamp_field="t") == event(b'{"t":1767268800}', b"k", AT_NOON_MS)
+
+
+def test_key_and_time_may_be_the_same_field() -> None:
+    line = b'{"t":1767268800}'
+
+    assert one(line, key_field="t", timestamp_field="t") == event(line, b"1767268800", AT_NOON_MS)
+
+
+def test_what_needs_no_look_inside_is_passed_on_as_it_is() -> None:
+    chunk = Chunk([b"a", b"b"], range(4, 6), "x", whole=True)
+
+    assert list(shaped([chunk], Shaper(strict=True))) == [SendableBatch([b"a", b"b"], (), (), "x", range(4, 6))]
