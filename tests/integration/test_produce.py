@@ -266,8 +266,7 @@ def test_a_file_that_is_cut_short_says_in_one_line_how_many_came_before(
 
 @pytest.mark.broker
 def test_a_record_that_the_topic_refuses_costs_no_other(broker: Broker, new_topic: Callable[..., str]) -> None:
-    topic = f"{new_topic()}-small"
-    broker.create_topic(topic, 1, max_message_bytes="20000")
+    topic = new_topic(1, max_message_bytes="20000")
     lines = [f'{{"n":{n}}}' for n in range(1000)]
     stdin = "\n".join([*lines[:500], "x" * 30_000, *lines[500:]])
 
@@ -283,9 +282,8 @@ def test_a_record_that_the_topic_refuses_costs_no_other(broker: Broker, new_topi
 
 @pytest.mark.broker
 def test_what_a_topic_demands_of_its_records_is_known_before(broker: Broker, new_topic: Callable[..., str]) -> None:
-    compacted, stamped = (f"{new_topic()}-{what}" for what in ("compacted", "stamped"))
-    broker.create_topic(compacted, 1, cleanup_policy="compact")
-    broker.create_topic(stamped, 1, message_timestamp_type="LogAppendTime")
+    compacted = new_topic(1, cleanup_policy="compact")
+    stamped = new_topic(1, message_timestamp_type="LogAppendTime")
 
     done = produce(
         "-b", broker.bootstrap, "-t", compacted, "--from", "-", "--key", "k", stdin='{"k":"a"}\n{"k":null}\n{"k":"b"}\n'
