@@ -40,13 +40,15 @@ def csv_chunks(
         if feed.drained and items:
             yield Chunk(items, places, source)
             items, places = [], []
-        number = reader.line_num + 1
+        number = feed.number + 1
         try:
             row = next(reader)
         except StopIteration:
             break
-        except csv.Error:
-            item: bytes | SkipReason = SkipReason.BAD_QUOTES
+        except csv.Error as error:
+            # The library has no other word for it.
+            long = "field limit" in str(error)
+            item: bytes | SkipReason = SkipReason.TOO_LARGE if long else SkipReason.BAD_QUOTES
         except _TooLong:
             item = SkipReason.TOO_LARGE
         except BrokenInput:
@@ -98,10 +100,11 @@ class _TooLong(Exception):
 
 
 class _Feed:
-    """Give lines of text to the reader, and say when the next one has to be waited for."""
+    """Give lines of text to the reader, and say when the next has to be waited for; `number` is that of the last."""
 
     def __init__(self, data: Iterable[bytes], most: int) -> None:
         self.ended = False
+        self.number = 0
         self._data = iter(data)
         self._cutter = LineCutter(most)
         self._lines: deque[bytes | SkipReason] = deque()
@@ -127,6 +130,7 @@ class _Feed:
                 continue
             self._lines += [line if isinstance(line, SkipReason) else line + b"\n" for line in self._cutter.take(part)]
         line = self._lines.popleft()
+        self.number += 1
         if isinstance(line, SkipReason):
             raise _TooLong("it is longer than a message may be")
         if self._first:

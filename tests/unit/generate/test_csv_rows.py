@@ -51,8 +51,12 @@ def test_a_row_that_cannot_be_sent_costs_no_other() -> None:
         (6, SkipReason.NOT_UTF8),
         (7, SkipReason.BAD_QUOTES),
         (8, SkipReason.TOO_LARGE),
-        (8, b'{"a":"ok","n":2}'),
+        (9, b'{"a":"ok","n":2}'),
     ]
+
+
+def test_a_line_that_is_too_long_to_be_held_costs_no_other_and_is_numbered() -> None:
+    assert rows(b"a\n", b"x" * 40, b"x" * 40, b"\nok\n", most=50) == [(2, SkipReason.TOO_LARGE), (3, b'{"a":"ok"}')]
 
 
 def test_rows_come_as_they_arrive() -> None:
