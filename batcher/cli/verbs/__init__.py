@@ -5,7 +5,7 @@ from typing import Final
 VERBS: Final = {
     "run": "load topics into a target (the default verb)",
     "demo": "show the whole thing on this machine, with nothing else running",
-    "produce": "send made-up events, or the lines of a file, to a topic",
+    "produce": "send files, a pipe or made-up events to a topic",
     "queue": "make an embedded queue; publish, pull and acknowledge messages; replay them",
     "peek": "show records of a topic, decoded",
     "schema": "show what a topic holds, and make the table for it",

@@ -166,7 +166,7 @@ def _texts(payloads: Sequence[str], stop: threading.Event, most: int) -> Iterato
     if payloads and list(payloads) != ["-"]:
         yield [text.encode(errors="surrogateescape") for text in payloads]
         return
-    from batcher.generate.load import lines
+    from batcher.generate.lines import lines
 
     for found in lines(sys.stdin.fileno(), stop):
         for start in range(0, len(found), most):

@@ -81,7 +81,14 @@ HEAVY = ("pyarrow", "confluent_kafka", "boto3", "botocore", "clickhouse_connect"
 
 @pytest.mark.parametrize(
     "words",
-    [["--help"], ["run", "--help"], ["config", "show", "--sink", "parquet"], ["plugins"], ["run", "--sink", "null"]],
+    [
+        ["--help"],
+        ["run", "--help"],
+        ["config", "show", "--sink", "parquet"],
+        ["plugins"],
+        ["run", "--sink", "null"],
+        ["produce", "--help"],
+    ],
     ids=" ".join,
 )
 def test_what_only_asks_for_settings_loads_no_library_that_takes_long(words: list[str]) -> None:
