@@ -149,8 +149,9 @@ def _about_broker(setup: Setup) -> Iterator[Advice]:
     if setup.live:
         yield Advice("nothing to change: the pipeline keeps up with what comes in")
         return
-    if not setup.given & {"queued.max.messages.kbytes", "fetch.max.bytes"}:
-        more = ("-X", "queued.max.messages.kbytes=65536", "-X", "fetch.max.bytes=52428800")
+    if not setup.given & {"queued.max.messages.kbytes", "fetch.max.bytes", "max.partition.fetch.bytes"}:
+        sizes = {"queued.max.messages.kbytes": 65536, "fetch.max.bytes": 52428800, "max.partition.fetch.bytes": 4194304}
+        more = tuple(word for name, size in sizes.items() for word in ("-X", f"{name}={size}"))
         yield Advice("more read ahead, for a link with a long way", more)
     yield Advice("compress in the producers (lz4 or zstd) and see what the brokers are busy with")
 

@@ -63,10 +63,22 @@ def test_the_way_partitions_come_and_go_follows_the_strategy(strategy: str, coop
     assert options(properties={"partition.assignment.strategy": strategy}).cooperative is cooperative
 
 
-def test_no_more_than_8_mib_is_fetched_ahead_unless_told_to() -> None:
+def test_no_more_than_8_mib_is_fetched_ahead_and_2_at_a_time_unless_told_to() -> None:
     assert options().librdkafka()["queued.max.messages.kbytes"] == "8192"
-    assert options().librdkafka()["fetch.max.bytes"] == str(8 << 20)
+    assert options().librdkafka()["fetch.max.bytes"] == str(2 << 20)
+    assert options().librdkafka()["max.partition.fetch.bytes"] == str(256 << 10)
     assert options(properties={"fetch.max.bytes": "9"}).librdkafka()["fetch.max.bytes"] == "9"
+
+
+def test_the_share_of_a_partition_may_be_given_by_either_of_its_names() -> None:
+    found = options(properties={"fetch.message.max.bytes": "5"}).librdkafka()
+    assert (found["fetch.message.max.bytes"], "max.partition.fetch.bytes" in found) == ("5", False)
+
+
+@pytest.mark.parametrize(("message", "fetch"), [("1000", 2 << 20), ("20000000", 20_000_000), ("many", 2 << 20)])
+def test_a_fetch_is_never_smaller_than_the_messages_that_are_asked_for(message: str, fetch: int) -> None:
+    found = options(properties={"message.max.bytes": message}).librdkafka()
+    assert found["fetch.max.bytes"] == str(fetch)
 
 
 @pytest.mark.parametrize(
