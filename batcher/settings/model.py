@@ -3,6 +3,7 @@
 The command line, the environment variables, the TOML keys, `--help` and `docs/reference.md` are made from these
 classes (`reference.py`). A section is one word, so that `BATCHER_SECTION_NAME` can be split.
 The sections of sources, formats, sinks and dead-letter queues come from these themselves (`compose.py`).
+It is long because each setting is here with its help, and nowhere else.
 """
 
 from __future__ import annotations

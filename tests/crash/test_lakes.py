@@ -7,7 +7,7 @@ Without intents a lake table still has no duplicate: it knows by itself what it 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ from tests.harness import crash_score
 from tests.harness.attack import Scene, Worker
 from tests.harness.disturbance import GroupScene
 from tests.harness.kill_loop import WITH_INTENTS, WITHOUT_INTENTS, kill_loop
-from tests.harness.lakes import DeltaOrders, s3_bucket
+from tests.harness.lakes import DeltaOrders, options_for, s3_bucket
 from tests.harness.patience import LONG
+from tests.harness.stores import S3Server
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
 
@@ -29,6 +30,40 @@ SEED = int(os.environ.get("BATCHER_TEST_SEED", "1"))
 PARTITIONS = 3
 BY_TIME = ("--batch.max-rows", "1000000")
 UNCHECKED = "tests.harness.lakes:unchecked_delta"
+STORES = ("S3 (moto)", "VersityGW")
+HERE_AND_THERE = ("", pytest.param("VersityGW", marks=pytest.mark.long))
+"""A directory, and a real S3 server."""
+
+
+class TableAt:
+    """Make a Delta table in a directory, or in a bucket where there are options for one."""
+
+    def __init__(self, name: str, directory: Path, storage: dict[str, str] | None = None) -> None:
+        self.name = name
+        self._directory = directory
+        self._storage = storage
+
+    @property
+    def label(self) -> str:
+        return f"Delta on {self.name}" if self.name else "Delta"
+
+    def __call__(self, **options: Any) -> DeltaOrders:
+        path = "s3://orders/table" if self._storage else str(self._directory / "table")
+        return DeltaOrders(path, self._directory / "orders.arrow", storage=self._storage, **options)
+
+
+@pytest.fixture
+def table_at(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[TableAt]:
+    """Return what makes a table, where the parameter says."""
+    if request.param == "VersityGW":
+        server: S3Server = request.getfixturevalue("gateway")
+        server.bucket("orders")
+        yield TableAt(request.param, tmp_path, options_for(server))
+    elif request.param:
+        with s3_bucket("orders") as storage:
+            yield TableAt(request.param, tmp_path, storage)
+    else:
+        yield TableAt("", tmp_path)
 
 
 @pytest.fixture
@@ -82,40 +117,40 @@ def test_a_delta_table_has_every_record_once_even_without_intents(
 
 
 @pytest.mark.long
-def test_a_kill_at_any_moment_leaves_every_record_once_in_a_delta_table_on_s3(
-    new_scene: Callable[..., Scene], tmp_path: Path
+@pytest.mark.parametrize("table_at", STORES, indirect=True)
+def test_a_kill_at_any_moment_leaves_every_record_once_in_a_delta_table_in_an_object_store(
+    table_at: TableAt, new_scene: Callable[..., Scene]
 ) -> None:
-    with s3_bucket("orders") as storage:
-        target = DeltaOrders("s3://orders/table", tmp_path / "orders.arrow", storage=storage)
-        with new_scene(target, delivery="exactly-once") as scene:
-            scene.start()
-            kill_loop(scene, KILLS, WITH_INTENTS)
-            verdict = scene.settle()
-    crash_score.add("Delta on S3 (moto), merged partitions", verdict)
+    with new_scene(table_at(), delivery="exactly-once") as scene:
+        scene.start()
+        kill_loop(scene, KILLS, WITH_INTENTS)
+        verdict = scene.settle()
+    crash_score.add(f"Delta on {table_at.name}, merged partitions", verdict)
     assert verdict.exact, verdict
     assert verdict.kills >= KILLS
     assert verdict.replays, verdict
 
 
+@pytest.mark.parametrize("table_at", HERE_AND_THERE, indirect=True)
 def test_with_the_check_taken_out_the_same_kills_duplicate_records_and_this_test_sees_it(
-    new_scene: Callable[..., Scene], tmp_path: Path
+    table_at: TableAt, new_scene: Callable[..., Scene]
 ) -> None:
-    target = DeltaOrders(str(tmp_path / "table"), tmp_path / "orders.arrow", sink=UNCHECKED)
-    with new_scene(target, delivery="at-least-once", flags=BY_TIME) as scene:
+    with new_scene(table_at(sink=UNCHECKED), delivery="at-least-once", flags=BY_TIME) as scene:
         scene.start()
         kill_loop(scene, KILLS, WITHOUT_INTENTS)
         verdict = scene.settle()
-    crash_score.add("Delta, without the check", verdict, control=True)
+    crash_score.add(f"{table_at.label}, without the check", verdict, control=True)
     assert verdict.complete, verdict
     assert verdict.duplicated > 0, verdict
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("table_at", HERE_AND_THERE, indirect=True)
 def test_workers_frozen_between_check_and_commit_duplicate_nothing_when_they_go_on(
-    disturbed: Callable[..., GroupScene], tmp_path: Path
+    table_at: TableAt, disturbed: Callable[..., GroupScene]
 ) -> None:
-    target = DeltaOrders(str(tmp_path / "table"), tmp_path / "orders.arrow")
-    with disturbed("consumer", target, workers=2, session_s=6.0 if LONG else 3.0, seed=SEED, rate=600) as scene:
+    scene_of = {"workers": 2, "session_s": 6.0 if LONG else 3.0, "seed": SEED, "rate": 600}
+    with disturbed("consumer", table_at(), **scene_of) as scene:
         first, second = scene.workers
         first.start(STOP_AT="mid_write:4")
         second.start()
@@ -125,7 +160,7 @@ def test_workers_frozen_between_check_and_commit_duplicate_nothing_when_they_go_
             first.start(STOP_AT="mid_write:4")
             _play_dead(scene, first)
         verdict = scene.settle()
-    crash_score.add("Delta, workers frozen between check and commit, consumer", verdict)
+    crash_score.add(f"{table_at.label}, workers frozen between check and commit, consumer", verdict)
     assert verdict.exact, verdict
     assert verdict.stops == FREEZES
 

@@ -19,6 +19,7 @@ import sinks
 from batcher.plugins import PluginContext
 from batcher.records import Partition
 from sinks.lake.sink import LakeSink
+from tests.harness.stores import ACCESS_KEY, REGION, SECRET_KEY, S3Server
 from tests.harness.targets import ORDER_SCHEMA, Loaded
 
 
@@ -97,6 +98,17 @@ def without_check() -> Iterator[None]:
     """Let no row be taken for one that is there."""
     with patch("sinks.lake.position.doubtful", lambda *_: []):
         yield
+
+
+def options_for(server: S3Server) -> dict[str, str]:
+    """Return the options with which a Delta table lies on an S3 server."""
+    return {
+        "access_key_id": ACCESS_KEY,
+        "secret_access_key": SECRET_KEY,
+        "region": REGION,
+        "endpoint_url": server.endpoint,
+        "allow_http": "true",
+    }
 
 
 @contextmanager

@@ -1,4 +1,7 @@
-"""`batcher produce`: fill a topic or another queue with made-up events, or with the lines of a file or a pipe."""
+"""`batcher produce`: fill a topic or another queue with made-up events, or with the lines of a file or a pipe.
+
+It is long because of its flags: what each is for, and which do not go together.
+"""
 
 from __future__ import annotations
 
