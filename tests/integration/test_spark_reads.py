@@ -1,0 +1,172 @@
+"""Spark reads what the lake sinks wrote, with every type: Delta by its path, Iceberg through a REST catalog.
+
+Spark has an environment of its own, and its parts for lake tables come from Maven Central: the long form sets both up.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+import subprocess
+from decimal import Decimal
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pytest
+
+import sinks
+from batcher.embedded.jars import Unavailable, cache_dir, fetched, with_dependencies
+from batcher.testing.values import make_block
+from benchmarks.compare.environments import default_directory, python_of
+from tests.harness.iceberg import Lake
+
+pytest_plugins = ["tests.harness.iceberg_plugin"]
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
+
+PARTS: Final = (
+    ("io.delta", "delta-spark_2.13", "4.0.0"),
+    ("org.apache.iceberg", "iceberg-spark-runtime-4.0_2.13", "1.10.1"),
+)
+"""For Spark 4.0, which is what the comparison has."""
+
+PLACE: Final = "spark-lake-4.0"
+
+READ: Final = """\
+import json, sys
+from pyspark.sql import SparkSession
+
+jars, settings, form, table, columns = sys.argv[1], json.loads(sys.argv[2]), *sys.argv[3:5], json.loads(sys.argv[5])
+builder = SparkSession.builder.master("local[1]").config("spark.jars", jars)
+for name, value in settings.items():
+    builder = builder.config(name, value)
+spark = builder.getOrCreate()
+frame = spark.read.format(form).load(table) if form == "delta" else spark.read.table(table)
+
+def plain(value):
+    if isinstance(value, (bytes, bytearray)):
+        return value.hex()
+    if isinstance(value, list):
+        return [plain(one) for one in value]
+    if isinstance(value, dict):
+        return {name: plain(one) for name, one in value.items()}
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+
+rows = [one.asDict(recursive=True) for one in frame.orderBy("_offset").select("_offset", *columns).collect()]
+print("ROWS" + json.dumps([plain(row) for row in rows]))
+"""
+
+USUAL: Final = {
+    "spark.ui.enabled": "false",
+    "spark.driver.host": "127.0.0.1",
+    "spark.sql.session.timeZone": "UTC",
+    "spark.sql.shuffle.partitions": "1",
+}
+
+DAY = dt.date(2026, 1, 31)
+NOON = dt.datetime(2026, 1, 31, 12, 0, 0, 1000, dt.UTC)
+
+TABLE = pa.table(
+    {
+        "id": pa.array([1, 2, 3], pa.uint64()),
+        "i8": pa.array([-1, 2, None], pa.int8()),
+        "u8": pa.array([255, 2, None], pa.uint8()),
+        "u32": pa.array([2**32 - 1, 2, None], pa.uint32()),
+        "f32": pa.array([0.5, None, -1.0], pa.float32()),
+        "paid": pa.array([True, None, False]),
+        "country": ["DE", None, "a/b c"],
+        "day": pa.array([DAY, DAY, None], pa.date32()),
+        "at": pa.array([NOON, None, NOON], pa.timestamp("us", "Europe/Berlin")),
+        "local": pa.array([NOON.replace(tzinfo=None), None, None], pa.timestamp("ms")),
+        "price": pa.array([Decimal("1.50"), None, Decimal("-2.25")], pa.decimal128(18, 2)),
+        "tags": pa.array([["a"], [], None], pa.list_(pa.string())),
+        "place": pa.array([{"x": 1.5}, None, {"x": None}], pa.struct([("x", pa.float64())])),
+        "map": pa.array([[("k", 1)], None, []], pa.map_(pa.string(), pa.int64())),
+        "raw": pa.array([b"\x00", None, b""], pa.binary()),
+    }
+)
+
+EXPECTED: Final[list[dict[str, Any]]] = [
+    {"_offset": 0, "id": "1", "i8": -1, "u8": 255, "u32": 4294967295, "f32": 0.5, "paid": True, "country": "DE"}
+    | {"day": "2026-01-31", "at": "2026-01-31 12:00:00.001000", "local": "2026-01-31 12:00:00.001000"}
+    | {"price": "1.50", "tags": ["a"], "place": {"x": 1.5}, "map": {"k": 1}, "raw": "00"},
+    {"_offset": 1, "id": "2", "i8": 2, "u8": 2, "u32": 2, "f32": None, "paid": None, "country": None}
+    | {"day": "2026-01-31", "at": None, "local": None}
+    | {"price": None, "tags": [], "place": None, "map": None, "raw": None},
+    {"_offset": 2, "id": "3", "i8": None, "u8": None, "u32": None, "f32": -1.0, "paid": False, "country": "a/b c"}
+    | {"day": None, "at": "2026-01-31 12:00:00.001000", "local": None}
+    | {"price": "-2.25", "tags": None, "place": {"x": None}, "map": {}, "raw": ""},
+]
+
+
+@pytest.fixture(scope="module")
+def spark() -> tuple[Path, str]:
+    """Return the Python of Spark and the paths of its parts for lake tables."""
+    what = "Spark's parts for lake tables"
+    try:
+        python = python_of("spark", default_directory())
+        jars = fetched(cache_dir() / PLACE, what, partial(with_dependencies, what, PARTS))
+    except Unavailable as error:
+        pytest.skip(str(error))
+    return python, ",".join(str(jar) for jar in sorted(jars.glob("*.jar")))
+
+
+def rows(spark: tuple[Path, str], form: str, table: str, **settings: str) -> list[dict[str, Any]]:
+    python, jars = spark
+    given = {**USUAL, **{name.replace("__", "."): value for name, value in settings.items()}}
+    done = subprocess.run(
+        [str(python), "-c", READ, jars, json.dumps(given), form, table, json.dumps(TABLE.column_names)],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+        env={"PATH": os.environ["PATH"], "TZ": "UTC"},
+    )
+    found = [line for line in done.stdout.splitlines() if line.startswith("ROWS")]
+    assert found, done.stderr[-3000:]
+    read: list[dict[str, Any]] = json.loads(found[0].removeprefix("ROWS"))
+    return read
+
+
+@pytest.mark.parametrize("partition_by", [(), ("country", "day(at)")], ids=["flat", "partitioned"])
+def test_spark_reads_every_type_of_a_delta_table(
+    spark: tuple[Path, str], partition_by: tuple[str, ...], tmp_path: Path
+) -> None:
+    sink = sinks.load("delta")({"path": str(tmp_path / "table"), "partition_by": partition_by})
+    info = sink.open()
+    sink.pin(TABLE.schema)  # type: ignore[attr-defined]
+    sink.write(make_block(TABLE, coordinates=info.coordinates))
+    sink.close()
+    read = rows(
+        spark,
+        "delta",
+        str(tmp_path / "table"),
+        spark__sql__extensions="io.delta.sql.DeltaSparkSessionExtension",
+        spark__sql__catalog__spark_catalog="org.apache.spark.sql.delta.catalog.DeltaCatalog",
+    )
+    assert read == EXPECTED
+
+
+@pytest.fixture
+def written(rest_lake: Lake) -> Lake:
+    sink = rest_lake.sink()
+    info = sink.open()
+    sink.pin(TABLE.schema)
+    sink.write(make_block(TABLE, coordinates=info.coordinates))
+    sink.close()
+    return rest_lake
+
+
+def test_spark_reads_every_type_of_an_iceberg_table(spark: tuple[Path, str], written: Lake) -> None:
+    read = rows(
+        spark,
+        "iceberg",
+        f"lake.{written.table}",
+        spark__sql__catalog__lake="org.apache.iceberg.spark.SparkCatalog",
+        spark__sql__catalog__lake__type="rest",
+        spark__sql__catalog__lake__uri=written.catalog["uri"],
+    )
+    assert read == EXPECTED
