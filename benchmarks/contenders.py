@@ -12,8 +12,10 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 import uuid
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
@@ -27,6 +29,8 @@ from benchmarks.orders import COLUMNS, NAMES
 PARTITIONS: Final = 4
 NAIVE_SHARE: Final = 8
 """The naive loop reads one record in so many, or its turn would be most of the run."""
+
+S3_START_S: Final = 60.0
 
 COORDINATES: Final = "_topic LowCardinality(String), _partition UInt32, _offset UInt64, _timestamp DateTime64(3, 'UTC')"
 
@@ -142,6 +146,57 @@ def parquet(bootstrap: str, topic: str, records: int, scratch: Path, delivery: s
     """Write zstd files, fsynced, with coordinates."""
     flags = ("--sink", "parquet", "--parquet.path", str(scratch / "out"), "--delivery", delivery)
     return pipeline(_named("parquet", delivery), bootstrap, topic, records, *flags)
+
+
+def parquet_on_s3(bootstrap: str, topic: str, records: int, scratch: Path) -> Measured:
+    """Put the same files into a bucket of moto's server, another process whose CPU and memory are not counted."""
+    del scratch
+    with s3_server() as endpoint:
+        flags = ("--sink", "parquet", "--parquet.path", f"s3://bench/out?endpoint={endpoint}")
+        return pipeline("parquet-s3", bootstrap, topic, records, *flags, "--delivery", "exactly-once")
+
+
+@contextmanager
+def s3_server() -> Iterator[str]:
+    """Run an S3 server with the bucket `bench` in a process of its own, and yield its address."""
+    import boto3
+
+    from batcher.embedded.tether import free_ports, tethered
+
+    [port] = free_ports(1)
+    keys = {"AWS_ACCESS_KEY_ID": "anybody", "AWS_SECRET_ACCESS_KEY": "not-a-secret", "AWS_REGION": "us-east-1"}
+    os.environ |= keys
+    command = tethered([sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)])
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        client: Any = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{port}", region_name="us-east-1")
+        deadline = time.monotonic() + S3_START_S
+        while True:
+            try:
+                client.create_bucket(Bucket="bench")
+                break
+            except Exception:  # whatever a server says that is not up yet
+                if time.monotonic() > deadline or server.poll() is not None:
+                    raise
+                time.sleep(0.1)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.kill()
+        server.wait()
+
+
+def delta(bootstrap: str, topic: str, records: int, scratch: Path) -> Measured:
+    """Commit the same rows to a Delta table on the same disk, a commit for all partitions."""
+    flags = ("--sink", "delta", "--delta.path", str(scratch / "table"), "--batch.max-wait", "1s")
+    return pipeline("delta", bootstrap, topic, records, *flags)
+
+
+def iceberg(bootstrap: str, topic: str, records: int, scratch: Path) -> Measured:
+    """Do the same with an Iceberg table in a catalog of SQLite."""
+    catalog = ("type=sql", f"uri=sqlite:///{scratch}/catalog.db", f"warehouse=file://{scratch}/warehouse")
+    flags = [word for one in catalog for word in ("--iceberg.catalog", one)]
+    flags += ["--sink", "iceberg", "--iceberg.table", "shop.orders", "--batch.max-wait", "1s"]
+    return pipeline("iceberg", bootstrap, topic, records, *flags)
 
 
 def encoded(sink: str, encoding: str) -> Callable[[str, str, int, Path], Measured]:
@@ -273,6 +328,9 @@ CONTENDERS: Mapping[str, Callable[[str, str, int, Path], Measured]] = {
     "parquet-avro": encoded("parquet", "avro"),
     "parquet-protobuf": encoded("parquet", "protobuf"),
     "parquet-at-least-once": parquet_once_or_more,
+    "parquet-s3": parquet_on_s3,
+    "delta": delta,
+    "iceberg": iceberg,
     "clickhouse": clickhouse,
     "clickhouse-http": clickhouse_over_http,
     "clickhouse-merged": clickhouse_merged,

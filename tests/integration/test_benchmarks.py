@@ -23,7 +23,7 @@ def bench(name: str, *flags: str, broker: Broker | None = None) -> None:
 @pytest.mark.broker
 def test_the_pipeline_benchmark_measures_every_contender(broker: Broker, tmp_path: Path) -> None:
     pytest.importorskip("chdb", reason="needs the extra [embedded]")
-    for needed in ("numpy", "fastavro", "ptars"):
+    for needed in ("numpy", "fastavro", "ptars", "obstore", "deltalake", "pyiceberg", "moto"):
         pytest.importorskip(needed)
     written = tmp_path / "results.json"
 
@@ -40,6 +40,9 @@ def test_the_pipeline_benchmark_measures_every_contender(broker: Broker, tmp_pat
         "parquet-avro",
         "parquet-protobuf",
         "parquet-at-least-once",
+        "parquet-s3",
+        "delta",
+        "iceberg",
         "clickhouse",
         "clickhouse-http",
         "clickhouse-merged",
