@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -79,7 +80,8 @@ def test_people_get_a_table_and_a_verdict(capsys: pytest.CaptureFixture[str]) ->
     assert cli.main(["bench", "--records", "4_000"]) == 0
     out, err = capsys.readouterr()
     assert "4,000 generated records, 4 partitions" in out
-    assert "\nbottleneck decode: " in out
+    # Which stage it is depends on the machine, and on whether the extension decodes.
+    assert re.search(r"\nbottleneck \w+: ", out)
     assert "fetching is not measured" in out
     assert "batcher: pipeline 3 of 3: 4,000 records" in err
 
