@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +18,7 @@ from batcher.errors import SinkMisconfigured, SinkUnavailable
 from batcher.protocols import COPIES, Measure
 from batcher.records import COORDINATES, Partition
 from sinks.delta.errors import fault, faults, words
+from sinks.delta.making import make_on_disk
 from sinks.delta.options import DeltaOptions
 from sinks.delta.protocol import unwritable
 from sinks.lake.coordinate import writer_of
@@ -114,16 +116,19 @@ class DeltaLakeTable:
         }
         if rules:
             properties[PARTITION_BY] = ",".join(rule.text for rule in rules)
+        make = partial(
+            deltalake.DeltaTable.create,
+            schema=pa.schema([*columns, *self._computed_fields(columns)]),
+            mode="error",
+            partition_by=[name_of(rule) for rule in rules] or None,
+            configuration=properties,
+            raise_if_key_not_exists=False,
+        )
         try:
-            deltalake.DeltaTable.create(
-                self._options.uri,
-                pa.schema([*columns, *self._computed_fields(columns)]),
-                mode="error",
-                partition_by=[name_of(rule) for rule in rules] or None,
-                configuration=properties,
-                storage_options=dict(self._options.storage) or None,
-                raise_if_key_not_exists=False,
-            )
+            if self._options.directory is None:
+                make(self._options.uri, storage_options=dict(self._options.storage) or None)
+            else:
+                make_on_disk(self._options.directory, make)
         except Exception as error:
             # Of two that make it at once one is told so, in several ways. What is there now decides.
             if not self._loaded():

@@ -197,7 +197,7 @@ def test_compaction_beside_a_writer_gets_in_nobodys_way_and_changes_no_row(tmp_p
 
 
 def test_of_two_that_make_the_table_at_once_one_gets_the_schema_of_the_other(tmp_path: Path) -> None:
-    for turn in range(4):
+    for turn in range(20):
         path = tmp_path / f"t{turn}"
         both = threading.Barrier(2)
 
