@@ -24,6 +24,7 @@ from batcher.testing.values import EVENTS_0, make_block
 from sinks.delta.table import DeltaLakeTable
 from sinks.lake.sink import LakeSink
 from tests.harness.lakes import without_check
+from tests.harness.patience import PATIENCE_S
 
 
 def sink_at(path: Path, **options: object) -> LakeSink:
@@ -175,18 +176,22 @@ def test_a_topic_made_anew_is_loaded_beside_the_old_one_under_an_id(tmp_path: Pa
 def test_compaction_beside_a_writer_gets_in_nobodys_way_and_changes_no_row(tmp_path: Path) -> None:
     sink, info = open_numbers(tmp_path / "t")
     sink.write(numbers(info, [0], 0))
-    over = threading.Event()
+    over, some = threading.Event(), threading.Event()
 
     def compact() -> int:
         done = 0
         while not over.is_set():
             done += deltalake.DeltaTable(tmp_path / "t").optimize.compact()["numFilesRemoved"]
+            if done:
+                some.set()
         return done
 
     with ThreadPoolExecutor(1) as pool:
         joined = pool.submit(compact)
         for offset in range(1, 15):
             sink.write(numbers(info, [offset], offset))
+        # On a busy machine the writer may be through before the other has looked once.
+        some.wait(PATIENCE_S)
         over.set()
     assert joined.result() > 0
     assert offsets_at(tmp_path / "t") == list(range(15))
