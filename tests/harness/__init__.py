@@ -29,6 +29,7 @@ Sources and targets
     store_proxy     a proxy before such a server that delays, refuses, loses and counts
     mutated         documents broken at random, and whether both ways of decoding make the same of them
     documents       made-up documents whose fields and types drift
+    every_type      rows of every type of a lake table, for those who read them with other programs
     scripted_nsqd   a server that speaks NSQ's protocol as a test tells it, also wrongly
     protobuf        Protobuf written by hand, for what no serializer makes
 

@@ -5,22 +5,20 @@ Spark has an environment of its own, and its parts for lake tables come from Mav
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 import os
 import subprocess
-from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-import pyarrow as pa
 import pytest
 
 import sinks
 from batcher.embedded.jars import Unavailable, cache_dir, fetched, with_dependencies
 from batcher.testing.values import make_block
 from benchmarks.compare.environments import default_directory, python_of
+from tests.harness.every_type import TABLE
 from tests.harness.iceberg import Lake
 
 pytest_plugins = ["tests.harness.iceberg_plugin"]
@@ -65,29 +63,6 @@ USUAL: Final = {
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.shuffle.partitions": "1",
 }
-
-DAY = dt.date(2026, 1, 31)
-NOON = dt.datetime(2026, 1, 31, 12, 0, 0, 1000, dt.UTC)
-
-TABLE = pa.table(
-    {
-        "id": pa.array([1, 2, 3], pa.uint64()),
-        "i8": pa.array([-1, 2, None], pa.int8()),
-        "u8": pa.array([255, 2, None], pa.uint8()),
-        "u32": pa.array([2**32 - 1, 2, None], pa.uint32()),
-        "f32": pa.array([0.5, None, -1.0], pa.float32()),
-        "paid": pa.array([True, None, False]),
-        "country": ["DE", None, "a/b c"],
-        "day": pa.array([DAY, DAY, None], pa.date32()),
-        "at": pa.array([NOON, None, NOON], pa.timestamp("us", "Europe/Berlin")),
-        "local": pa.array([NOON.replace(tzinfo=None), None, None], pa.timestamp("ms")),
-        "price": pa.array([Decimal("1.50"), None, Decimal("-2.25")], pa.decimal128(18, 2)),
-        "tags": pa.array([["a"], [], None], pa.list_(pa.string())),
-        "place": pa.array([{"x": 1.5}, None, {"x": None}], pa.struct([("x", pa.float64())])),
-        "map": pa.array([[("k", 1)], None, []], pa.map_(pa.string(), pa.int64())),
-        "raw": pa.array([b"\x00", None, b""], pa.binary()),
-    }
-)
 
 EXPECTED: Final[list[dict[str, Any]]] = [
     {"_offset": 0, "id": "1", "i8": -1, "u8": 255, "u32": 4294967295, "f32": 0.5, "paid": True, "country": "DE"}

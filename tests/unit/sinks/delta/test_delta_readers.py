@@ -2,45 +2,20 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import subprocess
 import sys
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import deltalake
 import duckdb
 import polars as pl
-import pyarrow as pa
 import pytest
 
 import sinks
 from batcher.testing.clickhouse import embedded_engine_missing
 from batcher.testing.values import make_block
-
-DAY = dt.date(2026, 1, 31)
-NOON = dt.datetime(2026, 1, 31, 12, 0, 0, 1000, dt.UTC)
-
-TABLE = pa.table(
-    {
-        "id": pa.array([1, 2, 3], pa.uint64()),
-        "i8": pa.array([-1, 2, None], pa.int8()),
-        "u8": pa.array([255, 2, None], pa.uint8()),
-        "u32": pa.array([2**32 - 1, 2, None], pa.uint32()),
-        "f32": pa.array([0.5, None, -1.0], pa.float32()),
-        "paid": pa.array([True, None, False]),
-        "country": ["DE", None, "a/b c"],
-        "day": pa.array([DAY, DAY, None], pa.date32()),
-        "at": pa.array([NOON, None, NOON], pa.timestamp("ns", "Europe/Berlin")),
-        "local": pa.array([NOON.replace(tzinfo=None), None, None], pa.timestamp("ms")),
-        "price": pa.array([Decimal("1.50"), None, Decimal("-2.25")], pa.decimal128(18, 2)),
-        "tags": pa.array([["a"], [], None], pa.list_(pa.string())),
-        "place": pa.array([{"x": 1.5}, None, {"x": None}], pa.struct([("x", pa.float64())])),
-        "map": pa.array([[("k", 1)], None, []], pa.map_(pa.string(), pa.int64())),
-        "raw": pa.array([b"\x00", None, b""], pa.binary()),
-    }
-)
+from tests.harness.every_type import EXPECTED, TABLE
 
 
 @pytest.fixture(params=[(), ("country", "day(at)")], ids=["flat", "partitioned"])
@@ -53,11 +28,6 @@ def table(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     sink.write(make_block(TABLE, first_offset=3, coordinates=info.coordinates))
     sink.close()
     return path
-
-
-EXPECTED: list[dict[str, Any]] = [
-    {**row, "at": row["at"] and row["at"].astimezone(dt.UTC), "id": Decimal(row["id"])} for row in TABLE.to_pylist()
-]
 
 
 def test_arrow_and_pandas_read_every_type(table: Path) -> None:
