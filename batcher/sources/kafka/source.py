@@ -552,7 +552,7 @@ class KafkaSource:
 
     def _check_identity(self, topics: Collection[str]) -> None:
         try:
-            self._identity.check(topics)
+            self._identity.check_for_commit(topics)
         except DataGap as error:
             # Nothing may be committed after it, least of all while the partitions are given up.
             self._failure = self._failure or error
