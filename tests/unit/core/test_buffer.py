@@ -1,6 +1,6 @@
 import pytest
 
-from batcher.core.buffer import Buffer, FlushPolicy
+from batcher.core.buffer import ROOM_AT_ONCE, ROOM_SHARE, Buffer, FlushPolicy
 from batcher.errors import ConfigurationError
 from batcher.records import Batch, Partition, Records
 from batcher.testing.values import make_records
@@ -128,6 +128,29 @@ def test_reading_resumes_only_well_below_the_bound() -> None:
 
     assert not b.above_high_watermark
     assert not b.below_low_watermark
+
+
+def test_a_full_buffer_gives_up_several_lanes_of_about_one_size_at_once_and_keeps_the_small_ones() -> None:
+    parts = [Partition("events", number) for number in range(20)]
+    b = buffer(rows=10_000, nbytes=60_000, memory=60_000, mixes=False)
+    b.extend([run(30 if number < 17 else 6, partition=part, size=100) for number, part in enumerate(parts)], 0.0)
+    assert b.above_high_watermark
+
+    sealed = b.take(0.0)
+
+    assert [partitions_of(batch) for batch in sealed] == [[part] for part in parts[: len(sealed)]]
+    assert {batch.trigger for batch in sealed} == {"memory"}
+    made = sum(batch.nbytes for batch in sealed)
+    assert made <= 60_000 * ROOM_SHARE < made + sealed[0].nbytes
+    assert len(sealed) > 1
+
+
+def test_a_full_buffer_gives_up_no_more_lanes_than_are_written_at_once() -> None:
+    parts = [Partition("events", number) for number in range(100)]
+    b = buffer(rows=10_000, nbytes=10_000, memory=10_000, mixes=False)
+    b.extend([run(1, partition=part, size=100) for part in parts], 0.0)
+
+    assert len(b.take(0.0)) == ROOM_AT_ONCE
 
 
 def test_a_full_buffer_gives_up_its_largest_lane_although_none_is_due() -> None:
