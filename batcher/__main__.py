@@ -6,13 +6,14 @@ import os
 import sys
 import threading
 
-from batcher.cli.support import early, streams
+from batcher.cli.support import early, streams, tuning
 
 
 def main() -> None:
     """Run the command line and end the process with its exit code, also when a thread hangs."""
     early.listen(sys.argv[1:])
     streams.open_all()
+    tuning.spare_threads()
     from batcher.cli.main import main as run_command_line  # noqa: PLC0415  # only now, so that a signal is heard meanwhile
 
     code = run_command_line()

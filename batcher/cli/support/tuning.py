@@ -24,6 +24,13 @@ M_ARENA_MAX: Final = -8
 """Names of `mallopt` (malloc.h of the GNU C library)."""
 
 
+def spare_threads() -> None:
+    """Keep numpy, which Arrow loads, from starting threads of its own; before it is loaded, for the whole process."""
+    # Each of them turns in a loop for a while when it has nothing to do, as it has here: 0.1 s of CPU a start. Whoever
+    # multiplies matrices in a function of their own sets the variable.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
 def tune_collector() -> None:
     """Make the garbage collector look less often; for the whole process."""
     # Each time enough objects were made, the cyclic collector visits everything that is alive, and `consume` makes ten

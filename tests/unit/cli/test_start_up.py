@@ -76,6 +76,20 @@ print(pa.array(pd.Series([1.0, float("nan")])).null_count)
     assert told(program) == "1"
 
 
+def test_numpy_starts_no_threads_unless_the_user_asks_for_them() -> None:
+    program = """
+import os, sys
+given = os.environ.pop("OPENBLAS_NUM_THREADS", None)
+from batcher.cli.support.tuning import spare_threads
+spare_threads()
+before = os.environ["OPENBLAS_NUM_THREADS"]
+os.environ["OPENBLAS_NUM_THREADS"] = "3"
+spare_threads()
+print("numpy" in sys.modules, before, os.environ["OPENBLAS_NUM_THREADS"])
+"""
+    assert told(program) == "False 1 3"
+
+
 HEAVY = ("pyarrow", "confluent_kafka", "boto3", "botocore", "clickhouse_connect", "chdb", "numpy", "pandas")
 
 
