@@ -25,7 +25,8 @@ from benchmarks.report import Spread, Table, publish
 from sinks.parquet import one_root
 from sinks.parquet.options import PARQUET_COORDINATES
 
-ROWS = (10_000, 100_000, 500_000)
+ROWS = (4_000, 10_000, 100_000, 500_000)
+TOLD = ("compression", "encodings")
 COMPRESSIONS = ("none", "lz4", "snappy", "zstd", "zstd:3", "gzip:1")
 START_MS = 1_700_000_000_000
 REPEATS = 3
@@ -113,6 +114,7 @@ def main() -> None:
     tables = {rows: orders(rows) for rows in ROWS}
     plan: list[tuple[int, dict[str, Any]]] = [(100_000, {"compression": codec}) for codec in COMPRESSIONS]
     plan += [(rows, {"compression": "zstd"}) for rows in ROWS if rows != 100_000]
+    plan += [(rows, {"compression": "zstd", "encodings": "v2"}) for rows in ROWS]
     plan += [(100_000, {"compression": "zstd", "partition_by": ("country",)})]
     plan += [(100_000, {"compression": "zstd", "partition_by": ("country", "quantity")})]
     figures, lines = [], []
@@ -122,7 +124,7 @@ def main() -> None:
         figures.append(figure)
         lines.append(
             (
-                f"{rows:,} rows, {options['compression']}",
+                ", ".join([f"{rows:,} rows", *(str(value) for name, value in options.items() if name in TOLD)]),
                 str(figure["files_per_block"]),
                 Spread.of(figure["rows_per_second"]).text(),
                 Spread.of(figure["cpu_us_per_row"]).text(2),

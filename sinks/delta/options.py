@@ -14,6 +14,7 @@ from batcher.errors import ConfigurationError
 from sinks.delta.settings import Delta
 from sinks.lake.partition import lake_rules
 from sinks.parquet.directory import DirectoryRule
+from sinks.parquet.encodings import Encodings
 
 # delta-rs and object_store ignore what they do not know, so that a slip would only be seen when nothing works.
 # The names: "Advanced object storage configuration" of delta-rs, and the configuration keys of object_store.
@@ -66,6 +67,7 @@ class DeltaOptions:
     storage: Mapping[str, str]
     properties: Mapping[str, str]
     rules: tuple[DirectoryRule, ...]
+    encodings: Encodings = "v1"
     lake_id: str = ""
 
     @staticmethod
@@ -87,6 +89,7 @@ class DeltaOptions:
             storage={} if directory is not None else _storage(section),
             properties={name: str(value) for name, value in section.property.items()},
             rules=rules,
+            encodings=section.encodings,
             lake_id=section.lake_id,
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -20,6 +20,8 @@ class Delta(LakeSection):
     """Options of the object store, such as region or endpoint_url; may be repeated. Keys are better in variables."""
     property: Annotated[Pairs, Flag(metavar="NAME=VALUE")] = Field(default_factory=dict)
     """Properties of a new table, such as delta.logRetentionDuration='interval 7 days'; may be repeated."""
+    encodings: Literal["v1", "v2"] = "v1"
+    """v2 keeps whole numbers and times as differences: a fifth smaller and faster; readers since Spark 3.3 know it."""
     allow_insecure: bool = False
     """Permit options that switch the check of certificates off."""
 

@@ -13,6 +13,7 @@ from batcher.errors import ConfigurationError
 from batcher.growth import stored
 from batcher.records import COORDINATES
 from sinks.parquet.directory import DirectoryRule, rules_of, separated
+from sinks.parquet.encodings import ENCODINGS, Encodings
 from sinks.parquet.files import unstorable
 from sinks.parquet.function import known_zone
 from sinks.parquet.hive import MAX_DIRECTORIES, unfit
@@ -37,7 +38,8 @@ class ParquetOptions:
 
     `path` is a local directory, the URI of an object store, or one that `pyarrow.fs` knows. `option` are the options
     of the store (`sinks/stores/options.py`); `allow_insecure` permits those that let others read what is sent.
-    `compression` is a codec with an optional level, as in `zstd:3`. `partition_by` says what becomes directories,
+    `compression` is a codec with an optional level, as in `zstd:3`, `encodings` says which readers the files are for
+    (`encodings.py`). `partition_by` says what becomes directories,
     outermost first (`directory.py`), `partition_zone` whose days and hours are meant. `coordinates` "none" omits
     `_partition`, `_offset`, `_timestamp`; words of MORE_COORDINATES, with commas between, add to them.
     `schema` is what the files hold, without coordinates; None takes the root's, or that of the first batch. `layout`
@@ -47,6 +49,7 @@ class ParquetOptions:
 
     path: str
     compression: str = "zstd"
+    encodings: Encodings = "v1"
     partition_by: tuple[str, ...] = ()
     partition_zone: str = "UTC"
     coordinates: str = "default"
@@ -60,6 +63,8 @@ class ParquetOptions:
     def __post_init__(self) -> None:
         check_path(self.path)
         parsed_compression(self.compression)
+        if self.encodings not in ENCODINGS:
+            raise ConfigurationError(f"--parquet.encodings {self.encodings!r} is not v1 or v2")
         if self.coordinates not in ("default", "none"):
             for word in self.coordinates.split(","):
                 if word not in MORE_COORDINATES:
@@ -80,7 +85,7 @@ class ParquetOptions:
         unknown = sorted(set(options) - set(ParquetOptions.__dataclass_fields__))
         if unknown:
             raise ConfigurationError(f"--parquet.{unknown[0].replace('_', '-')} is not an option of the Parquet sink")
-        for key in ("path", "compression", "partition_zone", "layout"):
+        for key in ("path", "compression", "encodings", "partition_zone", "layout"):
             if not isinstance(options.get(key, "" if key != "path" else None), str):
                 raise ConfigurationError(f"--parquet.{key} has to be given as a text")
         schema = options.get("schema")
@@ -98,6 +103,7 @@ class ParquetOptions:
         return ParquetOptions(
             path=cast("str", options["path"]),
             compression=cast("str", options.get("compression", "zstd")),
+            encodings=cast("Encodings", options.get("encodings", "v1")),
             partition_by=texts(options.get("partition_by", ())),
             partition_zone=cast("str", options.get("partition_zone", "UTC")),
             coordinates=",".join(sorted({*texts(options.get("coordinates", "default"), "coordinates")})) or "default",

@@ -25,6 +25,8 @@ class Parquet(Section):
     """Permit options that let others read or change what is sent: plain http, certificates that are not checked."""
     compression: Annotated[str, Flag(metavar="CODEC")] = "zstd"
     """zstd, snappy, lz4, gzip or none; with a level as in zstd:3."""
+    encodings: Literal["v1", "v2"] = "v1"
+    """v2 keeps whole numbers and times as differences: a fifth smaller and faster; readers since Spark 3.3 know it."""
     partition_by: Annotated[Directories, Flag(metavar="COLUMN|FUNCTION(COLUMN)[ as NAME][,…]")] = ()
     """What becomes directories (name=value/): columns; year, month, day, hour, bucket(id, 16), truncate(name, 3)."""
     partition_zone: Annotated[str, Flag(metavar="ZONE")] = "UTC"

@@ -228,8 +228,11 @@ class ParquetSink:
     def _publish(self, parts: Sequence[hive.HivePart], name: str, metadata: Mapping[bytes, bytes]) -> None:
         """Put files in place; raise RowsRejected for rows that cannot be encoded, before the first file appears."""
         codec, level = self._options.codec
+        kind = self._options.encodings
         try:
-            self._store.publish((path_of(part, name), encode(part.table, codec, level, metadata)) for part in parts)
+            self._store.publish(
+                (path_of(part, name), encode(part.table, codec, level, metadata, kind)) for part in parts
+            )
         except pa.ArrowInvalid as error:
             rejections = [
                 Rejection(part.row(row), "type", f"field {column!r} does not fit Parquet's type for it", column)

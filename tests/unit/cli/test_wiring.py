@@ -57,6 +57,7 @@ def test_parquet_gets_its_section_and_the_schema_of_the_file(tmp_path: Path) -> 
     assert parquet_mapping(settings.section(Parquet), wiring.context_of(settings, "parquet")) == {
         "path": "out",
         "compression": "zstd",
+        "encodings": "v1",
         "partition_by": ("country",),
         "partition_zone": "UTC",
         "coordinates": "default",

@@ -6,10 +6,13 @@ import subprocess
 import sys
 from decimal import Decimal
 from pathlib import Path
+from typing import Final
 
 import deltalake
 import duckdb
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import sinks
@@ -17,17 +20,40 @@ from batcher.testing.clickhouse import embedded_engine_missing
 from batcher.testing.values import make_block
 from tests.harness.every_type import EXPECTED, TABLE
 
+LAYOUTS: Final[dict[str, dict[str, object]]] = {
+    "flat": {},
+    "partitioned": {"partition_by": ("country", "day(at)")},
+    "v2": {"encodings": "v2"},
+}
 
-@pytest.fixture(params=[(), ("country", "day(at)")], ids=["flat", "partitioned"])
+
+@pytest.fixture(params=list(LAYOUTS.values()), ids=list(LAYOUTS))
 def table(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     path = tmp_path / "table"
-    sink = sinks.load("delta")({"path": str(path), "partition_by": request.param})
+    sink = sinks.load("delta")({"path": str(path), **request.param})
     info = sink.open()
     sink.pin(TABLE.schema)  # type: ignore[attr-defined]
     sink.write(make_block(TABLE, coordinates=info.coordinates))
     sink.write(make_block(TABLE, first_offset=3, coordinates=info.coordinates))
     sink.close()
     return path
+
+
+@pytest.mark.parametrize(("encodings", "of_ids"), [("v1", "PLAIN"), ("v2", "DELTA_BINARY_PACKED")])
+def test_only_columns_whose_values_come_again_have_a_dictionary(encodings: str, of_ids: str, tmp_path: Path) -> None:
+    rows = pa.table({"id": [7 * n for n in range(1_000)], "place": [{"town": "Bonn", "zip": n} for n in range(1_000)]})
+    sink = sinks.load("delta")({"path": str(tmp_path / "table"), "encodings": encodings})
+    info = sink.open()
+    sink.write(make_block(rows, coordinates=info.coordinates))
+    sink.close()
+
+    [file] = (tmp_path / "table").glob("*.parquet")
+    group = pq.ParquetFile(file).metadata.row_group(0)
+    found = {one.path_in_schema: one for one in map(group.column, range(group.num_columns))}
+    with_dictionary = [path for path, one in found.items() if one.has_dictionary_page]
+    assert sorted(with_dictionary) == ["_partition", "_topic", "place.town", "place.zip"]
+    assert all(of_ids in found[path].encodings for path in ("id", "_offset", "_timestamp"))
+    assert deltalake.DeltaTable(tmp_path / "table").to_pyarrow_table().select(rows.column_names).equals(rows)
 
 
 def test_arrow_and_pandas_read_every_type(table: Path) -> None:
@@ -66,7 +92,7 @@ def test_duckdb_reads_it_through_arrow_without_its_extension(table: Path) -> Non
 
 
 # The engine of chDB 4.4 does not find a partition column beside nested ones.
-@pytest.mark.parametrize("table", [()], indirect=True, ids=["flat"])
+@pytest.mark.parametrize("table", [LAYOUTS["flat"], LAYOUTS["v2"]], indirect=True, ids=["flat", "v2"])
 def test_clickhouses_engine_reads_the_numbers_texts_and_nested_values(table: Path) -> None:
     if (reason := embedded_engine_missing()) is not None:
         pytest.skip(reason)
