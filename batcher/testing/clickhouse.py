@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -132,6 +133,12 @@ class ClickHouseServer:
             self.stop()
             raise RuntimeError(f"the ClickHouse test server did not start within {timeout_s} s")
         self.port = int(json.loads(line)["port"])
+
+    def cpu_s(self) -> float:
+        """Return the seconds of CPU that the process has taken."""
+        assert self._process is not None
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def stop(self) -> None:
         """Stop the process; a second call is harmless."""
