@@ -251,7 +251,10 @@ class BlockReader:
             except reader.Unreadable as failure:
                 self.uneven = True
                 if not done and self._twice.learn(failure.twice):
-                    texts, rows = self._once(texts, rows, outcome)
+                    # Nothing before this was read: it is left as it is, and what is to come is counted anew.
+                    outcome.open += rows.slice(0, start).to_pylist()
+                    texts, rows = self._once(texts.slice(start), rows.slice(start), outcome)
+                    start, left = 0, []
                     continue
                 # In a single block of the reader, Arrow says which message is to blame.
                 most = max(_FEW, self._block_bytes // 2 * len(texts) // texts.nbytes)

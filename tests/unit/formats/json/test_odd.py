@@ -65,6 +65,18 @@ def test_many_keys_that_occur_twice_cost_two_readings_and_not_one_each(readings:
     assert len(readings) <= 4
 
 
+def test_a_key_that_is_first_seen_twice_after_many_messages_were_refused_for_another_stops_nothing() -> None:
+    schema = pa.schema([("a", pa.int64()), ("b", pa.int64())])
+    values: list[Any] = ['{"a":1,"a":2,"b":1,"b":2}'] * 60 + ['{"a":1,"a":2}'] * 70 + ['{"b":1,"b":2,"a":1,"a":2}'] * 4
+    values += [{"a": 1, "b": 2}] * 3
+
+    decoded = decode(values, schema, native="off")
+
+    assert [one.position for one in decoded.rejections] == list(range(134))
+    assert {one.reason for one in decoded.rejections} == {"duplicate"}
+    assert decoded.table.to_pylist() == [{"a": 1, "b": 2}] * 3
+
+
 def test_a_key_that_inner_objects_have_as_well_is_no_sign_of_anything(readings: list[tuple[int, int]]) -> None:
     schema = pa.schema([("id", pa.int64()), ("in", pa.struct([("id", pa.int64())]))])
     values: list[Any] = [{"id": n, "in": {"id": n}} for n in range(3000)]
