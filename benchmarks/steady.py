@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Self
 
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
 from batcher.generate.events import EventGenerator
 from batcher.testing.kafka import Broker
@@ -145,7 +145,10 @@ class CommitWatch:
 
     def _run(self) -> None:
         while not self._stop.wait(LOOK_EVERY_S):
-            answered = self._consumer.committed(self._asked, ANSWER_S)
+            try:
+                answered = self._consumer.committed(self._asked, ANSWER_S)
+            except KafkaException:  # a new group's coordinator is still being chosen; asked again in a moment
+                continue
             now = time.time()
             with self._changed:
                 for one in answered:
