@@ -119,6 +119,12 @@ AT_LEAST_ONCE = [
     ),
     Fault("ignore the epoch", "Offsets.unchanged", " and account.epoch == epoch", ""),
     Fault(
+        "make room with what is small",
+        "Buffer._largest",
+        "enumerate(lanes.items())), reverse=True)",
+        "enumerate(lanes.items())))",
+    ),
+    Fault(
         "drop what a cut leaves behind",
         "_Lane.cut",
         "                self.arrivals.appendleft((run.slice(head), arrived))\n",
