@@ -226,7 +226,7 @@ def waiting_for(snapshot: Snapshot, error: LastError | None) -> str:
 def _held_up(snapshot: Snapshot) -> str:
     """Say what keeps a batch from being written that could be; empty where nothing does."""
     if snapshot.held:
-        return "the off switch to be switched on"
+        return "its pause, or its off switch, to end"
     if snapshot.awaits_commit:
         return "the broker to store a commit"
     return f"the rate of batch.rate, for {snapshot.rate_wait_s:.1f} s" if snapshot.rate_wait_s > 0 else ""

@@ -100,7 +100,7 @@ def test_a_pipeline_that_is_held_from_the_start_reads_nothing_until_it_is_switch
         wait_for(lambda: pipeline.status().off_switch, "the switch to be seen")
         wait_for(lambda: pipeline.status().partitions and pipeline.status().partitions[A].paused, "the pause")
         assert pipeline.ready == (False, "held: switched off by a test")
-        assert pipeline.status().waiting_for == "the off switch to be switched on"
+        assert pipeline.status().waiting_for == "its pause, or its off switch, to end"
         assert "batcher_off_switch_state 1.0" in metrics.render()
         assert sink.rows() == []
         switch.says = False
@@ -154,7 +154,7 @@ def test_while_it_is_held_nothing_is_begun_and_afterwards_everything(announces: 
     assert engine.head() is None
     assert engine.next_read().pause == {A}
     snapshot = engine.shared.snapshot()
-    assert waiting_for(snapshot, None) == "the off switch to be switched on"
+    assert waiting_for(snapshot, None) == "its pause, or its off switch, to end"
     # An empty log is no end while nothing of it may be read.
     engine.shared.fetched([], {}, exhausted=True)
     assert engine.phase == "running"
