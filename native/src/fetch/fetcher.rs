@@ -250,7 +250,7 @@ mod tests {
             assert_eq!(fetcher.fetch(&limits(1000, 8 << 20)).unwrap().0.len(), 1);
         }
         assert_eq!(ASKED.with_borrow(|all| all.last().copied()), Some(1000));
-        arrive(records(1, 1));
+        assert_eq!(ALIVE.get(), 0);
     }
 
     #[test]
