@@ -85,7 +85,7 @@ impl<'a> Taken<'a> {
         if message.err != 0 {
             // SAFETY: as above; it is destroyed here and not used afterwards.
             unsafe {
-                self.event(message);
+                self.event(pointer);
                 (self.library.message_destroy)(pointer);
             }
             return;
@@ -93,11 +93,12 @@ impl<'a> Taken<'a> {
         // SAFETY: the pointers of a message are null, or reach as far as its lengths say, while it is alive.
         let (key, value) = unsafe { (bytes(message.key, message.key_length), bytes(message.payload, message.length)) };
         let mut kind = NO_TIME;
+        // librdkafka reads beyond what a message shows of itself, so it gets the pointer that it gave, and no reference.
         // SAFETY: a message that is alive, and room for the number.
-        let time = unsafe { (self.library.message_timestamp)(message, &raw mut kind) };
+        let time = unsafe { (self.library.message_timestamp)(pointer, &raw mut kind) };
         let time = (kind != NO_TIME).then_some(time);
         // SAFETY: as above. What it returns is borrowed from the message.
-        let headers = unsafe { headers(self.library, message) };
+        let headers = unsafe { headers(self.library, pointer) };
         let record = size(key, value, headers.as_deref().unwrap_or_default());
         let (source, fresh) = self.source(message, pointer, record);
         source.run.push(message.offset, time, key, value, headers.as_deref());
@@ -133,7 +134,9 @@ impl<'a> Taken<'a> {
 
     /// # Safety
     /// The message is alive and is an event.
-    unsafe fn event(&mut self, message: &Message) {
+    unsafe fn event(&mut self, pointer: *mut Message) {
+        // SAFETY: as the caller says.
+        let message = unsafe { &*pointer };
         let topic = if message.topic.is_null() {
             String::new()
         } else {
@@ -141,7 +144,7 @@ impl<'a> Taken<'a> {
             unsafe { text((self.library.topic_name)(message.topic)) }
         };
         // SAFETY: a message that is alive, with an error.
-        let text = unsafe { text((self.library.message_errstr)(message)) };
+        let text = unsafe { text((self.library.message_errstr)(pointer)) };
         let (partition, offset) = (message.partition, message.offset);
         self.events.push(Event { code: message.err, text, topic, partition, offset });
     }
@@ -191,7 +194,7 @@ unsafe fn text(at: *const c_char) -> String {
 /// # Safety
 /// The message is alive while the result is used, and is a record.
 #[inline]
-unsafe fn headers<'m>(library: &Library, message: &'m Message) -> Option<Vec<Header<'m>>> {
+unsafe fn headers<'m>(library: &Library, message: *const Message) -> Option<Vec<Header<'m>>> {
     let mut all = ptr::null_mut();
     // SAFETY: a message that is alive, and room for the pointer.
     if unsafe { (library.message_headers)(message, &raw mut all) } != 0 {
