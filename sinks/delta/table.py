@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import deltalake
 import pyarrow as pa
@@ -18,6 +18,7 @@ from batcher.errors import SinkMisconfigured, SinkUnavailable
 from batcher.protocols import COPIES, Measure
 from batcher.records import COORDINATES, Partition
 from sinks.delta.errors import fault, faults, words
+from sinks.delta.files import compressed, writer_properties
 from sinks.delta.making import make_on_disk
 from sinks.delta.options import DeltaOptions
 from sinks.delta.protocol import unwritable
@@ -28,7 +29,6 @@ from sinks.lake.partition import check_lengths, computed, computed_type, rules_o
 from sinks.lake.types import plain
 from sinks.parquet import hive
 from sinks.parquet.directory import DirectoryRule
-from sinks.parquet.encodings import DICTIONARY_BYTES, Encodings, encodings_of
 from sinks.parquet.local import LocalStore
 from sinks.parquet.rehearsal import scratch_path
 
@@ -40,12 +40,6 @@ REOPEN_EVERY: Final = 50
 
 CHECKPOINT_EVERY: Final = 100
 """Commits after which the log is summed up, in tables that are made here: readers have that many files to read."""
-
-COMPRESSION: Final[dict[str, Any]] = {
-    "compression": "ZSTD",
-    "compression_level": 1,
-    "dictionary_page_size_limit": DICTIONARY_BYTES,
-}
 
 REBASES: Final = 30
 """How often a commit is put behind those of others that have nothing to do with it: other partitions, compaction."""
@@ -191,7 +185,7 @@ class DeltaLakeTable:
             with self._guarded("removing rows"):
                 self._table.delete(
                     _condition(partition, spans[start : start + SPANS]),
-                    writer_properties=deltalake.WriterProperties(**COMPRESSION),
+                    writer_properties=compressed(),
                     commit_properties=deltalake.CommitProperties(max_commit_retries=REBASES),
                 )
 
@@ -320,20 +314,6 @@ class DeltaLakeTable:
 def name_of(rule: DirectoryRule) -> str:
     """Return the partition column that a rule means."""
     return rule.name if rule.function else rule.column
-
-
-def writer_properties(rows: pa.Table, encodings: Encodings) -> deltalake.WriterProperties:
-    """Return how the files of these rows are written."""
-    chosen = encodings_of(rows, encodings, rows.num_rows)
-    if isinstance(chosen.dictionaries, bool):
-        return deltalake.WriterProperties(**COMPRESSION)
-    # Columns inside others cannot be named to delta-rs; they have dictionaries.
-    columns = {
-        field.name: deltalake.ColumnProperties(dictionary_enabled=False, encoding=chosen.others.get(field.name))
-        for field in rows.schema
-        if not field.type.num_fields and field.name not in chosen.dictionaries
-    }
-    return deltalake.WriterProperties(**COMPRESSION, column_properties=columns)
 
 
 def _indexed(columns: pa.Schema) -> dict[str, str]:
