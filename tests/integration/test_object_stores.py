@@ -384,7 +384,9 @@ def test_keys_in_a_file_that_changes_are_taken_up_without_a_new_start(
 ) -> None:
     name = gateway.bucket(f"bucket-{uuid4().hex[:8]}")
     keys = tmp_path / "credentials"
-    for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_REGION"):
+    # The tests of SQS have a region of their own, for a whole process.
+    region = ("AWS_REGION", "AWS_DEFAULT_REGION")
+    for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", *region):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(keys))
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
