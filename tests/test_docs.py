@@ -83,6 +83,7 @@ FOREIGN_FLAGS = {
     "--build-arg": "docker",
     "--locked": "cargo",
     "--no-default-features": "cargo",
+    "--skip": "cargo test",
     "--target": "cargo",
     "--release": "maturin",
     "--manylinux": "maturin",

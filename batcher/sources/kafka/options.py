@@ -152,6 +152,11 @@ class KafkaOptions:
         """Return whether partitions come and go one by one instead of all at once."""
         return self._next_generation or self._merged["partition.assignment.strategy"].strip() == "cooperative-sticky"
 
+    @property
+    def leaves_unowned(self) -> bool:
+        """Return whether a restart of this member may leave partitions to nobody, see `unowned.py`."""
+        return self.instance is not None and self.cooperative and not self._next_generation
+
     def librdkafka(self) -> dict[str, str]:
         """Return the properties for the consumer, without callbacks."""
         settings = {

@@ -43,6 +43,7 @@ from batcher.sources.kafka.options import KafkaOptions
 from batcher.sources.kafka.progress import ReadProgress
 from batcher.sources.kafka.records_reader import PartitionEvent, RecordReader
 from batcher.sources.kafka.topics import Topics
+from batcher.sources.kafka.unowned import UnownedPartitions
 from batcher.sources.kafka.wait import Wait
 
 __all__ = ["KafkaOptions", "KafkaSource"]
@@ -93,6 +94,7 @@ class KafkaSource:
         self._identity = Identity(self._admin)
         self._topics = Topics(options)
         self._wait = Wait(options.group, options.session_timeout_s, options.instance)
+        self._unowned = UnownedPartitions(options)
         self._ended = False
         self._failure: BaseException | None = None
         self._unreadable: RecordUnreadable | None = None
@@ -243,6 +245,7 @@ class KafkaSource:
             self._give_up(tuple(self._progress), lost=self._failure is not None)
         finally:
             self._consumer = None
+            self._unowned.close()
             self._open_reader.close()
             # Closing a client that is dead never ends, and takes a core meanwhile.
             if not isinstance(self._failure, ClientDead) and not _close_within(consumer, CLOSE_TIMEOUT_S):
@@ -279,6 +282,7 @@ class KafkaSource:
             return
         if not self._progress:
             self._wait.begin()
+        self._unowned.moved()
         consumer.subscribe(
             list(self._topics.names), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
@@ -289,6 +293,7 @@ class KafkaSource:
             log.warning("commits_refused", hint="the group did not take the partitions away; joining anew")
             self._start_over()
         self._wait.look()
+        self._unowned.look()
         self._look_for_topics()
         if self._incidents.refused:
             self._incidents.refused = False
@@ -410,6 +415,7 @@ class KafkaSource:
 
     def _assign(self, consumer: Consumer, partitions: list[Partition]) -> None:
         found: Mapping[Partition, StartPosition] = {}
+        self._unowned.moved()
         if partitions:
             self._wait.over()
             self._ended = False
@@ -472,6 +478,7 @@ class KafkaSource:
 
     def _unassign(self, consumer: Consumer, revoked: list[TopicPartition], *, lost: bool) -> None:
         partitions = [Partition(one.topic, one.partition) for one in revoked]
+        self._unowned.moved()
         try:
             self._give_up([partition for partition in partitions if partition in self._progress], lost=lost)
         finally:
