@@ -74,7 +74,7 @@ def member(settings: KafkaOptions, *, dies: bool = False) -> Iterator[subprocess
 
 def until(settings: KafkaOptions, wanted: Callable[[object], bool]) -> object:
     deadline = time.monotonic() + PATIENCE_S
-    while not wanted(found := unowned_now(settings)):
+    while not wanted(found := unowned_now(settings, settings.topics)):
         assert time.monotonic() < deadline, found
         time.sleep(0.2)
     return found
@@ -99,7 +99,7 @@ def test_partitions_that_nobody_has_are_found_and_one_that_joins_for_a_moment_ha
         assert found == {Partition(topic, 0), Partition(topic, 1)}
         time.sleep(2 * SESSION_MS / 1000)
         # It is not the session of the one that died that is waited for.
-        assert unowned_now(first) == found
+        assert unowned_now(first, [topic]) == found
 
         join_for_a_moment(first, {topic}, threading.Event())
 

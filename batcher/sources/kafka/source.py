@@ -293,7 +293,7 @@ class KafkaSource:
             log.warning("commits_refused", hint="the group did not take the partitions away; joining anew")
             self._start_over()
         self._wait.look()
-        self._unowned.look()
+        self._unowned.look(self._topics.names)
         self._look_for_topics()
         if self._incidents.refused:
             self._incidents.refused = False

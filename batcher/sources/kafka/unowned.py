@@ -19,9 +19,7 @@ import structlog
 from confluent_kafka import Consumer, ConsumerGroupState, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from batcher.errors import ConfigurationError
 from batcher.records import Partition
-from batcher.sources.kafka.cluster import cluster_of
 from batcher.sources.kafka.options import KafkaOptions
 
 log = structlog.get_logger(__name__)
@@ -40,6 +38,11 @@ LEAVE_S: Final = 1.0
 JOIN_S: Final = 30.0
 """How long the other member waits for the group to take it in."""
 
+REST_S: Final = 60.0
+LONGEST_REST_S: Final = 3600.0
+"""How long nothing is done after that, twice as long each time that it did not help: a group that leaves partitions to
+nobody for another reason is not to be kept busy with rebalances."""
+
 SHOWN: Final = 8
 """Partitions in a line of the log."""
 
@@ -57,7 +60,7 @@ class UnownedPartitions:
         self,
         options: KafkaOptions,
         *,
-        unowned: Callable[[KafkaOptions], Collection[Partition] | None] | None = None,
+        unowned: Callable[[KafkaOptions, Collection[str]], Collection[Partition] | None] | None = None,
         join: Callable[[KafkaOptions, Collection[str], threading.Event], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -67,6 +70,8 @@ class UnownedPartitions:
         self._clock = clock
         self._due_at: float | None = None
         self._seen: frozenset[Partition] = frozenset()
+        self._rest_s = REST_S
+        self._rests_until = 0.0
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -75,30 +80,34 @@ class UnownedPartitions:
         if self._options.leaves_unowned:
             self._due_at, self._seen = self._clock() + QUIET_S, frozenset()
 
-    def look(self) -> None:
-        """Look in a thread of its own, if it is time."""
+    def look(self, topics: Collection[str]) -> None:
+        """Look in a thread of its own, if it is time. These are the topics that this member has subscribed to."""
         if self._due_at is None or self._clock() < self._due_at:
             return
         if self._thread is not None and self._thread.is_alive():
             return
         self._due_at = None
-        self._thread = threading.Thread(target=self.check, name="unowned", daemon=True)
+        self._thread = threading.Thread(target=self._check, args=(tuple(topics),), name="unowned", daemon=True)
         self._thread.start()
 
-    def check(self) -> None:
+    def _check(self, topics: Collection[str]) -> None:
         """Ask the group once, and act where it left the same partitions to nobody as the last time."""
         try:
-            found = self._unowned(self._options)
+            found = self._unowned(self._options, topics)
             if found is None:  # it is being shared out
                 self._again()
                 return
             left, before = frozenset(found), self._seen
             self._seen = left
             if not left:
+                self._rest_s = REST_S
                 return
+            if not left & before or self._ended.is_set() or self._clock() < self._rests_until:
+                self._again()
+                return
+            self._rests_until = self._clock() + self._rest_s
+            self._rest_s = min(2 * self._rest_s, LONGEST_REST_S)
             self._again()
-            if not left & before or self._ended.is_set():
-                return
             log.warning(
                 "partitions_unowned",
                 group=self._options.group,
@@ -107,7 +116,7 @@ class UnownedPartitions:
                 hint="a static member was restarted while it gave them up; they are shared out anew",
             )
             self._join(self._options, {one.topic for one in left}, self._ended)
-        except (KafkaException, ConfigurationError, TimeoutError) as error:
+        except (KafkaException, TimeoutError) as error:
             log.debug("group_not_described", group=self._options.group, error=str(error))
 
     def close(self) -> None:
@@ -117,13 +126,13 @@ class UnownedPartitions:
             self._thread.join(LEAVE_S)
 
     def _again(self) -> None:
-        self._due_at = self._clock() + AGAIN_S
+        self._due_at = max(self._clock() + AGAIN_S, self._rests_until)
 
 
-def unowned_now(options: KafkaOptions) -> Collection[Partition] | None:
-    """Return the partitions of the subscription that no member of the group has; None while they are shared out.
+def unowned_now(options: KafkaOptions, topics: Collection[str]) -> Collection[Partition] | None:
+    """Return the partitions of topics that no member of the group has; None while they are shared out.
 
-    Raise KafkaException or TimeoutError where no broker says it, ConfigurationError where a topic is gone.
+    Raise KafkaException or TimeoutError where no broker says it.
     """
     settings: dict[str, Any] = options.librdkafka()
     # With an instance id the client would be a static member, one that joins.
@@ -133,7 +142,8 @@ def unowned_now(options: KafkaOptions) -> Collection[Partition] | None:
     if group.state != ConsumerGroupState.STABLE:
         return None
     owned = {Partition(one.topic, one.partition) for each in group.members for one in each.assignment.topic_partitions}
-    return set(cluster_of(client.list_topics(timeout=ASK_S), options).partitions) - owned
+    known = client.list_topics(timeout=ASK_S).topics
+    return {Partition(name, number) for name in topics if name in known for number in known[name].partitions} - owned
 
 
 def join_for_a_moment(options: KafkaOptions, topics: Collection[str], ended: threading.Event) -> None:

@@ -25,7 +25,8 @@ class Group:
         self.asked = 0
         self.joined: list[Collection[str]] = []
 
-    def unowned(self, _options: KafkaOptions) -> Collection[Partition] | None:
+    def unowned(self, _options: KafkaOptions, topics: Collection[str]) -> Collection[Partition] | None:
+        assert topics == ("events",)
         self.asked += 1
         answer = self.answers.pop(0) if self.answers else ()
         if isinstance(answer, Exception):
@@ -45,7 +46,7 @@ def rounds(found: UnownedPartitions, clock: ManualClock, count: int) -> None:
     """Let so many looks come to their end."""
     for _ in range(count):
         clock.advance(max(QUIET_S, AGAIN_S))
-        found.look()
+        found.look(["events"])
         for thread in threading.enumerate():
             if thread.name == "unowned":
                 thread.join()
@@ -64,6 +65,20 @@ def test_what_has_no_owner_in_two_looks_is_shared_out_anew_and_said() -> None:
     assert (line["partitions"], line["count"]) == (["events[0]", "events[1]"], 2)
     rounds(found, clock, 3)
     assert group.asked == 3
+
+
+def test_a_group_in_which_it_does_not_help_is_left_alone_for_ever_longer() -> None:
+    group, clock = Group(*[{A}] * 1000), ManualClock()
+    found = watch(group, clock)
+    found.moved()
+    joined = []
+    for _ in range(80):
+        rounds(found, clock, 1)
+        joined.append(len(group.joined))
+
+    # In 800 s: after two looks, and then after 60, 120, 240 and 480 s.
+    assert joined[-1] == 4
+    assert joined[5] == 1
 
 
 def test_a_group_that_is_sharing_out_is_asked_again_and_left_alone() -> None:
@@ -87,7 +102,7 @@ def test_nothing_is_asked_before_things_have_settled_nor_without_a_change() -> N
     clock.advance(QUIET_S - 1)
     found.moved()
     clock.advance(QUIET_S - 1)
-    found.look()
+    found.look(["events"])
     assert group.asked == 0
 
     rounds(found, clock, 3)
