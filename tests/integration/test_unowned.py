@@ -14,8 +14,9 @@ from typing import Final
 import pytest
 
 from batcher.records import Partition
+from batcher.sources.kafka.admin import Admin
 from batcher.sources.kafka.options import KafkaOptions
-from batcher.sources.kafka.unowned import join_for_a_moment, unowned_now
+from batcher.sources.kafka.unowned import ASK_S, join_for_a_moment
 from batcher.testing.kafka import Broker
 from tests.harness.patience import PATIENCE_S
 from tests.harness.processes import BatcherProcess
@@ -72,9 +73,13 @@ def member(settings: KafkaOptions, *, dies: bool = False) -> Iterator[subprocess
         process.communicate()
 
 
+def unowned(settings: KafkaOptions) -> object:
+    return Admin(settings).unowned(settings.topics, ASK_S)
+
+
 def until(settings: KafkaOptions, wanted: Callable[[object], bool]) -> object:
     deadline = time.monotonic() + PATIENCE_S
-    while not wanted(found := unowned_now(settings, settings.topics)):
+    while not wanted(found := unowned(settings)):
         assert time.monotonic() < deadline, found
         time.sleep(0.2)
     return found
@@ -99,7 +104,7 @@ def test_partitions_that_nobody_has_are_found_and_one_that_joins_for_a_moment_ha
         assert found == {Partition(topic, 0), Partition(topic, 1)}
         time.sleep(2 * SESSION_MS / 1000)
         # It is not the session of the one that died that is waited for.
-        assert unowned_now(first, [topic]) == found
+        assert unowned(first) == found
 
         join_for_a_moment(first, {topic}, threading.Event())
 

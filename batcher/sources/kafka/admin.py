@@ -1,4 +1,4 @@
-"""What a broker tells only an admin client: the ids of topics, and the end of a log with its open transactions.
+"""What a broker tells only an admin client: ids of topics, open transactions at the end of a log, what has no owner.
 
 It has a connection of its own, made with the first question. Not every broker answers: simulated ones have no
 controller, old ones no ids, and rights may be missing. That is logged once. Then the questions are answered with
@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 import structlog
-from confluent_kafka import IsolationLevel, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka import ConsumerGroupState, IsolationLevel, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
 from batcher.records import Partition
@@ -97,6 +97,25 @@ class Admin:
         except (KafkaException, TimeoutError):
             return {}
         return {one: (readable[one], end) for one, end in last.items() if readable[one] < end}
+
+    def unowned(self, topics: Collection[str], timeout_s: float) -> Collection[Partition] | None:
+        """Return the partitions of topics that no member of the group has; None while they are shared out.
+
+        Raise KafkaException or TimeoutError where the brokers do not say it in time.
+        """
+        if not self._able:
+            return ()
+        name = self._options.group
+        group = self._asking.describe_consumer_groups([name], request_timeout=timeout_s)[name].result(
+            timeout_s + MARGIN_S
+        )
+        if group.state != ConsumerGroupState.STABLE:
+            return None
+        owned = {
+            Partition(one.topic, one.partition) for each in group.members for one in each.assignment.topic_partitions
+        }
+        known = self._asking.list_topics(timeout=timeout_s).topics
+        return {Partition(topic, one) for topic in topics if topic in known for one in known[topic].partitions} - owned
 
     def set_credentials(self, username: str, password: str) -> None:
         """Use another name and password from the next connection on."""

@@ -94,7 +94,7 @@ class KafkaSource:
         self._identity = Identity(self._admin)
         self._topics = Topics(options)
         self._wait = Wait(options.group, options.session_timeout_s, options.instance)
-        self._unowned = UnownedPartitions(options)
+        self._unowned = UnownedPartitions(options, self._admin.unowned)
         self._ended = False
         self._failure: BaseException | None = None
         self._unreadable: RecordUnreadable | None = None
@@ -268,6 +268,7 @@ class KafkaSource:
         self._topics.begin(cluster.topics)
         self._admin = Admin(self._options, able=cluster.controlled)
         self._identity = Identity(self._admin)
+        self._unowned = UnownedPartitions(self._options, self._admin.unowned)
         self._offsets = StartOffsets(consumer, self._options)
         self._offsets.survey(cluster.partitions)
         if self._options.until_eof and self._options.patience_s is not None:

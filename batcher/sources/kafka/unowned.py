@@ -16,8 +16,7 @@ from collections.abc import Callable, Collection
 from typing import Any, Final
 
 import structlog
-from confluent_kafka import Consumer, ConsumerGroupState, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from batcher.records import Partition
 from batcher.sources.kafka.options import KafkaOptions
@@ -53,19 +52,19 @@ SESSION: Final = {"session.timeout.ms": "6000", "heartbeat.interval.ms": "1000"}
 class UnownedPartitions:
     """Look after each change of our partitions; `moved` and `look` on the fetch thread, which waits for nothing.
 
-    `unowned` and `join` ask the group and join it. They are called on a thread of their own.
+    `unowned` asks the group, as `Admin.unowned` does, and `join` joins it. They are called on a thread of their own.
     """
 
     def __init__(
         self,
         options: KafkaOptions,
+        unowned: Callable[[Collection[str], float], Collection[Partition] | None],
         *,
-        unowned: Callable[[KafkaOptions, Collection[str]], Collection[Partition] | None] | None = None,
         join: Callable[[KafkaOptions, Collection[str], threading.Event], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._options = options
-        self._unowned = unowned or unowned_now
+        self._unowned = unowned
         self._join = join or join_for_a_moment
         self._clock = clock
         self._due_at: float | None = None
@@ -93,7 +92,7 @@ class UnownedPartitions:
     def _check(self, topics: Collection[str]) -> None:
         """Ask the group once, and act where it left the same partitions to nobody as the last time."""
         try:
-            found = self._unowned(self._options, topics)
+            found = self._unowned(topics, ASK_S)
             if found is None:  # it is being shared out
                 self._again()
                 return
@@ -127,23 +126,6 @@ class UnownedPartitions:
 
     def _again(self) -> None:
         self._due_at = max(self._clock() + AGAIN_S, self._rests_until)
-
-
-def unowned_now(options: KafkaOptions, topics: Collection[str]) -> Collection[Partition] | None:
-    """Return the partitions of topics that no member of the group has; None while they are shared out.
-
-    Raise KafkaException or TimeoutError where no broker says it.
-    """
-    settings: dict[str, Any] = options.librdkafka()
-    # With an instance id the client would be a static member, one that joins.
-    settings.pop("group.instance.id", None)
-    client = AdminClient({**settings, "statistics.interval.ms": "0", "log_level": "0"})
-    group = client.describe_consumer_groups([options.group], request_timeout=ASK_S)[options.group].result(2 * ASK_S)
-    if group.state != ConsumerGroupState.STABLE:
-        return None
-    owned = {Partition(one.topic, one.partition) for each in group.members for one in each.assignment.topic_partitions}
-    known = client.list_topics(timeout=ASK_S).topics
-    return {Partition(name, number) for name in topics if name in known for number in known[name].partitions} - owned
 
 
 def join_for_a_moment(options: KafkaOptions, topics: Collection[str], ended: threading.Event) -> None:

@@ -25,7 +25,7 @@ class Group:
         self.asked = 0
         self.joined: list[Collection[str]] = []
 
-    def unowned(self, _options: KafkaOptions, topics: Collection[str]) -> Collection[Partition] | None:
+    def unowned(self, topics: Collection[str], _timeout_s: float) -> Collection[Partition] | None:
         assert topics == ("events",)
         self.asked += 1
         answer = self.answers.pop(0) if self.answers else ()
@@ -39,7 +39,7 @@ class Group:
 
 def watch(group: Group, clock: ManualClock, **more: object) -> UnownedPartitions:
     given = {"brokers": "b", "topics": ("events",), "group": "g", "instance": "one", **more}
-    return UnownedPartitions(KafkaOptions(**given), unowned=group.unowned, join=group.join, clock=clock)  # type: ignore[arg-type]
+    return UnownedPartitions(KafkaOptions(**given), group.unowned, join=group.join, clock=clock)  # type: ignore[arg-type]
 
 
 def rounds(found: UnownedPartitions, clock: ManualClock, count: int) -> None:
