@@ -1,7 +1,7 @@
 """Ask how fast the ClickHouse sink writes blocks, embedded and over HTTP, and what compression costs.
 
 Blocks of 100,000 rows and 8 columns go through `write()` to a MergeTree table: to chDB in this process, then to the
-test server (chDB behind HTTP on loopback, in a process of its own) uncompressed, with lz4 and with zstd. `native` are
+test server (chDB behind HTTP on loopback, in a process of its own) uncompressed, with lz4 and with zstd. `Native` are
 the same rows in ClickHouse's own format, as the driver makes it from columns of Python values.
 Loopback has no latency and no limit, so what it shows of compression is its cost; what it saves is in bytes on the
 wire. Prints the median of `--blocks` writes and their spread; the first write of each target is not counted. Targets
@@ -11,7 +11,6 @@ have their turns in `--rounds`.
 from __future__ import annotations
 
 import argparse
-import itertools
 import tempfile
 import time
 import uuid
@@ -94,13 +93,12 @@ def measured(sink: Writes, rows: int, blocks: int, server: ClickHouseServer | No
     schema = sink.open().schema
     assert schema is not None
     table = rows_of(rows, schema)
-    tokens = itertools.count()
     seconds: list[float] = []
     began_cpu = (0.0, 0.0)
     for number in range(blocks + 1):
         if number == 1:
             began_cpu = (time.process_time(), server.cpu_s() if server else 0.0)
-        block = make_block(table, token=f"bench|{uuid.uuid4()}|{next(tokens)}")
+        block = make_block(table, token=f"bench|{uuid.uuid4()}")
         began = time.perf_counter()
         sink.write(block)
         seconds.append(time.perf_counter() - began)

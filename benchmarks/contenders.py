@@ -106,9 +106,7 @@ def consume(contender: str, bootstrap: str, topic: str, records: int) -> Measure
 
 def pipeline(contender: str, bootstrap: str, topic: str, records: int, *flags: str) -> Measured:
     """Run batcher as the command line would, with a stopwatch around its source."""
-    from batcher.cli.support.tuning import spare_threads, tune_collector, tune_memory
-
-    spare_threads()
+    from batcher.cli.support.tuning import tune_collector, tune_memory
     from batcher.cli.support.wiring import pipeline_of
     from batcher.cli.verbs.run import parser
     from batcher.settings import load

@@ -12,6 +12,7 @@ It is long because replays and ordinary batches are cut from the same records, b
 
 from __future__ import annotations
 
+import heapq
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -337,12 +338,11 @@ class Buffer:
 
     def _largest(self, lanes: Mapping[Partition | None, _Lane]) -> list[Partition | None]:
         """Return the largest lanes: several of about one size, as far as they are needed to make room."""
-        sizes = sorted(((lane.nbytes, -number, key) for number, (key, lane) in enumerate(lanes.items())), reverse=True)
-        largest = sizes[0][0]
         room = 0
         keys: list[Partition | None] = []
-        for nbytes, _, key in sizes[:ROOM_AT_ONCE]:
-            if keys and (2 * nbytes < largest or room + nbytes > self.memory_bytes * ROOM_SHARE):
+        for key in heapq.nlargest(ROOM_AT_ONCE, lanes, key=lambda key: lanes[key].nbytes):
+            nbytes = lanes[key].nbytes
+            if keys and (2 * nbytes < lanes[keys[0]].nbytes or room + nbytes > self.memory_bytes * ROOM_SHARE):
                 break
             keys.append(key)
             room += nbytes

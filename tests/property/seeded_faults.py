@@ -121,8 +121,8 @@ AT_LEAST_ONCE = [
     Fault(
         "make room with what is small",
         "Buffer._largest",
-        "enumerate(lanes.items())), reverse=True)",
-        "enumerate(lanes.items())))",
+        "heapq.nlargest",
+        "heapq.nsmallest",
     ),
     Fault(
         "drop what a cut leaves behind",

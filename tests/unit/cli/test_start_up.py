@@ -79,7 +79,7 @@ print(pa.array(pd.Series([1.0, float("nan")])).null_count)
 def test_numpy_starts_no_threads_unless_the_user_asks_for_them() -> None:
     program = """
 import os, sys
-given = os.environ.pop("OPENBLAS_NUM_THREADS", None)
+os.environ.pop("OPENBLAS_NUM_THREADS", None)
 from batcher.cli.support.tuning import spare_threads
 spare_threads()
 before = os.environ["OPENBLAS_NUM_THREADS"]
@@ -88,6 +88,21 @@ spare_threads()
 print("numpy" in sys.modules, before, os.environ["OPENBLAS_NUM_THREADS"])
 """
     assert told(program) == "False 1 3"
+
+
+def test_the_command_line_has_said_so_before_anything_loads_numpy() -> None:
+    program = """
+import os, sys
+os.environ.pop("OPENBLAS_NUM_THREADS", None)
+from batcher import __main__
+from batcher.cli import main
+def run():
+    print("numpy" in sys.modules, os.environ["OPENBLAS_NUM_THREADS"])
+    return 0
+main.main = run
+__main__.main()
+"""
+    assert told(program) == "False 1"
 
 
 HEAVY = ("pyarrow", "confluent_kafka", "boto3", "botocore", "clickhouse_connect", "chdb", "numpy", "pandas")

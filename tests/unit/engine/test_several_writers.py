@@ -21,7 +21,7 @@ from batcher.testing.dead_letters import MemoryDeadLetterQueue
 from batcher.testing.formats import NUMBERS, NumberFormat
 from batcher.testing.sinks import ScriptedSink
 from batcher.testing.sources import MemoryLog, MemorySource
-from tests.harness.patience import wait_for
+from tests.harness.patience import PATIENCE_S, wait_for
 
 A, B, C = (Partition("events", number) for number in range(3))
 
@@ -120,6 +120,34 @@ def test_a_write_that_does_not_get_on_holds_up_its_own_partition_and_no_other() 
         assert status.writers == 3
         works.sink.stuck[A].set()
         wait_for(lambda: works.committed(A) == 45, "the rest")
+    assert works.error is None
+
+
+def test_what_another_writer_has_written_does_not_end_a_failure_that_lasts() -> None:
+    works = Works()
+    again, mended = threading.Event(), threading.Event()
+    failed: list[Block] = []
+
+    def refuse_once(block: Block) -> None:
+        if block.ranges[0].partition == B:
+            assert again.wait(PATIENCE_S)
+        elif not failed:
+            failed.append(block)
+            raise SinkUnavailable("away")
+        else:
+            again.set()
+            assert mended.wait(PATIENCE_S)
+
+    works.sink.before = refuse_once
+    for partition in (A, B):
+        works.log.produce(partition, ["1"] * 25)
+    with works.running():
+        wait_for(lambda: works.committed(B) == 25, "the other to be committed")
+        error = works.pipeline.status().last_error
+        assert error is not None
+        assert not error.recovered
+        mended.set()
+        wait_for(lambda: works.committed(A) == 25, "the rest")
     assert works.error is None
 
 
