@@ -14,9 +14,9 @@ from batcher.errors import DataGap
 from batcher.records import Partition, Position
 from batcher.sources.kafka.metadata import StoredPosition, pack, unpack
 from batcher.testing.kafka import REQUEST_TIMEOUT_S, Broker
-from batcher.testing.listener import numbered, read, values
+from batcher.testing.listener import numbered, read, read_for, values
 from tests.harness.processes import BatcherProcess
-from tests.harness.readers import PROTOCOLS, Readers
+from tests.harness.readers import PROTOCOLS, Readers, until
 
 pytestmark = pytest.mark.broker
 
@@ -116,6 +116,25 @@ def test_a_topic_created_anew_under_an_idle_reader_is_told_without_a_commit(
     # By the ids now and then, or because the partition is taken away and assigned again.
     with pytest.raises(DataGap, match=f"topic {topic} was deleted and created anew while it was read"):
         read(source, 20, 40.0)
+
+
+def test_a_topic_that_a_look_misses_and_that_is_made_anew_soon_after_is_told_by_that_reason(
+    broker: Broker, new_topic: NewTopic, reader: Readers
+) -> None:
+    topic = new_topic()
+    source, listener = reader(
+        topic, properties={"group.protocol": "consumer", "topic.metadata.refresh.interval.ms": "300"}
+    )
+    until(lambda: bool(listener.owned), source)
+
+    broker.delete_topic(topic)
+    until(lambda: not listener.owned, source)
+    # It looks for the topic when nothing comes, and does not find it.
+    read_for(source, 1.0)
+    broker.create_topic(topic)
+
+    with pytest.raises(DataGap, match=f"topic {topic} was deleted and created anew while it was read"):
+        read(source, 1, 40.0)
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ from batcher.sources.kafka.offsets import StartOffsets, StartPosition
 from batcher.sources.kafka.options import KafkaOptions
 from batcher.sources.kafka.progress import ReadProgress
 from batcher.sources.kafka.records_reader import PartitionEvent, RecordReader
-from batcher.sources.kafka.topics import Topics
+from batcher.sources.kafka.topics import Absence, Topics
 from batcher.sources.kafka.unowned import UnownedPartitions
 from batcher.sources.kafka.wait import Wait
 
@@ -93,6 +93,7 @@ class KafkaSource:
         self._admin = Admin(options, able=False)
         self._identity = Identity(self._admin)
         self._topics = Topics(options)
+        self._absence = Absence()
         self._wait = Wait(options.group, options.session_timeout_s, options.instance)
         self._unowned = UnownedPartitions(options, self._admin.unowned)
         self._ended = False
@@ -517,9 +518,9 @@ class KafkaSource:
         """Check, when nothing comes, for what librdkafka does not report."""
         if self._incidents.topic_in_doubt and time.monotonic() >= self._next_check:
             # The partitions of a deleted topic are taken away, and there is no other sign of it.
-            self._next_check = time.monotonic() + CHECK_EVERY_S
             if self._cluster() is not None:
                 self._incidents.topic_in_doubt = False
+            self._next_check = time.monotonic() + (0.0 if self._absence.in_doubt else CHECK_EVERY_S)
 
     def _look_for_topics(self) -> None:
         """Look now and then for topics that expressions stand for, and subscribe anew where others came or went."""
@@ -531,13 +532,19 @@ class KafkaSource:
             self._subscribe(self._open_consumer)
 
     def _cluster(self) -> Cluster | None:
-        """Return what the subscription stands for, None when no broker answers; raise SourceLost for what is gone."""
+        """Return what the subscription stands for, None if unknown at the moment; raise SourceLost for what is gone."""
+        if self._absence.in_doubt:
+            return None
         try:
-            return cluster_of(self._open_consumer.list_topics(timeout=CHECK_TIMEOUT_S), self._options)
+            found = cluster_of(self._open_consumer.list_topics(timeout=CHECK_TIMEOUT_S), self._options)
         except KafkaException:
             return None
         except ConfigurationError as error:
-            raise SourceLost(f"{error}; it was there when reading started") from error
+            if self._absence.lasts():
+                raise SourceLost(f"{error}; it was there when reading started") from error
+            return None
+        self._absence.found()
+        return found
 
     def _look_behind_the_end(self) -> None:
         """Log which records an open transaction keeps from being read, once all others were read."""

@@ -4,12 +4,39 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Final
 
 import structlog
 
 from batcher.sources.kafka.options import KafkaOptions
 
 log = structlog.get_logger(__name__)
+
+GONE_AFTER_S: Final = 5.0
+"""How long a named topic has to be missing: brokers that start do not know all yet, and it may be made anew."""
+
+
+class Absence:
+    """Tell whether a named topic that one look has missed is gone: it is if a look some seconds later misses it too."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._since: float | None = None
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether the last look has missed a topic, and it is too early for another look."""
+        return self._since is not None and self._clock() < self._since + GONE_AFTER_S
+
+    def found(self) -> None:
+        """Record that a look has found all topics."""
+        self._since = None
+
+    def lasts(self) -> bool:
+        """Record that a look has missed a topic; return whether it has been missing for long enough."""
+        if self._since is None:
+            self._since = self._clock()
+        return not self.in_doubt
 
 
 class Topics:

@@ -5,7 +5,7 @@ import pytest
 from batcher.errors import ConfigurationError
 from batcher.sources.kafka.options import KafkaOptions
 from batcher.sources.kafka.subscription import compiled, matches
-from batcher.sources.kafka.topics import Topics
+from batcher.sources.kafka.topics import GONE_AFTER_S, Absence, Topics
 from batcher.testing.clock import ManualClock
 
 NAMES = ["orders", "orders.eu", "orders-dlq", "pre-orders", "__consumer_offsets", "Orders"]
@@ -87,3 +87,24 @@ def test_with_an_end_to_come_to_nothing_new_is_looked_for() -> None:
     clock.advance(1000)
 
     assert not found.due()
+
+
+def test_a_named_topic_is_gone_when_a_look_some_seconds_later_misses_it_too() -> None:
+    clock = ManualClock()
+    absence = Absence(clock)
+
+    assert [absence.in_doubt, absence.lasts(), absence.in_doubt] == [False, False, True]
+    clock.advance(GONE_AFTER_S)
+
+    assert [absence.in_doubt, absence.lasts()] == [False, True]
+
+
+def test_a_named_topic_that_is_there_again_is_not_gone() -> None:
+    clock = ManualClock()
+    absence = Absence(clock)
+    assert not absence.lasts()
+
+    absence.found()
+    clock.advance(GONE_AFTER_S)
+
+    assert [absence.in_doubt, absence.lasts()] == [False, False]
