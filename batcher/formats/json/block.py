@@ -5,7 +5,8 @@ costs grows with the number of odd records, not with the block:
 
 1. The block is read whole, unless the last one could not be.
 2. A time, or a text that takes any value, may be written as a number in some messages and as a text in others. Where a
-   few messages show both, the block is parted by what its messages say, and each part is read in its own form.
+   few messages show both, the block is parted by what its messages say, and each part is read in its own form. In
+   large messages the numbers are put into quotes instead, and all are read together.
 3. msgspec sifts out the suspects, at a quarter of what reading costs. Arrow reads the others, around the little that
    msgspec does not see (a key that occurs twice, say). Suspects that are many are read in another form, if they fit it.
 
@@ -59,6 +60,9 @@ _ANY_DEPTH: Final = 1 << 31
 _PARTED: Final = 4
 """The most columns by whose form a block is parted: each of them doubles the parts that there may be."""
 
+_LARGE: Final = 2048
+"""Bytes of a message from which on it costs less to put its numbers into quotes than to read a block in parts."""
+
 
 @dataclass(slots=True)
 class BlockOutcome:
@@ -102,6 +106,9 @@ class BlockReader:
         self._texts = texts
         self._points = frozenset(shape.timestamp_paths(schema))
         self._formed = self._points | texts
+        self._quotable = frozenset(shape.timestamp_paths(schema, maps=False))
+        self._quoted: frozenset[str] = frozenset()
+        """The timestamps whose numbers are put into quotes, because texts were seen beside them."""
         self._numeric: shape.Numeric = frozenset()
         """How the last block wrote what may be text or a number: where to begin with the next."""
         self.uneven = False
@@ -153,6 +160,12 @@ class BlockReader:
         if not self.uneven and self._whole(texts, rows, self._numeric, outcome):
             return
         forms = self._forms(texts)
+        while (quoted := self._worth_quoting(texts, frozenset(forms.mixed))) and (
+            by := self._quoter(quoted)
+        ) is not None:
+            texts, rows = _rewritten(by, texts, rows, outcome)
+            self._quoted |= quoted
+            forms = self._forms(texts)
         if forms.numeric != self._numeric and not forms.mixed:
             self._numeric = forms.numeric
             if self._whole(texts, rows, forms.numeric, outcome):
@@ -166,9 +179,27 @@ class BlockReader:
             if not self._whole(some, numbers, numeric, outcome):
                 self._sift(some, numbers, numeric, outcome)
 
+    def _worth_quoting(self, texts: pa.Array, mixed: frozenset[str]) -> frozenset[str]:
+        """Return those of some columns whose numbers are to be put into quotes, and then read together with texts.
+
+        What they mean stays the same (`timestamps.py`), but for texts of digits that could be a date: those are left
+        open, as numbers too.
+        """
+        mixed &= self._quotable
+        return mixed if mixed and texts.nbytes >= _LARGE * max(len(texts), 1) else frozenset()
+
+    def _quoter(self, quoted: frozenset[str]) -> Rewriter | None:
+        """Return what puts numbers into quotes; None where msgspec cannot find them."""
+        try:
+            return rewriter(self._schema, self._names, kept=False, texts=quoted)
+        except Impossible:
+            self._quotable = frozenset()
+            return None
+
     def _sift(self, texts: pa.Array, rows: pa.Array, numeric: shape.Numeric, outcome: BlockOutcome) -> None:
         """Read what msgspec passes; then the rest in other forms, as long as it is many messages."""
         tried: set[shape.Numeric] = set()
+        learnt: frozenset[str] = frozenset()
         while len(texts) > _FEW and numeric not in tried:
             tried.add(numeric)
             passed = self._sifted(texts, numeric)
@@ -176,7 +207,9 @@ class BlockReader:
             suspect = pc.invert(passed)
             texts, rows = texts.filter(suspect), rows.filter(suspect)
             self.uneven |= bool(len(texts))
-            numeric = self._forms(texts).numeric
+            forms = self._forms(texts)
+            learnt |= self._worth_quoting(texts, forms.numeric ^ numeric)
+            numeric = forms.numeric
         _, loose = self._rewriters_for()
         if loose is not None and len(texts) > _FEW:
             texts, rows = _rewritten(loose, texts, rows, outcome)
@@ -186,6 +219,10 @@ class BlockReader:
             self._advance(texts.filter(passed), rows.filter(passed), numeric, outcome)
             rows = rows.filter(pc.invert(passed))
         outcome.open += rows.to_pylist()
+        if learnt and self._quoter(learnt) is not None:
+            # For the blocks to come, of which the next may be read whole.
+            self._quoted |= learnt
+            self.uneven = False
 
     def _whole(self, texts: pa.Array, rows: pa.Array, numeric: shape.Numeric, outcome: BlockOutcome) -> bool:
         """Read messages into the outcome if all can be read; else change no row of it."""
@@ -315,9 +352,10 @@ class BlockReader:
 
     def _forms(self, texts: pa.Array) -> _Forms:
         """Return the forms that a few messages write, of the columns that may be text or a number."""
-        if not self._formed or not len(texts):
-            return _Forms(self._numeric)
-        numbers, words = dict.fromkeys(self._formed, 0), dict.fromkeys(self._formed, 0)
+        formed, before = self._formed - self._quoted, self._numeric - self._quoted
+        if not formed or not len(texts):
+            return _Forms(before)
+        numbers, words = dict.fromkeys(formed, 0), dict.fromkeys(formed, 0)
         step = max(1, len(texts) // _SAMPLE)
         for row in range(0, len(texts), step):
             try:
@@ -326,9 +364,7 @@ class BlockReader:
                 continue
             self._vote(value, "", numbers, words)
         numeric = frozenset(
-            path
-            for path, count in numbers.items()
-            if count > words[path] or (count == words[path] and path in self._numeric)
+            path for path, count in numbers.items() if count > words[path] or (count == words[path] and path in before)
         )
         mixed = sorted(path for path, count in numbers.items() if count and words[path] and not path.endswith("[]"))
         return _Forms(numeric, tuple(mixed[:_PARTED]))
@@ -375,12 +411,12 @@ class BlockReader:
 
     def _rewriters_for(self) -> tuple[Rewriter | None, Rewriter | None]:
         """Return what replaces values that Arrow cannot read, and what replaces those that it may not."""
-        key = tuple(sorted(self._names.items()))
+        key = (self._quoted, tuple(sorted(self._names.items())))
         made = self._rewriters.get(key)
         if made is None:
             if len(self._rewriters) >= _COMPILED:
                 self._rewriters.clear()
-            kept = rewriter(self._schema, self._names, inside=self._texts)
+            kept = rewriter(self._schema, self._names, texts=self._quoted, inside=self._texts)
             loose = rewriter(self._schema, self._names, kept=False, texts=self._texts)
             made = self._rewriters[key] = (kept, loose)
         return made

@@ -65,8 +65,9 @@ def rewriter(
 ) -> Rewriter | None:
     """Return what replaces the values of some columns; None where a schema has none of them.
 
-    `kept` are maps and JSON kept as text, `texts` the paths of texts that may be any value, `inside` those of texts
-    inside maps. `names` has the fields that are written differently from their columns. Raise Impossible.
+    `kept` are maps and JSON kept as text, `texts` the paths of texts and timestamps whose values become texts, `inside`
+    those of texts inside maps. `names` has the fields that are written differently from their columns. Raise
+    Impossible.
     """
     type_, find = _Places(names, frozenset(texts), frozenset(inside), kept=kept).of_object(schema, "")
     return None if find is None else Rewriter(type_, find)
@@ -190,7 +191,9 @@ class _Places:
             within = _Places(self._names, self._inside, self._inside, kept=True)
             item = within.of_value(field.type.item_field, item_path(path))
             return lambda raw: _as_entries(raw, item)
-        return as_any_text if is_text(field.type) and path in self._texts else None
+        if path not in self._texts:
+            return None
+        return as_any_text if is_text(field.type) or pa.types.is_timestamp(field.type) else None
 
     def of_value(self, field: pa.Field, path: str) -> Rewrite | None:
         """Return what rewrites a value that stands by itself; None where it stays as it is."""

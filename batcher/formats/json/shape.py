@@ -145,12 +145,12 @@ def _needs_rewriting(field: pa.Field) -> bool:
     return pa.types.is_list(field.type) and _needs_rewriting(field.type.value_field)
 
 
-def timestamp_paths(fields: Iterable[pa.Field], path: str = "") -> Iterator[str]:
-    """Yield the path of each timestamp, however deep, in records as they are read."""
+def timestamp_paths(fields: Iterable[pa.Field], path: str = "", *, maps: bool = True) -> Iterator[str]:
+    """Yield the path of each timestamp, however deep, in records as they are read; without `maps` none inside those."""
     for field in fields:
         inner = inner_path(path, field.name)
         kind = field.type
-        while pa.types.is_list(kind) or pa.types.is_map(kind):
+        while pa.types.is_list(kind) or (maps and pa.types.is_map(kind)):
             if pa.types.is_list(kind):
                 inner, kind = item_path(inner), kind.value_type
             else:
@@ -158,7 +158,7 @@ def timestamp_paths(fields: Iterable[pa.Field], path: str = "") -> Iterator[str]
         if pa.types.is_timestamp(kind):
             yield inner
         elif pa.types.is_struct(kind):
-            yield from timestamp_paths(kind, inner)
+            yield from timestamp_paths(kind, inner, maps=maps)
 
 
 def plain_paths(fields: Iterable[pa.Field], path: str = "") -> Iterator[str]:

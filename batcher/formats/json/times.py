@@ -55,7 +55,24 @@ class Times:
         if path not in self._cut:
             for text in texts.slice(0, _SAMPLE).drop_null().to_pylist():
                 self._note_cut_text(path, text, to.unit)
-        return timestamps.column_of_text(texts, to)
+        column, left = timestamps.column_of_text(texts, to)
+        if not left or self.refuses_numbers(path):
+            return column, left
+        return self._of_digits(path, texts, column, pa.array(sorted(set(left)), pa.int64()))
+
+    def _of_digits(
+        self, path: str, texts: pa.Array, column: pa.Array, left: pa.Int64Array
+    ) -> tuple[pa.Array, list[int]]:
+        """Read the texts in the rows that are left as numbers, where they are plain ones."""
+        some = texts.take(left)
+        plain = pc.match_substring_regex(some, timestamps.PLAIN)
+        if not pc.any(plain).as_py():
+            return column, left.to_pylist()
+        rows = left.filter(plain)
+        found, unsettled = self.of_numbers(path, some.filter(plain).cast(timestamps.NUMBER), column.type)
+        mask = pc.is_in(pa.arange(0, len(column)), rows)
+        still = pa.concat_arrays([left.filter(pc.invert(plain)), rows.take(pa.array(unsettled, pa.int64()))])
+        return pc.replace_with_mask(column, mask, found), still.to_pylist()
 
     def of_number(self, path: str, number: str, unit: str) -> int | None:
         """Return the point in time, in `unit`, that a well-formed number means; None when it does not fit."""

@@ -70,6 +70,9 @@ _COMPACT_RANGES: Final = (
 _FORM: Final = r"^\d{4}-\d\d-\d\d(?:[T ]\d\d(?::\d\d){0,2}(?:\.\d{1,9})?(?:Z|[+-]\d\d(?::?\d\d)?)?)?$"
 """What Arrow may be able to cast; everything else is settled one by one."""
 
+PLAIN: Final = r"^-?\d{1,28}(?:\.\d{1,9})?$"
+"""A text with nothing but a number that `NUMBER` holds exactly."""
+
 _ZONED: Final = r"[T ].*(?:Z|[+-]\d\d(?::?\d\d)?)$"
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from decimal import Decimal
+from random import Random
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -73,3 +76,46 @@ def test_lines_of_null_inside_messages_never_begin_a_block_of_the_reader() -> No
 )
 def test_the_magnitude_of_an_epoch_number_is_judged_by_all_its_digits(number: str, seconds: int) -> None:
     assert timestamps.of_number(Decimal(number), "s") == seconds
+
+
+STRINGS = ["", "{", "[[[[", "}]", "/{id}/[x]", ":{", ", [", '\\"', "\\\\", "é{"]
+
+
+def nested(dice: Random, depth: int) -> str:
+    """Return a value with at most so many levels, in which strings hold brackets too."""
+    text = f'"{dice.choice(STRINGS)}"'
+    if depth < 1 or dice.random() < 0.1:
+        return text
+    inner = nested(dice, depth - 1)
+    space = dice.choice(["", " ", "\t", "\n", "\r\n  "])
+    if dice.random() < 0.5:
+        return f"[{text},{space}{inner}{space}]" if dice.random() < 0.5 else f"[{space}{inner},{text}]"
+    return f"{{{text}:{space}{inner}}}" if dice.random() < 0.5 else f'{{"a":{space}{text},"b":{space}{inner}}}'
+
+
+def levels(value: Any) -> int:
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return 0 if inside is None else 1 + max(map(levels, inside), default=0)
+
+
+@pytest.mark.parametrize("more", [0, 1000], ids=["dense", "sparse"])
+@pytest.mark.parametrize("seed", range(20))
+def test_a_document_passes_if_it_is_no_deeper_than_allowed_whatever_its_strings_hold(seed: int, more: int) -> None:
+    dice = Random(seed)
+    limit = dice.randrange(1, 12)
+    texts = [f'{{"more":"{"x" * more}","x":{nested(dice, dice.randrange(15))}}}' for _ in range(400)]
+    values = pa.array([text.encode() for text in texts], pa.binary())
+    fits = [levels(json.loads(text)) <= limit for text in texts]
+
+    guarded = guard(values.slice(7, 300), JsonOptions(max_depth=limit))
+
+    assert guarded.positions.to_pylist() == [row for row in range(300) if fits[row + 7]]
+    assert {one.reason for one in guarded.rejections} <= {"too_deep"}
+
+
+def test_a_message_of_nothing_but_brackets_is_as_deep_as_another() -> None:
+    flat, deep = b'{"x":[' + b",".join([b"[]"] * 500) + b"]}", b'{"x":' + b"[" * 64 + b"]" * 64 + b"}"
+
+    guarded = guard(pa.array([flat, deep] * 50, pa.binary()), JsonOptions())
+
+    assert guarded.positions.to_pylist() == list(range(0, 100, 2))

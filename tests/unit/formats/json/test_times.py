@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from batcher.errors import ConfigurationError
-from batcher.formats.json.format import JsonFormat, JsonOptions
+from batcher.formats.json.format import JsonDecoder, JsonFormat, JsonOptions
 from batcher.records import RAW_JSON, Decoded
 from batcher.testing.values import make_batch, make_records
 
@@ -220,3 +220,59 @@ def test_where_no_unit_may_be_guessed_numbers_are_refused_and_texts_are_read(val
     numbers = [one for one in decoded.rejections if one.reason == "timestamp"]
     assert numbers
     assert all("--decode.epoch x=ms" in one.message for one in numbers)
+
+
+def fate(decoded: Decoded) -> dict[int, Any]:
+    """Return what became of each record, by its place."""
+    rows = zip(decoded.positions.to_pylist(), decoded.table.to_pylist(), strict=True)
+    return {one.position: (one.reason, one.message, one.path) for one in decoded.rejections} | dict(rows)
+
+
+ODD_TIMES = (
+    *(
+        "1700000000",
+        "-1",
+        "0",
+        "1.5",
+        "1e3",
+        "1e99",
+        "123456789012345678901234567890",
+        "2026",
+        "20260131",
+        "1700000000123",
+    ),
+    *(
+        f'"{text}"'
+        for text in ("1700000000", "+1700000000", "2026", "20260131", "1e3", "1.5", "", "soon", "2026-13-01")
+    ),
+    *("null", "true", '{"a":1}', "[5]"),
+)
+"""What stands, now and then, in a column of texts in ISO 8601."""
+
+
+@pytest.mark.parametrize("epoch", ["auto", "none", "ms", "ns"])
+@pytest.mark.parametrize("path", ["at", "geo.at", "times", "by"])
+@pytest.mark.parametrize("often", [1, 40])
+def test_in_large_records_numbers_among_texts_mean_what_they_mean_alone(path: str, epoch: str, often: int) -> None:
+    shapes = {"at": '"at":%s', "geo.at": '"geo":{"at":%s}', "times": '"times":[%s,null]', "by": '"by":{"k":%s}'}
+    shape = f'{{"more":"{"x" * 3000}",{shapes[path]}}}'
+    odd = [shape % value for value in ODD_TIMES for _ in range(often)]
+    usual = [shape % f'"2026-03-04T05:06:{number % 60:02d}Z"' for number in range(len(odd) * 40 // often)]
+    step = len(usual) // len(odd)
+    mixed = [*usual]
+    for number, value in enumerate(odd):
+        mixed.insert(number * (step + 1), value)
+    options = JsonOptions(epoch={"*": epoch})  # type: ignore[dict-item]
+    fates = {
+        value: fate(JsonFormat(options).decoder(NESTED).decode(make_batch(make_records([value])))) for value in odd
+    }
+    decoder = JsonFormat(options).decoder(NESTED)
+
+    # The first batch teaches the decoder, the second is read as it has learnt.
+    for _ in range(2):
+        found = fate(decoder.decode(make_batch(make_records(mixed))))
+        assert len(found) == len(mixed)
+        for number, value in enumerate(odd):
+            assert found[number * (step + 1)] == fates[value][0]
+    if type(decoder) is JsonDecoder and path != "by":
+        assert decoder._block._quoted == {path if path != "times" else "times[]"}
