@@ -29,6 +29,7 @@ import pyarrow.compute as pc
 
 from batcher.formats.json import reader, shape
 from batcher.formats.json.columns import Finisher
+from batcher.formats.json.kept_numbers import KeptNumbers
 from batcher.formats.json.limits import JsonOptions, Refused
 from batcher.formats.json.rewriter import Impossible, Rewriter, rewriter
 from batcher.formats.json.sparse import SparseReader
@@ -116,6 +117,7 @@ class BlockReader:
         self._stride = 0
         """Messages of the last piece that Arrow could read where msgspec had passed them; 0 for all."""
         self._twice = TwiceSeen()
+        self._kept_numbers = KeptNumbers(schema)
         self._compiled: dict[Any, _Compiled] = {}
         self._rewriters: dict[Any, tuple[Rewriter | None, Rewriter | None]] = {}
         self._possible = self._can_rewrite()
@@ -151,6 +153,7 @@ class BlockReader:
             outcome.open += rows.filter(strays).to_pylist()
             kept = pc.invert(strays)
             texts, rows = texts.filter(kept), rows.filter(kept)
+        self._kept_numbers.look(texts)
         kept, _ = self._rewriters_for()
         if kept is not None:
             texts, rows = _rewritten(kept, texts, rows, outcome)
@@ -200,6 +203,7 @@ class BlockReader:
         """Read what msgspec passes; then the rest in other forms, as long as it is many messages."""
         tried: set[shape.Numeric] = set()
         learnt: frozenset[str] = frozenset()
+        count = len(texts)
         while len(texts) > _FEW and numeric not in tried:
             tried.add(numeric)
             passed = self._sifted(texts, numeric)
@@ -210,19 +214,25 @@ class BlockReader:
             forms = self._forms(texts)
             learnt |= self._worth_quoting(texts, forms.numeric ^ numeric)
             numeric = forms.numeric
-        _, loose = self._rewriters_for()
-        if loose is not None and len(texts) > _FEW:
-            texts, rows = _rewritten(loose, texts, rows, outcome)
-            numeric -= self._texts
-        if loose is not None and len(texts) > _FEW:
-            passed = self._sifted(texts, numeric)
-            self._advance(texts.filter(passed), rows.filter(passed), numeric, outcome)
-            rows = rows.filter(pc.invert(passed))
-        outcome.open += rows.to_pylist()
+        self._loosen(texts, rows, numeric, outcome)
+        self._kept_numbers.met(len(texts), count)
         if learnt and self._quoter(learnt) is not None:
             # For the blocks to come, of which the next may be read whole.
             self._quoted |= learnt
             self.uneven = False
+
+    def _loosen(self, texts: pa.Array, rows: pa.Array, numeric: shape.Numeric, outcome: BlockOutcome) -> None:
+        """Read messages with the values in texts that may be put there; leave open what is left, or is few."""
+        _, loose = self._rewriters_for()
+        with self._kept_numbers.set_aside():
+            if loose is not None and len(texts) > _FEW:
+                texts, rows = _rewritten(loose, texts, rows, outcome)
+                numeric -= self._texts
+            if loose is not None and len(texts) > _FEW:
+                passed = self._sifted(texts, numeric)
+                self._advance(texts.filter(passed), rows.filter(passed), numeric, outcome)
+                rows = rows.filter(pc.invert(passed))
+            outcome.open += rows.to_pylist()
 
     def _whole(self, texts: pa.Array, rows: pa.Array, numeric: shape.Numeric, outcome: BlockOutcome) -> bool:
         """Read messages into the outcome if all can be read; else change no row of it."""
@@ -262,6 +272,10 @@ class BlockReader:
         self, texts: pa.Array, unsettled: pa.Array, rows: pa.Array, numeric: shape.Numeric, outcome: BlockOutcome
     ) -> None:
         """Leave rows open that their columns cannot settle; read them in another form where they are many."""
+        if len(unsettled) > _FEW and self._kept_numbers.paths:
+            self._kept_numbers.met(len(unsettled), len(texts))
+            self._loosen(texts.take(unsettled), rows, numeric, outcome)
+            return
         # A number that is written as a text is read well as a text, and is no time in that form.
         if len(unsettled) > _FEW and self._points:
             texts = texts.take(unsettled)
@@ -399,6 +413,7 @@ class BlockReader:
         yield from parts
 
     def _compile(self, numeric: shape.Numeric) -> _Compiled:
+        numeric |= self._kept_numbers.paths
         key = (numeric, tuple(sorted(self._names.items())))
         compiled = self._compiled.get(key)
         if compiled is None:
@@ -411,13 +426,14 @@ class BlockReader:
 
     def _rewriters_for(self) -> tuple[Rewriter | None, Rewriter | None]:
         """Return what replaces values that Arrow cannot read, and what replaces those that it may not."""
-        key = (self._quoted, tuple(sorted(self._names.items())))
+        numbers = self._kept_numbers.paths
+        key = (self._quoted, numbers, tuple(sorted(self._names.items())))
         made = self._rewriters.get(key)
         if made is None:
             if len(self._rewriters) >= _COMPILED:
                 self._rewriters.clear()
-            kept = rewriter(self._schema, self._names, texts=self._quoted, inside=self._texts)
-            loose = rewriter(self._schema, self._names, kept=False, texts=self._texts)
+            kept = rewriter(self._schema, self._names, besides=numbers, texts=self._quoted, inside=self._texts)
+            loose = rewriter(self._schema, self._names, kept=False, texts=self._texts | numbers)
             made = self._rewriters[key] = (kept, loose)
         return made
 

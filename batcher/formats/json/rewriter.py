@@ -60,16 +60,18 @@ def rewriter(
     names: Mapping[str, str] = MappingProxyType({}),
     *,
     kept: bool = True,
+    besides: Collection[str] = (),
     texts: Collection[str] = (),
     inside: Collection[str] = (),
 ) -> Rewriter | None:
     """Return what replaces the values of some columns; None where a schema has none of them.
 
-    `kept` are maps and JSON kept as text, `texts` the paths of texts and timestamps whose values become texts, `inside`
-    those of texts inside maps. `names` has the fields that are written differently from their columns. Raise
-    Impossible.
+    `kept` are maps and JSON kept as text, `besides` the paths of such JSON that stays as it is, `texts` the paths of
+    texts, timestamps and JSON whose values become texts, `inside` those of texts inside maps. `names` has the fields
+    that are written differently from their columns. Raise Impossible.
     """
-    type_, find = _Places(names, frozenset(texts), frozenset(inside), kept=kept).of_object(schema, "")
+    places = _Places(names, frozenset(texts), frozenset(inside), frozenset(besides), kept=kept)
+    type_, find = places.of_object(schema, "")
     return None if find is None else Rewriter(type_, find)
 
 
@@ -142,8 +144,17 @@ class Rewriter:
 class _Places:
     """Build msgspec's type for the places of the values that are replaced, and what collects them."""
 
-    def __init__(self, names: Mapping[str, str], texts: frozenset[str], inside: frozenset[str], *, kept: bool) -> None:
+    def __init__(
+        self,
+        names: Mapping[str, str],
+        texts: frozenset[str],
+        inside: frozenset[str],
+        besides: frozenset[str] = frozenset(),
+        *,
+        kept: bool,
+    ) -> None:
         self._names = names
+        self._besides = besides
         self._texts = texts
         self._inside = inside
         self._kept = kept
@@ -184,7 +195,7 @@ class _Places:
     def _rewrite(self, field: pa.Field, path: str) -> Rewrite | None:
         """Return what replaces the value of the field itself, if it is replaced."""
         if is_raw(field):
-            return as_text if self._kept else None
+            return as_text if path in self._texts or (self._kept and path not in self._besides) else None
         if pa.types.is_map(field.type):
             if not self._kept:
                 return None
