@@ -82,8 +82,6 @@ class JsonFormat:
 
     def _misfits(self, schema: pa.Schema, texts: pa.Array) -> Sequence[int] | None:
         """Return the messages that a schema refuses, unknown fields included (see `inference.Misfits`)."""
-        if shape.needs_rewriting(schema):
-            return None
         strict = JsonOptions("reject", self.options.match, max_message_bytes=self.options.max_message_bytes)
         decoder = JsonDecoder(schema, replace(strict, max_depth=self.options.max_depth))
         found: list[int] = []

@@ -40,6 +40,8 @@ _MAX_KEYS: Final = 256
 _MISTAKES: Final = 0.05
 """The share below which values of another kind are mistakes, not a second kind."""
 
+_CLEARLY: Final = 0.2
+"""The share of each kind of value that leaves no doubt that there are several."""
 
 BUDGET_S: Final = 2.0
 """How long records are looked at beyond the first: about 50,000 of ten fields."""
@@ -139,8 +141,7 @@ class SeenValues:
         """Return the type; None for JSON kept as text."""
         if not self.kinds:
             return pa.null()
-        total = sum(self.kinds.values())
-        usual = [kind for kind, count in self.kinds.items() if count >= total * _MISTAKES]
+        usual = self._usual(_MISTAKES)
         if len(usual) > 1:
             return None
         (kind,) = usual
@@ -156,6 +157,22 @@ class SeenValues:
         if not 0 < len(self.fields) <= _MAX_KEYS:
             return None
         return pa.struct([seen.field(name) for name, seen in self.fields.items()])
+
+    def settled(self) -> bool:
+        """Return whether all that is JSON kept as text so far stays that, whatever records come."""
+        usual = self._usual(_MISTAKES)
+        if len(usual) != 1:
+            return len(usual) == len(self._usual(_CLEARLY))
+        if usual == [list]:
+            return self.item is None or self.item.settled()
+        if usual == [Pairs] and len(self.fields) <= _MAX_KEYS:
+            return bool(self.fields) and all(seen.settled() for seen in self.fields.values())
+        return True
+
+    def _usual(self, share: float) -> list[type]:
+        """Return the kinds that have this share of the values."""
+        total = sum(self.kinds.values())
+        return [kind for kind, count in self.kinds.items() if count >= total * share]
 
     def _number(self) -> pa.DataType | None:
         if self.fractions:
@@ -183,7 +200,8 @@ def infer_schema(
     _look(root, texts, range(min(len(texts), _FIRST)), options)
     rest = texts.slice(_FIRST)
     if len(rest):
-        found = misfits(_schema_of(root), rest) if root.fields else None
+        settled = root.fields and all(seen.settled() for seen in root.fields.values())
+        found = misfits(_schema_of(root), rest) if settled else None
         if found is not None:
             root.stand_for(1 + (len(rest) - len(found)) / _FIRST)
         rows = iter(found) if found is not None else _passes(len(rest))

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from batcher.formats.json import inference
 from batcher.formats.json.format import JsonFormat, JsonOptions
 from batcher.formats.json.inference import infer_schema
 from batcher.growth import has_untyped
@@ -149,3 +150,51 @@ def test_where_time_is_short_records_from_all_over_the_batch_are_looked_at() -> 
     schema = infer_schema(texts, JsonOptions(), budget_s=30, clock=lambda: float(next(moments)))
     assert schema is not None
     assert schema.names == ["a", "late"]
+
+
+BIG = '"n":99999999999999999999'
+"""A number that no type holds: the column is JSON kept as text from the first one on."""
+
+LATE = [
+    f"{{{BIG}}}",
+    '{"n":1,"late":2}',
+    '{"n":1,"o":{"b":1}}',
+    '{"n":1,"both":{"c":1}}',
+    '{"n":1,"deep":{"list":[{"d":1}]}}',
+    '{"n":1,"at":"2026-01-31T12:00:00.1234567Z"}',
+    '{"n":1.5}',
+    '{"n":"text"}',
+    '{"n":1,"u":18446744073709551615}',
+]
+
+
+@pytest.mark.parametrize("late", LATE)
+@pytest.mark.parametrize("empty", ["", ',"o":{}', ',"deep":{"list":[{}]}'])
+def test_beside_json_kept_as_text_all_records_shape_the_schema_as_if_each_was_looked_at(late: str, empty: str) -> None:
+    usual = ['{"n":1,"at":"2026-01-31T12:00:00Z","both":5%s}' % empty, '{"n":2,"both":"x","u":3}']  # noqa: UP031
+    texts = [f"{{{BIG}}}", *usual * 1500, *[late] * 40, *usual * 20]
+    looked = infer_schema(pa.array([text.encode() for text in texts]), JsonOptions(), budget_s=1e9)
+
+    found = JsonFormat().infer(make_batch(make_records(texts)))
+
+    assert found is not None
+    assert found.equals(looked, check_metadata=True)
+
+
+def test_beside_json_kept_as_text_only_records_that_do_not_fit_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[int] = []
+    look = inference._look
+
+    def counted(root: Any, texts: Any, rows: Any, options: Any) -> None:
+        some = list(rows)
+        looked.extend(some)
+        look(root, texts, some, options)
+
+    monkeypatch.setattr(inference, "_look", counted)
+    texts = [f"{{{BIG}}}", *['{"n":1,"both":5}', '{"n":2,"both":"x"}'] * 5000, '{"n":1,"late":2}']
+
+    found = JsonFormat().infer(make_batch(make_records(texts)))
+
+    assert found is not None
+    assert found.names == ["n", "both", "late"]
+    assert len(looked) == 2001
