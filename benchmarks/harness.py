@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import resource
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +17,8 @@ from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
+
+from batcher.bench.memory import peak_memory_bytes
 
 RESULTS: Final = Path(__file__).parent / "results"
 
@@ -70,7 +71,7 @@ class Stopwatch:
         """Return the result for so many records."""
         began = self._began or self._ended
         seconds, cpu = self._ended[0] - began[0], self._ended[1] - began[1]
-        peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        peak_mb = peak_memory_bytes() / (1 << 20)
         return Measured(contender, records, seconds, records / seconds, cpu / records * 1e6, peak_mb)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import resource
 import secrets as random
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -82,10 +81,11 @@ class Subject:
     def figures(self, reading: Mapping[str, Stage], partitions: int) -> Figures:
         """Measure the pipeline and its later stages. Raise as the parts do, KeyboardInterrupt after a signal."""
         from batcher.bench.figures import Figures
+        from batcher.bench.memory import peak_memory_bytes
 
         runs = [self.run(f"pipeline {number} of {REPEATS}") for number in range(1, REPEATS + 1)]
         # This comes before a sample is kept in memory, which no pipeline does.
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        peak = peak_memory_bytes()
         return Figures(self._setup(partitions), {**reading, **self._stages()}, runs, peak)
 
     def run(self, called: str) -> Run:
