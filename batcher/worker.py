@@ -68,7 +68,7 @@ class Worker:
         retry: RetryPolicy | None = None,
         poison: DeadLetterPolicy | None = None,
         flush: FlushPolicy = FLUSH,
-        memory_bytes: int = 48 << 20,
+        memory_bytes: int = 40 << 20,
         until_eof: bool = False,
         max_records: int | None = None,
         stop_timeout_s: float = 25.0,

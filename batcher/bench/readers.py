@@ -21,7 +21,7 @@ from batcher.sources.kafka.options import KafkaOptions
 
 POLL_S: Final = 0.1
 
-MEMORY_BYTES: Final = 48 << 20
+MEMORY_BYTES: Final = 40 << 20
 """What one fetch may bring: the default of `batch.memory`."""
 
 BARE: Final = 10_000

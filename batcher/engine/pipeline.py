@@ -93,7 +93,7 @@ class Pipeline:
         name: str,
         dead_letters: DeadLetterQueue | None = None,
         flush: FlushPolicy | None = None,
-        memory_bytes: int = 48 << 20,
+        memory_bytes: int = 40 << 20,
         retry: RetryPolicy | None = None,
         poison: DeadLetterPolicy | None = None,
         delivery: DeliveryMode = "auto",

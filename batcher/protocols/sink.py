@@ -75,9 +75,10 @@ class SinkInfo:
     with the raw values, keys, times and headers of its rows. With `discards` it keeps nothing, and larger batches make
     it no faster. With `acts` it does something with each record, and a person may have it done again. `condition` says
     how a target whose `repeats` is `merge` has to be read, such as `under FINAL`. With `once` it stores no record a
-    second time, whatever it is told. With `concurrent` several write loops call it at the same time, see `Sink`. With
-    `tokens` a target whose `repeats` is `query` recognises tokens as well: then blocks of one partition each keep more
-    than blocks of several, of which no token comes a second time.
+    second time, whatever it is told. With `concurrent` several write loops call it at the same time, see `Sink`; with
+    `remote` they wait for a network most of that time, so there are more of them. With `tokens` a target whose
+    `repeats` is `query` recognises tokens as well: then blocks of one partition each keep more than blocks of several,
+    of which no token comes a second time.
     """
 
     target: str
@@ -92,6 +93,7 @@ class SinkInfo:
     condition: str = ""
     once: bool = False
     concurrent: bool = False
+    remote: bool = False
     tokens: bool = False
 
     @property

@@ -68,7 +68,7 @@ class BatchSection(Section):
     """Write when a batch has this many bytes of raw records."""
     max_wait: Annotated[Duration, Field(gt=timedelta(0)), Flag(metavar="TIME")] = timedelta(seconds=1)
     """Write when the oldest record of a batch has waited this long."""
-    memory: Annotated[Size, Field(gt=0), Flag(metavar="SIZE")] = ByteSize(48 * _MIB)
+    memory: Annotated[Size, Field(gt=0), Flag(metavar="SIZE")] = ByteSize(40 * _MIB)
     """Raw records held in memory at most; reading pauses above it."""
     rate: Annotated[float | None, Field(gt=0), Flag(metavar="N/s"), BeforeValidator(_rate)] = None
     """Rows a second that each target gets at most, on average, from each process; as fast as it goes without it."""

@@ -36,11 +36,10 @@ class ParallelClickHouseSink(ClickHouseSink):
         self._begin()
 
     def open(self) -> SinkInfo:
-        info = replace(super().open(), concurrent=True)
+        self._info = super().open()
         self._begin()
         self._first = self._opened()
-        self._info = info
-        return info
+        return replace(self._info, concurrent=True, remote=True)
 
     def write(self, block: Block) -> None:
         mine = self._own()
@@ -97,8 +96,7 @@ class ParallelClickHouseSink(ClickHouseSink):
             info = other.open()
         except Unreachable as error:
             raise SinkUnavailable(str(error)) from error
-        same = replace(self._info, concurrent=False, schema=None, reason="", capabilities=frozenset())
-        if replace(info, schema=None, reason="", capabilities=frozenset()) != same:
+        if _essence(info) != _essence(self._info):
             other.close()
             raise SinkMisconfigured(
                 f"{info.target}: was altered and cannot keep any more what this run began with ({self._info.reason}); "
@@ -108,3 +106,8 @@ class ParallelClickHouseSink(ClickHouseSink):
         with self._taking:
             self._others.append(other)
         return other
+
+
+def _essence(info: SinkInfo) -> SinkInfo:
+    """Return what has to be the same for all: columns may come, and what the server is able to do."""
+    return replace(info, schema=None, reason="", capabilities=frozenset())

@@ -87,6 +87,10 @@ class ArrowStore:
         return self._label
 
     @property
+    def remote(self) -> bool:
+        return True
+
+    @property
     def folds_case(self) -> bool:
         return False
 

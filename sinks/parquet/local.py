@@ -60,6 +60,10 @@ class LocalStore:
         return str(self._root)
 
     @property
+    def remote(self) -> bool:
+        return False
+
+    @property
     def folds_case(self) -> bool:
         return self._folds_case
 

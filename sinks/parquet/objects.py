@@ -74,6 +74,10 @@ class ObjectStore:
         return self._label
 
     @property
+    def remote(self) -> bool:
+        return True
+
+    @property
     def folds_case(self) -> bool:
         return False
 

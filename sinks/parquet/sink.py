@@ -159,6 +159,7 @@ class ParquetSink:
             "a file is named by its range of offsets, so a repeat replaces it",
             frozenset({"pin", "evolve", "query", "count"}),
             concurrent=True,
+            remote=self._store.remote,
         )
 
     def _agreed(self, found: Pin | None) -> pa.Schema | None:

@@ -27,6 +27,10 @@ class Store(Protocol):
     def folds_case(self) -> bool:
         """Return whether `A` and `a` are the same name here."""
 
+    @property
+    def remote(self) -> bool:
+        """Return whether it is reached over a network."""
+
     def below(self, name: str) -> Store:
         """Return the store of a directory in the root, which shares what this one has open: close it first."""
 

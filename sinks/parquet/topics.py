@@ -123,6 +123,7 @@ class TopicRootsSink:
             "a file is named by its range of offsets, so a repeat replaces it",
             _FIXED if self._options.schema is not None else _FIXED | {"pin_topic", "evolve"},
             concurrent=True,
+            remote=self._store.remote,
         )
 
     def _refuse_flat(self) -> None:

@@ -36,8 +36,9 @@ from batcher.records import Rejection
 _SPACE: Final = 0x20
 _BLANK: Final = "\t\r\n "
 
-_BEFORE: Final = pa.array(b":,[ \t", pa.uint8())
-"""What a bracket outside a string stands behind, if it is not the first of its message."""
+_BEFORE: Final = pa.Array.from_buffers(pa.uint8(), 5, [None, pa.py_buffer(b":,[ \t")])
+"""What a bracket outside a string stands behind, if it is not the first of its message. Not made with `pa.array`, which
+would load pandas (`tuning.py`)."""
 
 _MANY: Final = 0.125
 """With more brackets among the bytes than that, each is counted: where they stand takes 64 times the memory of them."""

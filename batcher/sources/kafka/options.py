@@ -30,7 +30,7 @@ BASELINE: Final[Mapping[str, str]] = {
     # One fetch may overrun the queue by what it unpacks to, so it is small: with four partitions of records that shrink
     # to a fortieth the peak of memory was 405 MB and not 530, to a six-hundredth 0.86 GB and not 1.2, and no speed was
     # lost on one machine (benchmarks/bench_memory.py, and 8 MiB and 1 MiB before).
-    "queued.max.messages.kbytes": "8192",
+    "queued.max.messages.kbytes": "4096",
     "fetch.max.bytes": "2097152",
     "max.partition.fetch.bytes": "262144",
     # 100 by default, as reconnecting: a commit that is retried while the connection to the coordinator comes up fails

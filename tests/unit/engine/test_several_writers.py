@@ -235,8 +235,15 @@ def test_a_sink_that_takes_one_block_at_a_time_has_one_writer(concurrent: bool, 
     assert writers(SinkInfo("t", NUMBERS, concurrent=concurrent), wanted) == found
 
 
-def test_without_a_wish_there_are_more_writers_than_cores_but_not_many() -> None:
-    assert 2 <= writers(SinkInfo("t", NUMBERS, concurrent=True)) <= 8
+@pytest.mark.parametrize(
+    ("cores", "remote", "found"),
+    [(1, False, 2), (2, False, 2), (2, True, 4), (4, False, 4), (4, True, 8), (16, True, 8)],
+)
+def test_without_a_wish_there_are_as_many_writers_as_cores_and_twice_as_many_over_a_network(
+    monkeypatch: pytest.MonkeyPatch, cores: int, remote: bool, found: int
+) -> None:
+    monkeypatch.setattr("batcher.engine.assembly.cores", lambda: cores)
+    assert writers(SinkInfo("t", NUMBERS, concurrent=True, remote=remote)) == found
 
 
 def test_no_writer_at_all_is_refused() -> None:

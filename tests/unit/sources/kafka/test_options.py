@@ -64,7 +64,7 @@ def test_the_way_partitions_come_and_go_follows_the_strategy(strategy: str, coop
 
 
 def test_no_more_than_8_mib_is_fetched_ahead_and_2_at_a_time_unless_told_to() -> None:
-    assert options().librdkafka()["queued.max.messages.kbytes"] == "8192"
+    assert options().librdkafka()["queued.max.messages.kbytes"] == "4096"
     assert options().librdkafka()["fetch.max.bytes"] == str(2 << 20)
     assert options().librdkafka()["max.partition.fetch.bytes"] == str(256 << 10)
     assert options(properties={"fetch.max.bytes": "9"}).librdkafka()["fetch.max.bytes"] == "9"
