@@ -25,7 +25,7 @@ from typing import Final, Self
 
 from confluent_kafka import Consumer, TopicPartition, libversion
 
-from batcher.testing.kafka import Broker
+from batcher.testing.kafka import Broker, committed_offsets
 from batcher.testing.real_broker import RealBroker
 from benchmarks.harness import machine
 from benchmarks.report import chosen
@@ -91,7 +91,7 @@ class Crew:
     def committed(self) -> list[int]:
         """Return the committed offset of each partition; -1001 where there is none."""
         asked = [TopicPartition(self._name, number) for number in range(PARTITIONS)]
-        return [found.offset for found in self._watcher.committed(asked, PATIENCE_S)]
+        return [found.offset for found in committed_offsets(self._watcher, asked, PATIENCE_S)]
 
     def wait_until_flowing(self, revive: Callable[[], None] = lambda: None) -> None:
         """Return when every partition's committed offset has moved; raise TimeoutError."""

@@ -11,6 +11,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions, NewTopic
 
 from batcher.records import Headers, Partition, Position
+from batcher.sources.kafka.errors import COMMIT_RETRIED
 from batcher.sources.kafka.metadata import StoredPosition, pack, unpack
 
 REQUEST_TIMEOUT_S: Final = 30.0
@@ -27,6 +28,25 @@ COMPACTED: Final[Mapping[str, str]] = {
 
 CLEANED_WITHIN_S: Final = 60.0
 """A broker that is not ours checks every 15 s."""
+
+ASKED_AGAIN_S: Final = 0.1
+
+
+def committed_offsets(
+    consumer: Consumer, asked: list[TopicPartition], timeout_s: float = REQUEST_TIMEOUT_S
+) -> list[TopicPartition]:
+    """Return what the group of a consumer has committed; the client itself asks only once.
+
+    The coordinator of a new group is still being chosen, and the first answers may say so. Raise KafkaException.
+    """
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            return consumer.committed(asked, timeout_s)
+        except KafkaException as error:
+            if error.args[0].code() not in COMMIT_RETRIED or time.monotonic() > deadline:
+                raise
+        time.sleep(ASKED_AGAIN_S)
 
 
 class Broker:
@@ -122,7 +142,7 @@ class Broker:
         """Return what a group has committed, with its intents; partitions without a commit are not in it."""
         consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": group})
         try:
-            found = consumer.committed([TopicPartition(*p) for p in partitions], REQUEST_TIMEOUT_S)
+            found = committed_offsets(consumer, [TopicPartition(*p) for p in partitions])
             places = [(Partition(tp.topic, tp.partition), tp) for tp in found if tp.offset >= 0]
             return {part: unpack(part, tp.offset, tp.metadata).position for part, tp in places}
         finally:

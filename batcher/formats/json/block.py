@@ -219,6 +219,7 @@ class BlockReader:
         if learnt and self._quoter(learnt) is not None:
             # For the blocks to come, of which the next may be read whole.
             self._quoted |= learnt
+            self._numeric -= learnt
             self.uneven = False
 
     def _loosen(self, texts: pa.Array, rows: pa.Array, numeric: shape.Numeric, outcome: BlockOutcome) -> None:
