@@ -30,11 +30,12 @@ import pyarrow.compute as pc
 from batcher.formats.json import reader, shape
 from batcher.formats.json.columns import Finisher
 from batcher.formats.json.kept_numbers import KeptNumbers
-from batcher.formats.json.limits import JsonOptions, Refused
+from batcher.formats.json.limits import JsonOptions
 from batcher.formats.json.rewriter import Impossible, Rewriter, rewriter
+from batcher.formats.json.sample import parsed_sample
 from batcher.formats.json.sparse import SparseReader
 from batcher.formats.json.spelling import Names, Speller
-from batcher.formats.json.syntax import NumberText, Pairs, parse_object
+from batcher.formats.json.syntax import NumberText, Pairs
 from batcher.formats.json.timestamps import decimal
 from batcher.formats.json.twice import TwiceSeen
 
@@ -51,12 +52,6 @@ _SIEVE_ERRORS: Final = (msgspec.MsgspecError, ValueError, RecursionError)
 
 _COMPILED: Final = 64
 """Reading schemas that are kept: there may be one for each way to write a record, without limit."""
-
-_SAMPLE: Final = 16
-"""Messages that are checked for how they write what may be text or a number."""
-
-_ANY_DEPTH: Final = 1 << 31
-"""The depth of messages is checked before (`guard.py`), which costs much where they are wide."""
 
 _PARTED: Final = 4
 """The most columns by whose form a block is parted: each of them doubles the parts that there may be."""
@@ -371,13 +366,8 @@ class BlockReader:
         if not formed or not len(texts):
             return _Forms(before)
         numbers, words = dict.fromkeys(formed, 0), dict.fromkeys(formed, 0)
-        step = max(1, len(texts) // _SAMPLE)
-        for row in range(0, len(texts), step):
-            try:
-                value = parse_object(texts[row].as_py(), _ANY_DEPTH)
-            except Refused:
-                continue
-            self._vote(value, "", numbers, words)
+        for message in parsed_sample(texts):
+            self._vote(message, "", numbers, words)
         numeric = frozenset(
             path for path, count in numbers.items() if count > words[path] or (count == words[path] and path in before)
         )

@@ -8,18 +8,15 @@ look at a few messages tells changes the speed, never a result: what is no such 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
 import pyarrow as pa
 
-from batcher.formats.json.limits import Refused
-from batcher.formats.json.shape import inner_path, is_raw
-from batcher.formats.json.syntax import NumberText, Pairs, parse_object
-
-_SAMPLE: Final = 16
-"""Messages that are looked at."""
+from batcher.formats.json.sample import parsed_sample
+from batcher.formats.json.shape import inner_path, is_raw, paths_of
+from batcher.formats.json.syntax import NumberText, Pairs
 
 _MOST: Final = 0.75
 """The share of values that have to be whole numbers."""
@@ -30,15 +27,12 @@ _WHOLE: Final = re.compile(r"-?[1-9][0-9]{0,17}")
 _TOO_MANY: Final = 16
 """With one value in so many that is no such number, the others are rewritten as well: it takes as long."""
 
-_ANY_DEPTH: Final = 1 << 31
-"""The depth of messages is checked before."""
-
 
 class KeptNumbers:
     """Know the columns, by path, that are read as whole numbers; none until a block was looked at."""
 
     def __init__(self, schema: pa.Schema) -> None:
-        self._candidates = frozenset(_raw_paths(schema))
+        self._candidates = frozenset(paths_of(schema, is_raw))
         self._looked = not self._candidates
         self._too_many = False
         self.paths: frozenset[str] = frozenset()
@@ -51,11 +45,8 @@ class KeptNumbers:
             return
         self._looked = True
         whole, other = dict.fromkeys(self._candidates, 0), dict.fromkeys(self._candidates, 0)
-        for row in range(0, len(texts), max(1, len(texts) // _SAMPLE)):
-            try:
-                self._count(parse_object(texts[row].as_py(), _ANY_DEPTH), "", whole, other)
-            except Refused:
-                continue
+        for message in parsed_sample(texts):
+            self._count(message, "", whole, other)
         self.paths = frozenset(path for path, count in whole.items() if count > _MOST * (count + other[path]))
 
     def met(self, others: int, count: int) -> None:
@@ -80,12 +71,3 @@ class KeptNumbers:
                     (whole if fits else other)[inner] += 1
             elif type(value) is Pairs:
                 self._count(value, inner, whole, other)
-
-
-def _raw_paths(fields: Iterable[pa.Field], path: str = "") -> Iterator[str]:
-    for field in fields:
-        inner = inner_path(path, field.name)
-        if is_raw(field):
-            yield inner
-        elif pa.types.is_struct(field.type):
-            yield from _raw_paths(field.type, inner)

@@ -161,14 +161,19 @@ def timestamp_paths(fields: Iterable[pa.Field], path: str = "", *, maps: bool = 
             yield from timestamp_paths(kind, inner, maps=maps)
 
 
-def plain_paths(fields: Iterable[pa.Field], path: str = "") -> Iterator[str]:
+def plain_paths(fields: Iterable[pa.Field]) -> Iterator[str]:
     """Yield the paths of what is right as it was read, however deep: texts, integers and booleans that may be null."""
+    return paths_of(fields, _is_plain)
+
+
+def paths_of(fields: Iterable[pa.Field], wanted: Callable[[pa.Field], bool], path: str = "") -> Iterator[str]:
+    """Yield the paths of the fields that are wanted, and of those inside objects that are not."""
     for field in fields:
         inner = inner_path(path, field.name)
-        if _is_plain(field):
+        if wanted(field):
             yield inner
         elif pa.types.is_struct(field.type):
-            yield from plain_paths(field.type, inner)
+            yield from paths_of(field.type, wanted, inner)
 
 
 def _is_plain(field: pa.Field) -> bool:

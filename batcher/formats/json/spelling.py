@@ -21,13 +21,12 @@ import pyarrow.compute as pc
 
 from batcher.errors import ConfigurationError
 from batcher.formats.json.limits import Refused
+from batcher.formats.json.sample import sampled
 from batcher.formats.json.shape import inner_path, item_path
 from batcher.formats.json.syntax import Pairs, parse_object
 
 Names = Mapping[str, str]
 """How the field of a column is written, by the column's path; missing where it is written like the column."""
-
-_SAMPLE: Final = 16
 
 _ESCAPED_LETTER: Final = r"\\u00[4-7]"
 """An ASCII letter that was escaped, which is never necessary: it may hide a spelling."""
@@ -63,8 +62,7 @@ class Speller:
     def learn(self, texts: pa.Array) -> Spellings | None:
         """Return what most of a few messages write; None where one name is written in several ways."""
         votes: dict[str, Counter[str]] = {path: Counter() for path in self._paths}
-        step = max(1, len(texts) // _SAMPLE)
-        for row in range(0, len(texts), step):
+        for row in sampled(texts):
             try:
                 self._vote(parse_object(texts[row].as_py(), self._max_depth), "", votes)
             except Refused:
